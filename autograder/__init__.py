@@ -1,0 +1,1 @@
+"""Checks that name the mistake, and grades that an oracle outside the kernel makes."""

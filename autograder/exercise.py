@@ -1,0 +1,227 @@
+"""The vocabulary of checking: what an exercise is, what can be wrong with an answer, what a verdict says.
+
+An :class:`Exercise` is one catalogue entry. Its :class:`Property` objects are the claims that earn points:
+each draws a :class:`Case`, does something with the learner's object (*observe*) and compares what it saw
+with what the reference shows (*judge*). A :class:`Misconception` is a real wrong answer with a name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """What became of one property, worst news last but one."""
+
+    CORRECT = "correct"
+    NOT_ATTEMPTED = "not attempted"
+    RAISED = "raised"
+    TIMED_OUT = "timed out"
+    WRONG_KIND = "wrong shape, dtype or device"
+    WRONG_VALUES = "wrong values"
+    UNSTABLE = "differs from call to call"
+    SHORTCUT = "shortcut"
+    NO_VERDICT = "no verdict"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One difference between what was expected and what came, in words short enough to read.
+
+    ``code`` names the kind of failure for judges that do not compare numbers: two answers that earn the
+    same code failed in the same way.
+    """
+
+    outcome: Outcome
+    message: str
+    where: str = ""
+    expected: str = ""
+    got: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One drawn input: positional and keyword arguments of the exercise, and whatever else *observe* needs.
+
+    Values are tensors, plain Python values and the descriptions of :mod:`autograder.values`.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def call(subject: Any, case: Case) -> Any:
+    """The plainest observation: call the learner's object on the case and keep what it returns."""
+    return subject(*case.args, **case.kwargs)
+
+
+@dataclass(frozen=True)
+class Property:
+    """A claim about an answer, worth points.
+
+    ``draw(d)`` makes a :class:`Case` from a :class:`autograder.oracle.Draw`; ``observe(subject, case)`` says
+    what is done with the object; ``judge(case, expected, got)`` returns a :class:`Mismatch` or ``None`` (left
+    out: the two observations must agree within ``tolerance`` = (rtol, atol), by dtype where it is None).
+    ``tried`` is a sentence for the feedback where *observe* does more than one call.
+    """
+
+    name: str
+    says: str
+    points: float
+    draw: Callable[[Any], Case]
+    observe: Callable[[Any, Case], Any] = call
+    judge: Callable[[Case, Any, Any], Mismatch | None] | None = None
+    tried: str = ""
+    examples: int = 8
+    tolerance: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """A real wrong answer: a runnable ``answer``, the sentence that names the ``mistake``, the one that points
+    to the ``repair``, and exactly the properties it ``fails``."""
+
+    name: str
+    mistake: str
+    repair: str
+    fails: tuple[str, ...]
+    answer: Any
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A right answer written differently; the gate demands full points for it."""
+
+    name: str
+    answer: Any
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """A library call that *is* the answer. ``name`` is what feedback shows; ``seen`` are the resolved torch
+    function names and aten operators that give it away while the attempt runs."""
+
+    name: str
+    seen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One entry of the catalogue. ``id`` is the function's or class's name everywhere."""
+
+    id: str
+    topic: str
+    title: str
+    reference: Any
+    properties: tuple[Property, ...]
+    misconceptions: tuple[Misconception, ...]
+    right: tuple[Variant, ...]
+    hints: tuple[str, str, str]
+    minutes: int
+    difficulty: int
+    forbidden: tuple[Forbidden, ...] = ()
+    seconds: float = 20.0
+    """How long the learner's own code may run in one check before it is *timed out*."""
+
+    @property
+    def points(self) -> float:
+        return sum(p.points for p in self.properties)
+
+    @property
+    def is_class(self) -> bool:
+        return inspect.isclass(self.reference)
+
+    @property
+    def signature(self) -> str:
+        """``batchnorm_forward(x, gamma, beta, eps=1e-05)``, read off the reference, annotations left out."""
+        signature = inspect.signature(self.reference)
+        bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+        return f"{self.id}{signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+
+    def property(self, name: str) -> Property:
+        return next(p for p in self.properties if p.name == name)
+
+    def misconception(self, name: str) -> Misconception:
+        return next(m for m in self.misconceptions if m.name == name)
+
+
+@dataclass(frozen=True)
+class PropertyResult:
+    """What became of one property: the outcome, its points, and the smallest evidence found."""
+
+    name: str
+    says: str
+    outcome: Outcome
+    points: float
+    max_points: float
+    tried: tuple[str, ...] = ()
+    where: str = ""
+    message: str = ""
+    expected: str = ""
+    got: str = ""
+    printed: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The oracle's word on one answer.
+
+    ``points`` of ``max_points``; ``results`` a :class:`PropertyResult` each; ``diagnosis`` the name of the
+    misconception whose behavior the answer shows, with its ``mistake`` and ``repair`` sentences; ``seed``
+    replays the same inputs; ``flags`` are remarks for a person (a shortcut, no verdict at all).
+    """
+
+    exercise: str
+    outcome: Outcome
+    points: float
+    max_points: float
+    results: tuple[PropertyResult, ...]
+    seed: int
+    diagnosis: str | None = None
+    mistake: str = ""
+    repair: str = ""
+    message: str = ""
+    hints: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    seconds: float = 0.0
+    learner_seconds: float = 0.0
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """Property name → outcome, in the catalogue's order."""
+        return {r.name: r.outcome for r in self.results}
+
+    @property
+    def correct(self) -> bool:
+        return self.outcome is Outcome.CORRECT
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        results = tuple(
+            PropertyResult(**{**r, "outcome": Outcome(r["outcome"]), "tried": tuple(r["tried"])})
+            for r in data["results"]
+        )
+        lists = {k: tuple(data[k]) for k in ("hints", "flags", "devices")}
+        return cls(**{**data, **lists, "outcome": Outcome(data["outcome"]), "results": results})
+
+
+def without_verdict(exercise: Exercise, reason: str, *, outcome: Outcome = Outcome.NO_VERDICT) -> Verdict:
+    """The verdict where none could be made: 0 points, flagged for a person."""
+    results = tuple(
+        PropertyResult(p.name, p.says, outcome, 0.0, p.points) for p in exercise.properties
+    )
+    return Verdict(exercise.id, outcome, 0.0, exercise.points, results, 0, message=reason, flags=(reason,))
+
+
+def names(properties: Sequence[Property]) -> tuple[str, ...]:
+    return tuple(p.name for p in properties)

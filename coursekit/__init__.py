@@ -1,0 +1,1 @@
+"""Reference implementations, data sets and figures of the course."""
