@@ -217,9 +217,7 @@ class Verdict:
 
 def without_verdict(exercise: Exercise, reason: str, *, outcome: Outcome = Outcome.NO_VERDICT) -> Verdict:
     """The verdict where none could be made: 0 points, flagged for a person."""
-    results = tuple(
-        PropertyResult(p.name, p.says, outcome, 0.0, p.points) for p in exercise.properties
-    )
+    results = tuple(PropertyResult(p.name, p.says, outcome, 0.0, p.points) for p in exercise.properties)
     return Verdict(exercise.id, outcome, 0.0, exercise.points, results, 0, message=reason, flags=(reason,))
 
 

@@ -1,0 +1,470 @@
+"""The half of a check that lives beside the learner's objects: it builds arguments, calls, and answers.
+
+An agent is handed requests as plain structures and returns plain structures; :mod:`autograder.wire` carries
+them when the oracle is another process. It decides nothing: every verdict is made on the oracle's side.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import linecache
+import random
+import signal
+import sys
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autograder.values import Foreign, Network, Ref, realize
+from autograder.wire import Channel, Closed, WireError
+
+PRINTED = 600
+WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
+_MISSING = object()
+
+
+class TimeUp(BaseException):
+    """The learner's code used up its time; not an Exception, so that ``except Exception`` lets it through."""
+
+
+class Agent:
+    """Answers the oracle's requests about the objects that ``find`` knows by name.
+
+    ``find(name)`` returns the learner's object or raises KeyError.
+    """
+
+    def __init__(self, find: Callable[[str], Any] | Mapping[str, Any]):
+        self._find = find.__getitem__ if isinstance(find, Mapping) else find
+        self._objects: dict[int, Any] = {}
+        self._numbers = 0
+
+    def serve(self, channel: Channel) -> None:
+        """Answer requests until the oracle says goodbye or hangs up."""
+        with preserved():
+            while True:
+                try:
+                    request = channel.receive()
+                except (Closed, OSError):
+                    return
+                except WireError as error:
+                    channel.send({"broken": str(error)})
+                    return
+                if request.get("op") == "bye":
+                    return
+                reply = self.answer(request)
+                try:
+                    channel.send(reply)
+                except WireError as error:
+                    channel.send({"raised": _raised(error)})
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request, one reply; whatever the learner's code does, the reply is a dict."""
+        operation = {
+            "look": self._look,
+            "call": self._call,
+            "build": self._make,
+            "inspect": self._inspect,
+            "reset": self._reset,
+        }.get(request.get("op", ""))
+        if operation is None:
+            return {"broken": f"unknown request {request.get('op')!r}"}
+        return operation(request)
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._objects.clear()
+        return {"value": None}
+
+    def _look(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What kind of thing bears the name, where it was defined, and its source where that can be had."""
+        try:
+            found = self._find(request["name"])
+        except KeyError:
+            return {"kind": "missing"}
+        plain = _unwrapped(found)
+        kind = "class" if inspect.isclass(plain) else "callable" if callable(plain) else "value"
+        bases = [f"{b.__module__}.{b.__qualname__}" for b in plain.__mro__] if inspect.isclass(plain) else []
+        return {
+            "kind": kind,
+            "type": type(found).__name__,
+            "module": str(getattr(plain, "__module__", "")),
+            "qualname": str(getattr(plain, "__qualname__", "")),
+            "bases": bases,
+            "file": str(getattr(getattr(plain, "__code__", None), "co_filename", "")),
+            "source": source_of(plain),
+        }
+
+    def _make(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"value": self._keep(realize(request["value"], self._objects, request["device"]))}
+
+    def _call(self, request: dict[str, Any]) -> dict[str, Any]:
+        device = request["device"]
+        try:
+            target = self._target(request["target"])
+        except (KeyError, AttributeError) as error:
+            return {"raised": _raised(error)}
+        args = realize(request["args"], self._objects, device)
+        kwargs = realize(request["kwargs"], self._objects, device)
+        wrt = self._leaves(request.get("wrt") or [], args, kwargs)
+        before = _snapshot(args, kwargs) if request.get("untouched") else None
+        _seed(request["seed"])
+
+        seen: set[str] = set()
+        printed = io.StringIO()
+        grads: dict[str, Any] | None = None
+        start = time.perf_counter()
+        try:
+            with _quiet(printed), _limit(request["limit"]), _watching(seen if request.get("watch") else None):
+                result = target(*args, **kwargs)
+                if wrt:
+                    with _gradient_pass():
+                        grads = _gradients(result, wrt, request["grad_seed"])
+        except TimeUp:
+            return {"timed_out": True, "seconds": time.perf_counter() - start}
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not request.get("remote"):
+                raise
+            return {
+                "raised": _raised(error),
+                "seconds": time.perf_counter() - start,
+                "printed": printed.getvalue()[:PRINTED],
+                "seen": sorted(seen)[:2000],
+            }
+        seconds = time.perf_counter() - start
+        devices: set[str] = set()
+        reply = {
+            "value": self._export(result, devices),
+            "grads": grads,
+            "seconds": seconds,
+            "printed": printed.getvalue()[:PRINTED],
+            "seen": sorted(seen)[:2000],
+            "devices": sorted(devices),
+        }
+        if before is not None:
+            reply["changed"] = _changes(before, _snapshot(args, kwargs))
+        return reply
+
+    def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A module's state, seen from outside: modes, hooks, grads, parameters, buffers, layer classes."""
+        module = self._objects[request["ref"]]
+        if not isinstance(module, nn.Module):
+            return {"raised": _raised(TypeError(f"expected an nn.Module, got {type(module).__name__}"))}
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return {
+            "value": {
+                "training": {path: m.training for path, m in module.named_modules()},
+                "hooks": {
+                    path: sum(len(getattr(m, h, ())) for h in hooks) for path, m in module.named_modules()
+                },
+                "kinds": {path: type(m).__name__ for path, m in module.named_modules()},
+                "parameters": {n: p.detach().clone() for n, p in module.named_parameters()},
+                "buffers": {n: b.detach().clone() for n, b in module.named_buffers()},
+                "state": [str(k) for k in module.state_dict()],
+                "grads": {
+                    n: None if p.grad is None else p.grad.detach().clone()
+                    for n, p in module.named_parameters()
+                },
+                "requires_grad": {n: p.requires_grad for n, p in module.named_parameters()},
+                "storages": {n: p.data_ptr() for n, p in module.named_parameters()},
+                "config": _described(module),
+            }
+        }
+
+    # -- helpers ----------------------------------------------------------------------------------------
+
+    def _target(self, target: dict[str, Any]) -> Callable[..., Any]:
+        if "name" in target:
+            return self._find(target["name"])
+        found = self._objects[target["ref"]]
+        return found if target["method"] == "__call__" else getattr(found, target["method"])
+
+    def _leaves(
+        self, wrt: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        leaves: dict[str, torch.Tensor] = {}
+        for item in wrt:
+            if isinstance(item, Ref):
+                module = self._objects[item.id]
+                leaves |= {name: p for name, p in module.named_parameters() if p.requires_grad}
+                continue
+            tensor = args[item] if isinstance(item, int) else kwargs[item]
+            leaves[str(item)] = tensor.requires_grad_()
+        return leaves
+
+    def _keep(self, value: Any) -> Ref:
+        for number, kept in self._objects.items():
+            if kept is value:
+                return Ref(number, type(value).__name__)
+        self._numbers += 1
+        self._objects[self._numbers] = value
+        return Ref(self._numbers, type(value).__name__)
+
+    def _export(self, value: Any, devices: set[str], depth: int = 0) -> Any:
+        if depth > 20:
+            return Foreign("deeply nested value")
+        if type(value) in (torch.Tensor, nn.Parameter):
+            devices.add(value.device.type)
+            return value.detach()
+        if isinstance(value, torch.Tensor):
+            return Foreign(f"{type(value).__module__}.{type(value).__qualname__}")
+        if isinstance(value, nn.Module) or inspect.isclass(value):
+            return self._keep(value)
+        if type(value) in (list, tuple, set, frozenset):
+            return type(value)(self._export(v, devices, depth + 1) for v in value)
+        if isinstance(value, tuple):
+            return tuple(self._export(v, devices, depth + 1) for v in value)
+        if isinstance(value, dict):
+            return {
+                self._export(k, devices, depth + 1): self._export(v, devices, depth + 1)
+                for k, v in value.items()
+            }
+        if isinstance(value, np.generic):
+            return value.item()
+        if value is None or type(value) in (bool, int, float, str) or type(value) is np.ndarray:
+            return value
+        if isinstance(value, types.GeneratorType):
+            return Foreign("generator")
+        return self._keep(value)
+
+
+def _described(module: nn.Module) -> Any:
+    try:
+        return Network.describe(module).layers
+    except ValueError:
+        return None
+
+
+def _unwrapped(found: Any) -> Any:
+    with contextlib.suppress(ValueError):
+        found = inspect.unwrap(found)
+    return getattr(found, "__func__", found)
+
+
+def source_of(thing: Any) -> str:
+    """The source of a function or class, also of one typed into a notebook; empty where it cannot be had."""
+    try:
+        code = _code_of(thing)
+        if code is None:
+            return ""
+        lines = linecache.getlines(code.co_filename)
+        tree = ast.parse("".join(lines))
+        wanted = ast.ClassDef if inspect.isclass(thing) else (ast.FunctionDef, ast.AsyncFunctionDef)
+        best = None
+        for node in ast.walk(tree):
+            if isinstance(node, wanted) and node.name == thing.__name__:
+                inside = node.lineno <= code.co_firstlineno <= (node.end_lineno or node.lineno)
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                if inside or first <= code.co_firstlineno <= (node.end_lineno or first):
+                    best = node
+        return "" if best is None else ast.unparse(best)
+    except (OSError, SyntaxError, ValueError, AttributeError, TypeError, RecursionError):
+        return ""
+
+
+def _code_of(thing: Any) -> types.CodeType | None:
+    if inspect.isclass(thing):
+        for member in vars(thing).values():
+            code = _code_of(_unwrapped(member)) if callable(member) and not inspect.isclass(member) else None
+            if code is not None and thing.__name__ in code.co_qualname:
+                return code
+        return None
+    return getattr(thing, "__code__", None)
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    """An exception as data: its classes, its message, and the learner's own line that raised it."""
+    line, number = "", 0
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if traceback.tb_frame.f_globals.get("__name__", "").split(".")[0] not in ("autograder", "torch"):
+            line = linecache.getline(code.co_filename, traceback.tb_lineno).strip() or line
+            number = traceback.tb_lineno
+        traceback = traceback.tb_next
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message could not be read)"
+    return {
+        "kinds": [c.__name__ for c in type(error).__mro__ if c is not object],
+        "message": message[:500],
+        "line": line[:300],
+        "number": number,
+    }
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Leave every generator, the grad mode and the default dtype as the learner had them."""
+    state, numbers, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        torch.set_grad_enabled(True)
+        yield
+    finally:
+        torch.set_rng_state(state)
+        np.random.set_state(numbers)
+        random.setstate(python)
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+
+
+def _seed(seed: int) -> None:
+    # torch.manual_seed formats a stack trace for each device kind it might have to seed later.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def _quiet(printed: io.StringIO) -> Iterator[None]:
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _limit(seconds: float | None) -> Iterator[None]:
+    """Interrupt the learner's code after so many seconds, where the platform and the thread allow it."""
+    if (
+        seconds is None
+        or not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def ring(signum: int, frame: Any) -> None:
+        raise TimeUp
+
+    old = signal.signal(signal.SIGALRM, ring)
+    # Rings again and again, since code that swallows the first one would otherwise run for ever.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 0.5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+class _Operators(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Skipping costs an import of torch._dynamo, two seconds at a learner's first check.
+        return False
+
+    def __init__(self, seen: set[str]):
+        super().__init__()
+        self._seen = seen
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._seen.add(str(func).rpartition(".")[0])
+        return func(*args, **(kwargs or {}))
+
+
+_in_gradient_pass = False
+
+
+@contextlib.contextmanager
+def _gradient_pass() -> Iterator[None]:
+    global _in_gradient_pass
+    _in_gradient_pass = True
+    try:
+        yield
+    finally:
+        _in_gradient_pass = False
+
+
+@contextlib.contextmanager
+def _watching(seen: set[str] | None) -> Iterator[None]:
+    """Record library functions and operators that run, by name, into ``seen``."""
+    if seen is None:
+        yield
+        return
+    known: set[types.CodeType] = set()
+
+    def profile(frame: types.FrameType, event: str, arg: Any) -> None:
+        if event != "call" or frame.f_code in known or _in_gradient_pass:
+            return
+        known.add(frame.f_code)
+        module = frame.f_globals.get("__name__", "")
+        if isinstance(module, str) and module.startswith(WATCHED):
+            seen.add(f"{module}.{frame.f_code.co_qualname}")
+
+    old = sys.getprofile()
+    with _Operators(seen):
+        sys.setprofile(profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(old)
+
+
+def _gradients(result: Any, leaves: dict[str, torch.Tensor], seed: int) -> dict[str, Any] | None:
+    """Gradients of ⟨result, cotangent⟩, the cotangent drawn from ``seed``; None where the graph was cut."""
+    outputs = [t for t in _tensors(result) if t.is_floating_point() and t.requires_grad]
+    if not outputs:
+        return dict.fromkeys(leaves)
+    generator = torch.Generator().manual_seed(seed)
+    cotangents = [
+        torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device, t.dtype) for t in outputs
+    ]
+    grads = torch.autograd.grad(outputs, list(leaves.values()), cotangents, allow_unused=True)
+    return {name: None if g is None else g.detach() for name, g in zip(leaves, grads, strict=True)}
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from _tensors(v)
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from _tensors(v)
+
+
+def _snapshot(args: Any, kwargs: Any) -> dict[str, Any]:
+    """Copies of every tensor and module state among the arguments, by the argument's position or name."""
+    found: dict[str, Any] = {}
+    for label, value in [*enumerate(args), *kwargs.items()]:
+        for number, tensor in enumerate(_tensors(value)):
+            found[f"{label}.{number}"] = (tensor, tensor.detach().clone())
+        if isinstance(value, nn.Module):
+            for name, tensor in value.state_dict().items():
+                found[f"{label}.{name}"] = (tensor, tensor.detach().clone())
+            for path, m in value.named_modules():
+                found[f"{label}.{path}.training"] = (None, m.training)
+    return found
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    changed = set()
+    for label, (tensor, copy) in before.items():
+        if tensor is None:
+            same = label in after and after[label][1] == copy
+        else:
+            same = tensor.shape == copy.shape and torch.equal(
+                torch.nan_to_num(tensor.detach().double()), torch.nan_to_num(copy.double())
+            )
+        if not same:
+            changed.add(label.split(".")[0])
+    return sorted(changed)

@@ -1,0 +1,276 @@
+"""A learner's object as the checks see it: the same questions whether it is here or at the far end of a wire.
+
+An *observation* of the catalogue is written against :class:`Subject` (the object that was asked for) and
+:class:`Handle` (an object that came back and stayed there: a layer, a trained network).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autograder import wire
+from autograder.agent import Agent
+from autograder.values import Foreign, Network, Ref
+
+
+class Trouble(Exception):
+    """An answer that is not a value."""
+
+
+@dataclass
+class Raised(Trouble):
+    """The learner's code raised: class names from the exception's own to the most general, message, own line."""
+
+    kinds: tuple[str, ...]
+    message: str = ""
+    line: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kinds[0]}: {self.message}" if self.message else self.kinds[0]
+
+
+class TimedOut(Trouble):
+    """The learner's code ran for longer than it may."""
+
+
+class Gone(Trouble):
+    """The far side hung up, died, or spoke something that is no answer."""
+
+
+class Attempt:
+    """One learner's object, asked through ``exchange(request, seconds) -> reply``.
+
+    ``device`` is where the arguments are placed; ``seconds`` the time the learner's code may take in all.
+    """
+
+    def __init__(
+        self,
+        exchange: Callable[[dict[str, Any], float], dict[str, Any]],
+        name: str,
+        *,
+        remote: bool,
+        seconds: float = 20.0,
+    ):
+        self._exchange = exchange
+        self.name = name
+        self.remote = remote
+        self.device = "cpu"
+        self.seconds = seconds
+        self.spent = 0.0
+        self.seed = 0
+        self.watch = False
+        self.seen: set[str] = set()
+        self.printed = ""
+        self.misplaced: set[str] = set()
+
+    @classmethod
+    def local(cls, answer: Any, name: str, *, seconds: float = 20.0) -> Attempt:
+        """An object of this process: the function or class itself, or a mapping that may hold it by name."""
+        agent = Agent(answer if isinstance(answer, Mapping) else {name: answer})
+
+        def exchange(request: dict[str, Any], limit: float) -> dict[str, Any]:
+            # Through the same frames as a remote one: arguments are copies, and verdicts cannot differ.
+            reply = agent.answer(wire.load(wire.dump(request)))
+            try:
+                return wire.load(wire.dump(reply))
+            except wire.WireError as error:
+                return {"raised": {"kinds": ["WireError"], "message": str(error), "line": ""}}
+
+        return cls(exchange, name, remote=False, seconds=seconds)
+
+    @classmethod
+    def remote(cls, sock: socket.socket, name: str, *, seconds: float = 20.0, grace: float = 3.0) -> Attempt:
+        """An object behind a connected socket with an :class:`~autograder.agent.Agent` at the other end.
+
+        ``grace`` seconds beyond its own limit are given to each answer before the far side counts as gone.
+        """
+        channel = wire.Channel(sock)
+
+        def exchange(request: dict[str, Any], limit: float) -> dict[str, Any]:
+            try:
+                channel.send(request, timeout=limit + grace)
+                reply = channel.receive(timeout=limit + grace)
+            except TimeoutError as error:
+                channel.close()
+                raise TimedOut("no answer in time") from error
+            except wire.WireError as error:
+                channel.close()
+                raise Gone(str(error)) from error
+            if not isinstance(reply, dict):
+                raise Gone("the answer is not one")
+            return reply
+
+        return cls(exchange, name, remote=True, seconds=seconds)
+
+    def look(self) -> dict[str, Any]:
+        """What bears the name: ``kind`` (missing, class, callable, value), ``module``, ``bases``, ``source``."""
+        return self._ask({"op": "look", "name": self.name})
+
+    def subject(self) -> Subject:
+        """The object to observe; whatever an earlier observation left behind is dropped."""
+        self._ask({"op": "reset"})
+        self.printed = ""
+        return Subject(self)
+
+    def call(
+        self,
+        target: dict[str, Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        wrt: Sequence[Any] = (),
+        untouched: bool = False,
+    ) -> dict[str, Any]:
+        left = self.seconds - self.spent
+        if left <= 0:
+            raise TimedOut(f"{self.seconds:g} s were not enough")
+        limit = min(left, max(self.seconds / 2, 1.0))
+        request = {
+            "op": "call",
+            "target": target,
+            "args": tuple(_lower(a) for a in args),
+            "kwargs": {k: _lower(v) for k, v in kwargs.items()},
+            "wrt": [_lower(w) for w in wrt],
+            "grad_seed": 20_260,
+            "seed": self.seed,
+            "watch": self.watch,
+            "untouched": untouched,
+            "device": self.device,
+            "limit": limit,
+            "remote": self.remote,
+        }
+        start = time.perf_counter()
+        try:
+            reply = self._ask(request)
+        finally:
+            self.spent += time.perf_counter() - start
+        if reply.get("timed_out"):
+            raise TimedOut(f"still running after {limit:.0f} s")
+        self.seen.update(str(s) for s in reply.get("seen") or ())
+        if reply.get("printed"):
+            self.printed = (self.printed + str(reply["printed"]))[:600]
+        if "raised" in reply:
+            raise _as_raised(reply["raised"])
+        if "value" not in reply:
+            raise Gone(str(reply.get("broken", "the answer is not one"))[:200])
+        self.misplaced.update(d for d in reply.get("devices") or () if d != self.device)
+        return reply
+
+    def build(self, value: Any) -> Handle:
+        reply = self._ask({"op": "build", "value": value, "device": self.device})
+        return Handle(self, reply["value"])
+
+    def inspect(self, ref: Ref) -> dict[str, Any]:
+        reply = self._ask({"op": "inspect", "ref": ref.id})
+        if "raised" in reply:
+            raise _as_raised(reply["raised"])
+        return reply["value"]
+
+    def lift(self, value: Any) -> Any:
+        """References that came back become handles."""
+        if isinstance(value, Ref):
+            return Handle(self, value)
+        if isinstance(value, dict):
+            return {k: self.lift(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.lift(v) for v in value)
+        return value
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._exchange(request, request.get("limit", 10.0))
+
+
+class _Callable:
+    _attempt: Attempt
+
+    def _target(self, method: str = "__call__") -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._attempt.lift(self._attempt.call(self._target(), args, kwargs)["value"])
+
+    def vjp(self, *args: Any, wrt: Sequence[Any], **kwargs: Any) -> dict[str, Any]:
+        """``{"value", "grads"}``: the result, and the gradients of its inner product with a fixed random
+        cotangent with respect to the arguments at the positions or names ``wrt`` (a :class:`Handle` there
+        means all its parameters). A gradient the graph does not reach is None."""
+        reply = self._attempt.call(self._target(), args, kwargs, wrt=wrt)
+        return {"value": self._attempt.lift(reply["value"]), "grads": reply["grads"]}
+
+    def changed(self, *args: Any, **kwargs: Any) -> list[str]:
+        """The positions or names of the arguments that the call modified in place."""
+        return list(self._attempt.call(self._target(), args, kwargs, untouched=True)["changed"])
+
+    def build(self, value: Any) -> Handle:
+        """An argument that must stay and be looked at afterwards: a network, a named probe."""
+        return self._attempt.build(value)
+
+
+class Subject(_Callable):
+    """The learner's function or class."""
+
+    def __init__(self, attempt: Attempt):
+        self._attempt = attempt
+
+    def _target(self, method: str = "__call__") -> dict[str, Any]:
+        return {"name": self._attempt.name}
+
+
+class Handle(_Callable):
+    """An object on the learner's side: calling it calls it, ``do`` calls one of its methods."""
+
+    def __init__(self, attempt: Attempt, ref: Ref):
+        self._attempt = attempt
+        self.ref = ref
+
+    def _target(self, method: str = "__call__") -> dict[str, Any]:
+        return {"ref": self.ref.id, "method": method}
+
+    def do(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._attempt.lift(self._attempt.call(self._target(method), args, kwargs)["value"])
+
+    def inspect(self) -> dict[str, Any]:
+        """``training``, ``hooks``, ``kinds`` by module path; ``parameters``, ``buffers``, ``grads`` by name;
+        ``state`` the keys of its state dict; ``config`` its layers where they are standard ones."""
+        return self._attempt.inspect(self.ref)
+
+    def __repr__(self) -> str:
+        return f"a {self.ref.kind}"
+
+
+def _lower(value: Any) -> Any:
+    match value:
+        case Handle():
+            return value.ref
+        case list() | tuple():
+            return type(value)(_lower(v) for v in value)
+        case dict():
+            return {k: _lower(v) for k, v in value.items()}
+        case torch.nn.Module():
+            return Network.describe(value)
+    return value
+
+
+def _as_raised(raised: Any) -> Trouble:
+    try:
+        kinds = tuple(str(k) for k in raised["kinds"]) or ("Exception",)
+        return Raised(kinds, str(raised["message"]), str(raised.get("line", "")))
+    except (KeyError, TypeError):
+        return Gone("the answer is not one")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a sentence about a wrong kind."""
+    match value:
+        case Handle():
+            return value.ref.kind
+        case Foreign(kind):
+            return kind
+        case torch.Tensor():
+            return "tensor"
+    return type(value).__name__

@@ -1,0 +1,76 @@
+"""What several topics' catalogues share: small observations and the forbidden calls of more than one exercise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autograder.attempt import kind_of
+from autograder.exercise import Case, Forbidden
+
+BATCH_NORM = Forbidden(
+    "F.batch_norm",
+    (
+        "torch.nn.functional.batch_norm",
+        "aten.native_batch_norm",
+        "aten._native_batch_norm_legit",
+        "aten._native_batch_norm_legit_no_training",
+        "aten._batch_norm_with_update",
+        "aten.cudnn_batch_norm",
+        "aten.miopen_batch_norm",
+    ),
+)
+GROUP_NORM = Forbidden("F.group_norm", ("torch.nn.functional.group_norm", "aten.native_group_norm"))
+LAYER_NORM = Forbidden("F.layer_norm", ("torch.nn.functional.layer_norm", "aten.native_layer_norm"))
+INSTANCE_NORM = Forbidden("F.instance_norm", ("torch.nn.functional.instance_norm",))
+AUTOGRAD = Forbidden(
+    "autograd",
+    (
+        "torch.autograd.grad",
+        "torch.autograd.backward",
+        "torch._tensor.Tensor.backward",
+        "torch._functorch.eager_transforms.vjp",
+        "torch._functorch.eager_transforms.jacrev",
+        "torch._functorch.apis.grad",
+    ),
+)
+
+
+def described(value: Any) -> str:
+    """What a value is, without its numbers: ``float32 tensor (3, 4)``."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} of {', '.join(described(v) for v in value)}"
+    return kind_of(value)
+
+
+def carries(subject: Any, case: Case) -> dict[str, Any]:
+    """Kind of the answer and arguments changed in place; the numbers are other properties' business."""
+    return {
+        "answer": described(subject(*case.args, **case.kwargs)),
+        "arguments changed in place": [int(c) for c in subject.changed(*case.args, **case.kwargs)],
+    }
+
+
+def component(index: int, of: int) -> Callable[[Any, Case], Any]:
+    """One entry of a returned tuple, so that each can earn its own points."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        result = subject(*case.args, **case.kwargs)
+        if not isinstance(result, list | tuple) or len(result) != of:
+            return result
+        return result[index]
+
+    return observe
+
+
+def gradients(*wrt: int) -> Callable[[Any, Case], Any]:
+    """Gradients with respect to positional arguments, named as positions."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        return subject.vjp(*case.args, wrt=list(wrt), **case.kwargs)["grads"]
+
+    return observe

@@ -1,0 +1,153 @@
+"""The gate: every reference, right variant and misconception of the catalogue through every check.
+
+``python -m autograder.gate FD`` is the far side of the wire: a process that holds the catalogue's answers
+and lets an agent speak for them over the socket it inherited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from autograder import catalog
+from autograder.agent import Agent
+from autograder.attempt import Attempt
+from autograder.exercise import Exercise, Outcome, Verdict
+from autograder.oracle import evaluate
+from autograder.wire import Channel
+
+
+def answers(exercise: Exercise) -> dict[str, Any]:
+    """Every answer the catalogue holds for an exercise, by the name it has on the wire."""
+    found = {"reference": exercise.reference}
+    found |= {f"right/{v.name}": v.answer for v in exercise.right}
+    return found | {f"misconception/{m.name}": m.answer for m in exercise.misconceptions}
+
+
+class _Catalogued:
+    """What an agent finds by name: ``batchnorm_forward/misconception/eps_outside_root``."""
+
+    def __call__(self, name: str) -> Any:
+        exercise, _, answer = name.partition("/")
+        return answers(catalog.find(exercise))[answer]
+
+
+@contextlib.contextmanager
+def far_side() -> Iterator[Callable[[Exercise, str], Attempt]]:
+    """A process across the wire; yields ``attempt(exercise, answer)``, a remote attempt at that answer."""
+    near, far = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autograder.gate", str(far.fileno())], pass_fds=[far.fileno()]
+    )
+    far.close()
+    try:
+        yield lambda exercise, answer: Attempt.remote(
+            near, f"{exercise.id}/{answer}", seconds=exercise.seconds, grace=30.0
+        )
+        with contextlib.suppress(Exception):
+            Channel(near).send({"op": "bye"})
+    finally:
+        near.close()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def examine(
+    exercise: Exercise, remote: Callable[[Exercise, str], Attempt] | None, seed: int | None = None
+) -> dict[str, Any]:
+    """One exercise's row: points of reference and right variants, points and diagnosis of misconceptions,
+    whether the wire gave the same verdicts, and every ``problem`` in words."""
+    row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
+    own, same = [], True
+
+    def judge(answer: str, thing: Any) -> Verdict:
+        nonlocal same
+        allow = answer == "reference"
+        verdict = evaluate(exercise.id, thing, seed=seed, devices=("cpu",), allow_reference=allow)
+        own.append(verdict.seconds - verdict.learner_seconds)
+        if remote is not None:
+            far = evaluate(
+                exercise.id,
+                remote(exercise, answer),
+                seed=verdict.seed,
+                devices=("cpu",),
+                allow_reference=allow,
+            )
+            own.append(far.seconds - far.learner_seconds)
+            if (far.outcomes, far.diagnosis, far.points) != (
+                verdict.outcomes,
+                verdict.diagnosis,
+                verdict.points,
+            ):
+                same = False
+                row["problems"].append(f"{answer}: local {_brief(verdict)}, through the wire {_brief(far)}")
+        return verdict
+
+    for answer, thing in answers(exercise).items():
+        kind, _, name = answer.partition("/")
+        verdict = judge(answer, thing)
+        scores = {"points": verdict.points, "max_points": verdict.max_points}
+        if kind == "reference":
+            row["reference"] = scores
+        elif kind == "right":
+            row["right"].append({"name": name, **scores})
+        else:
+            row["misconceptions"].append({"name": name, **scores, "diagnosis": verdict.diagnosis})
+            failed = {n for n, o in verdict.outcomes.items() if o is not Outcome.CORRECT}
+            declared = set(exercise.misconception(name).fails)
+            if failed != declared:
+                row["problems"].append(
+                    f"{name}: fails {sorted(failed)}, declares {sorted(declared)} (seed {verdict.seed})"
+                )
+            if verdict.diagnosis != name:
+                row["problems"].append(f"{name}: diagnosed as {verdict.diagnosis} (seed {verdict.seed})")
+        if kind != "misconception" and not verdict.correct:
+            row["problems"].append(f"{answer}: {_brief(verdict)} (seed {verdict.seed})")
+    row["same_through_wire"] = remote is not None and same
+    row["overhead"] = own
+    return row
+
+
+def _brief(verdict: Verdict) -> str:
+    wrong = {n: str(o) for n, o in verdict.outcomes.items() if o is not Outcome.CORRECT}
+    return f"{verdict.points:g}/{verdict.max_points:g}, {wrong or 'all correct'}, diagnosis {verdict.diagnosis} {verdict.message}"
+
+
+def run(
+    exercises: Sequence[Exercise],
+    *,
+    wire: bool = True,
+    seed: int | None = None,
+    after: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> list[dict[str, Any]]:
+    """The rows of all exercises; ``after(row)`` is called as each is done."""
+    with far_side() if wire else contextlib.nullcontext() as remote:
+        rows = []
+        for exercise in exercises:
+            rows.append(examine(exercise, remote, seed))
+            after(rows[-1])
+    return rows
+
+
+def overhead(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Median and longest time of a check beside the learner's own, in seconds."""
+    times = [t for row in rows for t in row["overhead"]]
+    return statistics.median(times), max(times)
+
+
+def published(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as the JSON file has them."""
+    keys = ("exercise", "reference", "right", "misconceptions", "same_through_wire")
+    return [{k: row[k] for k in keys} for row in rows]
+
+
+if __name__ == "__main__":
+    Agent(_Catalogued()).serve(Channel(socket.socket(fileno=int(sys.argv[1]))))

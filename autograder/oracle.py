@@ -1,0 +1,814 @@
+"""Verdicts: fresh inputs are drawn here, the learner's object is asked, and the comparison is made here.
+
+``evaluate("batchnorm_forward", fn)`` judges a function or class of this process; an
+:class:`~autograder.attempt.Attempt` judges one at the far end of a wire in exactly the same way.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import math
+import os
+import secrets
+import tempfile
+import textwrap
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from autograder import agent, catalog
+from autograder.attempt import Attempt, Gone, Handle, Raised, TimedOut, Trouble, kind_of
+from autograder.exercise import (
+    Case,
+    Exercise,
+    Misconception,
+    Mismatch,
+    Outcome,
+    Property,
+    PropertyResult,
+    Verdict,
+    without_verdict,
+)
+from autograder.values import Batches, Foreign, Generator, Network, short
+
+SHRINK_SECONDS = 1.0
+SHRINK_CALLS = 120
+DIAGNOSIS_SECONDS = 2.0
+EVIDENCE = 4
+WATCH_ALL_BELOW = 0.05
+COPY_NODES = 60
+
+
+# -- drawing ------------------------------------------------------------------------------------------------
+
+
+class Draw:
+    """Random choices a shrinker can make smaller: whole numbers towards their lower end, choices towards the
+    first, tensors by their shapes. The numbers in a tensor follow from the seed and have two decimals, so
+    that a learner can read and retype them."""
+
+    def __init__(self, draw: Callable[[Any], Any], seed: int):
+        from hypothesis import strategies
+
+        self._draw = draw
+        self._strategies = strategies
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+
+    def integer(self, low: int, high: int) -> int:
+        return self._draw(self._strategies.integers(low, high))
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return options[self.integer(0, len(options) - 1)]
+
+    def flag(self) -> bool:
+        return bool(self.integer(0, 1))
+
+    @property
+    def source(self) -> torch.Generator:
+        """The generator behind the tensors of this case, for draws that need their own."""
+        if self._generator is None:
+            salt = self._draw(self._strategies.integers(0, 2**16))
+            self._generator = torch.Generator().manual_seed((self._seed * 65_537 + salt) % 2**63)
+        return self._generator
+
+    def tensor(
+        self, *shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.0, shift: float = 0.0
+    ) -> torch.Tensor:
+        """Normal numbers times ``scale`` plus ``shift``."""
+        numbers = torch.randn(shape, generator=self.source, dtype=torch.float64)
+        return ((numbers * 100).round() / 100 * scale + shift).to(dtype)
+
+    def positive(
+        self, *shape: int, dtype: torch.dtype = torch.float64, low: float = 0.5, high: float = 2.0
+    ) -> torch.Tensor:
+        """Uniform numbers between ``low`` and ``high``."""
+        numbers = torch.rand(shape, generator=self.source, dtype=torch.float64) * (high - low) + low
+        return ((numbers * 100).round() / 100).to(dtype)
+
+    def integers(
+        self, *shape: int, low: int = 0, high: int = 9, dtype: torch.dtype = torch.int64
+    ) -> torch.Tensor:
+        """Whole numbers from ``low`` to ``high``, both included."""
+        return torch.randint(low, high + 1, shape, generator=self.source).to(dtype)
+
+    def seed(self) -> int:
+        return int(torch.randint(0, 2**31, (), generator=self.source))
+
+    def generator(self) -> Generator:
+        """A generator argument, seeded afresh."""
+        return Generator(self.seed())
+
+    def layout(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same numbers, perhaps in another memory order, as transposed and channels-last inputs are."""
+        order = list(range(tensor.dim()))
+        if self.flag():
+            order.reverse()
+        back = [order.index(axis) for axis in range(tensor.dim())]
+        return tensor.permute(order).contiguous().permute(back)
+
+
+def _entropy(seed: int, name: str) -> int:
+    return zlib.crc32(f"{seed}/{name}".encode())
+
+
+def _explore(
+    prop: Property, seed: int, visit: Callable[[Case], None], *, shrink: bool, examples: int
+) -> None:
+    """Call ``visit`` on drawn cases; with ``shrink`` an exception from it starts the search for smaller ones."""
+    import hypothesis
+    from hypothesis import HealthCheck, Phase, Verbosity, settings, strategies
+
+    entropy = _entropy(seed, prop.name)
+
+    @strategies.composite
+    def cases(draw: Any) -> Case:
+        return prop.draw(Draw(draw, entropy))
+
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
+
+    @hypothesis.seed(entropy)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+    )
+    @hypothesis.given(cases())
+    def run(case: Case) -> None:
+        visit(case)
+
+    with _elsewhere():
+        run()
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Hypothesis keeps small caches; they belong in the temporary folder and not in the learner's."""
+    from hypothesis import configuration
+
+    # The home is asked for at the first use, and an explicit choice of the learner's is left alone.
+    if "HYPOTHESIS_STORAGE_DIRECTORY" not in os.environ:
+        configuration.set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "coursekit-hypothesis"))
+    try:
+        yield
+    finally:
+        if "HYPOTHESIS_STORAGE_DIRECTORY" not in os.environ:
+            configuration.set_hypothesis_home_dir(None)
+
+
+# -- comparing ----------------------------------------------------------------------------------------------
+
+
+def tolerance_of(dtype: torch.dtype, given: tuple[float, float] | None) -> tuple[float, float]:
+    """(rtol, atol): the property's own, or what the dtype leaves after a few operations."""
+    if given is not None:
+        return given
+    if dtype == torch.float64:
+        return 1e-6, 1e-8
+    if dtype == torch.float32:
+        return 1e-3, 1e-4
+    return 2e-2, 1e-2
+
+
+def compare(
+    expected: Any, got: Any, tolerance: tuple[float, float] | None = None, where: str = ""
+) -> Mismatch | None:
+    """The first difference between two observations, or None. Kinds are looked at before values."""
+    found = list(_differences(expected, got, tolerance, where))
+    kinds = [m for m in found if m.outcome is Outcome.WRONG_KIND]
+    return (kinds or found or [None])[0]
+
+
+def _differences(expected: Any, got: Any, tol: tuple[float, float] | None, where: str) -> Iterator[Mismatch]:
+    def wrong(message: str, outcome: Outcome = Outcome.WRONG_KIND) -> Mismatch:
+        return Mismatch(outcome, message, where, short(expected), short(got))
+
+    if isinstance(expected, Trouble) or isinstance(got, Trouble):
+        yield from _troubles(expected, got, where)
+    elif isinstance(expected, torch.Tensor):
+        if not isinstance(got, torch.Tensor):
+            yield wrong(f"expected a torch tensor, got {_a(kind_of(got))}")
+        elif tuple(got.shape) != tuple(expected.shape):
+            message = f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+            yield Mismatch(
+                Outcome.WRONG_KIND, message, where, str(tuple(expected.shape)), str(tuple(got.shape)), "shape"
+            )
+        elif got.dtype != expected.dtype:
+            names = [str(t.dtype).removeprefix("torch.") for t in (expected, got)]
+            yield Mismatch(
+                Outcome.WRONG_KIND, f"expected dtype {names[0]}, got {names[1]}", where, *names, "dtype"
+            )
+        else:
+            yield from _values(expected, got, tol, where)
+    elif isinstance(expected, np.ndarray):
+        if not isinstance(got, np.ndarray):
+            yield wrong(f"expected a numpy array, got {_a(kind_of(got))}")
+        else:
+            yield from _differences(torch.from_numpy(expected), torch.from_numpy(got), tol, where)
+    elif isinstance(expected, bool) or expected is None or isinstance(expected, str):
+        if type(got) is not type(expected):
+            yield wrong(f"expected {short(expected)}, got {_a(kind_of(got))}")
+        elif got != expected:
+            yield wrong(f"expected {short(expected)}, got {short(got)}", Outcome.WRONG_VALUES)
+    elif isinstance(expected, int | float):
+        yield from _numbers(expected, got, tol, where)
+    elif isinstance(expected, dict):
+        if not isinstance(got, dict):
+            yield wrong(f"expected a dict, got {_a(kind_of(got))}")
+            return
+        missing, extra = [k for k in expected if k not in got], [k for k in got if k not in expected]
+        if missing or extra:
+            parts = [f"missing {missing}"] * bool(missing) + [f"not expected {extra}"] * bool(extra)
+            yield Mismatch(
+                Outcome.WRONG_KIND,
+                f"the keys differ: {', '.join(parts)}",
+                where,
+                str(list(expected)),
+                str(list(got)),
+            )
+        for key in expected:
+            if key in got:
+                yield from _differences(expected[key], got[key], tol, _join(where, key))
+    elif isinstance(expected, list | tuple):
+        if not isinstance(got, list | tuple):
+            yield wrong(f"expected a {type(expected).__name__}, got {_a(kind_of(got))}")
+        elif len(got) != len(expected):
+            yield wrong(f"expected {len(expected)} entries, got {len(got)}")
+        else:
+            for number, (e, g) in enumerate(zip(expected, got, strict=True)):
+                yield from _differences(e, g, tol, f"{where}[{number}]")
+    elif isinstance(expected, set | frozenset):
+        if not isinstance(got, set | frozenset):
+            yield wrong(f"expected a set, got {_a(kind_of(got))}")
+        elif got != expected:
+            yield wrong("the sets differ", Outcome.WRONG_VALUES)
+    elif isinstance(expected, Handle):
+        if not isinstance(got, Handle):
+            yield wrong(f"expected a module, got {_a(kind_of(got))}")
+    else:
+        raise TypeError(f"an observation cannot hold a {type(expected).__name__}")
+
+
+def _troubles(expected: Any, got: Any, where: str) -> Iterator[Mismatch]:
+    if isinstance(got, TimedOut):
+        yield Mismatch(Outcome.TIMED_OUT, str(got), where)
+    elif isinstance(got, Raised) and isinstance(expected, Raised):
+        if expected.kinds[0] not in got.kinds:
+            message = f"expected a {expected.kinds[0]}, got {got}"
+            yield Mismatch(Outcome.RAISED, message, where, str(expected), str(got), got.kinds[0])
+    elif isinstance(got, Raised):
+        outcome = Outcome.NOT_ATTEMPTED if got.kinds[0] == "NotImplementedError" else Outcome.RAISED
+        at = f" (in `{got.line}`)" if got.line else ""
+        yield Mismatch(
+            outcome,
+            f"{got}{at}",
+            where,
+            "" if expected is None else _shape(expected),
+            got.kinds[0],
+            got.kinds[0],
+        )
+    elif isinstance(expected, Raised):
+        message = f"expected a {expected.kinds[0]}, but the call went through"
+        yield Mismatch(Outcome.WRONG_VALUES, message, where, str(expected), short(got), "not refused")
+    else:
+        raise got if isinstance(got, Trouble) else expected
+
+
+def _shape(value: Any) -> str:
+    return short(value, 12)
+
+
+def _values(
+    expected: torch.Tensor, got: torch.Tensor, tol: tuple[float, float] | None, where: str
+) -> Iterator[Mismatch]:
+    if expected.numel() == 0:
+        return
+    rtol, atol = tolerance_of(expected.dtype, tol)
+    if expected.is_complex():
+        e, g = expected.to(torch.complex128), got.to(torch.complex128)
+    else:
+        e, g = expected.to(torch.float64), got.to(torch.float64)
+    if not (expected.is_floating_point() or expected.is_complex()):
+        off = expected != got
+        error = (e - g).abs()
+    else:
+        finite = e[torch.isfinite(e)]
+        scale = max(1.0, float(finite.abs().max()) if finite.numel() else 1.0)
+        error = (e - g).abs()
+        same = (e == g) | (torch.isnan(e) & torch.isnan(g))
+        # Written so that NaN on the learner's side counts as off.
+        off = ~(same | (error <= atol * scale + rtol * e.abs()))
+    if not bool(off.any()):
+        return
+    count = int(off.sum())
+    ranked = torch.where(
+        off, torch.nan_to_num(error.double(), nan=math.inf), torch.full_like(error, -1.0).double()
+    )
+    worst = np.unravel_index(int(ranked.argmax()), expected.shape) if expected.dim() else ()
+    index = "" if not worst else f"[{', '.join(map(str, map(int, worst)))}]"
+    a, b = expected[worst].item(), got[worst].item()
+    total = expected.numel()
+    share = "the value differs" if total == 1 else f"{count} of {total} values differ"
+    at = "" if total == 1 else f", most at {index}"
+    detail = f"{share}{at}: expected {short(a)}, got {short(b)}"
+    small = total <= 16
+    yield Mismatch(
+        Outcome.WRONG_VALUES,
+        detail,
+        where,
+        short(expected) if small else f"{short(a)} at {index}",
+        short(got) if small else f"{short(b)} at {index}",
+        "values",
+    )
+
+
+def _numbers(expected: float, got: Any, tol: tuple[float, float] | None, where: str) -> Iterator[Mismatch]:
+    if isinstance(got, bool) or not isinstance(got, int | float):
+        yield Mismatch(
+            Outcome.WRONG_KIND,
+            f"expected {_a(type(expected).__name__)}, got {_a(kind_of(got))}",
+            where,
+            short(expected),
+            short(got),
+        )
+        return
+    if isinstance(expected, int) and isinstance(got, float):
+        yield Mismatch(Outcome.WRONG_KIND, "expected an int, got a float", where, short(expected), short(got))
+        return
+    rtol, atol = tolerance_of(torch.float64, tol)
+    both_nan = math.isnan(expected) and math.isnan(got)
+    if not (
+        both_nan
+        or expected == got
+        or abs(expected - got) <= atol * max(1, abs(expected)) + rtol * abs(expected)
+    ):
+        yield Mismatch(
+            Outcome.WRONG_VALUES,
+            f"expected {short(expected)}, got {short(got)}",
+            where,
+            short(expected),
+            short(got),
+            "values",
+        )
+
+
+def _a(kind: str) -> str:
+    if kind in ("NoneType",):
+        return "None"
+    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+# -- one property -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Failure:
+    case: Case
+    got: Any
+    expected: Any
+    mismatch: Mismatch
+    printed: str
+    size: int
+
+
+@dataclass
+class _Finding:
+    """All that was seen of one property."""
+
+    prop: Property
+    failures: list[_Failure] = field(default_factory=list)
+    smallest: _Failure | None = None
+    simplest: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return self.smallest is not None
+
+    def add(self, failure: _Failure) -> None:
+        if self.smallest is None or failure.size < self.smallest.size:
+            self.smallest = failure
+
+
+class _Enough(BaseException):
+    """Ends an exploration: nothing more can be learned, or the time is up."""
+
+
+def _observe(prop: Property, attempt: Attempt, case: Case) -> Any:
+    """What the property sees; the learner's exceptions are observations too."""
+    try:
+        return prop.observe(attempt.subject(), case)
+    except (Raised, TimedOut) as trouble:
+        return trouble
+
+
+def _judge(prop: Property, case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if prop.judge is None or isinstance(expected, Trouble) or isinstance(got, Trouble):
+        return compare(expected, got, prop.tolerance)
+    try:
+        return prop.judge(case, expected, got)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError):
+        # A judge is written for answers of the right kind; others are told apart from the reference's.
+        other = compare(expected, got, prop.tolerance)
+        return other or Mismatch(Outcome.WRONG_KIND, "the answer is not of the expected kind")
+
+
+def _size(case: Case) -> int:
+    def count(value: Any) -> int:
+        match value:
+            case torch.Tensor():
+                return 8 + value.numel()
+            case Batches(items):
+                return 8 + sum(count(i) for i in items)
+            case Network(_, tensors):
+                return 8 + sum(t.numel() for t in tensors.values())
+            case Mapping():
+                return sum(count(v) for v in value.values())
+            case list() | tuple():
+                return 1 + sum(count(v) for v in value)
+            case int():
+                return min(abs(value), 64)
+        return 1
+
+    return count(case.args) + count(case.kwargs) + count(case.extra)
+
+
+class _Evaluation:
+    def __init__(self, exercise: Exercise, attempt: Attempt, seed: int, device: str):
+        self.exercise = exercise
+        self.attempt = attempt
+        self.seed = seed
+        self.device = device
+        self.reference = Attempt.local(exercise.reference, exercise.id, seconds=120)
+
+    def examine(self, prop: Property) -> _Finding:
+        finding = _Finding(prop)
+        first = True
+
+        def visit(case: Case) -> None:
+            nonlocal first
+            failure = self.look(prop, case, watch=first or self.attempt.watch)
+            if first and failure is None:
+                failure = self.again(prop, case)
+            if failure is not None:
+                finding.add(failure)
+                finding.simplest = finding.simplest or first
+                if len(finding.failures) < EVIDENCE:
+                    finding.failures.append(failure)
+                if failure.mismatch.outcome in (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE):
+                    raise _Enough
+            first = False
+
+        examples = prop.examples if self.device == "cpu" else max(2, prop.examples // 2)
+        with contextlib.suppress(_Enough):
+            _explore(prop, self.seed, visit, shrink=False, examples=examples)
+        # The first example has every draw at its simplest; where that fails there is nothing to shrink.
+        if (
+            finding.smallest is not None
+            and not finding.simplest
+            and finding.smallest.mismatch.outcome
+            not in (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
+        ):
+            self.shrink(finding, examples)
+        return finding
+
+    def look(self, prop: Property, case: Case, *, watch: bool = False) -> _Failure | None:
+        self.attempt.device = self.device
+        self.attempt.seed = self.attempt.seed + 1
+        self.attempt.watch = watch
+        self.attempt.misplaced.clear()
+        before = self.attempt.spent
+        got = _observe(prop, self.attempt, case)
+        # Watching slows the learner's code down; where it is quick every call is watched.
+        self.attempt.watch = watch and self.attempt.spent - before < WATCH_ALL_BELOW
+        expected = _observe(prop, self.reference, case)
+        mismatch = _judge(prop, case, expected, got)
+        if mismatch is None and self.attempt.misplaced:
+            devices = ", ".join(sorted(self.attempt.misplaced))
+            mismatch = Mismatch(
+                Outcome.WRONG_KIND,
+                f"the inputs were on {self.device}, the answer on {devices}",
+                code="device",
+            )
+        if mismatch is None:
+            return None
+        return _Failure(case, got, expected, mismatch, self.attempt.printed, _size(case))
+
+    def again(self, prop: Property, case: Case) -> _Failure | None:
+        """A right answer is right every time: the same input under other global random numbers."""
+        failure = self.look(prop, case, watch=self.attempt.watch)
+        if failure is None:
+            return None
+        mismatch = Mismatch(
+            Outcome.UNSTABLE,
+            f"the same input was right once and then not: {failure.mismatch.message}",
+            failure.mismatch.where,
+            failure.mismatch.expected,
+            failure.mismatch.got,
+            "unstable",
+        )
+        return replace(failure, mismatch=mismatch)
+
+    def shrink(self, finding: _Finding, examples: int) -> None:
+        """Search for a smaller failing input, for a bounded time and a bounded number of calls."""
+        assert finding.smallest is not None
+        wanted = finding.smallest.mismatch.outcome
+        deadline = time.perf_counter() + SHRINK_SECONDS
+        calls = 0
+
+        def visit(case: Case) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > SHRINK_CALLS or time.perf_counter() > deadline:
+                raise _Enough
+            failure = self.look(finding.prop, case)
+            if failure is not None and failure.mismatch.outcome is wanted:
+                finding.add(failure)
+                raise AssertionError
+
+        # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
+        with contextlib.suppress(_Enough, Exception):
+            _explore(finding.prop, self.seed, visit, shrink=True, examples=examples)
+
+
+# -- diagnosis ----------------------------------------------------------------------------------------------
+
+
+def _diagnose(exercise: Exercise, findings: Sequence[_Finding]) -> Misconception | None:
+    """The misconception whose behavior the answer shows: it fails nothing the answer passes, and on every
+    recorded failing input of some property it gives what the answer gave."""
+    failed = {f.prop.name: f for f in findings if f.failed}
+    deadline = time.perf_counter() + DIAGNOSIS_SECONDS
+    ranked = []
+    for number, misconception in enumerate(exercise.misconceptions):
+        if not set(misconception.fails) <= set(failed) or time.perf_counter() > deadline:
+            continue
+        attempt = Attempt.local(misconception.answer, exercise.id, seconds=DIAGNOSIS_SECONDS)
+        explained = [n for n in misconception.fails if _explains(attempt, failed[n], deadline)]
+        if explained:
+            whole = len(explained) == len(failed) == len(misconception.fails)
+            ranked.append((not whole, -len(explained), number, misconception))
+    return min(ranked)[3] if ranked else None
+
+
+def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
+    prop = finding.prop
+    for failure in [*finding.failures, finding.smallest]:
+        if failure is None or time.perf_counter() > deadline:
+            return failure is None
+        attempt.spent = 0.0
+        shown = _observe(prop, attempt, failure.case)
+        if prop.judge is not None:
+            mismatch = _judge(prop, failure.case, failure.expected, shown)
+            if mismatch is None or mismatch.code != failure.mismatch.code:
+                return False
+        elif isinstance(failure.got, Raised) and isinstance(shown, Raised):
+            if failure.got.kinds[0] != shown.kinds[0]:
+                return False
+        elif (
+            isinstance(failure.got, Trouble)
+            or isinstance(shown, Trouble)
+            or not _agree(shown, failure.got, prop.tolerance)
+        ):
+            return False
+    return True
+
+
+def _agree(one: Any, other: Any, tolerance: tuple[float, float] | None) -> bool:
+    try:
+        return compare(one, other, tolerance) is None
+    except TypeError:
+        return isinstance(one, Foreign) and isinstance(other, Foreign) and one.kind == other.kind
+
+
+# -- shortcuts ----------------------------------------------------------------------------------------------
+
+TOPICS = ("preprocessing", "batchnorm", "visualization", "convolutionalize", "upsampling", "fcn", "unet")
+
+
+def _shortcut(exercise: Exercise, looked: Mapping[str, Any], seen: set[str]) -> str | None:
+    """Why the answer is a shortcut: it is, extends, calls or copies the reference, or calls what is forbidden."""
+    where = [looked.get("module", ""), *(b.rpartition(".")[0] for b in looked.get("bases", ()))]
+    references = tuple(f"coursekit.{topic}" for topic in TOPICS)
+    if looked.get("module") in references:
+        return f"this is the reference, {looked['module']}.{exercise.id}"
+    if any(w in references for w in where):
+        return "this class extends the reference"
+    for name in sorted(seen):
+        module, _, function = name.partition(".")[2].partition(".")
+        if name.startswith("coursekit.") and module in TOPICS and not function.startswith(("_", "<")):
+            return f"it calls the reference, {name}"
+    for call in exercise.forbidden:
+        if seen.intersection(call.seen) or any(
+            s.startswith(c) for c in call.seen if c.endswith(".") for s in seen
+        ):
+            return f"it calls {call.name}, which is the exercise itself"
+    if _copied(exercise.reference, str(looked.get("source", ""))):
+        return "it is a copy of the reference"
+    return None
+
+
+@cache
+def normalized(source: str) -> tuple[str, int]:
+    """A function's or class's syntax tree as text, without docstrings, annotations and the names its author
+    chose, and its number of nodes."""
+    tree = ast.parse(textwrap.dedent(source))
+    bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+            if not isinstance(node, ast.ClassDef):
+                node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+            node.arg = names.setdefault(node.arg, f"v{len(names)}")
+        elif isinstance(node, ast.Name) and node.id in bound:
+            node.id = names.setdefault(node.id, f"v{len(names)}")
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+    return ast.dump(tree), sum(1 for _ in ast.walk(tree))
+
+
+@cache
+def _copied(reference: Any, source: str) -> bool:
+    # Short answers can be equal by accident: ten people write the same two-line formula.
+    try:
+        own, nodes = normalized(source)
+        original, _ = normalized(inspect.getsource(reference))
+    except (SyntaxError, OSError, TypeError, ValueError):
+        return False
+    return nodes >= COPY_NODES and own == original
+
+
+# -- the verdict --------------------------------------------------------------------------------------------
+
+
+def devices_present() -> tuple[str, ...]:
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def evaluate(
+    exercise_id: str,
+    attempt: Any,
+    *,
+    seed: int | None = None,
+    devices: Sequence[str] | None = None,
+    allow_reference: bool = False,
+) -> Verdict:
+    """Judge an answer to an exercise.
+
+    ``attempt`` is the function or class, a mapping that may hold it under its name (a namespace), or an
+    :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict; ``devices``
+    defaults to every one present. ``allow_reference`` switches the search for shortcuts off: the gate
+    uses it for the reference itself.
+
+    Raises ValueError for an unknown exercise or device. Whatever the answer does is in the verdict.
+    """
+    exercise = catalog.find(exercise_id)
+    seed = secrets.randbits(32) if seed is None else int(seed)
+    devices = tuple(devices or devices_present())
+    for device in devices:
+        if device not in devices_present():
+            raise ValueError(f"devices must be among {devices_present()}, got {device!r}")
+    if not isinstance(attempt, Attempt):
+        attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
+    start = time.perf_counter()
+    try:
+        with agent.preserved():
+            verdict = _evaluate(exercise, attempt, seed, devices, allow_reference)
+    except Gone as gone:
+        verdict = without_verdict(exercise, f"no verdict: the other side went away ({gone})")
+    return replace(
+        verdict,
+        seed=seed,
+        devices=devices,
+        seconds=time.perf_counter() - start,
+        learner_seconds=attempt.spent,
+        hints=exercise.hints,
+    )
+
+
+def _evaluate(
+    exercise: Exercise, attempt: Attempt, seed: int, devices: tuple[str, ...], allow_reference: bool
+) -> Verdict:
+    looked = attempt.look()
+    problem = _not_usable(exercise, looked)
+    if problem is not None:
+        outcome, message = problem
+        return replace(without_verdict(exercise, message, outcome=outcome), flags=())
+
+    attempt.seed = _entropy(seed, "global")
+    findings: list[_Finding] = []
+    for prop in exercise.properties:
+        finding = _Finding(prop)
+        for device in devices:
+            finding = _Evaluation(exercise, attempt, seed, device).examine(prop)
+            if finding.failed:
+                break
+        findings.append(finding)
+        if not allow_reference and (why := _shortcut(exercise, looked, attempt.seen)):
+            return _as_shortcut(exercise, why)
+
+    results = tuple(_result(exercise, f) for f in findings)
+    wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
+    misconception = None
+    if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
+        misconception = _diagnose(exercise, findings)
+    return Verdict(
+        exercise.id,
+        _overall(results),
+        sum(r.points for r in results),
+        exercise.points,
+        results,
+        seed,
+        diagnosis=misconception and misconception.name,
+        mistake=misconception.mistake if misconception else "",
+        repair=misconception.repair if misconception else "",
+    )
+
+
+def _not_usable(exercise: Exercise, looked: Mapping[str, Any]) -> tuple[Outcome, str] | None:
+    kind = looked.get("kind")
+    noun = "class" if exercise.is_class else "function"
+    if kind == "missing":
+        return (
+            Outcome.NOT_ATTEMPTED,
+            f"there is no {noun} named {exercise.id} yet: run the cell that defines it",
+        )
+    if kind not in ("class", "callable"):
+        return (
+            Outcome.WRONG_KIND,
+            f"{exercise.id} must be a {noun}, got {_a(str(looked.get('type', 'value')))}",
+        )
+    if exercise.is_class and kind != "class":
+        return (
+            Outcome.WRONG_KIND,
+            f"{exercise.id} must be a class, got {_a(str(looked.get('type', 'function')))}",
+        )
+    return None
+
+
+def _as_shortcut(exercise: Exercise, why: str) -> Verdict:
+    verdict = without_verdict(exercise, f"a shortcut: {why}", outcome=Outcome.SHORTCUT)
+    return replace(verdict, flags=(f"shortcut: {why}",))
+
+
+def _result(exercise: Exercise, finding: _Finding) -> PropertyResult:
+    prop, failure = finding.prop, finding.smallest
+    if failure is None:
+        return PropertyResult(prop.name, prop.says, Outcome.CORRECT, prop.points, prop.points)
+    found = failure.mismatch
+    return PropertyResult(
+        prop.name,
+        prop.says,
+        found.outcome,
+        0.0,
+        prop.points,
+        _tried(exercise, prop, failure.case),
+        found.where,
+        found.message,
+        found.expected,
+        found.got,
+        failure.printed,
+    )
+
+
+def _tried(exercise: Exercise, prop: Property, case: Case) -> tuple[str, ...]:
+    lines = [prop.tried] if prop.tried else []
+    try:
+        bound = inspect.signature(exercise.reference).bind_partial(*case.args, **case.kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {**dict(enumerate(case.args)), **case.kwargs}
+    arguments = {**bound, **case.extra}
+    return tuple(lines + [f"{name} = {short(value)}" for name, value in arguments.items()])
+
+
+def _overall(results: Sequence[PropertyResult]) -> Outcome:
+    outcomes = [r.outcome for r in results]
+    if all(o is Outcome.CORRECT for o in outcomes):
+        return Outcome.CORRECT
+    if all(o is Outcome.NOT_ATTEMPTED for o in outcomes):
+        return Outcome.NOT_ATTEMPTED
+    wrong = [o for o in outcomes if o is not Outcome.CORRECT]
+    attempted = [o for o in wrong if o is not Outcome.NOT_ATTEMPTED]
+    return (attempted or wrong)[0]

@@ -1,0 +1,231 @@
+"""What an exercise takes and returns beyond tensors and plain Python values, as data.
+
+A network, a generator, a one-shot iterable or a data set is described on the oracle's side and built where
+the learner's code runs; nothing is pickled and no closure travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+LAYERS: dict[str, tuple[str, ...]] = {
+    "Sequential": (),
+    "Identity": (),
+    "Conv2d": (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias",
+        "padding_mode",
+    ),
+    "ConvTranspose2d": (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "bias",
+        "dilation",
+    ),
+    "Linear": ("in_features", "out_features", "bias"),
+    "BatchNorm1d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "BatchNorm2d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "ReLU": ("inplace",),
+    "LeakyReLU": ("negative_slope", "inplace"),
+    "Sigmoid": (),
+    "Tanh": (),
+    "Softmax": ("dim",),
+    "Dropout": ("p", "inplace"),
+    "Dropout2d": ("p", "inplace"),
+    "Flatten": ("start_dim", "end_dim"),
+    "MaxPool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    "AvgPool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    "AdaptiveAvgPool2d": ("output_size",),
+}  # fmt: skip
+"""The layers a description may hold, with the constructor arguments that define each."""
+
+MAKERS: dict[str, Callable[..., Any]] = {}
+"""Named probes: objects no description can express, made by name on the side where they are used."""
+
+
+def maker(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a probe under the function's name, so that :class:`Named` can ask for it."""
+    MAKERS[function.__name__] = function
+    return function
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A ``torch.Generator`` on the CPU with this seed, fresh at every call."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Batches:
+    """An iterable that can be walked once, as a data loader's iterator is."""
+
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Named:
+    """An object made by the registered :func:`maker` of that name."""
+
+    name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An object that stays where the learner's code runs; only its number and class name travel."""
+
+    id: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A value that cannot travel: its type's name, and a short text of it."""
+
+    kind: str
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A module as data: nested layer descriptions, named tensors, the modules in training mode."""
+
+    layers: Any
+    tensors: Mapping[str, torch.Tensor]
+    training: tuple[str, ...] = ()
+
+    @classmethod
+    def describe(cls, module: nn.Module) -> Network:
+        """Describe a module built from :data:`LAYERS`.
+
+        Raises ValueError for a layer that is not in the table: register a :func:`maker` for those.
+        """
+        tensors = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        training = tuple(path for path, m in module.named_modules() if m.training)
+        return cls(_describe(module), tensors, training)
+
+    def build(self) -> nn.Module:
+        """A fresh module with these layers, tensors (dtypes included) and modes."""
+        module = _build(self.layers)
+        floats = {t.dtype for t in self.tensors.values() if t.is_floating_point()}
+        if len(floats) == 1:
+            module = module.to(floats.pop())
+        module.load_state_dict(dict(self.tensors))
+        for path, m in module.named_modules():
+            m.training = path in self.training
+        return module
+
+
+def _describe(module: nn.Module) -> list[Any]:
+    kind = type(module).__name__
+    if kind not in LAYERS or type(module) is not getattr(nn, kind):
+        raise ValueError(f"module must be built from {', '.join(LAYERS)}, got {kind}")
+    if kind == "Sequential":
+        return [kind, [[name, _describe(child)] for name, child in module.named_children()]]
+    config = {}
+    for name in LAYERS[kind]:
+        value = getattr(module, name)
+        config[name] = value is not None if name == "bias" else value
+    return [kind, config]
+
+
+def _build(layers: Any) -> nn.Module:
+    kind, content = layers
+    if kind not in LAYERS:
+        raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {kind!r}")
+    if kind == "Sequential":
+        module = nn.Sequential()
+        for name, child in content:
+            module.add_module(name, _build(child))
+        return module
+    unknown = set(content) - set(LAYERS[kind])
+    if unknown:
+        raise ValueError(f"{kind} takes {LAYERS[kind]}, got {sorted(unknown)}")
+    return getattr(nn, kind)(**content)
+
+
+def realize(value: Any, objects: Mapping[int, Any], device: str = "cpu") -> Any:
+    """The real object behind a described value: tensors on ``device``, networks built, references looked up."""
+    match value:
+        case torch.Tensor():
+            return value.to(device)
+        case Generator(seed):
+            return torch.Generator().manual_seed(seed)
+        case Batches(items):
+            return _once([realize(item, objects, device) for item in items])
+        case Network():
+            return value.build().to(device)
+        case Named(name, kwargs):
+            if name not in MAKERS:
+                raise ValueError(f"name must be a registered maker, got {name!r}")
+            made = MAKERS[name](**{k: realize(v, objects, device) for k, v in kwargs.items()})
+            return made.to(device) if isinstance(made, nn.Module) else made
+        case Ref(id):
+            return objects[id]
+        case dict():
+            return {k: realize(v, objects, device) for k, v in value.items()}
+        case list() | tuple() | set():
+            return type(value)(realize(v, objects, device) for v in value)
+    return value
+
+
+def _once(items: list[Any]) -> Iterator[Any]:
+    yield from items
+
+
+def short(value: Any, limit: int = 16) -> str:
+    """A value in words that fit a line: small tensors with their numbers, large ones by shape and dtype."""
+    match value:
+        case torch.Tensor() if value.numel() <= limit:
+            numbers = _numbers(value.tolist())
+            return numbers if value.dim() == 0 else f"{numbers}  shape {tuple(value.shape)}{_dtype(value)}"
+        case torch.Tensor():
+            return f"tensor of shape {tuple(value.shape)}{_dtype(value)}"
+        case Generator(seed):
+            return f"torch.Generator().manual_seed({seed})"
+        case Batches(items):
+            return f"an iterator over {len(items)} batches of shapes {[tuple(b.shape) for b in items]}"
+        case Named(name, kwargs):
+            return f"{name}({', '.join(f'{k}={short(v)}' for k, v in kwargs.items())})"
+        case Network(layers):
+            return _layers(layers)
+        case Ref(_, kind) | Foreign(kind):
+            return f"a {kind}"
+        case float():
+            return f"{value:.5g}"
+        case dict():
+            return "{" + ", ".join(f"{k!r}: {short(v, limit)}" for k, v in value.items()) + "}"
+        case list() | tuple() if len(value) <= limit:
+            inner = ", ".join(short(v, limit) for v in value)
+            return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+        case list() | tuple():
+            return f"{type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return "" if tensor.dtype == torch.float64 else f", {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_numbers(v) for v in value) + "]"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _layers(layers: Any) -> str:
+    kind, content = layers
+    if kind == "Sequential":
+        return f"Sequential({', '.join(_layers(child) for _, child in content)})"
+    shown = [str(content[k]) for k in LAYERS[kind][:2] if k in content]
+    rest = [
+        f"{k}={content[k]}"
+        for k in LAYERS[kind][2:]
+        if k in content and content[k] not in (True, 1, 0, (1, 1), (0, 0), "zeros", False)
+    ]
+    off = [f"{k}=False" for k in ("bias", "affine") if content.get(k) is False]
+    return f"{kind}({', '.join(shown + rest + off)})"
