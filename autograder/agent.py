@@ -126,7 +126,12 @@ class Agent:
         grads: dict[str, Any] | None = None
         start = time.perf_counter()
         try:
-            with _quiet(printed), _limit(request["limit"]), _watching(seen if request.get("watch") else None):
+            with (
+                _threads(request.get("threads", 1)),
+                _quiet(printed),
+                _limit(request["limit"]),
+                _watching(seen if request.get("watch") else None),
+            ):
                 result = target(*args, **kwargs)
                 if wrt:
                     with _gradient_pass():
@@ -307,13 +312,16 @@ def _raised(error: BaseException) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Leave every generator, the grad mode and the default dtype as the learner had them."""
+    """Leave every generator, the grad mode, the default dtype and the threads as the learner had them."""
     state, numbers, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     try:
         torch.set_grad_enabled(True)
+        # Checks use small tensors: on a busy machine the threads would wait for each other most of the time.
+        torch.set_num_threads(1)
         yield
     finally:
+        torch.set_num_threads(threads)
         torch.set_rng_state(state)
         np.random.set_state(numbers)
         random.setstate(python)
@@ -363,6 +371,16 @@ def _limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Operators(TorchDispatchMode):

@@ -64,6 +64,7 @@ class Attempt:
         self.seconds = seconds
         self.spent = 0.0
         self.seed = 0
+        self.threads = 1
         self.watch = False
         self.seen: set[str] = set()
         self.printed = ""
@@ -139,6 +140,7 @@ class Attempt:
             "wrt": [_lower(w) for w in wrt],
             "grad_seed": 20_260,
             "seed": self.seed,
+            "threads": self.threads,
             "watch": self.watch,
             "untouched": untouched,
             "device": self.device,

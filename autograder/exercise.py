@@ -128,6 +128,8 @@ class Exercise:
     forbidden: tuple[Forbidden, ...] = ()
     seconds: float = 20.0
     """How long the learner's own code may run in one check before it is *timed out*."""
+    parallel: bool = False
+    """Whether the learner's code may use every core: for exercises that train, not for small tensors."""
 
     @property
     def points(self) -> float:

@@ -40,7 +40,7 @@ from autograder.exercise import (
 from autograder.values import Batches, Foreign, Generator, Network, short
 
 SHRINK_SECONDS = 1.0
-SHRINK_CALLS = 120
+SHRINK_CALLS = 100
 DIAGNOSIS_SECONDS = 2.0
 EVIDENCE = 4
 WATCH_ALL_BELOW = 0.05
@@ -386,6 +386,7 @@ class _Failure:
     mismatch: Mismatch
     printed: str
     size: int
+    seed: int
 
 
 @dataclass
@@ -450,11 +451,14 @@ def _size(case: Case) -> int:
 
 
 class _Evaluation:
-    def __init__(self, exercise: Exercise, attempt: Attempt, seed: int, device: str):
+    """One check: its budgets are shared by all properties."""
+
+    def __init__(self, exercise: Exercise, attempt: Attempt, seed: int):
         self.exercise = exercise
         self.attempt = attempt
         self.seed = seed
-        self.device = device
+        self.device = "cpu"
+        self.shrink_seconds = SHRINK_SECONDS
         self.reference = Attempt.local(exercise.reference, exercise.id, seconds=120)
 
     def examine(self, prop: Property) -> _Finding:
@@ -482,6 +486,7 @@ class _Evaluation:
         if (
             finding.smallest is not None
             and not finding.simplest
+            and self.shrink_seconds > 0
             and finding.smallest.mismatch.outcome
             not in (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
         ):
@@ -508,7 +513,7 @@ class _Evaluation:
             )
         if mismatch is None:
             return None
-        return _Failure(case, got, expected, mismatch, self.attempt.printed, _size(case))
+        return _Failure(case, got, expected, mismatch, self.attempt.printed, _size(case), self.attempt.seed)
 
     def again(self, prop: Property, case: Case) -> _Failure | None:
         """A right answer is right every time: the same input under other global random numbers."""
@@ -529,7 +534,7 @@ class _Evaluation:
         """Search for a smaller failing input, for a bounded time and a bounded number of calls."""
         assert finding.smallest is not None
         wanted = finding.smallest.mismatch.outcome
-        deadline = time.perf_counter() + SHRINK_SECONDS
+        deadline = time.perf_counter() + self.shrink_seconds
         calls = 0
 
         def visit(case: Case) -> None:
@@ -543,8 +548,10 @@ class _Evaluation:
                 raise AssertionError
 
         # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
+        start = time.perf_counter()
         with contextlib.suppress(_Enough, Exception):
             _explore(finding.prop, self.seed, visit, shrink=True, examples=examples)
+        self.shrink_seconds -= time.perf_counter() - start
 
 
 # -- diagnosis ----------------------------------------------------------------------------------------------
@@ -573,6 +580,8 @@ def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
         if failure is None or time.perf_counter() > deadline:
             return failure is None
         attempt.spent = 0.0
+        # The same global random numbers, so that an ignored generator shows the same way.
+        attempt.seed = failure.seed
         shown = _observe(prop, attempt, failure.case)
         if prop.judge is not None:
             mismatch = _judge(prop, failure.case, failure.expected, shown)
@@ -718,11 +727,14 @@ def _evaluate(
         return replace(without_verdict(exercise, message, outcome=outcome), flags=())
 
     attempt.seed = _entropy(seed, "global")
+    attempt.threads = os.cpu_count() or 1 if exercise.parallel else 1
+    evaluation = _Evaluation(exercise, attempt, seed)
     findings: list[_Finding] = []
     for prop in exercise.properties:
         finding = _Finding(prop)
         for device in devices:
-            finding = _Evaluation(exercise, attempt, seed, device).examine(prop)
+            evaluation.device = device
+            finding = evaluation.examine(prop)
             if finding.failed:
                 break
         findings.append(finding)

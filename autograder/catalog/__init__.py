@@ -7,7 +7,7 @@ from importlib import import_module
 
 from autograder.exercise import Exercise
 
-TOPICS = ("batchnorm",)
+TOPICS = ("preprocessing", "batchnorm", "visualization", "fcn")
 """The topics that have exercises, in the order of the lectures."""
 
 

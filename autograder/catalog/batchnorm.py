@@ -1517,7 +1517,7 @@ def _group_rest_dropped(x, num_groups, gamma, beta, eps=1e-5):
 
 
 def _group_detached(x, num_groups, gamma, beta, eps=1e-5):
-    n, c, h, w = x.shape
+    n, c = x.shape[:2]
     if c % num_groups:
         raise ValueError(f"num_groups must divide {c}, got {num_groups}")
     g = x.reshape(n, num_groups, -1)
@@ -1544,7 +1544,7 @@ def _group_loop(x, num_groups, gamma, beta, eps=1e-5):
 
 def _group_by_matrix(x, num_groups, gamma, beta, eps=1e-5):
     """Averaging over a group is a block matrix between channels."""
-    n, c, h, w = x.shape
+    c = x.shape[1]
     if c % num_groups:
         raise ValueError(f"num_groups must divide {c}, got {num_groups}")
     member = torch.arange(c, device=x.device) // (c // num_groups)
