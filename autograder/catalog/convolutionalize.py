@@ -1,0 +1,385 @@
+"""Exercises of lecture 04: a classifier becomes fully convolutional."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from autograder.exercise import Case, Exercise, Misconception, Property, Variant
+from autograder.values import Network
+from coursekit import convolutionalize as reference
+
+
+def _filled(d: Any, cnn: nn.Sequential) -> nn.Sequential:
+    cnn = cnn.double().eval()
+    with torch.no_grad():
+        for p in cnn.parameters():
+            p.copy_(d.tensor(*p.shape, scale=0.3))
+    return cnn
+
+
+def _flattening(d: Any, *, bias: bool = True) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    c, k, hidden = d.integer(1, 3), d.integer(2, 3), d.integer(2, 4)
+    h, w = d.integer(2, 3), d.integer(2, 4)
+    cnn = nn.Sequential(
+        nn.Conv2d(c, k, 3, bias=bias),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(k * h * w, hidden, bias=bias),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(hidden, d.integer(2, 4), bias=bias),
+    )
+    return cnn, (c, 2 * h + 2, 2 * w + 2)
+
+
+def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    cnn, size = _flattening(d)
+    layers = list(cnn)
+    return nn.Sequential(
+        nn.Sequential(*layers[:3]), nn.Sequential(layers[3], nn.Sequential(*layers[4:]))
+    ), size
+
+
+def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    c, k = d.integer(1, 2), d.integer(2, 3)
+    cnn = nn.Sequential(
+        nn.Conv2d(c, k, 2, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(k, d.integer(2, 3)),
+    )
+    return cnn, (c, 2 * d.integer(2, 3), 2 * d.integer(2, 4))
+
+
+def _drawn(make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]], *, larger: bool) -> Any:
+    def draw(d: Any) -> Case:
+        cnn, (c, h, w) = make(d)
+        extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
+        images = d.tensor(d.integer(1, 2), c, h + extra[0], w + extra[1])
+        return Case((Network.describe(_filled(d, cnn)), (c, h, w)), {}, {"images": images})
+
+    return draw
+
+
+def _in_some_mode(d: Any) -> Case:
+    cnn, size = _flattening(d)
+    cnn = _filled(d, cnn).train(d.flag())
+    return Case((Network.describe(cnn), size))
+
+
+def _applied(subject: Any, case: Case) -> Any:
+    fcn = subject(*case.args)
+    return fcn(case.extra["images"]) if callable(fcn) else fcn
+
+
+def _apart(subject: Any, case: Case) -> Any:
+    cnn = subject.build(case.args[0])
+    before = cnn.inspect()
+    fcn = subject(cnn, case.args[1])
+    after = cnn.inspect()
+    if not callable(fcn):
+        return fcn
+    seen = fcn.inspect()
+    return {
+        "weights shared with the cnn": bool(
+            set(seen["storages"].values()) & set(before["storages"].values())
+        ),
+        "cnn unchanged": before["kinds"] == after["kinds"]
+        and before["training"] == after["training"]
+        and all(torch.equal(p, after["parameters"][n]) for n, p in before["parameters"].items()),
+        "training flags in use": sorted(set(seen["training"].values())),
+        "result": "Sequential" if seen["kinds"].get("") == "Sequential" else seen["kinds"].get(""),
+    }
+
+
+def _convert(
+    cnn: nn.Sequential,
+    input_size: tuple[int, int, int],
+    *,
+    reorder: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    bias: bool = True,
+    shared: bool = False,
+    keep_mode: bool = True,
+    keep_adaptive: bool = False,
+    pool_stride: int | None = 1,
+    flat: bool = True,
+) -> nn.Sequential:
+    """The conversion with a switch for each of its mistakes."""
+    probe = torch.zeros(
+        1, *input_size, dtype=next(cnn.parameters()).dtype, device=next(cnn.parameters()).device
+    )
+    state = {"map": probe}
+
+    def twin(layer: nn.Module) -> nn.Module:
+        x = state["map"]
+        if isinstance(layer, nn.Flatten):
+            return nn.Identity()
+        if isinstance(layer, nn.Linear):
+            h, w = x.shape[2:]
+            weight = layer.weight
+            weight = weight.reshape(-1, h, w, x.shape[1]).permute(0, 3, 1, 2) if reorder else weight
+            weight = weight.reshape(layer.out_features, x.shape[1], h, w)
+            made = nn.Conv2d(x.shape[1], layer.out_features, (h, w), bias=layer.bias is not None).to(x)
+            with torch.no_grad():
+                if shared:
+                    made.weight.data = weight.data.view_as(made.weight)
+                else:
+                    made.weight.copy_(weight)
+                if layer.bias is not None:
+                    made.bias.copy_(layer.bias if bias else torch.zeros_like(layer.bias))
+        elif isinstance(layer, nn.AdaptiveAvgPool2d) and not keep_adaptive:
+            made = nn.AvgPool2d(tuple(x.shape[2:]), pool_stride)
+        else:
+            made = layer if shared else copy.deepcopy(layer)
+        with torch.no_grad():
+            was = made.training
+            state["map"] = made.eval()(x)
+            made.train(was)
+        return made.train(layer.training)
+
+    def walk(sequential: nn.Sequential) -> nn.Sequential:
+        layers = [walk(m) if flat and isinstance(m, nn.Sequential) else twin(m) for m in sequential]
+        return nn.Sequential(*layers).train(cnn.training and keep_mode)
+
+    return walk(cnn)
+
+
+def _reordered(cnn, input_size):
+    return _convert(cnn, input_size, reorder=lambda w: w)
+
+
+def _no_bias(cnn, input_size):
+    return _convert(cnn, input_size, bias=False)
+
+
+def _shared(cnn, input_size):
+    return _convert(cnn, input_size, shared=True)
+
+
+def _mode_lost(cnn, input_size):
+    return _convert(cnn, input_size, keep_mode=False)
+
+
+def _adaptive_kept(cnn, input_size):
+    return _convert(cnn, input_size, keep_adaptive=True)
+
+
+def _pool_strides(cnn, input_size):
+    return _convert(cnn, input_size, pool_stride=None)
+
+
+def _top_level_only(cnn, input_size):
+    return _convert(cnn, input_size, flat=False)
+
+
+def _padded(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    windows = [m for m in fcn.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    # The features' own convolution is the first; an average head has no window to pad.
+    for conv in windows[1:]:
+        conv.padding = (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
+    return fcn
+
+
+def _averaged(cnn, input_size):
+    """Ends in a global average: one score vector whatever the image's size."""
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*fcn, nn.AdaptiveAvgPool2d(1)).train(cnn.training)
+
+
+def _bias_required(cnn, input_size):
+    if any(m.bias is None for m in cnn.modules() if isinstance(m, nn.Linear)):
+        raise AttributeError("'NoneType' object has no attribute 'detach'")
+    return _convert(cnn, input_size)
+
+
+def _copied(cnn, input_size):
+    return _convert(cnn, input_size)
+
+
+def _by_modules(cnn, input_size):
+    """Flattened into one list, sizes measured with hooks, weights loaded by load_state_dict."""
+    sizes = {}
+
+    def measure(module, inputs, output):
+        sizes[module] = inputs[0].shape[1:]
+
+    leaves = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
+    hooks = [m.register_forward_hook(measure) for m in leaves]
+    flags = {m: m.training for m in cnn.modules()}
+    kind = next(cnn.parameters())
+    with torch.no_grad():
+        cnn.eval()(torch.zeros(1, *input_size, dtype=kind.dtype, device=kind.device))
+    for hook in hooks:
+        hook.remove()
+    for m, flag in flags.items():
+        m.training = flag
+    layers, window = [], None
+    for m in leaves:
+        if isinstance(m, nn.Flatten):
+            window = sizes[m]
+            continue
+        if isinstance(m, nn.Linear):
+            c, h, w = window or (m.in_features, 1, 1)
+            made = nn.Conv2d(c, m.out_features, (h, w), bias=m.bias is not None)
+            made = made.to(m.weight.device, m.weight.dtype)
+            state = {"weight": m.weight.detach().view(-1, c, h, w)}
+            if m.bias is not None:
+                state["bias"] = m.bias.detach()
+            made.load_state_dict(state)
+            window = (m.out_features, 1, 1)
+        elif isinstance(m, nn.AdaptiveAvgPool2d):
+            made = nn.AvgPool2d((sizes[m][1], sizes[m][2]), stride=1)
+        else:
+            made = copy.deepcopy(m)
+        layers.append(made.train(m.training))
+    fcn = nn.Sequential(*layers)
+    fcn.training = cnn.training
+    return fcn
+
+
+def _property(name: str, says: str, points: float, make: Any, *, larger: bool, examples: int = 5) -> Property:
+    tried = "convolutionalize(cnn, input_size)(images)"
+    return Property(name, says, points, _drawn(make, larger=larger), _applied, tried=tried, examples=examples)
+
+
+CONVOLUTIONALIZE = Exercise(
+    id="convolutionalize",
+    topic="convolutionalize",
+    title="From a classifier to a map of classifications",
+    reference=reference.convolutionalize,
+    minutes=40,
+    difficulty=4,
+    properties=(
+        _property(
+            "same_scores",
+            "at input_size the output is (N, L, 1, 1) and equals the CNN's scores",
+            1.5,
+            _flattening,
+            larger=False,
+        ),
+        _property(
+            "larger_images",
+            "a larger image gives a map, one score vector for every window",
+            1.5,
+            _flattening,
+            larger=True,
+        ),
+        _property("nested", "Sequentials inside Sequentials", 0.75, _nested, larger=True),
+        _property(
+            "without_bias",
+            "dense layers without bias",
+            0.5,
+            lambda d: _flattening(d, bias=False),
+            larger=True,
+        ),
+        _property(
+            "average_head",
+            "AdaptiveAvgPool2d(1) becomes a fixed window average, so that maps stay dense",
+            1.0,
+            _averaging,
+            larger=True,
+        ),
+        Property(
+            "apart",
+            "weights are copies, the CNN stays as it was, and the training flag carries over",
+            0.75,
+            _in_some_mode,
+            _apart,
+            examples=4,
+            tried="the CNN before and after, and the result",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "channels_last_order",
+            "You reshaped the dense weights as (L, h, w, C), the order of Keras.",
+            "torch flattens channels first: weight.view(L, C, h, w).",
+            ("same_scores", "larger_images", "nested", "without_bias"),
+            _reordered,
+        ),
+        Misconception(
+            "biases_dropped",
+            "Your convolutions do not carry the dense layers' biases.",
+            "Copy linear.bias into conv.bias as it is.",
+            ("same_scores", "larger_images", "nested", "average_head"),
+            _no_bias,
+        ),
+        Misconception(
+            "window_padded",
+            "You padded the convolution that stands for the first dense layer.",
+            "A dense layer sees whole windows only: padding is 0.",
+            ("same_scores", "larger_images", "nested", "without_bias"),
+            _padded,
+        ),
+        Misconception(
+            "map_averaged",
+            "You averaged the map at the end, so every image gives one cell.",
+            "Leave the map as it is: each cell is the classification of one window.",
+            ("larger_images", "nested", "without_bias", "average_head"),
+            _averaged,
+        ),
+        Misconception(
+            "adaptive_pool_kept",
+            "You kept the AdaptiveAvgPool2d, which squeezes a map of any size into one cell.",
+            "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
+            ("average_head",),
+            _adaptive_kept,
+        ),
+        Misconception(
+            "pool_strides",
+            "Your window average jumps by its own size.",
+            "AvgPool2d's stride defaults to the kernel size: pass stride=1.",
+            ("average_head",),
+            _pool_strides,
+        ),
+        Misconception(
+            "top_level_only",
+            "You looked at the top level only, so dense layers inside a nested Sequential stayed dense.",
+            "Recurse into every nn.Sequential.",
+            ("nested",),
+            _top_level_only,
+        ),
+        Misconception(
+            "bias_required",
+            "You read linear.bias where it is None.",
+            "Build the convolution with bias=linear.bias is not None, and copy the bias only then.",
+            ("without_bias",),
+            _bias_required,
+        ),
+        Misconception(
+            "weights_shared",
+            "The two networks share their weights: training one changes the other.",
+            "Copy them: deepcopy the layers, clone or copy_ the dense weights.",
+            ("apart",),
+            _shared,
+        ),
+        Misconception(
+            "mode_lost",
+            "The result is always in eval mode.",
+            "Give it the mode of the CNN: fcn.train(cnn.training).",
+            ("apart",),
+            _mode_lost,
+        ),
+    ),
+    right=(
+        Variant("layer by layer with a probe", _copied),
+        Variant("one flat list, sizes by hooks", _by_modules),
+    ),
+    hints=(
+        "Only the first dense layer after Flatten needs to know a size. Which size, and how do you find it out?",
+        "A dense layer is a convolution with the window it was flattened from; those after it are 1×1.",
+        "Walk through the layers with a zero image of input_size in hand (eval, no_grad). Flatten → Identity; "
+        "Linear → Conv2d(C, out, (h, w)) with weight.view(out, C, h, w); AdaptiveAvgPool2d(1) → AvgPool2d((h, w), 1); "
+        "everything else → deepcopy.",
+    ),
+)
+
+EXERCISES = (CONVOLUTIONALIZE,)
