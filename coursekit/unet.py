@@ -60,6 +60,8 @@ def deform(image: Tensor, labels: Tensor, lattice: Tensor) -> tuple[Tensor, Tens
     image = validate.as_float(validate.tensor("image", image, ["(C, H, W)"]))
     validate.integers("labels", labels, ["(H, W)"])
     validate.floating("lattice", lattice, ["(2, g, g)"])
+    if len(lattice) != 2:
+        raise validate.refuse("lattice", "of shape (2, g, g)", validate.shape_of(lattice))
     height, width = labels.shape
     if image.shape[1:] != labels.shape:
         expected = f"of the size of image, {tuple(image.shape[1:])}"
