@@ -1,0 +1,188 @@
+"""The ``autograder`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Build the lectures, look after submissions, grade a class."""
+    # nbgrader calls `alembic` by name; it lies beside this interpreter even where no environment is active.
+    beside = str(Path(sys.executable).parent)
+    if beside not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = beside + os.pathsep + os.environ.get("PATH", "")
+
+
+@main.command()
+@click.argument("topics", nargs=-1)
+@click.option("--check", "checking", is_flag=True, help="Write nothing; fail on drift, leaks and slips.")
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".",
+              show_default="the current folder", help="The repository.")  # fmt: skip
+def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
+    """Build the notebooks of TOPICS (all when left out) from solutions/NN_topic.py."""
+    from autograder import authoring
+
+    if checking:
+        problems = authoring.check(root, topics or None)
+        for problem in problems:
+            click.echo(problem)
+        if problems:
+            raise click.ClickException(f"{len(problems)} problem{'s' * (len(problems) != 1)}")
+        click.echo("Every notebook is what its source builds.")
+        return
+    try:
+        written = authoring.build(root, topics or None)
+    except authoring.AuthoringError as error:
+        raise click.ClickException(str(error)) from None
+    for path in written:
+        click.echo(path.relative_to(root.resolve()))
+    if not written:
+        raise click.ClickException(f"no lecture sources (solutions/NN_topic.py) in {root.resolve()}")
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option(
+    "--fix", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the repaired notebook."
+)
+@click.option("--release", type=click.Path(path_type=Path, dir_okay=False),
+              help="The notebook as handed out; found under lectures/ by its name when left out.")  # fmt: skip
+def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
+    """Examine NOTEBOOK before it is handed in; exit status 1 if something needs repair.
+
+    What belongs to the course is put back from the release; your own code is never changed.
+    """
+    import nbformat
+
+    from autograder import doctor
+
+    if not notebook.is_file():
+        raise click.ClickException(f"there is no file {notebook}")
+    release = release or _release_of(notebook)
+    if not release.is_file():
+        raise click.ClickException(f"there is no release {release}")
+    try:
+        repaired, report = doctor.repair(notebook, release)
+    except doctor.Unreadable as error:
+        raise click.ClickException(str(error)) from None
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        raise click.ClickException(f"the release {release} cannot be read: {error}") from None
+    for finding in report.findings:
+        click.echo(f"- {finding.says}")
+    if not report.needs_repair:
+        click.echo(f"{notebook.name} is ready to be handed in.")
+    if out is not None:
+        out.write_text(nbformat.writes(repaired) + "\n", encoding="utf-8")
+        click.echo(f"The repaired notebook is {out}.")
+    elif report.needs_repair:
+        click.echo("To write the repaired notebook: autograder doctor NOTEBOOK --fix OUT")
+    sys.exit(1 if report.needs_repair else 0)
+
+
+@main.command()
+@click.argument("exercises", nargs=-1)
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows as JSON."
+)
+@click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
+@click.option("--local", is_flag=True, help="Leave out the second run, through the wire.")
+def gate(exercises: tuple[str, ...], out: Path | None, seed: int | None, local: bool) -> None:
+    """Send reference, right variants and misconceptions of EXERCISES (all when left out) through every check.
+
+    Exit status 1 unless references and right variants get full points, every misconception fails exactly
+    what it declares and is diagnosed as itself, and the wire gives the same verdicts.
+    """
+    import json
+
+    from autograder import catalog, gate
+
+    try:
+        chosen = [catalog.find(name) for name in exercises] or list(catalog.every())
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+    def tell(row: dict) -> None:
+        right, wrong = len(row["right"]), len(row["misconceptions"])
+        verdict = "ok" if not row["problems"] else "NOT OK"
+        click.echo(f"{row['exercise']:<24} {right} right variants, {wrong:>2} misconceptions: {verdict}")
+        for problem in row["problems"]:
+            click.echo(f"    {problem}")
+
+    rows = gate.run(chosen, wire=not local, seed=seed, after=tell)
+    median, longest = gate.overhead(rows)
+    click.echo(
+        f"a check takes {median:.2f} s beside the learner's own time (median), {longest:.2f} s at most"
+    )
+    if out is not None:
+        out.write_text(
+            json.dumps(gate.published(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    if any(row["problems"] for row in rows):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--unsafe-no-sandbox", is_flag=True,
+              help="Run the sample submissions without a sandbox, as the user who calls.")  # fmt: skip
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".",
+              show_default="the current folder", help="The repository.")  # fmt: skip
+def demo(unsafe_no_sandbox: bool, root: Path) -> None:
+    """Grade a class of sample submissions with stock nbgrader, and write demo/report.html."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from autograder import demo, report
+
+    if not unsafe_no_sandbox:
+        raise click.ClickException(
+            "there is no sandbox yet: the sample submissions would run as you, with your files within their "
+            "reach. They are this project's own; --unsafe-no-sandbox agrees to it."
+        )
+    assignment = "02_batchnorm"
+    root, course = root.resolve(), root.resolve() / "demo"
+    if not (root / "solutions" / assignment).is_dir():
+        raise click.ClickException(f"{root} holds no built notebooks: run `autograder build` first")
+    console = Console()
+    console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
+    try:
+        made = demo.prepare(root, course, assignment)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("grading", total=len(made))
+            for student in demo.grade(course, assignment):
+                progress.update(task, description=f"grading {student}", advance=1)
+            progress.update(task, description="graded", completed=len(made))
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    submissions = report.collect(course, assignment)
+    page = course / "report.html"
+    page.write_text(report.html(submissions, f"Sample class: {assignment}"), encoding="utf-8")
+    console.print(report.table(submissions))
+    for line in report.summary_lines(submissions):
+        console.print(line)
+    console.print(
+        f"The report is {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}"
+    )
+
+
+def _release_of(notebook: Path) -> Path:
+    """The release of the submission's name, in lectures/ here or anywhere above the submission."""
+    import re
+
+    name = re.sub(r"( ?\(\d+\)|[-_ ]copy\d*)+$", "", notebook.stem, flags=re.IGNORECASE)
+    for base in [Path.cwd(), *notebook.resolve().parents]:
+        found = [
+            p for p in sorted(base.glob(f"lectures/*/{name}.ipynb")) if p.resolve() != notebook.resolve()
+        ]
+        if found:
+            return found[0]
+    raise click.ClickException(f"no lecture {name}.ipynb was found under lectures/: name it with --release")
+
+
+if __name__ == "__main__":
+    main()

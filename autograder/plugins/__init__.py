@@ -1,0 +1,13 @@
+"""What stock nbgrader and formgrader load by configuration (see ``nbgrader_config.py``).
+
+A grade is what :class:`Judge` wrote into a check cell, and it writes nothing but the oracle's verdicts. With
+nbgrader's stock ``Execute`` in its place a check cell would be judged by the kernel that runs the learner's
+code: :class:`Flag` sees that no verdict was made, gives 0 and asks for a person.
+"""
+
+from autograder.plugins.exporter import SubmissionExporter
+from autograder.plugins.flag import Flag
+from autograder.plugins.judge import Judge
+from autograder.plugins.restore import RestoreRelease
+
+__all__ = ["Flag", "Judge", "RestoreRelease", "SubmissionExporter"]

@@ -1,0 +1,94 @@
+"""Reading a submission that may be anything at all."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert.exporters import NotebookExporter
+from nbconvert.exporters.exporter import ResourcesDict
+from nbgrader.converters.base import NbGraderException
+
+from autograder import doctor
+from autograder.plugins.course import course_of, release_of
+from autograder.plugins.judge import Judge, Refused
+
+
+class SubmissionExporter(NotebookExporter):
+    """``c.Autograde.exporter_class``: reads what a student handed in through the doctor.
+
+    A file that is no notebook becomes the untouched release with the reason on top, so that its student has a
+    row, 0 points and feedback, and the class goes on.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            # Here, because nothing of the class has been touched yet.
+            Judge(parent=self).demand_consent()
+        except Refused as refused:
+            self.log.error(str(refused))
+            raise NbGraderException(str(refused)) from None
+        self._expect_everybody()
+
+    def _expect_everybody(self) -> None:
+        """Have every student who handed in anything converted, also one whose file has another name.
+
+        nbgrader fails a student whose notebook is called ``batchnorm (1).ipynb``, and passes over one who
+        handed in a PDF.
+        """
+        converter: Any = self.parent
+        if not hasattr(converter, "sanitize_preprocessors") or converter.coursedir.notebook_id != "*":
+            return
+        course = course_of(self)
+        released = Path(course.format_path(course.release_directory, ".", course.assignment_id))
+        names = [path.name for path in sorted(released.glob("*.ipynb"))]
+        for folder in glob.glob(converter._format_source(course.assignment_id, course.student_id)):
+            found = converter.assignments.setdefault(folder, [])
+            here = {os.path.basename(path) for path in found}
+            found += [os.path.join(folder, name) for name in names if name not in here]
+
+    def from_filename(self, filename: str, resources: Any = None, **kwargs: Any) -> Any:
+        if not getattr(self.parent, "_sanitizing", True):
+            return super().from_filename(filename, resources=resources, **kwargs)
+        resources = ResourcesDict() if resources is None else resources
+        path, name = os.path.split(filename)
+        resources["metadata"] = ResourcesDict(name=os.path.splitext(name)[0], path=path)
+        report = doctor.Report()
+        try:
+            notebook = doctor.read(_handed_in(Path(filename), report), report)
+            resources["coursekit"] = {"doctor": report.sentences}
+        except doctor.Unreadable as error:
+            self.log.warning("%s: %s", filename, error)
+            notebook = release_of(self, resources)
+            notebook.cells.insert(0, _explanation(str(error)))
+            resources["coursekit"] = {"doctor": [str(error)], "unreadable": str(error)}
+        return self.from_notebook_node(notebook, resources=resources, **kwargs)
+
+
+def _handed_in(wanted: Path, report: doctor.Report) -> Path:
+    """The file itself, or the one that plainly is it under another name."""
+    if wanted.exists():
+        return wanted
+    others = sorted(path for path in wanted.parent.iterdir() if path.name != "timestamp.txt")
+    notebooks = [path for path in others if path.suffix == ".ipynb"]
+    word = re.compile(rf"(?<![a-z]){re.escape(wanted.stem)}(?![a-z])", re.IGNORECASE)
+    alike = [path for path in notebooks if word.search(path.stem)]
+    if len(alike or notebooks) == 1:
+        chosen = (alike or notebooks)[0]
+        report.repaired(f"The file was called {chosen.name}; it has been read as {wanted.name}.")
+        return chosen
+    there = ", ".join(path.name for path in others) or "nothing"
+    raise doctor.Unreadable(f"There is no {wanted.name} among what was handed in (there: {there}).")
+
+
+def _explanation(reason: str) -> nbformat.NotebookNode:
+    text = (
+        "**Your file could not be read, so nothing in it could be graded.** "
+        f"{reason}\n\nBefore you hand it in again, run `autograder doctor` on it."
+    )
+    return nbformat.v4.new_markdown_cell(text, id="unreadable")

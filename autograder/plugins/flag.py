@@ -1,0 +1,47 @@
+"""Asking for a person where the machine's word is not enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbformat import NotebookNode
+from nbgrader import utils
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.preprocessors import NbGraderPreprocessor
+
+from autograder.exercise import Verdict
+
+
+class Flag(NbGraderPreprocessor):
+    """After ``SaveAutoGrades``: a verdict with flags, or none at all, is marked for manual grading, with the
+    reason as the comment on the learner's cell."""
+
+    def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        return self.preprocess(nb, resources)  # not to be switched off
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        here = resources["nbgrader"]
+        where = (here["notebook"], here["assignment"], here["student"])
+        verdicts: dict[str, Verdict] = (resources.get("coursekit") or {}).get("verdicts", {})
+        checks = [
+            cell.metadata.nbgrader["grade_id"]
+            for cell in nb.cells
+            if cell.cell_type == "code" and utils.is_grade(cell) and not utils.is_solution(cell)
+        ]
+        with Gradebook(here["db_url"]) as gradebook:
+            for grade_id in checks:
+                verdict = verdicts.get(grade_id)
+                reasons = ("no verdict was made",) if verdict is None else verdict.flags
+                if not reasons:
+                    continue
+                grade = gradebook.find_grade(grade_id, *where)
+                grade.needs_manual_grade = True
+                if verdict is None:
+                    grade.auto_score = 0
+                try:
+                    comment = gradebook.find_comment(f"{grade_id}-solution", *where)
+                    comment.auto_comment = "For a person to look at: " + "; ".join(reasons)
+                except MissingEntry:
+                    self.log.info("%s has no cell to comment on", grade_id)
+            gradebook.db.commit()
+        return nb, resources

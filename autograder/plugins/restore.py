@@ -1,0 +1,54 @@
+"""Putting back what belongs to the course before anything of a submission runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.preprocessors import NbGraderPreprocessor
+
+from autograder import doctor
+from autograder.plugins.course import release_of
+from autograder.plugins.judge import Judge
+
+
+class RestoreRelease(NbGraderPreprocessor):
+    """First of ``c.Autograde.sanitize_preprocessors``: roles, points and locked cells come from the release.
+
+    What the doctor did stands at ``nb.metadata["coursekit"]["doctor"]``.
+    """
+
+    def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        return self.preprocess(nb, resources)  # not to be switched off
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        Judge(parent=self).demand_consent()
+        release = release_of(self, resources)
+        forget_scores(resources["nbgrader"])
+        said = resources.get("coursekit") or {}
+        nb, report = doctor.repair(nb, release)
+        sentences = [*said.get("doctor", ()), *(report.sentences if "unreadable" not in said else ())]
+        for sentence in sentences:
+            self.log.info("doctor: %s", sentence)
+        nb.metadata["coursekit"]["doctor"] = sentences
+        if "unreadable" in said:
+            nb.metadata["coursekit"]["unreadable"] = said["unreadable"]
+        return nb, resources
+
+
+def forget_scores(here: dict[str, str]) -> None:
+    """Drop the automatic scores of an earlier grading: whatever happens now, none of them may stay."""
+    with Gradebook(here["db_url"]) as gradebook:
+        try:
+            submission = gradebook.find_submission_notebook(
+                here["notebook"], here["assignment"], here["student"]
+            )
+        except MissingEntry:
+            return
+        for grade in submission.grades:
+            grade.auto_score = None
+            grade.needs_manual_grade = True
+        for comment in submission.comments:
+            comment.auto_comment = None
+        gradebook.db.commit()

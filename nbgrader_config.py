@@ -1,0 +1,33 @@
+# nbgrader and formgrader grade this course by what stands here. It works copied into any course directory
+# that holds solutions/ and lectures/ and has the package installed there (with the `instructor` extra).
+c = get_config()  # noqa: F821 (nbgrader provides it)
+
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "lectures"
+# nbgrader hands every other file of an assignment's folder to students: texts and caches stay out.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py"]
+
+# A file that is no notebook is a row with its reason, not the end of the class.
+c.Autograde.exporter_class = "autograder.plugins.SubmissionExporter"
+c.Autograde.sanitize_preprocessors = [
+    "autograder.plugins.RestoreRelease",  # roles, points, check cells: from the release, never the submission
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.OverwriteCells.add_missing_cells = True
+c.Autograde.autograde_preprocessors = [
+    "autograder.plugins.Judge",  # in place of Execute: a check cell's outputs are the oracle's verdict
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "autograder.plugins.Flag",  # shortcuts and missing verdicts are for a person to look at
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Execute.kernel_name = "python3"
+
+# Without a sandbox the students' code runs as you, with your files and the gradebook within its reach, and
+# grading refuses. This line gives that protection up:
+# c.Judge.unsafe_no_sandbox = True

@@ -1,0 +1,120 @@
+"""A course of one small lecture, ``01_tiny``, for tests that need a whole course directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autograder.exercise import Case, Exercise, Forbidden, Misconception, Property, Variant
+
+
+def double(x):
+    """Twice ``x``."""
+    return 2 * x
+
+
+def triple(x):
+    """Three times ``x``."""
+    return 3 * x
+
+
+def _exercise(reference, title: str) -> Exercise:
+    def draw(_):
+        return Case(args=(3,))
+
+    return Exercise(
+        id=reference.__name__,
+        topic="tiny",
+        title=title,
+        reference=reference,
+        properties=(
+            Property("values", "the right multiple of the input", 2, draw),
+            Property("negative", "negative inputs too", 1, draw),
+        ),
+        misconceptions=(Misconception("squared", "You squared.", "Multiply.", ("values",), lambda x: x * x),),
+        right=(Variant("sum", lambda x: x + x), Variant("same", reference)),
+        hints=("Think of a sum.", "Add it to itself.", "`x + x`"),
+        minutes=5,
+        difficulty=2,
+        forbidden=(Forbidden("torch.mul", ("mul",)),),
+        seconds=4.0,
+    )
+
+
+EXERCISES = (_exercise(double, "Twice as much"), _exercise(triple, "Three times"))
+
+
+def find(exercise_id: str) -> Exercise:
+    for exercise in EXERCISES:
+        if exercise.id == exercise_id:
+            return exercise
+    raise ValueError(f"no exercise {exercise_id!r}; known: double, triple")
+
+
+def topic(name: str) -> tuple[Exercise, ...]:
+    return EXERCISES if name == "tiny" else ()
+
+
+SOURCE = '''\
+# %% [markdown]
+# # Tiny
+#
+# Doubling is adding. About 10 minutes on a laptop.
+
+# %% role="setup"
+import math
+from autograder import check
+
+# %% [markdown]
+# ## Doubling
+#
+# Predict what comes out, then run.
+
+# %%
+from fractions import Fraction
+
+def helper(x):
+    return x + 1
+
+values = [helper(n) for n in range(3)]
+values
+
+# %% exercise="double"
+def double(x: "Tensor") -> "Tensor":
+    """Twice x, of shape (N,)."""
+    ### BEGIN SOLUTION
+    summed_with_itself_once = x + x
+    return summed_with_itself_once
+    ### END SOLUTION
+
+# %% exercise="triple"
+def triple(x):
+    """Three times x."""
+    ### BEGIN SOLUTION
+    return x + x + x
+    ### END SOLUTION
+
+# %% [markdown] written="why" points=3
+# ### Why is doubling adding?
+#
+# ### BEGIN SOLUTION
+# Because multiplication by two is one addition, by definition.
+# ### END SOLUTION
+'''
+
+PYPROJECT = '[project]\nname = "x"\n[project.urls]\nRepository = "https://github.com/OWNER/course"\n'
+
+
+def write(root: Path, source: str = SOURCE) -> Path:
+    """Write the course's sources under ``root``; they are not built yet."""
+    (root / "solutions").mkdir(parents=True, exist_ok=True)
+    (root / "solutions" / "01_tiny.py").write_text(source, encoding="utf-8")
+    (root / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+    return root
+
+
+def use_catalog(monkeypatch) -> None:
+    """Put this course's exercises in the catalogue's place."""
+    from autograder import catalog
+
+    monkeypatch.setattr(catalog, "find", find, raising=False)
+    monkeypatch.setattr(catalog, "topic", topic, raising=False)
