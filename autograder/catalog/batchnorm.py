@@ -40,7 +40,8 @@ def _spread(d: Any, n: int, c: int, *size: int) -> torch.Tensor:
     would show in every number."""
     x = d.positive(n, c, *size, low=0.0, high=1.0)
     x = x + 2.0 * _column(torch.arange(n, dtype=x.dtype) % 2, x.movedim(0, 1)).movedim(1, 0)
-    return d.layout(x * _column(d.positive(c), x) + _column(d.tensor(c), x))
+    scale = d.positive(c, low=1.5, high=4.0)
+    return d.layout(x * _column(scale, x) + _column(d.tensor(c), x))
 
 
 def _rows(d: Any) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from autograder.exercise import Case, Exercise, Mismatch, Misconception, Outcome, Property, Variant
+from autograder.exercise import Case, Exercise, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
 SIGMA = 1.0
@@ -280,7 +280,6 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         return _wrong("another generator gives the same deformation", "spread:constant")
     middle = []
     for image in images:
-        h, w = image.shape[1:]
         fit, _ = _fitted(image, 3)
         middle.append(fit[:, 4])
     # The middle point of the lattice is read off best; corners lie where the mirror is.
