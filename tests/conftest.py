@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("course", deadline=None, max_examples=25, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("course", deadline=None, max_examples=25)
 settings.load_profile("course")
 
 
