@@ -400,9 +400,9 @@ def card(exercise: Exercise, level: int = 3) -> NotebookNode:
     if exercise.forbidden:
         calls = ", ".join(f"`{f.name}`" for f in exercise.forbidden)
         lines += ["", f"Calls that *are* the answer earn nothing here: {calls}."]
-    for number, (hint, nudge) in enumerate(zip(exercise.hints, NUDGES, strict=True), 1):
-        summary = f"Hint {number} of {len(exercise.hints)}: {nudge}"
-        lines += ["", f"<details><summary>{summary}</summary>", "", hint, "", "</details>"]
+    for hint, nudge in zip(exercise.hints, NUDGES, strict=True):
+        summary = f"{hint.symptom} <small>({nudge})</small>"
+        lines += ["", f"<details><summary>{summary}</summary>", "", hint.help, "", "</details>"]
     node = nbformat.v4.new_markdown_cell("\n".join(lines))
     return _cell(node, "text", f"{exercise.id}-card", exercise=exercise.id)
 

@@ -103,6 +103,14 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """Help for a ``symptom``, in the learner's words; three of them go from a nudge to nearly the answer."""
+
+    symptom: str
+    help: str
+
+
+@dataclass(frozen=True)
 class Forbidden:
     """A library call that *is* the answer. ``name`` is what feedback shows; ``seen`` are the resolved torch
     function names and aten operators that give it away while the attempt runs."""
@@ -122,7 +130,7 @@ class Exercise:
     properties: tuple[Property, ...]
     misconceptions: tuple[Misconception, ...]
     right: tuple[Variant, ...]
-    hints: tuple[str, str, str]
+    hints: tuple[Hint, Hint, Hint]
     minutes: int
     difficulty: int
     forbidden: tuple[Forbidden, ...] = ()
@@ -189,7 +197,6 @@ class Verdict:
     mistake: str = ""
     repair: str = ""
     message: str = ""
-    hints: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     seconds: float = 0.0
@@ -213,7 +220,7 @@ class Verdict:
             PropertyResult(**{**r, "outcome": Outcome(r["outcome"]), "tried": tuple(r["tried"])})
             for r in data["results"]
         )
-        lists = {k: tuple(data[k]) for k in ("hints", "flags", "devices")}
+        lists = {k: tuple(data[k]) for k in ("flags", "devices")}
         return cls(**{**data, **lists, "outcome": Outcome(data["outcome"]), "results": results})
 
 

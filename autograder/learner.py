@@ -50,7 +50,8 @@ def hint(exercise_id: str, number: int | None = None) -> None:
     if not 1 <= number <= len(exercise.hints):
         raise ValueError(f"number must be 1 to {len(exercise.hints)}, got {number}")
     _hints[exercise_id] = max(number, _hints.get(exercise_id, 0))
-    print(f"Hint {number} of {len(exercise.hints)}: {exercise.hints[number - 1]}")
+    chosen = exercise.hints[number - 1]
+    print(f"Hint {number} of {len(exercise.hints)} · {chosen.symptom}\n{chosen.help}")
 
 
 def progress() -> None:

@@ -19,7 +19,7 @@ from autograder.catalog._common import (
     described,
     gradients,
 )
-from autograder.exercise import Case, Exercise, Forbidden, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import batchnorm as reference
 
@@ -322,10 +322,18 @@ FORWARD = Exercise(
         Variant("channels moved last, rsqrt", _forward_transposed),
     ),
     hints=(
-        "My shapes don't match: which axes disappear when a channel's mean is taken, and does keepdim=True help?",
-        "My numbers are close but not equal: look at the divisor of the variance (N or N−1) and at the place of eps.",
-        "axes = (0,) for (N, C) and (0, 2, 3) for images; mean and var over axes with keepdim=True and "
-        "unbiased=False; x_hat = (x - mean) / sqrt(var + eps); gamma and beta viewed as (1, C) or (1, C, 1, 1).",
+        Hint(
+            "My shapes don't match",
+            "Which axes disappear when a channel's mean is taken? keepdim=True leaves them there with length 1, so that broadcasting works.",
+        ),
+        Hint(
+            "My numbers are close, but not equal",
+            "Look at the divisor of the variance (N or N−1) and at the place of eps.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "axes = (0,) for (N, C) and (0, 2, 3) for images; mean and var over axes with keepdim=True and unbiased=False; x_hat = (x - mean) / sqrt(var + eps); gamma and beta viewed as (1, C) or (1, C, 1, 1).",
+        ),
     ),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
@@ -568,10 +576,18 @@ BACKWARD = Exercise(
         Variant("node by node, a channel at a time", _backward_graph),
     ),
     hints=(
-        "grad_gamma and grad_beta first: what multiplies gamma in the forward pass, and over which axes is it shared?",
-        "grad_x is off by a little: y depends on x directly, through the mean, and through the variance. Three terms.",
-        "With grad_hat = grad_y·gamma: grad_x = (grad_hat − mean(grad_hat) − x_hat·mean(grad_hat·x_hat)) / "
-        "sqrt(var + eps), every mean over the axes of the statistics.",
+        Hint(
+            "I don't know where to begin",
+            "grad_gamma and grad_beta first: what multiplies gamma in the forward pass, and over which axes is it shared?",
+        ),
+        Hint(
+            "grad_x is off by a little",
+            "y depends on x directly, through the mean, and through the variance: three terms.",
+        ),
+        Hint(
+            "I have the three terms, but they don't add up",
+            "With grad_hat = grad_y·gamma: grad_x = (grad_hat − mean(grad_hat) − x_hat·mean(grad_hat·x_hat)) / sqrt(var + eps), every mean over the axes of the statistics.",
+        ),
     ),
     forbidden=(
         AUTOGRAD,
@@ -1051,11 +1067,18 @@ LAYER = Exercise(
         Variant("a channel at a time", _LayerLoop),
     ),
     hints=(
-        "Eval mode is off: which two tensors stand in for the batch's mean and variance, and who writes them?",
-        "The running variance is off by a few percent: it follows the unbiased variance, the output uses the biased one.",
-        "register_buffer for running_mean (zeros), running_var (ones), num_batches_tracked (0). Training: count, "
-        "m = momentum or 1/count, update both under no_grad with var·n/(n−1), normalize by the batch. Eval: "
-        "normalize by the buffers.",
+        Hint(
+            "Eval mode is wrong",
+            "Which two tensors stand in for the batch's mean and variance, and who writes them?",
+        ),
+        Hint(
+            "The running variance is off by a few percent",
+            "It follows the unbiased variance, the output uses the biased one.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "register_buffer for running_mean (zeros), running_var (ones), num_batches_tracked (0). Training: count, m = momentum or 1/count, update both under no_grad with var·n/(n−1), normalize by the batch. Eval: normalize by the buffers.",
+        ),
     ),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
@@ -1409,10 +1432,18 @@ FOLD = Exercise(
         Variant("probed at 0 and 1, filter by filter", _fold_by_probing),
     ),
     hints=(
-        "In eval mode the batch norm is a line per channel: y = scale·x + shift. Which numbers are scale and shift?",
-        "A convolution followed by a line: scale the filter that makes the channel, and what happens to its bias?",
-        "scale = gamma / sqrt(running_var + eps); weight' = weight · scale.view(-1, 1, 1, 1); "
-        "bias' = (bias − running_mean)·scale + beta, with 0 for a missing bias or beta and 1 for a missing gamma.",
+        Hint(
+            "I don't know what folding means",
+            "In eval mode the batch norm is a line per channel: y = scale·x + shift. Which numbers are scale and shift?",
+        ),
+        Hint(
+            "The weights fit, but the output is shifted",
+            "Scale the filter that makes the channel; the old bias goes through the same line.",
+        ),
+        Hint(
+            "It breaks without a bias or without gamma and beta",
+            "scale = gamma / sqrt(running_var + eps); weight' = weight · scale.view(-1, 1, 1, 1); bias' = (bias − running_mean)·scale + beta, with 0 for a missing bias or beta and 1 for a missing gamma.",
+        ),
     ),
     forbidden=(Forbidden("torch.nn.utils.fusion", ("torch.nn.utils.fusion.",)),),
 )
@@ -1673,10 +1704,18 @@ GROUP = Exercise(
         Variant("a block matrix between channels", _group_by_matrix),
     ),
     hints=(
-        "Reshape first: which five axes make a group's channels an axis of its own?",
-        "The numbers are off: the batch axis is never reduced here, and gamma still belongs to a channel.",
-        "g = x.reshape(N, num_groups, C // num_groups, H, W); mean and biased variance over axes (2, 3, 4) with "
-        "keepdim; normalize, reshape back, then gamma and beta as (1, C, 1, 1).",
+        Hint(
+            "My groups mix the wrong channels",
+            "Reshape first: which five axes make a group's channels an axis of its own?",
+        ),
+        Hint(
+            "My numbers are off",
+            "The batch axis is never reduced here, and gamma still belongs to a channel.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "g = x.reshape(N, num_groups, C // num_groups, H, W); mean and biased variance over axes (2, 3, 4) with keepdim; normalize, reshape back, then gamma and beta as (1, C, 1, 1).",
+        ),
     ),
     forbidden=(GROUP_NORM, LAYER_NORM, INSTANCE_NORM, BATCH_NORM),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autograder.exercise import Case, Exercise, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -374,11 +374,18 @@ CONVOLUTIONALIZE = Exercise(
         Variant("one flat list, sizes by hooks", _by_modules),
     ),
     hints=(
-        "Only the first dense layer after Flatten needs to know a size. Which size, and how do you find it out?",
-        "A dense layer is a convolution with the window it was flattened from; those after it are 1×1.",
-        "Walk through the layers with a zero image of input_size in hand (eval, no_grad). Flatten → Identity; "
-        "Linear → Conv2d(C, out, (h, w)) with weight.view(out, C, h, w); AdaptiveAvgPool2d(1) → AvgPool2d((h, w), 1); "
-        "everything else → deepcopy.",
+        Hint(
+            "I don't know where input_size comes in",
+            "Only the first dense layer after Flatten needs to know a size. Which size, and how do you find it out?",
+        ),
+        Hint(
+            "The first dense layer doesn't fit",
+            "A dense layer is a convolution with the window it was flattened from; those after it are 1×1.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "Walk through the layers with a zero image of input_size in hand (eval, no_grad). Flatten → Identity; Linear → Conv2d(C, out, (h, w)) with weight.view(out, C, h, w); AdaptiveAvgPool2d(1) → AvgPool2d((h, w), 1); everything else → deepcopy.",
+        ),
     ),
 )
 

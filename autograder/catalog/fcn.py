@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from autograder.exercise import Case, Exercise, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 SCORES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
@@ -289,10 +289,17 @@ SEGMENTATION_SCORES = Exercise(
     ),
     right=(Variant("counting in plain Python", _loop), Variant("numpy", _numpy)),
     hints=(
-        "Three vectors are all you need: the diagonal, the row sums (truth) and the column sums (prediction).",
-        "A mean is NaN or too low: which classes have no pixel in the truth, which have none anywhere?",
-        "iou = hits / (truth + predicted − hits); accuracy = hits / truth; means with nanmean; "
-        "frequency-weighted = nansum(truth·iou) / truth.sum().",
+        Hint(
+            "I don't know what the scores are made of",
+            "Three vectors are all you need: the diagonal, the row sums (truth) and the column sums (prediction).",
+        ),
+        Hint(
+            "A mean is NaN or too low", "Which classes have no pixel in the truth, which have none anywhere?"
+        ),
+        Hint(
+            "I have the vectors, but not the scores",
+            "iou = hits / (truth + predicted − hits); accuracy = hits / truth; means with nanmean; frequency-weighted = nansum(truth·iou) / truth.sum().",
+        ),
     ),
 )
 

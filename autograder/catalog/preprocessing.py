@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from autograder.catalog._common import described
-from autograder.exercise import Case, Exercise, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Batches
 from coursekit import preprocessing as reference
 
@@ -286,10 +286,18 @@ STREAMING = Exercise(
         Variant("numpy, collected", _numpy),
     ),
     hints=(
-        "What would you have to remember of all batches so far, to be able to forget their pixels?",
-        "The std is a little off: a batch whose mean differs from the others' adds to the spread of all.",
-        "Keep n, mean and m2 per channel in float64. For a batch with k pixels, mean b and squared deviations q: "
-        "delta = b − mean; m2 += q + delta²·n·k/(n+k); mean += delta·k/(n+k); n += k. std = sqrt(m2 / n).",
+        Hint(
+            "I don't know what to keep",
+            "What would you have to remember of all batches so far, to be able to forget their pixels?",
+        ),
+        Hint(
+            "The std is a little off",
+            "A batch whose mean differs from the others' adds to the spread of all.",
+        ),
+        Hint(
+            "It breaks far from zero",
+            "Keep n, mean and m2 per channel in float64. For a batch with k pixels, mean b and squared deviations q: delta = b − mean; m2 += q + delta²·n·k/(n+k); mean += delta·k/(n+k); n += k. std = sqrt(m2 / n).",
+        ),
     ),
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from autograder.exercise import Case, Exercise, Misconception, Mismatch, Outcome, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
 SIGMA = 1.0
@@ -545,11 +545,18 @@ ELASTIC = Exercise(
     ),
     right=(Variant("grid_sample", _answer()), Variant("scipy's map_coordinates", _scipy)),
     hints=(
-        "Where is pixel (r, c) of the result read from? Build that place for every pixel, then read twice.",
-        "F.interpolate turns a (1, 2, grid, grid) lattice into a (1, 2, H, W) field: which mode, and align_corners?",
-        "field = F.interpolate(sigma·randn(1, 2, grid, grid), (H, W), mode='bicubic', align_corners=True); coordinates "
-        "= pixel + field, scaled to [−1, 1] as (x, y); F.grid_sample with padding_mode='reflection', "
-        "align_corners=True: bilinear for the image, nearest for the labels.",
+        Hint(
+            "I don't know how to move pixels",
+            "Where is pixel (r, c) of the result read from? Build that place for every pixel, then read twice.",
+        ),
+        Hint(
+            "My field is not smooth enough, or not in place",
+            "F.interpolate turns a (1, 2, grid, grid) lattice into a (1, 2, H, W) field: which mode, and align_corners?",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "field = F.interpolate(sigma·randn(1, 2, grid, grid), (H, W), mode='bicubic', align_corners=True); coordinates = pixel + field, scaled to [−1, 1] as (x, y); F.grid_sample with padding_mode='reflection', align_corners=True: bilinear for the image, nearest for the labels.",
+        ),
     ),
 )
 

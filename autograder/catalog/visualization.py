@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autograder.catalog._common import described
-from autograder.exercise import Case, Exercise, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import visualization as reference
 
@@ -423,11 +423,18 @@ MAXIMIZE = Exercise(
         Variant("a frozen copy, cut off at the layer", _cut_off),
     ),
     hints=(
-        "A forward hook on dict(model.named_modules())[layer] catches the activation; which tensor needs the gradient?",
-        "The numbers drift apart: the gradient is divided by its root mean square, and the noise is drawn in float32.",
-        "Loop: x.requires_grad_(); model(x); objective from the hooked output; (g,) = torch.autograd.grad(objective, x); "
-        "rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, "
-        "put every training flag back.",
+        Hint(
+            "I can't get at the activation",
+            "A forward hook on dict(model.named_modules())[layer] catches it; which tensor needs the gradient?",
+        ),
+        Hint(
+            "My image drifts away from the expected one",
+            "The gradient is divided by its root mean square, and the noise is drawn in float32.",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "Loop: x.requires_grad_(); model(x); objective from the hooked output; (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.",
+        ),
     ),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autograder.exercise import Case, Exercise, Forbidden, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 
 
 def double(x):
@@ -32,7 +32,7 @@ def _exercise(reference, title: str) -> Exercise:
         ),
         misconceptions=(Misconception("squared", "You squared.", "Multiply.", ("values",), lambda x: x * x),),
         right=(Variant("sum", lambda x: x + x), Variant("same", reference)),
-        hints=("Think of a sum.", "Add it to itself.", "`x + x`"),
+        hints=(Hint("I see no way", "Think of a sum."), Hint("Which sum?", "Add it to itself."), Hint("Still stuck", "`x + x`")),
         minutes=5,
         difficulty=2,
         forbidden=(Forbidden("torch.mul", ("mul",)),),
