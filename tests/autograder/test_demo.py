@@ -162,7 +162,9 @@ def test_no_solution_is_graded_into_an_untouched_submission(course):
             text = path.read_text()
             assert not [line for line in lines if line in text or line.replace('"', '\\"') in text]
     assert not [line for line in lines if line in released]
-    assert [p.name for p in (course / "autograded" / "untouched" / ASSIGNMENT).iterdir()] == ["batchnorm.ipynb"]
+    assert [p.name for p in (course / "autograded" / "untouched" / ASSIGNMENT).iterdir()] == [
+        "batchnorm.ipynb"
+    ]
 
 
 def test_the_report_has_a_row_for_everybody_and_links_their_feedback(course):
