@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -216,12 +216,15 @@ class Verdict:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """The verdict that :meth:`to_json` wrote, also one written by a version with other fields."""
+        known = {f.name for f in fields(cls)}
         results = tuple(
             PropertyResult(**{**r, "outcome": Outcome(r["outcome"]), "tried": tuple(r["tried"])})
             for r in data["results"]
         )
         lists = {k: tuple(data[k]) for k in ("flags", "devices")}
-        return cls(**{**data, **lists, "outcome": Outcome(data["outcome"]), "results": results})
+        given = {**data, **lists, "outcome": Outcome(data["outcome"]), "results": results}
+        return cls(**{k: v for k, v in given.items() if k in known})
 
 
 def without_verdict(exercise: Exercise, reason: str, *, outcome: Outcome = Outcome.NO_VERDICT) -> Verdict:
