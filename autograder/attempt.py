@@ -16,7 +16,7 @@ import torch
 
 from autograder import wire
 from autograder.agent import Agent
-from autograder.values import Foreign, Network, Ref
+from autograder.values import Batches, Foreign, Generator, Named, Network, Ref
 
 
 class Trouble(Exception):
@@ -39,6 +39,10 @@ class TimedOut(Trouble):
     """The learner's code ran for longer than it may."""
 
 
+class Odd(Trouble):
+    """An answer that an observation could do nothing with, being of another kind than it must be."""
+
+
 class Gone(Trouble):
     """The far side hung up, died, or spoke something that is no answer."""
 
@@ -59,7 +63,7 @@ class Attempt:
     ):
         self._exchange = exchange
         self.name = name
-        self.remote = remote
+        self._across = remote
         self.device = "cpu"
         self.seconds = seconds
         self.spent = 0.0
@@ -69,6 +73,7 @@ class Attempt:
         self.seen: set[str] = set()
         self.printed = ""
         self.misplaced: set[str] = set()
+        self.returned = "None"
 
     @classmethod
     def local(cls, answer: Any, name: str, *, seconds: float = 20.0) -> Attempt:
@@ -92,12 +97,18 @@ class Attempt:
         ``grace`` seconds beyond its own limit are given to each answer before the far side counts as gone.
         """
         channel = wire.Channel(sock)
+        late = False
 
         def exchange(request: dict[str, Any], limit: float) -> dict[str, Any]:
+            nonlocal late
+            if late:
+                # What was judged before the silence counts, and the rest ran out of time.
+                raise TimedOut("no answer in time")
             try:
                 channel.send(request, timeout=limit + grace)
                 reply = channel.receive(timeout=limit + grace)
             except TimeoutError as error:
+                late = True
                 channel.close()
                 raise TimedOut("no answer in time") from error
             except wire.WireError as error:
@@ -111,7 +122,10 @@ class Attempt:
 
     def look(self) -> dict[str, Any]:
         """What bears the name: ``kind`` (missing, class, callable, value), ``module``, ``bases``, ``source``."""
-        return self._ask({"op": "look", "name": self.name})
+        looked = self._ask({"op": "look", "name": self.name})
+        texts = {k: v for k, v in looked.items() if isinstance(v, str)}
+        bases = looked.get("bases")
+        return texts | {"bases": [str(b) for b in bases] if isinstance(bases, list) else []}
 
     def subject(self) -> Subject:
         """The object to observe; whatever an earlier observation left behind is dropped."""
@@ -145,7 +159,7 @@ class Attempt:
             "untouched": untouched,
             "device": self.device,
             "limit": limit,
-            "remote": self.remote,
+            "remote": self._across,
         }
         start = time.perf_counter()
         try:
@@ -154,30 +168,29 @@ class Attempt:
             self.spent += time.perf_counter() - start
         if reply.get("timed_out"):
             raise TimedOut(f"still running after {limit:.0f} s")
-        self.seen.update(str(s) for s in reply.get("seen") or ())
+        self.seen.update(_texts(reply.get("seen")))
         if reply.get("printed"):
             self.printed = (self.printed + str(reply["printed"]))[:600]
-        if "raised" in reply:
-            raise _as_raised(reply["raised"])
-        if "value" not in reply:
-            raise Gone(str(reply.get("broken", "the answer is not one"))[:200])
-        self.misplaced.update(d for d in reply.get("devices") or () if d != self.device)
-        return reply
+        value = _value(reply)
+        self.misplaced.update(d for d in _texts(reply.get("devices")) if d != self.device)
+        self.returned = kind_of(value)
+        return {**reply, "value": value}
 
     def build(self, value: Any) -> Handle:
-        reply = self._ask({"op": "build", "value": value, "device": self.device})
-        return Handle(self, reply["value"])
+        made = _value(self._ask({"op": "build", "value": value, "device": self.device}))
+        if not isinstance(made, Ref):
+            raise Gone("what was to be built is not there")
+        return Handle(self, made)
 
     def inspect(self, ref: Ref) -> dict[str, Any]:
-        reply = self._ask({"op": "inspect", "ref": ref.id})
-        if "raised" in reply:
-            raise _as_raised(reply["raised"])
-        return reply["value"]
+        return _value(self._ask({"op": "inspect", "ref": ref.id}))
 
     def lift(self, value: Any) -> Any:
-        """References that came back become handles."""
+        """References that came back become handles; what only ever goes out is no answer."""
         if isinstance(value, Ref):
             return Handle(self, value)
+        if isinstance(value, Network | Named | Batches | Generator):
+            return Foreign(type(value).__name__)
         if isinstance(value, dict):
             return {k: self.lift(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
@@ -202,11 +215,12 @@ class _Callable:
         cotangent with respect to the arguments at the positions or names ``wrt`` (a :class:`Handle` there
         means all its parameters). A gradient the graph does not reach is None."""
         reply = self._attempt.call(self._target(), args, kwargs, wrt=wrt)
-        return {"value": self._attempt.lift(reply["value"]), "grads": reply["grads"]}
+        return {"value": self._attempt.lift(reply["value"]), "grads": self._attempt.lift(reply.get("grads"))}
 
     def changed(self, *args: Any, **kwargs: Any) -> list[str]:
         """The positions or names of the arguments that the call modified in place."""
-        return list(self._attempt.call(self._target(), args, kwargs, untouched=True)["changed"])
+        reply = self._attempt.call(self._target(), args, kwargs, untouched=True)
+        return _texts(reply.get("changed"))
 
     def build(self, value: Any) -> Handle:
         """An argument that must stay and be looked at afterwards: a network, a named probe."""
@@ -258,6 +272,20 @@ def _lower(value: Any) -> Any:
     return value
 
 
+def _value(reply: Mapping[str, Any]) -> Any:
+    if reply.get("timed_out"):
+        raise TimedOut("still running when it was looked at")
+    if "raised" in reply:
+        raise _as_raised(reply["raised"])
+    if "value" not in reply:
+        raise Gone(str(reply.get("broken", "the answer is not one"))[:200])
+    return reply["value"]
+
+
+def _texts(found: Any) -> list[str]:
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
 def _as_raised(raised: Any) -> Trouble:
     try:
         kinds = tuple(str(k) for k in raised["kinds"]) or ("Exception",)
@@ -271,7 +299,7 @@ def kind_of(value: Any) -> str:
     match value:
         case Handle():
             return value.ref.kind
-        case Foreign(kind):
+        case Ref(_, kind) | Foreign(kind):
             return kind
         case torch.Tensor():
             return "tensor"

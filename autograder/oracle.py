@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from autograder import agent, catalog
-from autograder.attempt import Attempt, Gone, Handle, Raised, TimedOut, Trouble, kind_of
+from autograder.attempt import Attempt, Gone, Handle, Odd, Raised, TimedOut, Trouble, kind_of
 from autograder.exercise import (
     Case,
     Exercise,
@@ -45,6 +45,7 @@ DIAGNOSIS_SECONDS = 2.0
 EVIDENCE = 4
 WATCH_ALL_BELOW = 0.05
 COPY_NODES = 60
+TEXT = 1000
 
 
 # -- drawing ------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def compare(
     """The first difference between two observations, or None. Kinds are looked at before values."""
     found = list(_differences(expected, got, tolerance, where))
     kinds = [m for m in found if m.outcome is Outcome.WRONG_KIND]
-    return (kinds or found or [None])[0]
+    return next(iter(kinds or found), None)
 
 
 def _differences(expected: Any, got: Any, tol: tuple[float, float] | None, where: str) -> Iterator[Mismatch]:
@@ -207,10 +208,9 @@ def _differences(expected: Any, got: Any, tol: tuple[float, float] | None, where
                 Outcome.WRONG_KIND, message, where, str(tuple(expected.shape)), str(tuple(got.shape)), "shape"
             )
         elif got.dtype != expected.dtype:
-            names = [str(t.dtype).removeprefix("torch.") for t in (expected, got)]
-            yield Mismatch(
-                Outcome.WRONG_KIND, f"expected dtype {names[0]}, got {names[1]}", where, *names, "dtype"
-            )
+            one, other = (str(t.dtype).removeprefix("torch.") for t in (expected, got))
+            message = f"expected dtype {one}, got {other}"
+            yield Mismatch(Outcome.WRONG_KIND, message, where, one, other, "dtype")
         else:
             yield from _values(expected, got, tol, where)
     elif isinstance(expected, np.ndarray):
@@ -265,26 +265,28 @@ def _differences(expected: Any, got: Any, tol: tuple[float, float] | None, where
 def _troubles(expected: Any, got: Any, where: str) -> Iterator[Mismatch]:
     if isinstance(got, TimedOut):
         yield Mismatch(Outcome.TIMED_OUT, str(got), where)
+    elif isinstance(got, Odd):
+        yield Mismatch(Outcome.WRONG_KIND, str(got), where, code="kind")
+    elif isinstance(got, Raised) and got.kinds[0] == "NotImplementedError":
+        # A stub refuses everything, also what is to be refused.
+        shown = "" if expected is None or isinstance(expected, Trouble) else _shape(expected)
+        yield Mismatch(Outcome.NOT_ATTEMPTED, _at(got), where, shown, got.kinds[0], got.kinds[0])
     elif isinstance(got, Raised) and isinstance(expected, Raised):
         if expected.kinds[0] not in got.kinds:
             message = f"expected a {expected.kinds[0]}, got {got}"
             yield Mismatch(Outcome.RAISED, message, where, str(expected), str(got), got.kinds[0])
     elif isinstance(got, Raised):
-        outcome = Outcome.NOT_ATTEMPTED if got.kinds[0] == "NotImplementedError" else Outcome.RAISED
-        at = f" (in `{got.line}`)" if got.line else ""
-        yield Mismatch(
-            outcome,
-            f"{got}{at}",
-            where,
-            "" if expected is None else _shape(expected),
-            got.kinds[0],
-            got.kinds[0],
-        )
+        shown = "" if expected is None else _shape(expected)
+        yield Mismatch(Outcome.RAISED, _at(got), where, shown, got.kinds[0], got.kinds[0])
     elif isinstance(expected, Raised):
         message = f"expected a {expected.kinds[0]}, but the call went through"
         yield Mismatch(Outcome.WRONG_VALUES, message, where, str(expected), short(got), "not refused")
     else:
         raise got if isinstance(got, Trouble) else expected
+
+
+def _at(raised: Raised) -> str:
+    return f"{raised} (in `{raised.line}`)" if raised.line else str(raised)
 
 
 def _shape(value: Any) -> str:
@@ -310,7 +312,7 @@ def _values(
         error = (e - g).abs()
         same = (e == g) | (torch.isnan(e) & torch.isnan(g))
         # Written so that NaN on the learner's side counts as off.
-        off = ~(same | (error <= atol * scale + rtol * e.abs()))
+        off = ~(same | (torch.isfinite(e) & (error <= atol * scale + rtol * e.abs())))
     if not bool(off.any()):
         return
     count = int(off.sum())
@@ -353,7 +355,10 @@ def _numbers(expected: float, got: Any, tol: tuple[float, float] | None, where: 
     if not (
         both_nan
         or expected == got
-        or abs(expected - got) <= atol * max(1, abs(expected)) + rtol * abs(expected)
+        or (
+            math.isfinite(expected)
+            and abs(expected - got) <= atol * max(1, abs(expected)) + rtol * abs(expected)
+        )
     ):
         yield Mismatch(
             Outcome.WRONG_VALUES,
@@ -411,12 +416,26 @@ class _Enough(BaseException):
     """Ends an exploration: nothing more can be learned, or the time is up."""
 
 
+class _Lost(BaseException):
+    """The far side is gone. Not an Exception, which a search would take for a failing input and replay."""
+
+
 def _observe(prop: Property, attempt: Attempt, case: Case) -> Any:
     """What the property sees; the learner's exceptions are observations too."""
     try:
         return prop.observe(attempt.subject(), case)
     except (Raised, TimedOut) as trouble:
         return trouble
+    except Gone as gone:
+        raise _Lost(str(gone)) from gone
+
+
+def _observe_learner(prop: Property, attempt: Attempt, case: Case) -> Any:
+    """The same, where an observation may stumble over an answer of another kind than it was written for."""
+    try:
+        return _observe(prop, attempt, case)
+    except Exception:
+        return Odd(f"the answer is of another kind than expected: {_a(attempt.returned)}")
 
 
 def _judge(prop: Property, case: Case, expected: Any, got: Any) -> Mismatch | None:
@@ -424,7 +443,7 @@ def _judge(prop: Property, case: Case, expected: Any, got: Any) -> Mismatch | No
         return compare(expected, got, prop.tolerance)
     try:
         return prop.judge(case, expected, got)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError):
+    except Exception:
         # A judge is written for answers of the right kind; others are told apart from the reference's.
         other = compare(expected, got, prop.tolerance)
         return other or Mismatch(Outcome.WRONG_KIND, "the answer is not of the expected kind")
@@ -464,6 +483,8 @@ class _Evaluation:
     def examine(self, prop: Property) -> _Finding:
         finding = _Finding(prop)
         first = True
+        # Counted from anew, so that how long an earlier search took changes nothing here.
+        self.attempt.seed = _entropy(self.seed, f"{prop.name} on {self.device}")
 
         def visit(case: Case) -> None:
             nonlocal first
@@ -499,7 +520,7 @@ class _Evaluation:
         self.attempt.watch = watch
         self.attempt.misplaced.clear()
         before = self.attempt.spent
-        got = _observe(prop, self.attempt, case)
+        got = _observe_learner(prop, self.attempt, case)
         # Watching slows the learner's code down; where it is quick every call is watched.
         self.attempt.watch = watch and self.attempt.spent - before < WATCH_ALL_BELOW
         expected = _observe(prop, self.reference, case)
@@ -582,13 +603,16 @@ def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
         attempt.spent = 0.0
         # The same global random numbers, so that an ignored generator shows the same way.
         attempt.seed = failure.seed
-        shown = _observe(prop, attempt, failure.case)
+        shown = _observe_learner(prop, attempt, failure.case)
         if prop.judge is not None:
             mismatch = _judge(prop, failure.case, failure.expected, shown)
             if mismatch is None or mismatch.code != failure.mismatch.code:
                 return False
         elif isinstance(failure.got, Raised) and isinstance(shown, Raised):
             if failure.got.kinds[0] != shown.kinds[0]:
+                return False
+        elif isinstance(failure.got, Odd) and isinstance(shown, Odd):
+            if str(failure.got) != str(shown):
                 return False
         elif (
             isinstance(failure.got, Trouble)
@@ -628,26 +652,28 @@ def _shortcut(exercise: Exercise, looked: Mapping[str, Any], seen: set[str]) -> 
             s.startswith(c) for c in call.seen if c.endswith(".") for s in seen
         ):
             return f"it calls {call.name}, which is the exercise itself"
-    if _copied(exercise.reference, str(looked.get("source", ""))):
+    if _copied(exercise.reference, looked.get("source", ""), looked.get("fingerprint", "")):
         return "it is a copy of the reference"
     return None
 
 
 @cache
 def normalized(source: str) -> tuple[str, int]:
-    """A function's or class's syntax tree as text, without docstrings, annotations and the names its author
-    chose, and its number of nodes."""
+    """A function's or class's syntax tree as text, without docstrings, annotations, argument checks and the
+    names its author chose, and its number of nodes."""
     tree = ast.parse(textwrap.dedent(source))
+    for top in tree.body:
+        if isinstance(top, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            top.name = "_"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.body = [line for line in node.body if not _beside_the_point(line)] or [ast.Pass()]
     bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
     bound |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     names: dict[str, str] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-            if not isinstance(node, ast.ClassDef):
-                node.returns = None
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
             node.arg = names.setdefault(node.arg, f"v{len(names)}")
@@ -658,15 +684,35 @@ def normalized(source: str) -> tuple[str, int]:
     return ast.dump(tree), sum(1 for _ in ast.walk(tree))
 
 
+def _beside_the_point(line: ast.stmt) -> bool:
+    """A docstring, a bare annotation, a call for its exception, `if …: raise`: what a copy can leave out or add."""
+    if isinstance(line, ast.AnnAssign):
+        return line.value is None
+    if isinstance(line, ast.If):
+        return not line.orelse and all(isinstance(inner, ast.Raise) for inner in line.body)
+    if not isinstance(line, ast.Expr):
+        return False
+    called = line.value.func if isinstance(line.value, ast.Call) else None
+    if isinstance(called, ast.Attribute):
+        return isinstance(called.value, ast.Name) and called.value.id == "validate"
+    return isinstance(line.value, ast.Constant) or (isinstance(called, ast.Name) and called.id == "_check")
+
+
 @cache
-def _copied(reference: Any, source: str) -> bool:
+def _copied(reference: Any, source: str, fingerprint: str) -> bool:
     # Short answers can be equal by accident: ten people write the same two-line formula.
     try:
-        own, nodes = normalized(source)
-        original, _ = normalized(inspect.getsource(reference))
+        original, nodes = normalized(inspect.getsource(reference))
     except (SyntaxError, OSError, TypeError, ValueError):
         return False
-    return nodes >= COPY_NODES and own == original
+    if nodes < COPY_NODES:
+        return False
+    if fingerprint and fingerprint == agent.fingerprint(reference):
+        return True
+    try:
+        return normalized(source)[0] == original
+    except (SyntaxError, ValueError, RecursionError):
+        return False
 
 
 # -- the verdict --------------------------------------------------------------------------------------------
@@ -705,15 +751,16 @@ def evaluate(
     try:
         with agent.preserved():
             verdict = _evaluate(exercise, attempt, seed, devices, allow_reference)
-    except Gone as gone:
+    except (Gone, _Lost) as gone:
         verdict = without_verdict(exercise, f"no verdict: the other side went away ({gone})")
+    except TimedOut as late:
+        verdict = replace(without_verdict(exercise, str(late), outcome=Outcome.TIMED_OUT), flags=())
     return replace(
         verdict,
         seed=seed,
         devices=devices,
         seconds=time.perf_counter() - start,
         learner_seconds=attempt.spent,
-        hints=exercise.hints,
     )
 
 
@@ -726,7 +773,6 @@ def _evaluate(
         outcome, message = problem
         return replace(without_verdict(exercise, message, outcome=outcome), flags=())
 
-    attempt.seed = _entropy(seed, "global")
     attempt.threads = os.cpu_count() or 1 if exercise.parallel else 1
     evaluation = _Evaluation(exercise, attempt, seed)
     findings: list[_Finding] = []
@@ -753,7 +799,7 @@ def _evaluate(
         exercise.points,
         results,
         seed,
-        diagnosis=misconception and misconception.name,
+        diagnosis=misconception.name if misconception else None,
         mistake=misconception.mistake if misconception else "",
         repair=misconception.repair if misconception else "",
     )
@@ -797,11 +843,7 @@ def _result(exercise: Exercise, finding: _Finding) -> PropertyResult:
         0.0,
         prop.points,
         _tried(exercise, prop, failure.case),
-        found.where,
-        found.message,
-        found.expected,
-        found.got,
-        failure.printed,
+        *(text[:TEXT] for text in (found.where, found.message, found.expected, found.got, failure.printed)),
     )
 
 
@@ -810,7 +852,7 @@ def _tried(exercise: Exercise, prop: Property, case: Case) -> tuple[str, ...]:
     try:
         bound = inspect.signature(exercise.reference).bind_partial(*case.args, **case.kwargs).arguments
     except (TypeError, ValueError):
-        bound = {**dict(enumerate(case.args)), **case.kwargs}
+        bound = {**{str(k): v for k, v in enumerate(case.args)}, **case.kwargs}
     arguments = {**bound, **case.extra}
     return tuple(lines + [f"{name} = {short(value)}" for name, value in arguments.items()])
 

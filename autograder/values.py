@@ -35,8 +35,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "Dropout": ("p", "inplace"),
     "Dropout2d": ("p", "inplace"),
     "Flatten": ("start_dim", "end_dim"),
-    "MaxPool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    "AvgPool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    "MaxPool2d": ("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode"),
+    "AvgPool2d": (
+        "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override",
+    ),
     "AdaptiveAvgPool2d": ("output_size",),
 }  # fmt: skip
 """The layers a description may hold, with the constructor arguments that define each."""
@@ -104,19 +106,22 @@ class Network:
         Raises ValueError for a layer that is not in the table: register a :func:`maker` for those.
         """
         tensors = {name: t.detach().clone() for name, t in module.state_dict().items()}
-        training = tuple(path for path, m in module.named_modules() if m.training)
+        training = tuple(path for path, m in _modules(module) if m.training)
         return cls(_describe(module), tensors, training)
 
     def build(self) -> nn.Module:
         """A fresh module with these layers, tensors (dtypes included) and modes."""
         module = _build(self.layers)
-        floats = {t.dtype for t in self.tensors.values() if t.is_floating_point()}
-        if len(floats) == 1:
-            module = module.to(floats.pop())
-        module.load_state_dict(dict(self.tensors))
-        for path, m in module.named_modules():
+        # Assigned, since copying into the new layer's tensors would lose the dtype and the memory layout.
+        module.load_state_dict({name: t.clone() for name, t in self.tensors.items()}, assign=True)
+        for path, m in _modules(module):
             m.training = path in self.training
         return module
+
+
+def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module by its path, one that stands at two places twice."""
+    return module.named_modules(remove_duplicate=False)
 
 
 def _describe(module: nn.Module) -> list[Any]:
@@ -124,7 +129,8 @@ def _describe(module: nn.Module) -> list[Any]:
     if kind not in LAYERS or type(module) is not getattr(nn, kind):
         raise ValueError(f"module must be built from {', '.join(LAYERS)}, got {kind}")
     if kind == "Sequential":
-        return [kind, [[name, _describe(child)] for name, child in module.named_children()]]
+        # Not named_children(), which lists a layer that stands at two places only once.
+        return [kind, [[name, _describe(child)] for name, child in module._modules.items() if child]]
     config = {}
     for name in LAYERS[kind]:
         value = getattr(module, name)
@@ -196,12 +202,12 @@ def short(value: Any, limit: int = 16) -> str:
             return f"a {kind}"
         case float():
             return f"{value:.5g}"
-        case dict():
+        case dict() if len(value) <= limit:
             return "{" + ", ".join(f"{k!r}: {short(v, limit)}" for k, v in value.items()) + "}"
         case list() | tuple() if len(value) <= limit:
             inner = ", ".join(short(v, limit) for v in value)
             return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
-        case list() | tuple():
+        case list() | tuple() | dict():
             return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."

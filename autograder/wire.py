@@ -18,11 +18,13 @@ import torch
 
 from autograder.values import Batches, Foreign, Generator, Named, Network, Ref
 
-MAX_TEXT = 16 * 2**20
+MAX_TEXT = 4 * 2**20
 MAX_BYTES = 1024 * 2**20
 MAX_TENSORS = 20_000
 MAX_STRING = 200_000
 MAX_DIMS = 16
+MAX_BITS = 256
+MAX_DEPTH = 100
 
 _HEADER = struct.Struct("!4sQQ")
 _MAGIC = b"crs1"
@@ -50,8 +52,11 @@ def dump(message: Any) -> bytes:
     """
     tensors: list[bytes] = []
     heads: list[dict[str, Any]] = []
-    body = _encode(message, heads, tensors)
-    text = json.dumps({"tensors": heads, "body": body}, allow_nan=False).encode()
+    try:
+        body = _encode(message, heads, tensors)
+        text = json.dumps({"tensors": heads, "body": body}, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError, RuntimeError, OverflowError) as error:
+        raise WireError(f"this cannot travel: {type(error).__name__}: {str(error)[:200]}") from error
     size = sum(map(len, tensors))
     if len(text) > MAX_TEXT or size > MAX_BYTES or len(heads) > MAX_TENSORS:
         raise WireError(f"message too large: {len(text)} B of text, {size} B in {len(heads)} tensors")
@@ -74,9 +79,11 @@ class Channel:
         self.sock = sock
 
     def send(self, message: Any, timeout: float | None = None) -> None:
-        self.sock.settimeout(timeout)
+        """One message; TimeoutError after ``timeout`` seconds, Closed where the peer is gone."""
+        frame = dump(message)
         try:
-            self.sock.sendall(dump(message))
+            self.sock.settimeout(timeout)
+            self.sock.sendall(frame)
         except TimeoutError:
             raise
         except OSError as error:
@@ -103,8 +110,8 @@ class Channel:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError("no whole frame in time")
-            self.sock.settimeout(left)
             try:
+                self.sock.settimeout(left)
                 got = self.sock.recv_into(memoryview(buffer)[done:])
             except TimeoutError:
                 raise
@@ -147,24 +154,25 @@ def _parse(text: memoryview, payload: memoryview) -> Any:
         TypeError,
         KeyError,
         IndexError,
-        RecursionError,
+        RuntimeError,
         AttributeError,
         OverflowError,
     ) as error:
-        raise WireError(f"malformed message: {type(error).__name__}: {error}") from error
+        raise WireError(f"malformed message: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _tensor(head: Any, payload: memoryview, start: int) -> tuple[torch.Tensor, int]:
     dtype, shape, order = _DTYPES[head["dtype"]], head["shape"], head["order"]
     if len(shape) > MAX_DIMS or sorted(order) != list(range(len(shape))):
         raise WireError("malformed tensor")
-    if any(type(n) is not int or n < 0 for n in shape):
+    # A dimension of 0 would let the others claim anything.
+    if any(type(n) is not int or not 0 <= n <= MAX_BYTES for n in shape):
         raise WireError("malformed shape")
     end = start + math.prod(shape) * torch.empty((), dtype=dtype).element_size()
     if end > len(payload):
         raise WireError("tensor larger than its bytes")
     raw = bytearray(payload[start:end])
-    if dtype is torch.bool and set(raw) - {0, 1}:
+    if dtype is torch.bool and raw and np.frombuffer(raw, np.uint8).max() > 1:
         raise WireError("malformed bool")
     flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
     stored = [shape[axis] for axis in order]
@@ -174,15 +182,19 @@ def _tensor(head: Any, payload: memoryview, start: int) -> tuple[torch.Tensor, i
 
 def _memory_order(tensor: torch.Tensor) -> list[int]:
     # A transposed or channels-last input must arrive as one: right answers may not depend on contiguity.
-    return sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis))
+    return sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride()[axis], axis))
 
 
-def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes]) -> Any:
+def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes], depth: int = 0) -> Any:
     def inner(v: Any) -> Any:
-        return _encode(v, heads, tensors)
+        return _encode(v, heads, tensors, depth + 1)
 
-    if value is None or type(value) in (bool, int):
+    if depth > MAX_DEPTH:
+        raise WireError("message nested too deeply")
+    if value is None or type(value) is bool:
         return value
+    if type(value) is int:
+        return _whole(value)
     if isinstance(value, str):
         return value[:MAX_STRING]
     if isinstance(value, float):
@@ -197,8 +209,9 @@ def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes]) -> An
         return {"$": "dict", "v": [[inner(k), inner(v)] for k, v in value.items()]}
     if isinstance(value, torch.Tensor):
         return {"$": "tensor", "v": _put(value, heads, tensors)}
-    if isinstance(value, np.ndarray):
-        return {"$": "array", "v": _put(torch.from_numpy(np.ascontiguousarray(value)), heads, tensors)}
+    if isinstance(value, np.ndarray) and carried(value):
+        # A copy of its own shape: torch takes no negative strides, numpy's ascontiguousarray no 0-dim array.
+        return {"$": "array", "v": _put(torch.from_numpy(value.copy()), heads, tensors)}
     match value:
         case Generator(seed):
             return {"$": "generator", "v": seed}
@@ -207,7 +220,7 @@ def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes]) -> An
         case Named(name, kwargs):
             return {"$": "named", "v": [name, inner(dict(kwargs))]}
         case Ref(id, kind):
-            return {"$": "ref", "v": [id, kind]}
+            return {"$": "ref", "v": [id, kind[:200]]}
         case Foreign(kind, text):
             return {"$": "foreign", "v": [kind[:200], text[:2000]]}
         case Network(layers, named, training):
@@ -215,9 +228,20 @@ def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes]) -> An
     raise WireError(f"a {type(value).__name__} cannot travel")
 
 
+def carried(value: torch.Tensor | np.ndarray) -> bool:
+    """Whether a tensor or array is of a kind that travels: dense, with data, of a dtype in the list, in bounds."""
+    if str(value.dtype).removeprefix("torch.") not in _DTYPES or value.ndim > MAX_DIMS:
+        return False
+    if isinstance(value, np.ndarray):
+        return value.size * value.itemsize <= MAX_BYTES
+    dense = value.layout is torch.strided and not value.is_nested and value.device.type != "meta"
+    # An expanded tensor is small where it lies and huge once it is written out.
+    return dense and value.numel() * value.element_size() <= MAX_BYTES
+
+
 def _put(tensor: torch.Tensor, heads: list[dict[str, Any]], tensors: list[bytes]) -> int:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.dim() > MAX_DIMS:
+    if not carried(tensor):
         raise WireError(f"a {tensor.layout} tensor of {dtype} cannot travel")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     order = _memory_order(plain)
@@ -227,12 +251,16 @@ def _put(tensor: torch.Tensor, heads: list[dict[str, Any]], tensors: list[bytes]
     return len(heads) - 1
 
 
-def _decode(body: Any, tensors: list[torch.Tensor]) -> Any:
+def _decode(body: Any, tensors: list[torch.Tensor], depth: int = 0) -> Any:
     def inner(v: Any) -> Any:
-        return _decode(v, tensors)
+        return _decode(v, tensors, depth + 1)
 
-    if body is None or isinstance(body, bool | int | float | str):
+    if depth > MAX_DEPTH:
+        raise WireError("message nested too deeply")
+    if body is None or isinstance(body, bool | float | str):
         return body
+    if isinstance(body, int):
+        return _whole(body)
     if isinstance(body, list):
         return [inner(v) for v in body]
     tag, v = body["$"], body["v"]
@@ -256,15 +284,22 @@ def _decode(body: Any, tensors: list[torch.Tensor]) -> Any:
         case "named":
             return Named(str(v[0]), inner(v[1]))
         case "ref":
-            return Ref(int(v[0]), str(v[1]))
+            return Ref(_index(v[0]), str(v[1])[:200])
         case "foreign":
-            return Foreign(str(v[0]), str(v[1]))
+            return Foreign(str(v[0])[:200], str(v[1])[:2000])
         case "network":
             return Network(inner(v[0]), inner(v[1]), tuple(map(str, v[2])))
-    raise WireError(f"unknown tag {tag!r}")
+    raise WireError(f"unknown tag {str(tag)[:50]!r}")
 
 
 def _index(v: Any) -> int:
     if type(v) is not int or v < 0:
-        raise WireError("malformed tensor number")
+        raise WireError("malformed number")
+    return v
+
+
+def _whole(v: int) -> int:
+    if v.bit_length() > MAX_BITS:
+        # Neither text nor float arithmetic takes numbers of any length.
+        raise WireError(f"a whole number of {v.bit_length()} bits cannot travel")
     return v

@@ -1,5 +1,6 @@
 """What goes over the wire arrives as it was, and nothing that comes over it can do more than be refused."""
 
+import contextlib
 import json
 import math
 import socket
@@ -41,7 +42,9 @@ def same(one, other) -> bool:
             return one == other or (math.isnan(one) and math.isnan(other))
         case dict():
             return len(one) == len(other) and all(
-                same(a, b) for pair in zip(one.items(), other.items(), strict=True) for a, b in zip(*pair, strict=True)
+                same(a, b)
+                for pair in zip(one.items(), other.items(), strict=True)
+                for a, b in zip(*pair, strict=True)
             )
         case list() | tuple():
             return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
@@ -86,7 +89,7 @@ leaves = (
     | st.integers(-(2**200), 2**200)
     | st.floats(allow_nan=True)
     | st.text(max_size=20)
-    | st.text(st.characters(categories=["Cs"]), max_size=2)
+    | st.text(st.characters(categories=["Cs"]), max_size=1)
     | tensors()
     | arrays
     | st.builds(Generator, st.integers(0, 2**63))
@@ -305,15 +308,22 @@ def test_a_frame_that_lies_is_refused(name):
         load(REFUSED[name])
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", sorted(set(REFUSED) - {"more than it says"}))
 def test_the_channel_refuses_it_too(name):
     near, far = socket.socketpair()
-    with near, far:
-        far.sendall(REFUSED[name])
-        if name != "more than it says":
+
+    def speak():
+        with contextlib.suppress(OSError):
+            far.sendall(REFUSED[name])
             far.shutdown(socket.SHUT_WR)
-            with pytest.raises(WireError):
-                Channel(near).receive(timeout=5)
+
+    with near, far:
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        with pytest.raises(WireError):
+            Channel(near).receive(timeout=5)
+        near.close()
+        speaker.join()
 
 
 @given(st.binary(max_size=200))
@@ -335,10 +345,8 @@ json_values = st.recursive(
 
 @given(json_values, st.lists(json_values, max_size=3) | json_values, st.binary(max_size=16))
 def test_well_formed_json_of_any_content_is_loaded_or_refused(body, heads, payload):
-    try:
+    with contextlib.suppress(WireError):
         load(frame({"tensors": heads, "body": body}, payload))
-    except WireError:
-        pass
 
 
 @given(messages, st.data())
@@ -348,10 +356,8 @@ def test_a_damaged_frame_is_loaded_or_refused(value, data):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(good)))
     for bad in (good, good[:cut]):
-        try:
+        with contextlib.suppress(WireError):
             load(bad)
-        except WireError:
-            pass
 
 
 def test_a_header_alone_claims_no_memory():
@@ -461,8 +467,7 @@ def test_a_peer_that_left_between_frames_is_closed(channels):
     with pytest.raises(Closed):
         far.receive(timeout=5)
     with pytest.raises(Closed):
-        for _ in range(3):
-            far.send(torch.zeros(100_000), timeout=5)
+        far.send(torch.zeros(4_000_000), timeout=5)
 
 
 def test_a_peer_that_left_inside_a_frame_broke_it(channels):

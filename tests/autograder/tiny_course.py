@@ -32,7 +32,11 @@ def _exercise(reference, title: str) -> Exercise:
         ),
         misconceptions=(Misconception("squared", "You squared.", "Multiply.", ("values",), lambda x: x * x),),
         right=(Variant("sum", lambda x: x + x), Variant("same", reference)),
-        hints=(Hint("I see no way", "Think of a sum."), Hint("Which sum?", "Add it to itself."), Hint("Still stuck", "`x + x`")),
+        hints=(
+            Hint("I see no way", "Think of a sum."),
+            Hint("Which sum?", "Add it to itself."),
+            Hint("Still stuck", "`x + x`"),
+        ),
         minutes=5,
         difficulty=2,
         forbidden=(Forbidden("torch.mul", ("mul",)),),
