@@ -66,6 +66,9 @@ class Agent:
                 except WireError as error:
                     channel.send({"broken": str(error)})
                     return
+                if not isinstance(request, dict):
+                    channel.send({"broken": "a request must be a dict"})
+                    return
                 if request.get("op") == "bye":
                     return
                 reply = self.answer(request)
@@ -86,7 +89,7 @@ class Agent:
             "build": self._make,
             "inspect": self._inspect,
             "reset": self._reset,
-        }.get(request.get("op", ""))
+        }.get(str(request.get("op")))
         if operation is None:
             return {"broken": f"unknown request {request.get('op')!r}"}
         try:
@@ -144,13 +147,14 @@ class Agent:
         start = time.perf_counter()
         try:
             # Reading the answer and its exception runs the learner's code too, so it is limited as well.
-            with _threads(request.get("threads", 1)), _put_back(), _quiet(printed), _Limit(request["limit"]):
+            with _threads(request.get("threads", 1)), _quiet(printed), _Limit(request["limit"]):
                 try:
                     grads = None
                     with _watching(seen if request.get("watch") else None):
-                        result = target(*args, **kwargs)
+                        with _put_back():
+                            result = target(*args, **kwargs)
                         if wrt:
-                            with _gradient_pass():
+                            with _put_back(), _gradient_pass():
                                 grads = _gradients(result, wrt, request["grad_seed"])
                     going = _Outgoing()
                     reply = {
@@ -301,19 +305,19 @@ def _unwrapped(found: Any) -> Any:
 
 
 def fingerprint(thing: Any) -> str:
-    """A digest of a function's or a class's bytecode, without line numbers and the names of local variables;
-    it shows a copy whose source cannot be had. Empty for what has no code."""
+    """A digest of the global names, attributes and constants of a function or class, in the order of their
+    use; it shows a copy whose source cannot be had. Empty for what has no code."""
     members = [thing] if not inspect.isclass(thing) else [_unwrapped(m) for m in vars(thing).values()]
     codes = [c for c in (getattr(m, "__code__", None) for m in members) if isinstance(c, types.CodeType)]
     if not codes:
         return ""
-    return hashlib.sha256(repr(sorted(map(_bytecode, codes))).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(map(_used, codes))).encode()).hexdigest()
 
 
-def _bytecode(code: types.CodeType) -> str:
-    # The first constant is the docstring where there is one.
-    inner = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts[1:]]
-    return repr((code.co_code, code.co_names, inner))
+def _used(code: types.CodeType) -> str:
+    # The first constant is the docstring where there is one. Bytecode itself depends on the cell's imports.
+    inner = [_used(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts[1:]]
+    return repr((code.co_argcount, code.co_nlocals, code.co_names, inner))
 
 
 def source_of(thing: Any) -> str:

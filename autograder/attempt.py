@@ -18,6 +18,9 @@ from autograder import wire
 from autograder.agent import Agent
 from autograder.values import Batches, Foreign, Generator, Named, Network, Ref
 
+PATIENCE = 120.0
+"""Seconds, beyond three times the learner's own, after which a far side that answers slowly is given up."""
+
 
 class Trouble(Exception):
     """An answer that is not a value."""
@@ -67,6 +70,7 @@ class Attempt:
         self.device = "cpu"
         self.seconds = seconds
         self.spent = 0.0
+        self.waited = 0.0
         self.seed = 0
         self.threads = 1
         self.watch = False
@@ -78,7 +82,8 @@ class Attempt:
     @classmethod
     def local(cls, answer: Any, name: str, *, seconds: float = 20.0) -> Attempt:
         """An object of this process: the function or class itself, or a mapping that may hold it by name."""
-        agent = Agent(answer if isinstance(answer, Mapping) else {name: answer})
+        # Asked for by type(), since isinstance() runs what a learner's object says of its class.
+        agent = Agent(answer if issubclass(type(answer), Mapping) else {name: answer})
 
         def exchange(request: dict[str, Any], limit: float) -> dict[str, Any]:
             # Through the same frames as a remote one: arguments are copies, and verdicts cannot differ.
@@ -198,7 +203,13 @@ class Attempt:
         return value
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._exchange(request, request.get("limit", 10.0))
+        start = time.perf_counter()
+        try:
+            return self._exchange(request, request.get("limit", min(10.0, self.seconds)))
+        finally:
+            self.waited += time.perf_counter() - start
+            if self.waited > 3 * self.seconds + PATIENCE:
+                raise Gone("its answers came too slowly")
 
 
 class _Callable:

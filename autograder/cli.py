@@ -147,7 +147,8 @@ def demo(unsafe_no_sandbox: bool, root: Path) -> None:
     root, course = root.resolve(), root.resolve() / "demo"
     if not (root / "solutions" / assignment).is_dir():
         raise click.ClickException(f"{root} holds no built notebooks: run `autograder build` first")
-    console = Console()
+    # A log or a pipe has no width: the table is then as wide as it likes.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
     try:
         made = demo.prepare(root, course, assignment)

@@ -350,7 +350,8 @@ def _numbers(expected: float, got: Any, tol: tuple[float, float] | None, where: 
     if isinstance(expected, int) and isinstance(got, float):
         yield Mismatch(Outcome.WRONG_KIND, "expected an int, got a float", where, short(expected), short(got))
         return
-    rtol, atol = tolerance_of(torch.float64, tol)
+    whole = isinstance(expected, int) and tol is None
+    rtol, atol = (0.0, 0.0) if whole else tolerance_of(torch.float64, tol)
     both_nan = math.isnan(expected) and math.isnan(got)
     if not (
         both_nan
@@ -745,7 +746,7 @@ def evaluate(
     for device in devices:
         if device not in devices_present():
             raise ValueError(f"devices must be among {devices_present()}, got {device!r}")
-    if not isinstance(attempt, Attempt):
+    if not issubclass(type(attempt), Attempt):
         attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
     start = time.perf_counter()
     try:
@@ -863,6 +864,6 @@ def _overall(results: Sequence[PropertyResult]) -> Outcome:
         return Outcome.CORRECT
     if all(o is Outcome.NOT_ATTEMPTED for o in outcomes):
         return Outcome.NOT_ATTEMPTED
-    wrong = [o for o in outcomes if o is not Outcome.CORRECT]
-    attempted = [o for o in wrong if o is not Outcome.NOT_ATTEMPTED]
-    return (attempted or wrong)[0]
+    # What is partly written was attempted: the rest of it raises.
+    wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.NOT_ATTEMPTED)]
+    return (wrong or [Outcome.RAISED])[0]

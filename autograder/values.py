@@ -227,7 +227,7 @@ def _layers(layers: Any) -> str:
     kind, content = layers
     if kind == "Sequential":
         return f"Sequential({', '.join(_layers(child) for _, child in content)})"
-    shown = [str(content[k]) for k in LAYERS[kind][:2] if k in content]
+    shown = [str(content[k]) for k in LAYERS[kind][:2] if content.get(k, False) is not False]
     rest = [
         f"{k}={content[k]}"
         for k in LAYERS[kind][2:]

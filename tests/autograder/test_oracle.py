@@ -323,7 +323,7 @@ def sleeps(x, gamma, beta, eps=1e-5):
 
 def swallows(x, gamma, beta, eps=1e-5):
     while True:
-        try:
+        try:  # noqa: SIM105
             time.sleep(0.05)
         except BaseException:
             pass
@@ -331,7 +331,7 @@ def swallows(x, gamma, beta, eps=1e-5):
 
 def computes(x, gamma, beta, eps=1e-5):
     while True:
-        try:
+        try:  # noqa: SIM105
             x = x + x * 0
         except Exception:
             pass
@@ -404,7 +404,8 @@ def test_ctrl_c_is_the_learners_own():
 
 @pytest.mark.parametrize("name", hostile.RETURNED)
 def test_whatever_is_returned_there_is_a_verdict(name):
-    verdict = evaluate("batchnorm_forward", forward(hostile.RETURNED[name]), seed=1)
+    attempt = Attempt.local(forward(hostile.RETURNED[name]), "batchnorm_forward", seconds=3.0)
+    verdict = evaluate("batchnorm_forward", attempt, seed=1)
     assert verdict.outcome is Outcome.WRONG_KIND
     assert verdict.points == 0
     assert all(len(text) <= 1000 for r in verdict.results for text in (r.message, r.expected, r.got))
@@ -441,7 +442,7 @@ def test_a_class_may_make_anything(name):
 
     verdict = evaluate("BatchNorm", BatchNorm, seed=1)
     assert verdict.points == 0
-    assert verdict.outcome in (Outcome.WRONG_KIND, Outcome.RAISED)
+    assert set(verdict.outcomes.values()) <= {Outcome.WRONG_KIND, Outcome.RAISED, Outcome.WRONG_VALUES}
 
 
 def test_a_class_that_is_no_module_is_told_so():
@@ -750,6 +751,8 @@ def test_a_partly_written_function_gets_what_it_earned():
 
     verdict = evaluate("batchnorm_forward", batchnorm_forward, seed=1)
     assert {n for n, o in verdict.outcomes.items() if o is not Outcome.CORRECT} == {"images", "gradients"}
+    assert verdict.points == 2.0
+    assert verdict.outcome is Outcome.RAISED
 
 
 @pytest.mark.parametrize(

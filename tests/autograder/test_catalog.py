@@ -1,0 +1,93 @@
+"""What every entry of the catalogue promises: enough mistakes, right answers and hints, points that add up."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from autograder import catalog
+from autograder.exercise import names
+
+EXERCISES = catalog.every()
+EXERCISE = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
+CONTRACT = Path(__file__).parents[3] / "shared" / "design" / "exercises.md"
+
+
+@EXERCISE
+def test_an_entry_is_complete(exercise):
+    assert len(exercise.misconceptions) >= 4
+    assert len(exercise.right) >= 2
+    assert len(exercise.hints) == 3
+    assert exercise.topic in catalog.TOPICS
+    assert exercise.minutes > 0
+    assert 1 <= exercise.difficulty <= 5
+    assert exercise.title
+    assert exercise in catalog.topic(exercise.topic)
+    assert catalog.find(exercise.id) is exercise
+
+
+@EXERCISE
+def test_the_id_is_the_reference_s_name_in_the_topic_s_module(exercise):
+    assert exercise.reference.__name__ == exercise.id
+    assert exercise.reference.__module__ == f"coursekit.{exercise.topic}"
+    assert exercise.signature.startswith(f"{exercise.id}(")
+
+
+@EXERCISE
+def test_properties_have_names_of_their_own_sentences_and_points(exercise):
+    own = names(exercise.properties)
+    assert len(set(own)) == len(own)
+    assert all(p.points > 0 and p.says and p.examples >= 2 for p in exercise.properties)
+    assert exercise.points == sum(p.points for p in exercise.properties) == int(exercise.points)
+
+
+@EXERCISE
+def test_misconceptions_are_told_apart_and_fail_something_known(exercise):
+    own = [m.name for m in exercise.misconceptions]
+    assert len(set(own)) == len(own)
+    for m in exercise.misconceptions:
+        assert re.fullmatch(r"[a-z0-9_]+", m.name)
+        assert m.mistake.endswith(".")
+        assert m.repair.endswith(".") or m.repair.endswith("`.")
+        assert m.fails
+        assert set(m.fails) <= set(names(exercise.properties))
+
+
+@EXERCISE
+def test_every_property_is_failed_by_some_misconception(exercise):
+    failed = {name for m in exercise.misconceptions for name in m.fails}
+    # What no wrong answer of the catalogue fails may be checking nothing.
+    assert set(names(exercise.properties)) - failed <= UNTESTED.get(exercise.id, set())
+
+
+UNTESTED = {
+    "batchnorm_backward": {"carries"},
+    "group_norm": {"carries"},
+    "streaming_statistics": {"kinds"},
+    "elastic_deformation": {"identity"},
+}
+"""Properties that no misconception fails yet."""
+
+
+@EXERCISE
+def test_answers_take_what_the_reference_takes(exercise):
+    expected = list(inspect.signature(exercise.reference).parameters)
+    for answer in [m.answer for m in exercise.misconceptions] + [v.answer for v in exercise.right]:
+        assert list(inspect.signature(answer).parameters) == expected, answer
+
+
+def test_an_unknown_exercise_or_topic_is_a_value_error_that_names_the_known():
+    with pytest.raises(ValueError, match="batchnorm_forward"):
+        catalog.find("batchnorm")
+    with pytest.raises(ValueError, match="batchnorm"):
+        catalog.topic("cooking")
+
+
+@pytest.mark.skipif(not CONTRACT.is_file(), reason="the contract lies outside the repository")
+@EXERCISE
+def test_points_are_those_of_the_contract(exercise):
+    line = next(
+        line for line in CONTRACT.read_text().splitlines() if re.match(rf"\| `(class )?{exercise.id}\(", line)
+    )
+    assert float(line.split("|")[2]) == exercise.points

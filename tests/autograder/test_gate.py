@@ -1,0 +1,133 @@
+"""The gate: every answer of the catalogue through every check, here and through the wire."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from autograder import catalog, gate
+
+EXERCISES = catalog.every()
+
+
+@pytest.fixture(scope="module")
+def far_side():
+    with gate.far_side() as remote:
+        yield remote
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
+def test_every_answer_gets_what_it_deserves_here_and_through_the_wire(exercise, far_side):
+    row = gate.examine(exercise, far_side)
+    assert row["problems"] == []
+    assert row["same_through_wire"]
+    median, longest = gate.overhead([row])
+    print(f"{exercise.id}: {median:.2f} s beside the learner's own in the median, {longest:.2f} s at most")
+
+
+def test_rows_have_the_form_of_the_file():
+    (row,) = gate.published(gate.run([catalog.find("segmentation_scores")], wire=False, seed=1))
+    assert json.loads(json.dumps(row)) == row
+    assert list(row) == ["exercise", "reference", "right", "misconceptions", "same_through_wire"]
+    assert row["exercise"] == "segmentation_scores"
+    assert row["reference"] == {"points": 4.0, "max_points": 4.0}
+    assert [r["name"] for r in row["right"]] == ["counting in plain Python", "numpy"]
+    assert all(list(r) == ["name", "points", "max_points"] for r in row["right"])
+    assert all(list(m) == ["name", "points", "max_points", "diagnosis"] for m in row["misconceptions"])
+    assert all(m["diagnosis"] == m["name"] for m in row["misconceptions"])
+    assert row["same_through_wire"] is False, "nothing went through the wire"
+
+
+def weakened(exercise, **changes):
+    """A check that lost something, put in the catalogue's place."""
+    return replace(exercise, **changes)
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """``scores(change)``: the problems of segmentation_scores after a change to its entry."""
+    exercise = catalog.find("segmentation_scores")
+
+    def problems(change):
+        changed = change(exercise)
+        monkeypatch.setattr(catalog, "find", lambda exercise_id: changed)
+        return gate.examine(changed, None, seed=1)["problems"]
+
+    return problems
+
+
+def test_the_entry_as_it_is_has_no_problem(scores):
+    assert scores(lambda e: e) == []
+
+
+def test_a_property_that_is_gone_makes_a_problem(scores):
+    found = scores(
+        lambda e: replace(e, properties=tuple(p for p in e.properties if p.name != "only_predicted"))
+    )
+    assert any("false_alarms_forgiven: fails []" in problem for problem in found)
+
+
+def test_a_property_that_sees_nothing_makes_a_problem(scores):
+    def blind(exercise):
+        return replace(exercise, properties=tuple(
+            replace(p, observe=lambda subject, case: None) if p.name == "iou" else p for p in exercise.properties
+        ))  # fmt: skip
+
+    assert any(problem.startswith("dice: fails") for problem in scores(blind))
+
+
+def test_a_tolerance_that_is_too_wide_makes_a_problem(scores):
+    found = scores(
+        lambda e: replace(e, properties=tuple(replace(p, tolerance=(10.0, 10.0)) for p in e.properties))
+    )
+    assert found
+
+
+@pytest.mark.parametrize("fails", [("iou",), ("iou", "kinds"), ()])
+def test_a_misconception_that_declares_the_wrong_properties_makes_a_problem(scores, fails):
+    def change(exercise):
+        first, *rest = exercise.misconceptions
+        return replace(exercise, misconceptions=(replace(first, fails=fails), *rest))
+
+    assert any(problem.startswith("precision_for_accuracy: ") for problem in scores(change))
+
+
+def test_a_misconception_that_another_hides_makes_a_problem(scores):
+    def change(exercise):
+        one = exercise.misconception("dice")
+        return replace(exercise, misconceptions=(replace(one, name="another"), *exercise.misconceptions))
+
+    assert any("dice: diagnosed as another" in problem for problem in scores(change))
+
+
+def test_a_right_variant_that_is_wrong_makes_a_problem(scores):
+    def change(exercise):
+        return replace(
+            exercise, right=(replace(exercise.right[0], answer=exercise.misconceptions[0].answer),)
+        )
+
+    assert any("right/counting in plain Python: " in problem for problem in scores(change))
+
+
+def test_a_right_variant_that_takes_a_shortcut_makes_a_problem(scores):
+    def change(exercise):
+        return replace(exercise, right=(replace(exercise.right[0], answer=exercise.reference),))
+
+    assert any("shortcut" in problem for problem in scores(change))
+
+
+def test_a_reference_that_does_not_meet_its_own_claims_makes_a_problem(scores):
+    found = scores(lambda e: replace(e, reference=lambda matrix: {}))
+    assert found
+
+
+def test_a_wire_that_changes_a_verdict_makes_a_problem(far_side):
+    exercise = catalog.find("segmentation_scores")
+
+    def crossed(exercise, answer):
+        swap = {"right/numpy": "misconception/dice", "misconception/dice": "right/numpy"}
+        return far_side(exercise, swap.get(answer, answer))
+
+    row = gate.examine(exercise, crossed, seed=1)
+    assert not row["same_through_wire"]
+    assert len([problem for problem in row["problems"] if "through the wire" in problem]) == 2
