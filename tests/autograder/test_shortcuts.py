@@ -334,8 +334,12 @@ def test_the_reference_s_file_under_another_name_is_a_shortcut():
     spec = importlib.util.spec_from_file_location("mine", reference.__file__)
     mine = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mine)
-    verdict = evaluate("batchnorm_forward", mine.batchnorm_forward, seed=1)
-    assert verdict.outcome is Outcome.SHORTCUT
+    for answer in (
+        mine.batchnorm_forward,
+        lambda x, gamma, beta, eps=1e-5: mine.batchnorm_forward(x, gamma, beta, eps),
+    ):
+        verdict = evaluate("batchnorm_forward", answer, seed=1)
+        assert verdict.outcome is Outcome.SHORTCUT
 
 
 CELLS = itertools.count()
@@ -365,7 +369,7 @@ COPIES = {
     "without the docstring": without_docstring,
     "with other variables": lambda s: re.sub(r"\b(mean|var|axes|count|scale|groups|x_hat)\b(?!\()", r"my_\1", s)
     .replace("x.my_mean", "x.mean").replace("x.my_var", "x.var").replace("groups.my_mean", "groups.mean"),
-    "without the checks": lambda s: re.sub(r"\n +validate\.[^\n]*|\n +_check\([^\n]*", "", s),
+    "without the checks": lambda s: re.sub(r"\n +(validate\.|_check\(|if |raise )[^\n]*", "", s),
     "with a comment and a blank line": lambda s: s.replace("\n    axes", "\n\n    # mine\n    axes"),
     "without annotations": lambda s: re.sub(r": (Tensor|float|int)\b", "", s).replace(" -> Tensor", ""),
 }  # fmt: skip

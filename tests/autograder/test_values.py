@@ -1,5 +1,6 @@
 """What an exercise takes and returns beyond tensors: described here, built there, the same on both ways."""
 
+import inspect
 import socket
 import threading
 
@@ -83,6 +84,14 @@ def test_a_network_is_built_as_it_was_described(name, training, dtype):
 def test_every_known_layer_is_among_them():
     used = {type(m).__name__ for make in NETWORKS.values() for m in make().modules()}
     assert used >= set(values.LAYERS) - {"ReLU"}
+
+
+def test_a_description_holds_all_that_a_layer_is_made_of():
+    newer = {"ConvTranspose2d": {"padding_mode"}, "BatchNorm1d": {"bias"}, "BatchNorm2d": {"bias"}}
+    for kind, known in values.LAYERS.items():
+        taken = set(inspect.signature(getattr(nn, kind).__init__).parameters)
+        left_out = taken - set(known) - {"self", "args", "kwargs", "device", "dtype"}
+        assert left_out <= newer.get(kind, set()), kind
 
 
 def test_modes_of_single_layers_are_kept():

@@ -282,6 +282,7 @@ REFUSED = {
     "a size that is a truth": frame(message(TENSOR, head([True, 2])), EIGHT),
     "a huge size": frame(message(TENSOR, head([2**70])), EIGHT),
     "a huge size times nothing": frame(message(TENSOR, head([0, 2**70])), b""),
+    "a large size times nothing": frame(message(TENSOR, head([0, 2**61])), b""),
     "huge sizes that wrap around": frame(message(TENSOR, head([2**33, 2**31 + 1])), EIGHT),
     "17 dimensions": frame(message(TENSOR, head([1] * 17)), bytes(4)),
     "a shape that is text": frame(message(TENSOR, {"dtype": "float32", "shape": "2", "order": [0]}), EIGHT),
@@ -370,6 +371,17 @@ def test_a_header_alone_claims_no_memory():
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("length", "size"), [(wire.MAX_TEXT + 1, 0), (10, wire.MAX_BYTES + 1), (2**64 - 1, 2**64 - 1)]
+)
+def test_a_header_over_the_bounds_is_refused_at_once(length, size):
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(HEADER.pack(b"crs1", length, size))
+        with pytest.raises(WireError):
+            Channel(near).receive(timeout=5)
 
 
 def test_refusing_takes_no_memory_to_speak_of():
