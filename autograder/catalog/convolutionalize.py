@@ -70,8 +70,9 @@ def _drawn(make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]], *,
 
 def _in_some_mode(d: Any) -> Case:
     cnn, size = _flattening(d)
-    cnn = _filled(d, cnn).train(d.flag())
-    return Case((Network.describe(cnn), size))
+    cnn = _filled(d, cnn)
+    evaluating, training = Network.describe(cnn.eval()), Network.describe(cnn.train())
+    return Case((evaluating, size), {}, {"the same in training mode": training})
 
 
 def _applied(subject: Any, case: Case) -> Any:
@@ -80,9 +81,14 @@ def _applied(subject: Any, case: Case) -> Any:
 
 
 def _apart(subject: Any, case: Case) -> Any:
-    cnn = subject.build(case.args[0])
+    networks = (case.args[0], case.extra["the same in training mode"])
+    return [_apart_from(subject, network, case.args[1]) for network in networks]
+
+
+def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
+    cnn = subject.build(network)
     before = cnn.inspect()
-    fcn = subject(cnn, case.args[1])
+    fcn = subject(cnn, input_size)
     after = cnn.inspect()
     if not callable(fcn):
         return fcn
