@@ -36,6 +36,7 @@ PRINTED = 600
 NODES = 20_000
 DEPTH = 20
 LOOKING = 5.0
+DEFERRED = 400
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 _MISSING = object()
 
@@ -476,6 +477,7 @@ class _Limit:
         self._seconds = seconds
         self._on = False
         self._rings = 0
+        self._deferred = 0
 
     def __enter__(self) -> None:
         if (
@@ -495,9 +497,14 @@ class _Limit:
             signal.signal(signal.SIGALRM, self._old)
 
     def _ring(self, signum: int, frame: types.FrameType | None) -> None:
-        self._rings += 1
         if frame is None or frame.f_code is _Limit.__exit__.__code__:
             return
+        if _importing(frame) and self._deferred < DEFERRED:
+            # torch imports a lot late: a module that is interrupted half-way stays broken for every later cell.
+            self._deferred += 1
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.25)
+            return
+        self._rings += 1
         # The first exception is on its way out, and must not be overtaken where things are put back.
         if self._rings > 1 and not _learning(frame):
             return
@@ -506,6 +513,12 @@ class _Limit:
             # microseconds after the last.
             signal.setitimer(signal.ITIMER_REAL, random.SystemRandom().uniform(2e-6, 6e-5), 0.001)
         raise TimeUp
+
+
+def _importing(frame: types.FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _learning(frame: types.FrameType) -> bool:
@@ -613,7 +626,9 @@ def _gradients(result: Any, leaves: dict[str, torch.Tensor], seed: int) -> dict[
     cotangents = [
         torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device, t.dtype) for t in outputs
     ]
-    grads = torch.autograd.grad(outputs, list(leaves.values()), cotangents, allow_unused=True)
+    # One number has a gradient without cotangents, which cost an import of sympy, a second at the first check.
+    inner = sum((t * c).sum() for t, c in zip(outputs, cotangents, strict=True))
+    grads = torch.autograd.grad(inner, list(leaves.values()), allow_unused=True)
     return {name: None if g is None else g.detach() for name, g in zip(leaves, grads, strict=True)}
 
 

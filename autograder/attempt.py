@@ -118,7 +118,7 @@ class Attempt:
                 raise TimedOut("no answer in time") from error
             except wire.WireError as error:
                 channel.close()
-                raise Gone(str(error)) from error
+                raise Gone(f"the other side went away ({error})") from error
             if not isinstance(reply, dict):
                 raise Gone("the answer is not one")
             return reply

@@ -431,6 +431,12 @@ def _observe(prop: Property, attempt: Attempt, case: Case) -> Any:
         raise _Lost(str(gone)) from gone
 
 
+def _refused(trouble: Trouble) -> bool:
+    """Whether the reference refused its input on purpose. What fails by accident may fail the same way for
+    every answer, and would then count as right."""
+    return isinstance(trouble, Raised) and trouble.line.startswith("raise ")
+
+
 def _observe_learner(prop: Property, attempt: Attempt, case: Case) -> Any:
     """The same, where an observation may stumble over an answer of another kind than it was written for."""
     try:
@@ -525,6 +531,8 @@ class _Evaluation:
         # Watching slows the learner's code down; where it is quick every call is watched.
         self.attempt.watch = watch and self.attempt.spent - before < WATCH_ALL_BELOW
         expected = _observe(prop, self.reference, case)
+        if isinstance(expected, Trouble) and not _refused(expected):
+            raise _Lost(f"the reference fails: {expected}")
         mismatch = _judge(prop, case, expected, got)
         if mismatch is None and self.attempt.misplaced:
             devices = ", ".join(sorted(self.attempt.misplaced))
@@ -753,7 +761,7 @@ def evaluate(
         with agent.preserved():
             verdict = _evaluate(exercise, attempt, seed, devices, allow_reference)
     except (Gone, _Lost) as gone:
-        verdict = without_verdict(exercise, f"no verdict: the other side went away ({gone})")
+        verdict = without_verdict(exercise, f"no verdict: {gone}")
     except TimedOut as late:
         verdict = replace(without_verdict(exercise, str(late), outcome=Outcome.TIMED_OUT), flags=())
     return replace(

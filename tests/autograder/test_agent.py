@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+import tracemalloc
 
 import hostile
 import numpy as np
@@ -274,6 +275,51 @@ def test_after_a_timeout_everything_is_put_back():
         torch.get_num_threads(),
     ) == before
     assert torch.ones(2).sum() == 2
+
+
+def test_an_endless_print_takes_no_memory():
+    def f():
+        for _ in range(2000):
+            print("x" * 10_000)
+
+    attempt = Attempt.local(f, "f")
+    attempt.subject()()
+    tracemalloc.start()
+    attempt.subject()()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0 < len(attempt.printed) <= 600
+    assert peak < 2**20
+
+
+def test_an_import_is_not_interrupted_half_way(tmp_path, monkeypatch):
+    """torch imports a lot late, and a module that is broken stays so for every later cell."""
+    (tmp_path / "imported_late.py").write_text("import time\nbefore = 1\ntime.sleep(0.8)\nafter = 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def f():
+        import imported_late
+
+        time.sleep(60)
+        return imported_late.after
+
+    with pytest.raises(TimedOut):
+        ask(f, seconds=0.3)
+    assert sys.modules.pop("imported_late").after == 2
+
+
+def test_an_import_without_end_is(tmp_path, monkeypatch):
+    (tmp_path / "imported_for_ever.py").write_text("while True: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("autograder.agent.DEFERRED", 5)
+
+    def f():
+        import imported_for_ever
+
+        return imported_for_ever
+
+    with pytest.raises(TimedOut):
+        ask(f, seconds=0.3)
 
 
 def test_time_that_is_used_up_is_used_up():
