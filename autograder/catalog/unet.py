@@ -174,7 +174,8 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
                 "corners": "the lattice's corners do not lie on the image's (align_corners=False)",
             }[name]
             return _wrong(why, f"field:{name}")
-    if float(shifts.abs().max()) > 3 * REACH * SIGMA:
+    # Of the whole field: a single displacement can be small by chance, and the mirror keeps all of them in the image.
+    if float(shifts.square().mean().sqrt()) > 3 * SIGMA:
         return _wrong(
             f"displacements of up to {float(shifts.abs().max()):.0f} px at sigma={SIGMA:g}", "field:huge"
         )
