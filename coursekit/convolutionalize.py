@@ -90,6 +90,160 @@ def convolutionalize(cnn: nn.Sequential, input_size: tuple[int, int, int]) -> nn
     return fcn
 
 
+def class_heatmaps(fcn: nn.Module, images: Tensor) -> Tensor:
+    """The class probabilities of every cell of a fully convolutional network's map.
+
+    Args:
+        fcn: a network from (N, C, H, W) to scores (N, L, h, w); it runs in evaluation mode and without
+            gradients, and its mode is left as it was.
+        images: (N, C, H, W), of any size the network takes.
+
+    Returns:
+        (N, L, h, w): the softmax over the classes, cell by cell.
+
+    Raises:
+        ValueError: `images` is empty or of another rank, or the network's output is no map.
+
+    Source: lecture, class heatmaps; Long, Shelhamer and Darrell 2015, section 3.1 and figure 2.
+    """
+    images = validate.as_float(validate.tensor("images", images, ["(N, C, H, W)"]))
+    with evaluation_mode(_network("fcn", fcn)), torch.no_grad():
+        # A copy, since a network may begin with an in-place layer.
+        scores = fcn(images.clone())
+    if not isinstance(scores, Tensor) or scores.ndim != 4:
+        raise validate.refuse("fcn", "a network to maps (N, L, h, w)", validate.shape_of(scores))
+    return scores.softmax(1)
+
+
+# Crops classified at a time, so that memory does not grow with the image.
+BATCH = 256
+
+
+def sliding_window(cnn: nn.Module, image: Tensor, window: int, stride: int) -> Tensor:
+    """The wasteful way to a dense map: cut out every window and classify it on its own.
+
+    Args:
+        cnn: a classifier from (n, C, window, window) to scores (n, L); it runs in evaluation mode and without
+            gradients, and its mode is left as it was.
+        image: (C, H, W).
+        window: side of a crop, in pixels.
+        stride: step between neighboring crops, in pixels.
+
+    Returns:
+        Scores (L, h, w), h = ⌊(H − window) / stride⌋ + 1 and w likewise; cell (r, c) is the crop whose top
+        left is (r · stride, c · stride).
+
+    Raises:
+        ValueError: the window is larger than the image, or the network's output is not (n, L).
+
+    Source: lecture, sliding window; Sermanet et al. 2014, section 3.5.
+    """
+    image = validate.as_float(validate.tensor("image", image, ["(C, H, W)"]))
+    validate.whole("window", window, 1)
+    validate.whole("stride", stride, 1)
+    if window > min(image.shape[1:]):
+        raise validate.refuse("window", f"at most the image's {tuple(image.shape[1:])}", window)
+
+    crops = image.unfold(1, window, stride).unfold(2, window, stride).movedim(0, 2)
+    h, w = crops.shape[:2]
+    scores = []
+    with evaluation_mode(_network("cnn", cnn)), torch.no_grad():
+        for cells in torch.arange(h * w, device=image.device).split(BATCH):
+            batch = crops[cells // w, cells % w]
+            y = cnn(batch)
+            if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(batch):
+                expected = f"a classifier from {tuple(batch.shape)} to scores ({len(batch)}, L)"
+                raise validate.refuse("cnn", expected, validate.shape_of(y))
+            scores.append(y)
+    return torch.cat(scores).T.reshape(-1, h, w)
+
+
+Field = tuple[int, int, float]
+
+
+def cell_to_box(row: int, col: int, field_y: Field, field_x: Field) -> tuple[int, int, int, int]:
+    """The pixels that one cell of a map can see: its receptive field.
+
+    Args:
+        row: row of the cell, from 0.
+        col: column of the cell, from 0.
+        field_y: (size, jump, start) along the rows, as `receptive_field` gives it: pixels seen, pixels
+            between neighboring cells, and the center of cell 0, in pixels (the center of pixel 0 is 0).
+        field_x: the same along the columns.
+
+    Returns:
+        (top, left, bottom, right) in pixels, bottom and right exclusive; not clipped, so with padding it may
+        reach beyond the image.
+
+    Raises:
+        ValueError: a negative cell, or a field that does not begin at a pixel's edge.
+
+    Source: lecture, from a cell back to the image; Long, Shelhamer and Darrell 2015, section 3.
+    """
+    top, bottom = _span("field_y", field_y, validate.whole("row", row, 0))
+    left, right = _span("field_x", field_x, validate.whole("col", col, 0))
+    return top, left, bottom, right
+
+
+def instances_to_targets(instances: Tensor, classes: dict[int, int]) -> dict[str, set[int] | Tensor]:
+    """What each problem of the lecture asks for, read off one map of instances.
+
+    Args:
+        instances: id of the object at every pixel, (H, W) integers; 0 is background.
+        classes: class label of each id, from 1; ids that are not in the map are passed over.
+
+    Returns:
+        `labels`, the set of classes (classification); `semantic`, the class of every pixel, (H, W), with 0
+        for background (semantic segmentation); `boxes`, (M, 5) rows of x and y of the top left pixel, width,
+        height, label (detection; localization where M = 1); `masks`, (M, H, W) bool (instance segmentation).
+        The M objects stand in ascending order of their ids; maps and boxes are int64.
+
+    Raises:
+        ValueError: a negative id, one without a class, or a class below 1.
+
+    Source: lecture, from classification to instance segmentation.
+    """
+    validate.integers("instances", instances, ["(H, W)"])
+    ids = [int(i) for i in instances.unique() if i != 0]
+    if ids and ids[0] < 0:
+        raise validate.refuse("instances", "ids from 0", ids[0])
+    unknown = [i for i in ids if i not in classes]
+    if unknown:
+        raise validate.refuse("classes", "a class for every id", f"none for {unknown[0]}")
+    labels = [validate.whole("classes", classes[i], 1) for i in ids]
+
+    masks = instances == torch.tensor(ids, dtype=torch.int64, device=instances.device)[:, None, None]
+    semantic = torch.zeros_like(instances, dtype=torch.int64)
+    boxes = torch.zeros(len(ids), 5, dtype=torch.int64, device=instances.device)
+    for mask, box, label in zip(masks, boxes, labels, strict=True):
+        y, x = mask.nonzero(as_tuple=True)
+        semantic[mask] = label
+        box[:2] = torch.stack([x.min(), y.min()])
+        box[2:4] = torch.stack([x.max() - x.min() + 1, y.max() - y.min() + 1])
+        box[4] = label
+    return {"labels": set(labels), "semantic": semantic, "boxes": boxes, "masks": masks}
+
+
+def _network(argument: str, network: object) -> nn.Module:
+    if not isinstance(network, nn.Module):
+        raise validate.refuse(argument, "an nn.Module", type(network).__name__)
+    return network
+
+
+def _span(argument: str, field: Field, cell: int) -> tuple[int, int]:
+    """First pixel of a cell's field along one axis, and the one after its last."""
+    if not isinstance(field, tuple | list) or len(field) != 3:
+        raise validate.refuse(argument, "(size, jump, start)", repr(field))
+    size, jump, start = field
+    validate.whole(f"{argument} size", size, 1)
+    validate.whole(f"{argument} jump", jump, 1)
+    first = start + cell * jump - (size - 1) / 2
+    if first != round(first):
+        expected = f"a field of {size} pixels from one pixel's edge to another's"
+        raise validate.refuse(argument, expected, field)
+    return round(first), round(first) + size
+
+
 Window = tuple[int, int, int]
 
 
