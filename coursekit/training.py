@@ -1,8 +1,12 @@
-"""Training a classifier: one plain loop with a progress bar, and what it recorded."""
+"""Training, for a classifier, an FCN or a U-Net: one plain loop, what it showed and what it recorded."""
 
+import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +17,15 @@ from tqdm import tqdm
 
 from coursekit import _validate as validate
 from coursekit._display import emit, in_notebook
+from coursekit.fcn import confusion_matrix, segmentation_scores
 from coursekit.figures import curves, image_html
 from coursekit.visualization import evaluation_mode, training_mode
 
+Batch = dict[str, Tensor]
 Transform = Callable[[Tensor], Tensor]
+Augment = Callable[[Batch, torch.Generator | None], Batch]
+Schedule = Callable[[float], float]
+Score = Callable[[nn.Module, Dataset], float]
 Probe = Callable[[nn.Module], float]
 
 
@@ -26,20 +35,38 @@ class History:
 
     Attributes:
         loss: training loss of each step.
-        val_accuracy: pairs (steps taken, accuracy on the validation set), one an epoch.
+        val_score: pairs (steps taken, score on the validation set), one an epoch.
         recorded: for each probe, its value after the backward pass of each step.
-        seconds: how long it took.
+        seconds: how long it took, earlier runs that were resumed included.
     """
 
     loss: list[float] = field(default_factory=list)
-    val_accuracy: list[tuple[int, float]] = field(default_factory=list)
+    val_score: list[tuple[int, float]] = field(default_factory=list)
     recorded: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """The first of the highest validation scores, as (steps taken, score)."""
+        return max(self.val_score, key=lambda pair: (pair[1], -pair[0]), default=None)
 
 
 def unit_range(images: Tensor) -> Tensor:
     """Images as floats: uint8 from 0…255 to 0…1, floats as they are."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def one_cycle(warmup: float = 0.2) -> Schedule:
+    """A schedule that raises the learning rate linearly from 0, then lowers it linearly to 0.
+
+    Args:
+        warmup: the share of training in which it rises.
+
+    Source: Smith and Topin 2018, without its last phase.
+    """
+    if not 0 <= warmup < 1:
+        raise validate.refuse("warmup", "a share from 0 to below 1", warmup)
+    return lambda done: done / warmup if done < warmup else (1 - done) / (1 - warmup)
 
 
 def fit(
@@ -52,71 +79,132 @@ def fit(
     batch_size: int = 64,
     lr: float = 0.05,
     optimizer: torch.optim.Optimizer | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    schedule: Schedule | None = None,
+    clip: float | None = None,
+    target: str | Sequence[str] = "label",
+    loss: Callable[..., Tensor] = F.cross_entropy,
     transform: Transform = unit_range,
+    augment: Augment | None = None,
+    score: Score | None = None,
+    patience: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     device: torch.device | str | None = None,
+    mixed_precision: bool | None = None,
     generator: torch.Generator | None = None,
     record: Mapping[str, Probe] | None = None,
     progress: bool = True,
     live: bool = False,
 ) -> History:
-    """Train a classifier in place.
+    """Train a network in place.
 
     Args:
-        model: maps (N, C, H, W) floats to logits (N, L); its mode afterwards is the one it came with.
-        train: map-style, with items `{"image": (C, H, W), "label": int}`.
-        val: like `train`; its accuracy is taken after each epoch and at the end.
+        model: maps (N, C, H, W) floats to logits, (N, L) or (N, L, h, w); its mode afterwards is the one it
+            came with.
+        train: map-style, with items `{"image": (C, H, W), …}` that hold every field of `target` too.
+        val: like `train`; its score is taken after each epoch and at the end.
         epochs: passes over `train`.
         steps: instead of `epochs`, batches to take, over as many passes as that needs.
         batch_size: images a step; the ragged rest of an epoch is left out.
         lr: learning rate of the default optimizer, SGD with momentum 0.9.
         optimizer: used instead of the default one.
-        loss: of logits and labels.
+        schedule: factor on the learning rates, as a function of the share of the steps done, from 0 to 1.
+        clip: gradients of a larger norm are scaled down to it.
+        target: the field, or the fields, that the loss compares the logits with. A map (N, H, W) larger than
+            the logits is cropped to its center: what a network without padding can know.
+        loss: of the logits and the target fields.
         transform: from a batch of images, on the device, to the model's input.
+        augment: changes a batch on the device before `transform`, in training only; it draws from the
+            generator it is given.
+        score: of the model on `val`, higher is better; None is accuracy for labels, mean IoU for maps.
+        patience: stop after so many epochs without a better score, and bring the best epoch's weights back.
+        checkpoint: a file that is written after each epoch. Where it exists, training goes on from it, and
+            under a `generator` as if it had never been interrupted; random numbers that the model itself draws
+            (dropout) are not part of it.
         device: where to train; None is where the model is.
-        generator: of the shuffling, on the CPU; None is torch's global one.
+        mixed_precision: bfloat16 where the device has it, else float16 with a scaled loss; None is on a GPU.
+        generator: of the shuffling and of `augment`, on the CPU; None is torch's global one.
         record: probes of the model by name, called after each backward pass, for example a gradient's norm.
         progress: whether to show a progress bar.
         live: whether the progress bar of a notebook also draws the loss.
 
     Raises:
-        ValueError: not exactly one of `epochs` and `steps`, or a number that makes no sense.
+        ValueError: not exactly one of `epochs` and `steps`, a number that makes no sense, a field that the
+            items lack, or a checkpoint of another model.
     """
     if (epochs is None) == (steps is None):
         raise validate.refuse("epochs or steps", "exactly one of the two", f"epochs={epochs}, steps={steps}")
     validate.whole("batch_size", batch_size, 1)
+    if patience is not None:
+        validate.whole("patience", patience, 1)
+        if val is None:
+            raise validate.refuse("val", "given, for patience needs a score", None)
+    if clip is not None:
+        validate.number("clip", clip)
     length = len(train)  # type: ignore[arg-type]
+    if length == 0:
+        raise validate.refuse("train", "at least one item", "none")
     a_pass = max(length // batch_size, 1)
     if steps is None:
         steps = validate.whole("epochs", epochs, 0) * a_pass
     validate.whole("steps", steps, 0)
+    fields = [target] if isinstance(target, str) else list(target)
+    for name in ("image", *fields):
+        if name not in (item := train[0]):
+            raise validate.refuse("target", f"among the fields {', '.join(item)}", repr(name))
 
     device = _device_of(model) if device is None else torch.device(device)
     model.to(device)
     if optimizer is None:
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    loader = DataLoader(train, batch_size, shuffle=True, generator=generator, drop_last=length >= batch_size)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    precision = _Precision(device, mixed_precision)
     history = History(recorded={name: [] for name in record or {}})
+    if score is None:
+        score = _default_score(fields[0], transform, device)
+    best: dict[str, Tensor] | None = None
+    if checkpoint is not None and Path(checkpoint).exists():
+        best = _resume(Path(checkpoint), model, optimizer, history, generator)
+
     watch = _Watch(history, steps, progress, live)
-    started = time.perf_counter()
+    earlier, started = history.seconds, time.perf_counter()
     try:
-        with training_mode(model):
-            for step, batch in enumerate(_endless(loader, steps), start=1):
-                logits = model(transform(batch["image"].to(device)))
-                batch_loss = loss(logits, batch["label"].to(device))
+        with training_mode(model), precision.layout(model):
+            first = len(history.loss) + 1
+            batches = _batches(train, batch_size, steps - len(history.loss), generator)
+            for step, batch in enumerate(batches, start=first):
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * (schedule(step / steps) if schedule else 1)
+                batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+                if augment is not None:
+                    batch = augment(batch, generator)
+                with precision.autocast():
+                    logits = model(precision.arranged(transform(batch["image"])))
+                logits = logits.float() if precision.on else logits
+                batch_loss = loss(logits, *(_center(batch[name], logits) for name in fields))
                 optimizer.zero_grad(set_to_none=True)
-                batch_loss.backward()
+                precision.backward(batch_loss, optimizer)
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
                 history.loss.append(batch_loss.item())
                 for name, probe in (record or {}).items():
                     history.recorded[name].append(float(probe(model)))
-                optimizer.step()
-                if val is not None and (step % a_pass == 0 or step == steps):
-                    correct = accuracy(model, val, transform=transform, device=device)
-                    history.val_accuracy.append((step, correct))
+                precision.step(optimizer)
+                ended = step % a_pass == 0 or step == steps
+                if ended and val is not None:
+                    history.val_score.append((step, score(model, val)))
+                    if patience is not None and history.best == history.val_score[-1]:
+                        best = {name: value.clone() for name, value in model.state_dict().items()}
+                if ended and checkpoint is not None:
+                    history.seconds = earlier + time.perf_counter() - started
+                    _save(Path(checkpoint), model, optimizer, history, generator, best)
                 watch.update()
+                if ended and patience is not None and _stale(history, patience):
+                    break
     finally:
-        history.seconds = time.perf_counter() - started
+        history.seconds = earlier + time.perf_counter() - started
         watch.close()
+    if best is not None:
+        model.load_state_dict(best)
     return history
 
 
@@ -147,19 +235,163 @@ def accuracy(
     return correct / len(dataset)  # type: ignore[arg-type]
 
 
-def _endless(loader: DataLoader, total: int) -> Iterator[dict[str, Tensor]]:
-    """`total` batches, over as many passes as that takes."""
-    taken = 0
-    while taken < total:
-        for batch in loader:
-            yield batch
-            taken += 1
-            if taken == total:
-                return
+@torch.no_grad()
+def mean_iou(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    batch_size: int = 16,
+    target: str = "labels",
+    transform: Transform = unit_range,
+    device: torch.device | str | None = None,
+) -> float:
+    """Mean intersection over union of a network, in evaluation mode, over all pixels of a data set.
+
+    Args:
+        model: maps (N, C, H, W) floats to logits (N, L, h, w); its mode is left as found.
+        dataset: map-style, with items `{"image": (C, H, W), target: (H, W)}`, 255 = void. A map larger than
+            the logits is cropped to its center.
+        batch_size: images at a time.
+        target: the field that holds the true classes.
+        transform: from a batch of images, on the device, to the model's input.
+        device: where the model is; None finds out.
+    """
+    device = _device_of(model) if device is None else torch.device(device)
+    matrix: Tensor | int = 0
+    with evaluation_mode(model):
+        for batch in DataLoader(dataset, batch_size):
+            logits = model(transform(batch["image"].to(device)))
+            truth = _center(batch[target].to(device), logits)
+            matrix = matrix + confusion_matrix(logits.argmax(1), truth, logits.shape[1])
+    if isinstance(matrix, int):
+        raise validate.refuse("dataset", "at least one item", "none")
+    return float(segmentation_scores(matrix)["mean_iou"])
+
+
+def _default_score(field_name: str, transform: Transform, device: torch.device) -> Score:
+    def score(model: nn.Module, val: Dataset) -> float:
+        if field_name == "label":
+            return accuracy(model, val, transform=transform, device=device)
+        return mean_iou(model, val, target=field_name, transform=transform, device=device)
+
+    return score
+
+
+def _stale(history: History, patience: int) -> bool:
+    best = max((score for _, score in history.val_score), default=0.0)
+    scores = [score for _, score in history.val_score]
+    return len(scores) - 1 - scores.index(best) >= patience
+
+
+def _center(value: Tensor, logits: Tensor) -> Tensor:
+    """The central part of a map (N, …, H, W) that logits (N, L, h, w) speak of; anything else as it is."""
+    if logits.ndim != 4 or value.ndim < 3:
+        return value
+    for axis in (-2, -1):
+        extra = value.shape[axis] - logits.shape[axis]
+        if extra > 0:
+            value = value.narrow(axis, extra // 2, logits.shape[axis])
+    return value
+
+
+def _batches(
+    dataset: Dataset, batch_size: int, total: int, generator: torch.Generator | None
+) -> Iterator[Batch]:
+    """`total` batches, over as many shuffled passes as that takes."""
+    length = len(dataset)  # type: ignore[arg-type]
+    size = min(batch_size, length)
+    while total > 0:
+        # Drawn here and not by the loader, whose sampler draws once more after its last batch: a run that is
+        # resumed at the end of a pass would go on with other numbers.
+        order = torch.randperm(length, generator=generator)[: min(length // size, total) * size]
+        total -= len(order) // size
+        yield from DataLoader(dataset, size, sampler=order.tolist(), generator=generator)
 
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+class _Precision:
+    """How a device multiplies fastest: half precision and channels-last on a GPU, plain floats elsewhere."""
+
+    def __init__(self, device: torch.device, mixed: bool | None) -> None:
+        self.device = device
+        self.gpu = device.type == "cuda"
+        self.on = self.gpu if mixed is None else mixed
+        brain = not self.gpu or torch.cuda.is_bf16_supported()
+        self.dtype = torch.bfloat16 if brain else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.on and not brain)
+
+    def layout(self, model: nn.Module) -> AbstractContextManager[Any]:
+        if not self.gpu:
+            return nullcontext()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.on)
+
+    def arranged(self, images: Tensor) -> Tensor:
+        channels_last = self.gpu and images.ndim == 4
+        return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.dtype) if self.on else nullcontext()
+
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer) if self.scaler.is_enabled() else None
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: History,
+    generator: torch.Generator | None,
+    best: dict[str, Tensor] | None,
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": vars(history),
+        "generator": None if generator is None else generator.get_state(),
+        "best": best,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its destination: a rename is atomic only within one file system.
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _resume(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: History,
+    generator: torch.Generator | None,
+) -> dict[str, Tensor] | None:
+    """Put everything back as the checkpoint has it; the best epoch's weights, if it kept them."""
+    device = _device_of(model)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:
+        raise validate.refuse("checkpoint", "written by fit for this model", f"{path} ({error})") from error
+    for name, value in state["history"].items():
+        setattr(history, name, value)
+    if generator is not None and state["generator"] is not None:
+        generator.set_state(state["generator"])
+    best = state["best"]
+    return None if best is None else {name: value.to(device) for name, value in best.items()}
 
 
 class _Watch:
@@ -201,5 +433,5 @@ class _Watch:
 
     def _words(self) -> str:
         words = [f"loss {self.history.loss[-1]:.3f}"] if self.history.loss else []
-        words += [f"validation {self.history.val_accuracy[-1][1]:.1%}"] if self.history.val_accuracy else []
+        words += [f"validation {self.history.val_score[-1][1]:.1%}"] if self.history.val_score else []
         return ", ".join(words)

@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from coursekit.data import SmallImages
-from coursekit.training import accuracy, fit, unit_range
+from coursekit.fcn import segmentation_scores
+from coursekit.training import accuracy, fit, mean_iou, one_cycle, unit_range
 
 
 def blobs(n=120, seed=0):
@@ -35,15 +36,15 @@ def test_learns_and_records():
     assert len(history.loss) == len(history.recorded["gradient"]) == 12
     assert history.loss[-1] < history.loss[0] / 2
     assert min(history.recorded["gradient"]) > 0
-    assert [step for step, _ in history.val_accuracy] == [4, 8, 12]
-    assert history.val_accuracy[-1][1] > 0.9
+    assert [step for step, _ in history.val_score] == [4, 8, 12]
+    assert history.val_score[-1][1] > 0.9
     assert history.seconds > 0
 
 
 def test_takes_exactly_the_steps_asked_for():
     history = fit(classifier(), blobs(), blobs(10), steps=7, batch_size=50)
     assert len(history.loss) == 7
-    assert [step for step, _ in history.val_accuracy] == [2, 4, 6, 7]
+    assert [step for step, _ in history.val_score] == [2, 4, 6, 7]
     assert fit(classifier(), blobs(), steps=0).loss == []
 
 
@@ -112,6 +113,184 @@ def test_accuracy_counts_the_right_ones():
     with torch.no_grad():
         model[1].bias.copy_(torch.tensor([1.0, 0.0]))
     assert accuracy(model, data, batch_size=7) == 0.5
+
+
+class Halves(torch.utils.data.Dataset):
+    """Images whose bright pixels are class 1, with a void frame, and the weight of every pixel."""
+
+    def __init__(self, count=12, size=14):
+        generator = torch.Generator().manual_seed(3)
+        self.labels = torch.randint(0, 2, (count, size, size), generator=generator)
+        self.images = (200 * self.labels[:, None] + 20).byte()
+        self.labels[:, 0] = self.labels[:, :, -1] = 255
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        labels = self.labels[index]
+        return {"image": self.images[index], "labels": labels, "weights": (labels == 1).float() + 0.5}
+
+
+def pixelwise(logits, labels):
+    return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+def test_trains_on_maps_and_scores_by_mean_iou():
+    model = nn.Conv2d(1, 2, 1)
+    history = fit(
+        model, Halves(), Halves(4), epochs=40, batch_size=4, lr=0.5, target="labels", loss=pixelwise,
+        generator=seeded(),
+    )  # fmt: skip
+    assert history.val_score[-1][1] == 1.0
+    assert len(history.val_score) == 40
+
+
+def test_a_map_larger_than_the_logits_counts_in_its_center():
+    model = nn.Conv2d(1, 2, 5)
+    seen = []
+
+    def weighted(logits, labels, weights):
+        seen.append((logits.shape, labels, weights))
+        return (weights * F.cross_entropy(logits, labels, ignore_index=255, reduction="none")).mean()
+
+    data = Halves(4)
+    fit(model, data, data, steps=1, batch_size=4, target=("labels", "weights"), loss=weighted)
+    ((shape, labels, weights),) = seen
+    assert shape == (4, 2, 10, 10)
+    ordered = {tuple(t.flatten().tolist()) for t in data.labels[:, 2:-2, 2:-2]}
+    assert {tuple(t.flatten().tolist()) for t in labels} == ordered
+    assert torch.equal(weights, (labels == 1).float() + 0.5)
+
+
+def test_mean_iou_is_that_of_all_pixels_counted_one_by_one():
+    torch.manual_seed(1)
+    model, data = nn.Conv2d(1, 3, 3, padding=1), Halves(5)
+    matrix = torch.zeros(3, 3, dtype=torch.int64)
+    for item in (data[i] for i in range(5)):
+        with torch.no_grad():
+            found = model(unit_range(item["image"])[None])[0].argmax(0)
+        for truth, guess in zip(item["labels"].flatten().tolist(), found.flatten().tolist(), strict=True):
+            if truth != 255:
+                matrix[truth, guess] += 1
+    assert mean_iou(model, data, batch_size=2) == pytest.approx(segmentation_scores(matrix)["mean_iou"])
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    def noisy(batch, generator):
+        noise = torch.randint(0, 9, batch["image"].shape, generator=generator)
+        return {**batch, "image": (batch["image"] // 2 + noise).byte()}
+
+    def run(epochs, **options):
+        model, generator = classifier(), seeded()
+        model[4].p = 0.0
+        history = fit(
+            model, blobs(), blobs(20, seed=5), epochs=epochs, batch_size=30, generator=generator, augment=noisy,
+            optimizer=torch.optim.Adam(model.parameters(), lr=0.01), **options,
+        )  # fmt: skip
+        return model, history
+
+    straight, expected = run(4)
+    file = tmp_path / "runs" / "checkpoint.pt"
+    run(2, checkpoint=file)
+    resumed, history = run(4, checkpoint=file)
+    assert history.loss == expected.loss
+    assert history.val_score == expected.val_score
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert list(file.parent.iterdir()) == [file]
+    again, unchanged = run(4, checkpoint=file)
+    assert unchanged.loss == expected.loss
+    assert torch.equal(again[3].weight, straight[3].weight)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    fit(classifier(), blobs(), epochs=1, checkpoint=file)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
+    with pytest.raises(ValueError, match=r"checkpoint must be .*checkpoint\.pt"):
+        fit(other, blobs(), epochs=1, checkpoint=file)
+    file.write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"checkpoint must be .*checkpoint\.pt"):
+        fit(classifier(), blobs(), epochs=1, checkpoint=file)
+
+
+def test_stops_early_and_brings_the_best_weights_back():
+    scores = iter([0.1, 0.6, 0.5, 0.6, 0.4, 0.9])
+    kept = []
+
+    def score(model, val):
+        kept.append(model[3].weight.detach().clone())
+        return next(scores)
+
+    model = classifier()
+    history = fit(model, blobs(), blobs(10), epochs=6, batch_size=60, score=score, patience=3)
+    assert [value for _, value in history.val_score] == [0.1, 0.6, 0.5, 0.6, 0.4]
+    assert history.best == (4, 0.6)
+    assert torch.equal(model[3].weight, kept[1])
+
+
+def test_gradients_are_clipped():
+    def largest(clip):
+        model = classifier()
+        norms = []
+
+        class Watched(torch.optim.SGD):
+            def step(self, closure=None):
+                norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item())
+                return super().step(closure)
+
+        fit(model, blobs(), steps=5, optimizer=Watched(model.parameters(), lr=0.5), clip=clip)
+        return max(norms)
+
+    assert largest(None) > 0.1
+    assert largest(0.01) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_learning_rate_follows_its_schedule():
+    rates = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    model = classifier()
+    groups = [{"params": [model[3].weight], "lr": 0.4}, {"params": [model[3].bias]}]
+    fit(model, blobs(), steps=10, optimizer=Watched(groups, lr=0.1), schedule=one_cycle(0.4))
+    expected = [0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0]
+    assert [a for a, _ in rates] == pytest.approx([0.4 * e for e in expected])
+    assert [b for _, b in rates] == pytest.approx([0.1 * e for e in expected])
+
+
+def test_half_precision_learns_the_same_and_keeps_full_weights():
+    model = classifier()
+    history = fit(
+        model, blobs(), blobs(40), epochs=4, batch_size=20, mixed_precision=True, generator=seeded()
+    )
+    assert model[3].weight.dtype == torch.float32
+    assert history.val_score[-1][1] > 0.9
+
+
+def test_changes_no_global_switch():
+    before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.is_grad_enabled())
+    fit(classifier(), blobs(), blobs(10), steps=2)
+    assert before == (
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()
+    )  # fmt: skip
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_half_precision_and_channels_last():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    fit(model, blobs(), steps=1, device="cuda")
+    ((images, output),) = seen
+    assert output.dtype in (torch.bfloat16, torch.float16)
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.gpu
