@@ -1,9 +1,23 @@
-"""Data sets: one a module; here what the small-image ones share, and the switch between them."""
+"""Data sets: one a module; here what they share.
 
-from collections.abc import Sequence
+Each is a map-style torch `Dataset` with `name` and `classes` (a class's place is its label). Its items are dicts of
+named fields:
+
+| field | what | where |
+|---|---|---|
+| `"image"` | (C, H, W) uint8 | everywhere |
+| `"label"` | int | images to classify |
+| `"labels"` | (H, W) int64, 255 = void | semantic segmentation |
+| `"instances"` | (H, W) int64, 0 = background | instance segmentation |
+| `"points"` | (P, 2) float32, rows and columns in pixels | photographs of sea lions |
+| `"point_labels"` | (P,) int64 | with the points |
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -11,6 +25,10 @@ from coursekit import _validate as validate
 
 SPLITS = ("train", "val", "test")
 SOURCES = ("cifar10", "textures")
+LOADED = ("camvid", "cifar10", "isbi2012", "nuclei", "pets", "sealions", "voc")
+VOID = 255
+
+Item = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +38,7 @@ class SmallImages(Dataset):
     Attributes:
         name: the data set they are from.
         classes: a name for each label.
-        images: (N, 3, 32, 32) uint8.
+        images: (N, 3, H, W) uint8.
         labels: (N,) int64.
     """
 
@@ -37,6 +55,62 @@ class SmallImages(Dataset):
 
     def __repr__(self) -> str:
         return f"SmallImages({self.name}: {len(self)} images of {len(self.classes)} classes)"
+
+
+@dataclass(frozen=True, eq=False)
+class Files(Dataset):
+    """Items that are read from files each time they are asked for; `InMemory` keeps them.
+
+    Attributes:
+        name: the data set they are from.
+        classes: a name for each label.
+        split: "train", "val" or "test".
+        keys: what tells one item from another, for example the name of its file.
+        read: makes an item of a key.
+    """
+
+    name: str
+    classes: Sequence[str]
+    split: str
+    keys: Sequence[str]
+    read: Callable[[str], Item]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.read(self.keys[index])
+
+    def __repr__(self) -> str:
+        return f"Files({self.name}, {self.split}: {len(self)} images, {len(self.classes)} classes)"
+
+
+class InMemory(Dataset):
+    """A data set each of whose items is read once and then kept; nobody may change an item in place.
+
+    Args:
+        dataset: map-style.
+
+    Attributes:
+        name, classes: those of the data set.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.name, self.classes = dataset.name, dataset.classes  # type: ignore[attr-defined]
+        self._items: dict[int, Item] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Item:
+        index = range(len(self))[index]
+        if index not in self._items:
+            self._items[index] = self.dataset[index]
+        return dict(self._items[index])
+
+    def __repr__(self) -> str:
+        return f"InMemory({self.dataset!r})"
 
 
 def small_images(
@@ -72,12 +146,26 @@ def small_images(
 
 
 def whereabouts(name: str) -> str:
-    """In words, where a data set comes from on this machine; "small_images" says which of the two it is."""
-    from coursekit.data import cifar10
+    """In words, where a data set comes from on this machine; "small_images" says which of the two it is.
 
+    Raises:
+        ValueError: an unknown data set.
+    """
     if name == "small_images":
+        cifar10 = import_module("coursekit.data.cifar10")
         name = "cifar10" if cifar10.available() else "textures"
-    return cifar10.whereabouts() if name == "cifar10" else _WORDS[name]
+    if name in LOADED:
+        return import_module(f"coursekit.data.{name}").whereabouts()
+    if name not in _WORDS:
+        raise validate.refuse("name", f"one of small_images, {', '.join([*_WORDS, *LOADED])}", repr(name))
+    return _WORDS[name]
+
+
+def check_split(split: str, splits: Sequence[str] = SPLITS) -> str:
+    """`split`, if it is one of `splits`."""
+    if split not in splits:
+        raise validate.refuse("split", f"one of {', '.join(splits)}", repr(split))
+    return split
 
 
 _WORDS = {
@@ -86,12 +174,3 @@ _WORDS = {
     "scenes": "scenes, generated here",
     "cells": "cells, generated here",
 }
-
-
-def balanced(labels: Tensor, per_class: int | None) -> Tensor:
-    """Indices of the first `per_class` entries of each label, in order; all of them for None."""
-    if per_class is None:
-        return torch.arange(len(labels))
-    validate.whole("per_class", per_class, 1)
-    firsts = [(labels == label).nonzero()[:per_class, 0] for label in labels.unique()]
-    return torch.cat(firsts).sort().values

@@ -1,10 +1,13 @@
 """CIFAR-10, from a local folder of JPEGs or the official archive."""
 
 import codecs
+import contextlib
 import io
 import math
+import os
 import pickle
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,12 +19,13 @@ import torch
 from torch import Tensor
 
 from coursekit import _validate as validate
-from coursekit.data import SPLITS, SmallImages, _files
+from coursekit.data import SmallImages, _files, check_split
 from coursekit.data._files import DataError, cache_folder, local_folder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CHECKSUM = "md5:c58f30108f718f92721af3b95e74349a"
+MANY = 10_000
 OFFLINE = 'Without it, the textures need no network: small_images(split, source="textures").'
 
 
@@ -41,7 +45,8 @@ def cifar10(split: str, per_class: int | None = None, download: bool = False) ->
     """One split of CIFAR-10: the last tenth of each class of the official training set is for validation.
 
     It is read from `cifar10/train.zip` and `test.zip` in COURSEKIT_DATA, or from the same files unpacked, laid
-    out as `split/class/NNNN.jpg`; without such a folder, from the official archive in the user's cache.
+    out as `split/class/NNNN.jpg`; without such a folder, from the official archive in the user's cache. The decoded
+    pixels of a large zip are kept in the cache (150 MB) for the next time.
 
     Args:
         split: "train", "val" or "test".
@@ -52,24 +57,68 @@ def cifar10(split: str, per_class: int | None = None, download: bool = False) ->
         ValueError: an unknown split, or `per_class` below 1.
         DataError: there is no CIFAR-10 here, or a file is missing or damaged; the message names it.
     """
-    if split not in SPLITS:
-        raise validate.refuse("split", f"one of {', '.join(SPLITS)}", repr(split))
+    check_split(split)
     if per_class is not None:
         validate.whole("per_class", per_class, 1)
     part = "test" if split == "test" else "train"
     folder = local_folder("cifar10")
-    if folder is not None:
+    if folder is None:
+        rows, labels = _official(_archive_here(download), part)
+        of_class = [_choose(rows[labels == label], split, per_class) for label in range(len(CLASSES))]
+        return _small_images(of_class)
+    decoded = _decoded(folder / f"{part}.zip", split)
+    kept = _load(decoded) if decoded is not None else None
+    if kept is not None:
+        of_class = [images[:per_class] for images in kept]
+    else:
         names, read = _local(folder, part)
         chosen = [_choose(files, split, per_class) for files in names]
-        images = [read(name) for files in chosen for name in files]
-    else:
-        rows, labels = _official(_archive_here(download), part)
-        of_class = [rows[labels == label] for label in range(len(CLASSES))]
-        chosen = [_choose(images, split, per_class) for images in of_class]
-        images = [image for some in chosen for image in some]
-    counts = torch.tensor([len(items) for items in chosen])
-    ordered = torch.arange(len(CLASSES)).repeat_interleave(counts)
-    return SmallImages("cifar10", CLASSES, torch.stack(images), ordered)
+        none = torch.empty(0, 3, 32, 32, dtype=torch.uint8)
+        of_class = [torch.stack([read(name) for name in files]) if files else none for files in chosen]
+        if decoded is not None and per_class is None and sum(map(len, of_class)) >= MANY:
+            _keep(of_class, decoded)
+    return _small_images(of_class)
+
+
+def _small_images(of_class: list[Tensor]) -> SmallImages:
+    counts = torch.tensor([len(images) for images in of_class])
+    labels = torch.arange(len(CLASSES)).repeat_interleave(counts)
+    return SmallImages("cifar10", CLASSES, torch.cat(of_class), labels)
+
+
+def _decoded(archive: Path, split: str) -> Path | None:
+    """Where the decoded images of this very archive are kept."""
+    if not archive.is_file():
+        return None
+    stat = archive.stat()
+    return cache_folder("cifar10") / f"{split}-{stat.st_size}-{stat.st_mtime_ns}.safetensors"
+
+
+def _load(decoded: Path) -> list[Tensor] | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        kept = load_file(decoded)
+        return [kept[name] for name in CLASSES]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _keep(of_class: list[Tensor], decoded: Path) -> None:
+    """Decoding takes many seconds; where it cannot be kept, it is done again."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = None
+    with contextlib.suppress(OSError, SafetensorError):
+        decoded.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=decoded.parent, suffix=".part", delete=False) as file:
+            part = Path(file.name)
+        save_file(dict(zip(CLASSES, of_class, strict=True)), part)
+        os.replace(part, decoded)
+    if part is not None:
+        part.unlink(missing_ok=True)
 
 
 def _choose(items: Any, split: str, per_class: int | None) -> Any:

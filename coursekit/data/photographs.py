@@ -3,10 +3,11 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from coursekit import _validate as validate
+from coursekit.data import Files, Item
+from coursekit.data._files import DataError, read_image
 
 _FILES = {
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -28,6 +29,12 @@ _FILES = {
 }
 
 NAMES = tuple(_FILES)
+OTHERWISE = "Installing that library again brings its data."
+
+
+def photographs() -> Files:
+    """All of them, in the order of `NAMES`, as a data set without labels: items are `{"image": (3, H, W) uint8}`."""
+    return Files("photographs", (), "all", NAMES, _read)
 
 
 def load(name: str) -> Tensor:
@@ -38,7 +45,7 @@ def load(name: str) -> Tensor:
 
     Raises:
         ValueError: an unknown name.
-        FileNotFoundError: the library that ships the photograph has been installed without its data.
+        DataError: the library that ships the photograph has been installed without its data, or they are damaged.
     """
     if name not in _FILES:
         raise validate.refuse("name", f"one of {', '.join(NAMES)}", repr(name))
@@ -48,10 +55,9 @@ def load(name: str) -> Tensor:
     folders = [] if spec is None else spec.submodule_search_locations or []
     path = next((p for folder in folders if (p := Path(folder) / file).is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{name} is {library}/{file}, which is not in the installed {library}")
+        raise DataError(f"{name} is {library}/{file}, which is not in the installed {library}. {OTHERWISE}")
+    return read_image(path, OTHERWISE)
 
-    import numpy as np
-    from PIL import Image
 
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+def _read(name: str) -> Item:
+    return {"image": load(name)}

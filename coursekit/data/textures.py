@@ -3,7 +3,7 @@
 import torch
 
 from coursekit import _validate as validate
-from coursekit.data import SPLITS, SmallImages
+from coursekit.data import SmallImages, check_split
 from coursekit.data.photographs import load
 
 SIZE = 32
@@ -53,8 +53,7 @@ def textures(split: str, per_class: int | None = None, seed: int = 0) -> SmallIm
     Raises:
         ValueError: an unknown split, or `per_class` below 1.
     """
-    if split not in SPLITS:
-        raise validate.refuse("split", f"one of {', '.join(SPLITS)}", repr(split))
+    check_split(split)
     count = validate.whole("per_class", PER_CLASS[split] if per_class is None else per_class, 1)
     generator = torch.Generator().manual_seed(seed)
     patches = []

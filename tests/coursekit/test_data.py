@@ -4,6 +4,7 @@ import pickle
 import tarfile
 import zipfile
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from coursekit.data import SPLITS, _files, cifar10, photographs, small_images, textures, whereabouts
+from coursekit.data import (
+    LOADED,
+    SPLITS,
+    _files,
+    cifar10,
+    photographs,
+    small_images,
+    textures,
+    whereabouts,
+)
 from coursekit.training import accuracy, fit
 
 
@@ -77,6 +87,24 @@ def test_photographs_need_no_network(name, nowhere):
     assert image.shape[0] == 3
     assert min(image.shape[1:]) >= 300
     assert image.float().std() > 5
+
+
+def test_photographs_are_a_data_set():
+    data = photographs.photographs()
+    assert len(data) == len(photographs.NAMES)
+    assert torch.equal(data[2]["image"], photographs.load(photographs.NAMES[2]))
+    assert f"{len(data)} images" in repr(data)
+
+
+def test_a_photograph_that_is_missing_or_damaged_is_named(tmp_path, monkeypatch):
+    library = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(photographs, "find_spec", lambda name: library)
+    with pytest.raises(_files.DataError, match=r"cat is skimage/data/chelsea\.png, which is not in"):
+        photographs.load("cat")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "chelsea.png").write_bytes(b"no image")
+    with pytest.raises(_files.DataError, match=r"chelsea\.png is damaged"):
+        photographs.load("cat")
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -147,6 +175,11 @@ def test_reads_zips_and_folders_alike(zipped, nowhere, monkeypatch):
     np.testing.assert_array_equal(val.images[1], test.images[10])
 
 
+def test_a_class_of_one_image_has_none_for_training(nowhere, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_DATA", str(write_folder(nowhere, per_class=1)))
+    assert [len(cifar10.cifar10(split)) for split in SPLITS] == [0, 10, 10]
+
+
 def test_a_damaged_archive_is_named(folder):
     archive = folder / "train.zip"
     archive.write_bytes(archive.read_bytes()[:2000])
@@ -181,9 +214,50 @@ def test_textures_where_there_is_no_cifar(nowhere, capsys):
     assert "no network" in capsys.readouterr().out
 
 
+def test_where_every_data_set_comes_from_can_be_told(nowhere):
+    for name in ("small_images", "photographs", "textures", "scenes", "cells", *LOADED):
+        assert isinstance(whereabouts(name), str)
+
+
 def test_the_source_can_be_chosen(folder):
     assert small_images("val").name == "cifar10"
     assert small_images("val", 2, source="textures").name == "textures"
+
+
+def test_what_was_decoded_of_a_large_archive_is_kept(folder, monkeypatch):
+    decoded = _files.cache_folder("cifar10")
+    first = cifar10.cifar10("test")
+    assert not decoded.exists()
+    monkeypatch.setattr(cifar10, "MANY", 40)
+    assert len(cifar10.cifar10("test", per_class=3)) == 30
+    assert not decoded.exists()
+    for _ in range(2):
+        again = cifar10.cifar10("test")
+        assert torch.equal(again.images, first.images)
+        assert torch.equal(again.labels, first.labels)
+        assert len(list(decoded.iterdir())) == 1
+
+    def refuse(*arguments):
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "_local", refuse)
+        some = cifar10.cifar10("test", per_class=3)
+        assert torch.equal(some.images, first.images.unflatten(0, (10, 4))[:, :3].flatten(0, 1))
+        assert some.labels.bincount().tolist() == [3] * 10
+
+    (kept,) = decoded.iterdir()
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert torch.equal(cifar10.cifar10("test").images, first.images)
+    with zipfile.ZipFile(folder / "test.zip", "a") as archive:
+        archive.writestr("test/truck/0004.jpg", jpeg(4))
+    assert len(cifar10.cifar10("test")) == 41
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder, monkeypatch):
+    monkeypatch.setattr(cifar10, "MANY", 0)
+    _files.cache_folder("cifar10").parent.parent.write_text("a file where a folder should be")
+    assert len(cifar10.cifar10("test")) == 40
 
 
 def official_archive():
