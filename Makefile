@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup system demo test test-slow lab check clean
+.PHONY: setup system demo test test-slow lab bench check clean
 
 setup: $(READY) system
 
@@ -39,6 +39,9 @@ test-slow: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=lectures
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -15,8 +15,18 @@ from coursekit.convolutionalize import (
     linear_to_conv,
     sliding_window,
 )
-from coursekit.data import small_images, textures
+from coursekit.data import small_images, textures, whereabouts
+from coursekit.data.camvid import camvid
+from coursekit.data.cells import Cells
+from coursekit.data.cifar10 import cifar10
+from coursekit.data.isbi2012 import isbi2012
+from coursekit.data.nuclei import nuclei
+from coursekit.data.pets import pets
 from coursekit.data.photographs import load
+from coursekit.data.scenes import Scenes
+from coursekit.data.sealions import sealion_patches
+from coursekit.data.transforms import Normalize, RandomCrop, RandomFlip, RandomScale, Resize, Transformed
+from coursekit.data.voc import voc
 from coursekit.fcn import (
     SkipFCN,
     confusion_matrix,
@@ -34,6 +44,7 @@ from coursekit.metrics import (
     pixel_error,
     rand_error,
 )
+from coursekit.models import FCN, Backbone, pretrained, settings, small_classifier
 from coursekit.notebook import predict, start
 from coursekit.preprocessing import (
     Standardizer,
@@ -43,7 +54,7 @@ from coursekit.preprocessing import (
     streaming_statistics,
     zca_whiten,
 )
-from coursekit.training import fit
+from coursekit.training import fit, mean_iou, one_cycle
 from coursekit.unet import (
     DoubleConv,
     UNet,
@@ -400,7 +411,60 @@ CASES = {
     "split": (lambda: textures.textures("valid"), "split must be one of train", "'valid'"),
     "per_class": (lambda: textures.textures("val", 0), "per_class must be", "0"),
     "source": (lambda: small_images("val", source="mnist"), "source must be", "'mnist'"),
+    "data set": (lambda: whereabouts("mnist"), "name must be one of small_images", "'mnist'"),
+    "camvid split": (lambda: camvid("test"), "split must be one of train, val", "'test'"),
+    "slices": (lambda: isbi2012("test"), "split must be one of train, val", "'test'"),
+    "nuclei split": (lambda: nuclei("test"), "split must be one of train, val", "'test'"),
+    "voc split": (lambda: voc("test"), "split must be one of train, val", "'test'"),
+    "pets split": (lambda: pets("trainval"), "split must be one of train, val, test", "'trainval'"),
+    "patches": (lambda: sealion_patches("valid"), "split must be one of train, val, test", "'valid'"),
+    "patches a class": (lambda: sealion_patches("val", 0), "per_class must be", "0"),
+    "cifar split": (lambda: cifar10("valid"), "split must be one of train, val, test", "'valid'"),
+    "scenes": (lambda: Scenes(0), "count must be", "0"),
+    "scene size": (lambda: Scenes(1, 31), "size must be an integer of at least 32", "31"),
+    "scene seed": (lambda: Scenes(1, seed=-1), "seed must be", "-1"),
+    "scene split": (lambda: Scenes(1, split="valid"), "split must be one of train", "'valid'"),
+    "cells": (lambda: Cells(0), "count must be", "0"),
+    "cell size": (lambda: Cells(1, 16.0), "size must be an integer of at least 32", "16.0"),
+    "cell seed": (lambda: Cells(1, seed=None), "seed must be", "None"),
+    "density": (lambda: Cells(1, density=1.5), "density must be a share from 0 to 1", "1.5"),
+    "contrast": (lambda: Cells(1, contrast=-0.1), "contrast must be", "-0.1"),
+    "no item": (lambda: Resize(4)(x[0]), "item must be a dict with an image", "Tensor"),
+    "item image": (lambda: Resize(4)({"image": x}), "image must be", "(2, 3, 4, 5)"),
+    "item labels": (
+        lambda: RandomFlip()({"image": x[0], "labels": maps[:3]}), "labels must be of the image's size", "(3, 5)"),
+    "item instances": (
+        lambda: RandomCrop(2)({"image": x[0], "instances": maps.float()}), "instances must be", "float32"),
+    "item points": (
+        lambda: RandomCrop(2)({"image": x[0], "points": c3}), "points must be floating-point", "(3,)"),
+    "no pixels": (lambda: Resize(0), "size must be an integer of at least 1", "0"),
+    "sizes of three": (lambda: RandomCrop((1, 2, 3)), "size must be a side or (height, width)", "(1, 2, 3)"),
+    "probability": (lambda: RandomFlip(1.5), "probability must be", "1.5"),
+    "smallest": (lambda: RandomScale(0.0), "smallest must be a positive number", "0.0"),
+    "largest": (lambda: RandomScale(1.0, 0.5), "largest must be", "0.5"),
+    "std": (lambda: Normalize((0.0,), (0.0,)), "std must be positive", "0.0"),
+    "mean": (lambda: Normalize((0.0, 1.0))({"image": x[0]}), "image must be of 2 and 1 channels", "(3, 4, 5)"),
+    "transform": (lambda: Transformed([], None), "transform must be callable", "NoneType"),
+    # models
+    "no logits": (lambda: small_classifier(0), "num_classes must be", "0"),
+    "no widths": (lambda: small_classifier(3, ()), "widths must be at least one", "()"),
+    "a width": (lambda: small_classifier(3, (4, 0)), "widths must be", "0"),
+    "no image channel": (lambda: small_classifier(3, (4,), 0), "in_channels must be", "0"),
+    "two strides": (lambda: Backbone((8, 8)), "channels must be (c8, c16, c32)", "(8, 8)"),
+    "another stride": (
+        lambda: Backbone((8, 8, 8), small_classifier(3, (4, 8))), "classifier must be of stride 8 and 8", "stride 2"),
+    "variant of FCN": (lambda: FCN(3, "4s"), "variant must be one of 32s", "'4s'"),
+    "network": (lambda: pretrained("lenet"), "name must be one of cifar10, alexnet", "'lenet'"),
+    "network of ours": (lambda: settings("alexnet"), "name must be one of cifar10", "'alexnet'"),
     # figures, notebook, training
+    "batch_size": (lambda: fit(net, [{}], epochs=1, batch_size=0), "batch_size must be", "0"),
+    "nothing to learn": (lambda: fit(net, [], epochs=1), "train must be at least one item", "none"),
+    "target": (
+        lambda: fit(net, [{"image": x[0]}], epochs=1, target="labels"), "target must be among the fields image", "'labels'"),
+    "patience": (lambda: fit(net, [{}], epochs=1, patience=2), "val must be given", "None"),
+    "clip": (lambda: fit(net, [{}], epochs=1, clip=-1.0), "clip must be", "-1.0"),
+    "warmup": (lambda: one_cycle(1.0), "warmup must be", "1.0"),
+    "nothing to score": (lambda: mean_iou(conv, []), "dataset must be at least one item", "none"),
     "alt": (lambda: show(curves({"a": [1.0]}, "x", "y"), alt=" "), "alt must be", "' '"),
     "images": (lambda: grid([]), "images must be", "none"),
     "image shape": (lambda: grid(x[:, :2]), "images must be of 1 or 3", "(2, 4, 5)"),

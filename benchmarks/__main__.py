@@ -1,0 +1,41 @@
+"""Measure every claim about speed and memory, each with its peer in the same run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import library
+from benchmarks.measure import Row, as_json
+
+
+def main() -> int:
+    """Print a line for each claim, as it is measured; 1 if one does not hold."""
+    every = {b.__name__: b for b in (*library.EVERYWHERE, *library.WITH_GPU)}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(every)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(every):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+
+    rows: list[Row] = []
+    for name, benchmark in every.items():
+        if chosen.names and name not in chosen.names:
+            continue
+        if benchmark in library.WITH_GPU and not torch.cuda.is_available():
+            print(f"{name:22} needs a GPU: not measured")
+            continue
+        for row in benchmark():
+            rows.append(row)
+            met = "met" if row.met else "NOT MET"
+            figures = f"{row.ours:10.4g} against {row.peer:10.4g} {row.unit}"
+            print(f"{row.name:22} {figures:34} {row.ratio:7.2f}   goal {row.goal:7} {met}", flush=True)
+    if chosen.json:
+        chosen.json.write_text(as_json(rows))
+    return 0 if all(row.met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

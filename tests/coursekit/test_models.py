@@ -1,0 +1,97 @@
+import json
+import urllib.error
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from coursekit import models
+from coursekit.convolutionalize import convolutionalize
+from coursekit.data._files import DataError
+from coursekit.models import FCN, Backbone, pretrained, small_classifier
+from tests.coursekit.draws import randn
+
+SMALL = (4, 6, 8, 10)
+
+
+def test_a_classifier_gives_logits_for_images_of_any_size():
+    net = small_classifier(5, SMALL, in_channels=2).double().eval()
+    for size in [(32, 32), (37, 51), (8, 9)]:
+        assert net(randn(0, 3, 2, *size)).shape == (3, 5)
+    assert net.conv1.kernel_size == (7, 7)
+
+
+def test_a_classifier_becomes_an_fcn_with_the_same_numbers():
+    net = small_classifier(5, SMALL).double().eval()
+    x = randn(0, 2, 3, 32, 32)
+    fcn = convolutionalize(net, (3, 32, 32))
+    torch.testing.assert_close(fcn(x)[:, :, 0, 0], net(x))
+    assert fcn(randn(0, 1, 3, 64, 80)).shape == (1, 5, 5, 7)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 70), (95, 64)])
+def test_features_have_as_many_cells_as_strides_fit(size):
+    features = Backbone((8, 9, 10))(randn(0, 2, 3, *size, dtype=torch.float32))
+    for stride, channels in zip((8, 16, 32), (8, 9, 10), strict=True):
+        cells = tuple(-(-side // stride) for side in size)
+        assert features[stride].shape == (2, channels, *cells)
+
+
+def test_a_backbone_starts_from_a_classifier():
+    classifier = small_classifier(3, (4, 6, 8, 8)).eval()
+    backbone = Backbone((8, 9, 10), classifier).eval()
+    x = randn(0, 2, 3, 48, 64, dtype=torch.float32)
+    expected = classifier[: list(dict(classifier.named_children())).index("average")](x)
+    torch.testing.assert_close(backbone(x)[8], expected)
+    with torch.no_grad():
+        backbone.to_8.conv1.weight.zero_()
+    assert classifier.conv1.weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("variant", ["32s", "16s", "8s"])
+def test_an_fcn_scores_every_pixel_and_learns_from_a_start_of_zeros(variant):
+    torch.manual_seed(0)
+    net = FCN(3, variant, channels=(8, 9, 10))
+    x = randn(0, 2, 3, 45, 67, dtype=torch.float32)
+    logits = net(x)
+    assert logits.shape == (2, 3, 45, 67)
+    assert not logits.any()
+    target = torch.zeros(2, 45, 67, dtype=torch.long)
+    before = F.cross_entropy(logits, target)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x), target)
+        loss.backward()
+        optimizer.step()
+    assert loss < before
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path, monkeypatch):
+    from coursekit.preprocessing import Standardizer
+
+    torch.manual_seed(0)
+    statistics = Standardizer().fit(torch.rand(4, 3, 8, 8))
+    net = small_classifier(3, SMALL, standardizer=statistics).eval()
+    models.save_pretrained(net, tmp_path / "cifar10.safetensors", classes=list("abc"), widths=SMALL)
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(pretrained("cifar10")(x), net(x), atol=2e-2, rtol=2e-2)
+    assert json.loads(json.dumps(models.settings("cifar10")))["widths"] == list(SMALL)
+
+
+def test_without_a_network_the_message_names_what_works(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    with pytest.raises(DataError, match=r"alexnet.*no network.*pretrained\("):
+        pretrained("alexnet")
+
+
+def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    with pytest.raises(DataError, match=r"cifar10\.safetensors is missing; python -m benchmarks"):
+        pretrained("cifar10")
