@@ -1,0 +1,117 @@
+"""This course's own network: a CIFAR-10 classifier, trained and written to coursekit/weights.
+
+python -m benchmarks.results.pretrain
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.results import record
+from coursekit import models
+from coursekit.data.cifar10 import cifar10
+from coursekit.preprocessing import Standardizer
+from coursekit.training import accuracy, fit, one_cycle, unit_range
+
+WIDTHS = (32, 64, 128, 192)
+SHIFT = 4
+CARD = """# cifar10.safetensors
+
+A plain convolutional classifier of 32×32 color images, `coursekit.models.small_classifier` with the widths
+{widths}: one 7×7 convolution, then three stages of two 3×3 convolutions, {parameters:,} parameters. Its weights are
+stored in half precision and used in single precision. `coursekit.models.pretrained("cifar10")` loads it.
+
+| | |
+|---|---|
+| data | CIFAR-10, the training images without the last tenth of each class, which was for validation |
+| input | images (N, 3, H, W) from 0 to 1; the statistics are part of the network |
+| output | logits of {classes} |
+| accuracy | {test_accuracy:.1%} on the {test_images:,} test images of the folder it was measured on |
+| training | {epochs} epochs, seed {seed}: stochastic gradient descent, shifts and mirror images, label smoothing 0.1 |
+| command | `{command}` |
+| made for | showing filters and activations, heatmaps of photographs, and as a start for the other lectures |
+| not for | anything that matters: ten classes, small images, the biases of its data set |
+"""
+
+
+def shifted_and_mirrored(
+    batch: dict[str, Tensor], generator: torch.Generator | None, shift: int = SHIFT
+) -> dict[str, Tensor]:
+    """Each image moved by up to `shift` pixels, mirrored at the border, and half of them left for right."""
+    images = F.pad(batch["image"].float(), [shift] * 4, mode="reflect").to(batch["image"].dtype)
+    count, _, height, width = batch["image"].shape
+    down, right = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    flip = torch.rand(count, 1, generator=generator) < 0.5
+    rows = down + torch.arange(height)
+    columns = right + torch.where(flip, torch.arange(width).flip(0), torch.arange(width))
+    every = torch.arange(count)[:, None, None]
+    moved = images[every, :, rows[:, :, None], columns[:, None, :]]
+    return {**batch, "image": moved.permute(0, 3, 1, 2)}
+
+
+def train(epochs: int, seed: int, checkpoint: Path | None) -> tuple[nn.Sequential, float]:
+    """The network and the seconds that its training took."""
+    torch.manual_seed(seed)
+    data = cifar10("train")
+    statistics = Standardizer().fit(unit_range(data.images))
+    model = models.small_classifier(10, WIDTHS, standardizer=statistics)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": 5e-4}, {"params": others}], lr=0.1, momentum=0.9, nesterov=True
+    )
+    history = fit(
+        model,
+        data,
+        cifar10("val"),
+        epochs=epochs,
+        batch_size=128,
+        optimizer=optimizer,
+        schedule=one_cycle(),
+        loss=lambda logits, labels: F.cross_entropy(logits, labels, label_smoothing=0.1),
+        transform=unit_range,
+        augment=shifted_and_mirrored,
+        checkpoint=checkpoint,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    print(" ".join(f"{score:.3f}" for _, score in history.val_score))
+    return model, history.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint", type=Path, help="written after each epoch; training goes on from it")
+    parser.add_argument("--out", type=Path, default=models.WEIGHTS / "cifar10.safetensors")
+    chosen = parser.parse_args()
+
+    model, seconds = train(chosen.epochs, chosen.seed, chosen.checkpoint)
+    test = cifar10("test")
+    made = {
+        "data": "CIFAR-10",
+        "classes": list(test.classes),
+        "widths": list(WIDTHS),
+        "epochs": chosen.epochs,
+        "seed": chosen.seed,
+        "test_accuracy": round(accuracy(model, test), 4),
+        "command": f"python -m benchmarks.results.pretrain --epochs {chosen.epochs} --seed {chosen.seed}",
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    models.save_pretrained(model, chosen.out, **made)
+    card = {
+        **made,
+        "classes": ", ".join(made["classes"]),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "test_images": len(test),
+    }
+    (chosen.out.parent / "README.md").write_text(CARD.format(**card))
+    record("pretrain", made["command"], seconds, {"test accuracy": made["test_accuracy"]})
+
+
+if __name__ == "__main__":
+    main()
