@@ -627,7 +627,8 @@ def _gradients(result: Any, leaves: dict[str, torch.Tensor], seed: int) -> dict[
         torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device, t.dtype) for t in outputs
     ]
     # One number has a gradient without cotangents, which cost an import of sympy, a second at the first check.
-    inner = sum((t * c).sum() for t, c in zip(outputs, cotangents, strict=True))
+    products = ((t * c).sum() for t, c in zip(outputs, cotangents, strict=True))
+    inner = sum(products, start=torch.zeros(()))
     grads = torch.autograd.grad(inner, list(leaves.values()), allow_unused=True)
     return {name: None if g is None else g.detach() for name, g in zip(leaves, grads, strict=True)}
 
