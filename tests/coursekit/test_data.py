@@ -50,19 +50,6 @@ def write_folder(root, per_class=4, zipped=True):
 
 
 @pytest.fixture
-def nowhere(monkeypatch, tmp_path):
-    """A machine with neither data nor a network."""
-
-    def refuse(*arguments, **more):
-        raise OSError("no network")
-
-    monkeypatch.delenv("COURSEKIT_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    return tmp_path
-
-
-@pytest.fixture
 def folder(nowhere, monkeypatch):
     monkeypatch.setenv("COURSEKIT_DATA", str(write_folder(nowhere)))
     return nowhere / "cifar10"
