@@ -1,13 +1,18 @@
 """Batch normalization: forward, backward, as a layer, folded away, and its siblings over other axes."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from coursekit import _validate as validate
 
 BATCHES = ["(N, C)", "(N, C, H, W)"]
+# Values of a block: 4 MB in single precision, which fits beside its neighbors in a core's share of the cache.
+BLOCK = 1 << 20
 
 
 def batchnorm_forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
@@ -70,6 +75,71 @@ def batchnorm_backward(
         grad_y - _along(grad_beta / count, x) - x_hat * _along(grad_gamma / count, x)
     )
     return grad_x, grad_gamma, grad_beta
+
+
+def batchnorm_in_blocks(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    """`batchnorm_forward` and its gradient, made fast: a few images at a time, which stay in the cache.
+
+    Args:
+        x: activations, (N, C) or (N, C, H, W).
+        gamma: scale, (C,).
+        beta: shift, (C,).
+        eps: added to the variance, inside the root.
+
+    Returns:
+        y of the shape of `x`, as `batchnorm_forward`. It can be differentiated once.
+
+    Raises:
+        ValueError: as `batchnorm_forward`.
+
+    Source: Ioffe and Szegedy 2015, Algorithm 1 and section 3.
+    """
+    _check(x, gamma, eps)
+    validate.vector("beta", beta, x.shape[1])
+    flat = x.reshape(*x.shape[:2], -1)
+    return _InBlocks.apply(flat, gamma, beta, eps).reshape(x.shape)  # type: ignore[no-untyped-call]
+
+
+class _InBlocks(torch.autograd.Function):
+    """Batch normalization of (N, C, P); only the input and (C,) vectors are kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        count = x.numel() // x.shape[1]
+        mean = x.sum(2).sum(0) / count
+        squares = torch.zeros_like(mean)
+        for block in _blocks(x):
+            squares += torch.linalg.vector_norm(block - _along(mean, x), dim=2).square().sum(0)
+        inverse = (squares / count + eps).rsqrt()
+        ctx.save_for_backward(x, gamma, mean, inverse)
+
+        y = torch.empty_like(x)
+        scale = _along(gamma * inverse, x)
+        for block, out in zip(_blocks(x), _blocks(y), strict=True):
+            torch.sub(block, _along(mean, x), out=out).mul_(scale).add_(_along(beta, x))
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, gamma, mean, inverse = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        grad_gamma, grad_beta = torch.zeros_like(mean), torch.zeros_like(mean)
+        for block, grad in zip(_blocks(x), _blocks(grad_y), strict=True):
+            grad_beta += grad.sum(2).sum(0)
+            grad_gamma += (block - _along(mean, x)).mul_(grad).sum(2).sum(0)
+        grad_gamma *= inverse
+
+        grad_x = torch.empty_like(x)
+        along_x_hat = _along(-inverse * grad_gamma / count, x)
+        scale, shift = _along(gamma * inverse, x), _along(grad_beta / count, x)
+        for block, grad, out in zip(_blocks(x), _blocks(grad_y), _blocks(grad_x), strict=True):
+            torch.sub(block, _along(mean, x), out=out).mul_(along_x_hat).add_(grad).sub_(shift).mul_(scale)
+        return grad_x, grad_gamma, grad_beta, None
+
+
+def _blocks(x: Tensor) -> Sequence[Tensor]:
+    return x.split(max(1, BLOCK // x[0].numel()))
 
 
 class BatchNorm(nn.Module):

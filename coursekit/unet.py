@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -172,23 +173,23 @@ def unet_weight_map(
     weights = _class_weight_map(instances, w0, sigma, class_weights)
     if w0 == 0 or (instances != 0).all():
         return weights
-    # Farther from a cell than this, no border term that it takes part in can be seen.
-    reach = sigma * math.sqrt(2 * math.log(max(w0 * 2**25, 1)))
+    # Farther from a cell than this, any border term that it takes part in is below a millionth.
+    reach = sigma * math.sqrt(2 * math.log(max(w0 * 1e6, 1)))
     margin = math.ceil(min(reach, max(instances.shape)))
 
-    cells = instances.cpu().long()
-    if cells.max() > cells.numel():
+    cells = instances.cpu().long().numpy()
+    if cells.max() > cells.size:
         # find_objects lists every id up to the highest.
-        cells = cells.unique(return_inverse=True)[1]
-    d1, d2 = torch.full((2, *cells.shape), math.inf, dtype=torch.float64)
-    for cell, box in enumerate(find_objects(cells.numpy()), start=1):
+        cells = np.unique(cells, return_inverse=True)[1].reshape(cells.shape)
+    d1, d2 = np.full((2, *cells.shape), np.inf)
+    for cell, box in enumerate(find_objects(cells), start=1):
         if box is not None:
             around = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
-            d = torch.from_numpy(distance_transform_edt(cells[around].numpy() != cell))
+            d = distance_transform_edt(cells[around] != cell)
             nearest, second = d1[around], d2[around]
-            second.copy_(torch.minimum(second, torch.maximum(nearest, d)))
-            nearest.copy_(torch.minimum(nearest, d))
-    return _with_border(weights, instances, d1, d2, w0, sigma)
+            np.minimum(second, np.maximum(nearest, d), out=second)
+            np.minimum(nearest, d, out=nearest)
+    return _with_border(weights, instances, torch.from_numpy(d1), torch.from_numpy(d2), w0, sigma)
 
 
 def weight_map_by_sorting(
@@ -335,12 +336,25 @@ def deform(image: Tensor, labels: Tensor, lattice: Tensor) -> tuple[Tensor, Tens
         expected = f"of the size of image, {tuple(image.shape[1:])}"
         raise validate.refuse("labels", expected, validate.shape_of(labels))
 
+    if not lattice.any():
+        return image.clone(), labels.clone()
     # Half precision could not tell the pixels of a large image apart.
     lattice = lattice.to(device=image.device, dtype=torch.promote_types(image.dtype, torch.float32))
-    dy, dx = F.interpolate(lattice[None], size=(height, width), mode="bicubic", align_corners=True)[0]
-    y = torch.arange(height, device=image.device)[:, None] + dy
-    x = torch.arange(width, device=image.device) + dx
-    return _bilinear(image, y, x), labels[_mirror(y.round(), height), _mirror(x.round(), width)]
+    # Bicubic interpolation goes one axis at a time: few columns of the lattice make it cheap.
+    along = F.interpolate(lattice[None], size=(len(lattice[0]), width), mode="bicubic", align_corners=True)[0]
+    dy, dx = _bicubic(len(lattice[0]), height, lattice) @ along
+    # Large temporaries cost more than the arithmetic on them, so it is done in place where it can be.
+    y = _folded(dy.add_(torch.arange(height, device=image.device)[:, None]), height)
+    x = _folded(dx.add_(torch.arange(width, device=image.device)), width)
+    nearest = y.round().int().mul_(width).add_(x.round().int()).flatten()
+    classes = labels.flatten().index_select(0, nearest).unflatten(0, labels.shape)
+
+    where = torch.stack([_from_minus_one(x, width), _from_minus_one(y, height)], dim=-1)
+    # Torch shares the batch out to the cores, so each row is an image here; but gradients would be kept for each.
+    bands = 1 if image.requires_grad else height
+    pixels = image.to(where.dtype).expand(bands, *image.shape)
+    warped = F.grid_sample(pixels, where.unflatten(0, (bands, -1)), mode="bilinear", align_corners=True)
+    return warped.transpose(0, 1).reshape(image.shape).to(image.dtype), classes
 
 
 def _output_size(argument: str, size: int, depth: int) -> int:
@@ -402,16 +416,26 @@ def _with_border(
     return torch.where(instances == 0, weights + border.to(weights), weights)
 
 
-def _bilinear(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The image (C, H, W) read between its pixels; at whole coordinates it is exactly the pixel."""
-    height, width = image.shape[1:]
-    top, left = y.floor(), x.floor()
-    down, right = (y - top).to(image.dtype), (x - left).to(image.dtype)
-    rows = _mirror(top, height), _mirror(top + 1, height)
-    columns = _mirror(left, width), _mirror(left + 1, width)
-    upper = image[:, rows[0], columns[0]] * (1 - right) + image[:, rows[0], columns[1]] * right
-    lower = image[:, rows[1], columns[0]] * (1 - right) + image[:, rows[1], columns[1]] * right
-    return upper * (1 - down) + lower * down
+def _bicubic(points: int, size: int, like: Tensor) -> Tensor:
+    """The matrix (size, points) of bicubic interpolation from lattice points to pixels, corners on corners."""
+    each = torch.eye(points, dtype=like.dtype, device=like.device)[None, :, :, None]
+    return F.interpolate(each, size=(size, 1), mode="bicubic", align_corners=True)[0, :, :, 0].T
+
+
+def _folded(place: Tensor, size: int) -> Tensor:
+    """Places brought back to 0 … size − 1, as if mirrors stood on the first and last pixel."""
+    if size == 1:
+        return torch.zeros_like(place)
+    period = 2 * (size - 1)
+    place = place.abs_()
+    if place.max() > period:
+        place.remainder_(period)
+    return torch.minimum(place, period - place, out=place)
+
+
+def _from_minus_one(place: Tensor, size: int) -> Tensor:
+    """Pixels as `grid_sample` counts them: −1 is the first, 1 the last."""
+    return place.mul_(2 / max(size - 1, 1)).sub_(1)
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:

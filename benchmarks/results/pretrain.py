@@ -17,7 +17,7 @@ from coursekit.preprocessing import Standardizer
 from coursekit.training import accuracy, fit, one_cycle, unit_range
 
 WIDTHS = (32, 64, 128, 192)
-SHIFT = 4
+SHIFT = 3
 CARD = """# cifar10.safetensors
 
 A plain convolutional classifier of 32×32 color images, `coursekit.models.small_classifier` with the widths
@@ -84,7 +84,7 @@ def train(epochs: int, seed: int, checkpoint: Path | None) -> tuple[nn.Sequentia
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, help="written after each epoch; training goes on from it")
     parser.add_argument("--out", type=Path, default=models.WEIGHTS / "cifar10.safetensors")

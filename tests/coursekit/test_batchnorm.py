@@ -1,4 +1,5 @@
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -8,7 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_eval
 
-from coursekit.batchnorm import BatchNorm, batchnorm_backward, batchnorm_forward, fold_batchnorm, group_norm
+from coursekit import batchnorm
+from coursekit.batchnorm import (
+    BatchNorm,
+    batchnorm_backward,
+    batchnorm_forward,
+    batchnorm_in_blocks,
+    fold_batchnorm,
+    group_norm,
+)
 from tests.coursekit.draws import images, randn, seeds
 
 epsilons = st.sampled_from([1e-5, 1e-3, 0.3])
@@ -30,13 +39,14 @@ def gradients(function, *inputs):
     return torch.autograd.grad(y, inputs, grad_y)
 
 
+@pytest.mark.parametrize("form", [batchnorm_forward, batchnorm_in_blocks])
 @given(images(ranks=(2, 4)), seeds, epsilons)
-def test_forward_and_its_gradients_are_those_of_torch(x, seed, eps):
+def test_forward_and_its_gradients_are_those_of_torch(form, x, seed, eps):
     gamma, beta = parameters(seed, x.shape[1])
     before = x.clone()
 
     def ours(x, gamma, beta):
-        return batchnorm_forward(x, gamma, beta, eps)
+        return form(x, gamma, beta, eps)
 
     def theirs(x, gamma, beta):
         return torch_batchnorm(x, gamma, beta, eps)
@@ -45,6 +55,15 @@ def test_forward_and_its_gradients_are_those_of_torch(x, seed, eps):
     for mine, other in zip(gradients(ours, x, gamma, beta), gradients(theirs, x, gamma, beta), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-7, rtol=1e-7)
     assert torch.equal(x, before)
+
+
+@given(st.integers(1, 200), images(ranks=(2, 4)), seeds)
+def test_blocks_of_any_size_give_the_same(size, x, seed):
+    gamma, beta = parameters(seed, x.shape[1])
+    with mock.patch.object(batchnorm, "BLOCK", size):
+        got = gradients(batchnorm_in_blocks, x, gamma, beta)
+    for mine, plain in zip(got, gradients(batchnorm_forward, x, gamma, beta), strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-7, rtol=1e-7)
 
 
 @given(images(ranks=(2, 4)), seeds, epsilons)
@@ -65,6 +84,7 @@ def test_one_value_per_channel_leaves_only_the_shift():
 def test_dtype_carries_through(dtype):
     x, gamma, beta = randn(0, 4, 3, 5, 2).to(dtype), torch.ones(3, dtype=dtype), torch.zeros(3, dtype=dtype)
     assert batchnorm_forward(x, gamma, beta).dtype == dtype
+    assert batchnorm_in_blocks(x, gamma, beta).dtype == dtype
     assert group_norm(x, 3, gamma, beta).dtype == dtype
     assert {g.dtype for g in batchnorm_backward(x, x, gamma)} == {dtype}
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from coursekit.batchnorm import BatchNorm, batchnorm_backward, batchnorm_forward, fold_batchnorm, group_norm
+from coursekit.batchnorm import (
+    BatchNorm,
+    batchnorm_backward,
+    batchnorm_forward,
+    batchnorm_in_blocks,
+    fold_batchnorm,
+    group_norm,
+)
 from coursekit.convolutionalize import (
     cell_to_box,
     class_heatmaps,
@@ -128,6 +135,9 @@ CASES = {
     "gamma rank": (lambda: batchnorm_forward(x, c3[None], c3), "gamma must be", "(1, 3)"),
     "gamma dtype": (lambda: batchnorm_forward(x, c3.long(), c3), "gamma must be a floating", "int64"),
     "beta size": (lambda: batchnorm_forward(x, c3, c2), "beta must be", "(2,)"),
+    "rank, in blocks": (lambda: batchnorm_in_blocks(x[0], c3, c3), "x must be", "(3, 4, 5)"),
+    "gamma, in blocks": (lambda: batchnorm_in_blocks(x, c2, c3), "gamma must be", "(2,)"),
+    "beta, in blocks": (lambda: batchnorm_in_blocks(x, c3, c2), "beta must be", "(2,)"),
     "eps": (lambda: batchnorm_forward(x, c3, c3, eps=-1.0), "eps must be", "-1.0"),
     "grad_y": (lambda: batchnorm_backward(x[:1], x, c3), "grad_y must be", "(1, 3, 4, 5)"),
     "num_features": (lambda: BatchNorm(0), "num_features must be", "0"),
