@@ -87,12 +87,43 @@ class Backbone(nn.Module):
         self, channels: tuple[int, int, int] = (128, 160, 192), classifier: nn.Sequential | None = None
     ) -> None:
         super().__init__()
-        if len(channels) != 3:
-            raise validate.refuse("channels", "(c8, c16, c32)", channels)
-        c8, c16, c32 = (validate.whole("channels", c, 1) for c in channels)
+        c8, c16, c32 = _three(channels)
         if classifier is None:
             classifier = small_classifier(widths=(c8 // 4 or 1, c8 // 2 or 1, c8, c8))
         self.to_8 = _features(classifier, c8)
+        self.to_16 = _halving(c8, c16)
+        self.to_32 = _halving(c16, c32)
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        at_8 = self.to_8(images)
+        at_16 = self.to_16(at_8)
+        return {8: at_8, 16: at_16, 32: self.to_32(at_16)}
+
+
+class SmallBackbone(nn.Module):
+    """`Backbone` for training from nothing within seconds: its first layers already halve the image.
+
+    Args:
+        channels: (c8, c16, c32), channels of the three features.
+        in_channels: channels C of the images.
+
+    Returns, from `forward`: {8: (N, c8, …), 16: (N, c16, …), 32: (N, c32, …)} for images (N, C, H, W); each
+    map has ceil(size / stride) cells a side.
+
+    Raises:
+        ValueError: `channels` are not three, or a number is below 1.
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (64, 96, 128), in_channels: int = 3) -> None:
+        super().__init__()
+        c8, c16, c32 = _three(channels)
+        validate.whole("in_channels", in_channels, 1)
+        first, second = c8 // 2 or 1, c8 * 3 // 4 or 1
+        self.to_8 = nn.Sequential(
+            *_convolution(in_channels, first, kernel=5, stride=2),
+            *_convolution(first, second, stride=2),
+            *_halving(second, c8),
+        )
         self.to_16 = _halving(c8, c16)
         self.to_32 = _halving(c16, c32)
 
@@ -231,12 +262,17 @@ def _features(classifier: nn.Sequential, channels: int) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
+def _three(channels: tuple[int, int, int]) -> tuple[int, int, int]:
+    if len(channels) != 3:
+        raise validate.refuse("channels", "(c8, c16, c32)", channels)
+    c8, c16, c32 = (validate.whole("channels", c, 1) for c in channels)
+    return c8, c16, c32
+
+
 def _halving(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(out),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(out, out, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(*_convolution(channels, out, stride=2), *_convolution(out, out))
+
+
+def _convolution(channels: int, out: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]

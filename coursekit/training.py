@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,34 @@ def one_cycle(warmup: float = 0.2) -> Schedule:
     if not 0 <= warmup < 1:
         raise validate.refuse("warmup", "a share from 0 to below 1", warmup)
     return lambda done: done / warmup if done < warmup else (1 - done) / (1 - warmup)
+
+
+def quarter_turns(batch: Batch, generator: torch.Generator | None) -> Batch:
+    """A batch of images and maps, each mirrored and turned by a quarter or not, all in the same way.
+
+    Args:
+        batch: tensors whose last two axes are rows and columns.
+        generator: draws which of the eight ways.
+    """
+    turns, mirror = torch.randint(4, (2,), generator=generator).tolist()
+    batch = {name: value.rot90(turns, (-2, -1)) for name, value in batch.items()}
+    return {name: value.flip(-1) for name, value in batch.items()} if mirror % 2 else batch
+
+
+@contextmanager
+def drawn_from(generator: torch.Generator | None) -> Iterator[None]:
+    """What draws from torch's global generator inside, such as a new layer's weights, follows `generator` instead.
+
+    Args:
+        generator: gives the seed; the global generator is then as it was. None changes nothing.
+    """
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def fit(

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from coursekit import _validate as validate
+from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
 from coursekit.visualization import evaluation_mode
 
 
@@ -223,6 +225,56 @@ def weight_map_by_sorting(
     distances = [torch.from_numpy(distance_transform_edt((instances != i).cpu())) for i in ids]
     d1, d2 = torch.stack(distances, dim=2).sort(dim=2).values[..., :2].unbind(2)
     return _with_border(weights, instances, d1, d2, w0, sigma)
+
+
+def train_unet(dataset: Dataset, generator: torch.Generator | None) -> nn.Module:
+    """A U-Net for touching cells, trained from nothing; about 25 seconds on two cores.
+
+    Args:
+        dataset: map-style, with items `{"image": (1, H, W), "instances": (H, W)}`; about a hundred images of
+            128×128 pixels are what its length of training was chosen for.
+        generator: of the weights, the order of the images and their augmentation.
+
+    Returns:
+        A network in evaluation mode, on the CPU, from images (N, 1, H, W) from 0 to 1 to logits (N, 2, H', W') of
+        background and cell, sizes as `unet_output_size` for depth 2.
+
+    Source: Ronneberger, Fischer and Brox 2015, section 3, with a smaller network.
+    """
+    items = []
+    for index in range(len(dataset)):  # type: ignore[arg-type]
+        item = dataset[index]
+        weights = unet_weight_map(item["instances"])
+        items.append({"image": item["image"], "labels": (item["instances"] > 0).long(), "weights": weights})
+    with drawn_from(generator):
+        net = UNet(1, 2, base=16, depth=2)
+    fit(
+        net,
+        items,  # type: ignore[arg-type]
+        steps=240,
+        batch_size=8,
+        optimizer=torch.optim.Adam(net.parameters(), lr=2e-3),
+        schedule=one_cycle(),
+        target=("labels", "weights"),
+        loss=weighted_cross_entropy,
+        augment=quarter_turns,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        generator=generator,
+    )
+    return net.cpu().eval()
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """The loss of the U-Net: each pixel's cross entropy times its weight, averaged over the pixels.
+
+    Args:
+        logits: (N, L, H, W).
+        target: class of every pixel, (N, H, W).
+        weights: of every pixel, (N, H, W), as `unet_weight_map` gives them.
+
+    Source: Ronneberger, Fischer and Brox 2015, equation 1, divided by the number of pixels.
+    """
+    return (weights * F.cross_entropy(logits, target, reduction="none")).mean()
 
 
 def overlap_tile(

@@ -199,6 +199,52 @@ def read_labels(
     return maps
 
 
+def pairs_of(
+    title: str,
+    within: str,
+    size: str,
+    otherwise: str,
+    download: bool,
+    load: Callable[[Path, bool], dict[str, str]],
+) -> dict[str, str]:
+    """The images and label maps of one of torchvision's data sets: local folder, cache or download.
+
+    Args:
+        title: of the data set.
+        within: where it lies, first the folder in COURSEKIT_DATA, then what torchvision makes in it.
+        size: of the download, in words.
+        otherwise: what works without it.
+        download: whether it may be fetched.
+        load: of the folder and of whether to download; the file of each image's labels, by the image's file.
+
+    Raises:
+        DataError: it is neither here nor to be had.
+    """
+    folder, _, inside = within.partition("/")
+    root = local_folder(folder) or cache_folder(folder)
+    missing = not (root / inside).exists()
+    if missing and not download:
+        raise DataError(
+            f"{title} is not on this machine. Set COURSEKIT_DATA to a folder that holds {within}, "
+            f"or pass download=True ({size}). {otherwise}"
+        )
+    try:
+        return load(root, missing)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{title} in {root} cannot be used ({error}). {otherwise}") from error
+
+
+def read_pair(image: Path, labels: Path, otherwise: str, classes: Mapping[int, int]) -> dict[str, Tensor]:
+    """An item of an image file and a label map of the same size.
+
+    Raises:
+        DataError: as `read_image` and `read_labels`.
+    """
+    pixels = read_image(image, otherwise)
+    height, width = pixels.shape[1:]
+    return {"image": pixels, "labels": read_labels(labels, otherwise, classes, (height, width))}
+
+
 def download(url: str, path: Path, checksum: str, otherwise: str) -> Path:
     """Fetch a file once, with a progress bar; `path` exists afterwards only if every byte is right.
 

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from coursekit.data import VOID, Files, Item, _files, check_split
-from coursekit.data._files import DataError, cache_folder, local_folder
 
 CLASSES = ("background", "pet")
 # The trimap has 1 for the pet, 2 for the background and 3 for the border between them.
@@ -29,22 +28,17 @@ def pets(split: str, download: bool = False) -> Files:
 
     Source: Parkhi et al. 2012.
     """
-    from torchvision.datasets import OxfordIIITPet
-
     check_split(split)
-    root = local_folder("pets") or cache_folder("pets")
-    missing = not (root / "oxford-iiit-pet" / "annotations").is_dir()
-    if missing and not download:
-        raise DataError(
-            f"Oxford-IIIT Pet is not on this machine. Set COURSEKIT_DATA to a folder that holds "
-            f"pets/oxford-iiit-pet, or pass download=True (800 MB). {OFFLINE}"
-        )
     part = "test" if split == "test" else "trainval"
-    try:
+
+    def load(root: Path, missing: bool) -> dict[str, str]:
+        from torchvision.datasets import OxfordIIITPet
+
         data = OxfordIIITPet(str(root), part, target_types="segmentation", download=missing)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"Oxford-IIIT Pet in {root} cannot be used ({error}). {OFFLINE}") from error
-    pairs = {str(image): str(trimap) for image, trimap in zip(data._images, data._segs, strict=True)}
+        return {str(image): str(trimap) for image, trimap in zip(data._images, data._segs, strict=True)}
+
+    within = "pets/oxford-iiit-pet/annotations"
+    pairs = _files.pairs_of("Oxford-IIIT Pet", within, "800 MB", OFFLINE, download, load)
     names = [name for i, name in enumerate(pairs) if split == "test" or (i % 5 == 4) == (split == "val")]
     return Files("pets", CLASSES, split, names, partial(_read, pairs))
 
@@ -55,6 +49,4 @@ def whereabouts() -> str:
 
 
 def _read(pairs: dict[str, str], name: str) -> Item:
-    image = _files.read_image(Path(name), OFFLINE)
-    height, width = image.shape[1:]
-    return {"image": image, "labels": _files.read_labels(Path(pairs[name]), OFFLINE, LABELS, (height, width))}
+    return _files.read_pair(Path(name), Path(pairs[name]), OFFLINE, LABELS)

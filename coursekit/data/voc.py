@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from coursekit.data import VOID, Files, Item, _files, check_split
-from coursekit.data._files import DataError, cache_folder, local_folder
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -32,21 +31,15 @@ def voc(split: str, download: bool = False) -> Files:
 
     Source: Everingham et al. 2010.
     """
-    from torchvision.datasets import VOCSegmentation
-
     check_split(split, SPLITS)
-    root = local_folder("voc") or cache_folder("voc")
-    missing = not (root / "VOCdevkit" / "VOC2012").is_dir()
-    if missing and not download:
-        raise DataError(
-            f"PASCAL VOC 2012 is not on this machine. Set COURSEKIT_DATA to a folder that holds "
-            f"voc/VOCdevkit/VOC2012, or pass download=True (2 GB). {OFFLINE}"
-        )
-    try:
+
+    def load(root: Path, missing: bool) -> dict[str, str]:
+        from torchvision.datasets import VOCSegmentation
+
         data = VOCSegmentation(str(root), year="2012", image_set=split, download=missing)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"PASCAL VOC 2012 in {root} cannot be used ({error}). {OFFLINE}") from error
-    pairs = dict(zip(data.images, data.masks, strict=True))
+        return dict(zip(data.images, data.masks, strict=True))
+
+    pairs = _files.pairs_of("PASCAL VOC 2012", "voc/VOCdevkit/VOC2012", "2 GB", OFFLINE, download, load)
     return Files("voc", CLASSES, split, list(pairs), partial(_read, pairs))
 
 
@@ -56,6 +49,4 @@ def whereabouts() -> str:
 
 
 def _read(pairs: dict[str, str], name: str) -> Item:
-    image = _files.read_image(Path(name), OFFLINE)
-    height, width = image.shape[1:]
-    return {"image": image, "labels": _files.read_labels(Path(pairs[name]), OFFLINE, LABELS, (height, width))}
+    return _files.read_pair(Path(name), Path(pairs[name]), OFFLINE, LABELS)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from coursekit import models
 from coursekit.convolutionalize import convolutionalize
 from coursekit.data._files import DataError
-from coursekit.models import FCN, Backbone, pretrained, small_classifier
+from coursekit.models import FCN, Backbone, SmallBackbone, pretrained, small_classifier
 from tests.coursekit.draws import randn
 
 SMALL = (4, 6, 8, 10)
@@ -29,9 +29,10 @@ def test_a_classifier_becomes_an_fcn_with_the_same_numbers():
     assert fcn(randn(0, 1, 3, 64, 80)).shape == (1, 5, 5, 7)
 
 
+@pytest.mark.parametrize("kind", [Backbone, SmallBackbone])
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 70), (95, 64)])
-def test_features_have_as_many_cells_as_strides_fit(size):
-    features = Backbone((8, 9, 10))(randn(0, 2, 3, *size, dtype=torch.float32))
+def test_features_have_as_many_cells_as_strides_fit(kind, size):
+    features = kind((8, 9, 10))(randn(0, 2, 3, *size, dtype=torch.float32))
     for stride, channels in zip((8, 16, 32), (8, 9, 10), strict=True):
         cells = tuple(-(-side // stride) for side in size)
         assert features[stride].shape == (2, channels, *cells)

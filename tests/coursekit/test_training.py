@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from coursekit.data import SmallImages
 from coursekit.fcn import segmentation_scores
-from coursekit.training import accuracy, fit, mean_iou, one_cycle, unit_range
+from coursekit.training import accuracy, drawn_from, fit, mean_iou, one_cycle, quarter_turns, unit_range
 
 
 def blobs(n=120, seed=0):
@@ -299,3 +299,39 @@ def test_trains_where_it_is_told():
     fit(model, blobs(), blobs(10), steps=3, device="cuda", generator=seeded())
     assert next(model.parameters()).is_cuda
     assert 0 <= accuracy(model, blobs(10)) <= 1
+
+
+def test_new_layers_follow_the_generator_and_leave_the_global_one_alone():
+    def drawn(seed):
+        with drawn_from(torch.Generator().manual_seed(seed)):
+            return nn.Linear(5, 4).weight
+
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first = drawn(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(drawn(1), first)
+    assert not torch.equal(drawn(2), first)
+    generator = seeded()
+    with drawn_from(generator):
+        one = torch.rand(())
+    with drawn_from(generator):
+        assert torch.rand(()) != one
+    torch.manual_seed(0)
+    with drawn_from(None):
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_images_and_maps_are_turned_alike_in_all_eight_ways():
+    places = torch.arange(30).reshape(1, 5, 6)
+    ways = set()
+    for seed in range(80):
+        batch = {"image": places[:, None].float(), "labels": places}
+        turned = quarter_turns(batch, torch.Generator().manual_seed(seed))
+        assert torch.equal(turned["image"][:, 0], turned["labels"].float())
+        ways.add(tuple(turned["labels"].flatten().tolist()))
+    square = [
+        k for turns in range(4) for k in (places.rot90(turns, (1, 2)), places.rot90(turns, (1, 2)).flip(2))
+    ]
+    assert ways == {tuple(way.flatten().tolist()) for way in square}

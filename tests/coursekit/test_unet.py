@@ -21,6 +21,7 @@ from coursekit.unet import (
     unet_output_size,
     unet_weight_map,
     weight_map_by_sorting,
+    weighted_cross_entropy,
 )
 from tests.coursekit.draws import layouts, randn, seeds, sizes
 
@@ -357,6 +358,24 @@ def test_tiles_leave_image_mode_and_statistics_as_found():
     kept = floats.clone()
     overlap_tile(net, floats, 4, 0, 2)
     assert torch.equal(floats, kept)
+
+
+@given(st.integers(1, 3), st.integers(2, 4), sides, sides, seeds)
+def test_each_pixel_of_the_loss_counts_as_much_as_its_weight(n, classes, height, width, seed):
+    logits = randn(seed, n, classes, height, width).requires_grad_()
+    target = torch.randint(classes, (n, height, width), generator=seeded(seed))
+    weights = randn(seed + 1, n, height, width).abs()
+    loss = weighted_cross_entropy(logits, target, weights)
+    expected = 0.0
+    for image in range(n):
+        for row in range(height):
+            for column in range(width):
+                scores = logits.detach()[image, :, row, column]
+                share = scores.exp()[target[image, row, column]] / scores.exp().sum()
+                expected -= (weights[image, row, column] * share.log()).item()
+    assert loss.item() == pytest.approx(expected / (n * height * width))
+    (grad,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(grad.sum(1), torch.zeros_like(weights), atol=1e-12, rtol=0)
 
 
 def by_scipy(image, labels, lattice):
