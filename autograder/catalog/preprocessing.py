@@ -7,9 +7,602 @@ from typing import Any
 import torch
 
 from autograder.catalog._common import described
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Batches
 from coursekit import preprocessing as reference
+
+
+SCALERS = Forbidden("sklearn.preprocessing", ("sklearn.preprocessing.",))
+
+
+# -- mean_image ---------------------------------------------------------------------------------------------
+
+
+def _images(d: Any, n: int, c: int, h: int, w: int) -> torch.Tensor:
+    """Images of different brightness, so that what is averaged over shows in every number."""
+    brightness = torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
+    channels = 3.0 * torch.arange(c, dtype=torch.float64).view(1, c, 1, 1)
+    return d.tensor(n, c, h, w) + brightness + channels
+
+
+def _some_images(d: Any) -> Case:
+    n, c = d.choice([3, 1, 2, 4, 5]), d.choice([2, 3, 1])
+    return Case((d.layout(_images(d, n, c, d.integer(1, 4), d.integer(2, 5))),))
+
+
+def _bright_bytes(d: Any) -> Case:
+    shape = (d.integer(2, 5), d.integer(2, 3), d.integer(2, 4), d.integer(2, 5))
+    return Case((d.integers(*shape, low=150, high=255, dtype=torch.uint8),))
+
+
+def _whole_numbers(d: Any) -> Case:
+    return Case((d.integers(d.integer(2, 4), d.integer(2, 3), 2, 3, low=100, high=255),))
+
+
+_KINDS = (torch.uint8, torch.float32, torch.float64)
+
+
+def _kinds_of_answers(subject: Any, case: Case) -> Any:
+    """Shape and dtype of the answer for each dtype of the input, and what was modified in place."""
+    seen = {}
+    for dtype in _KINDS:
+        images = case.args[0].to(dtype)
+        seen[f"for {str(dtype).removeprefix('torch.')} images"] = described(subject(images))
+        seen["modified in place"] = bool(subject.changed(images)) or seen.get("modified in place", False)
+    return seen
+
+
+def _as_double(value: Any) -> Any:
+    """Numbers without their dtype, which is another property's business."""
+    return value.double() if isinstance(value, torch.Tensor) else value
+
+
+def _doubles(pair: Any) -> Any:
+    return {k: _as_double(v) for k, v in pair.items()} if isinstance(pair, dict) else pair
+
+
+def _number(subject: Any, case: Case) -> Any:
+    return _as_double(subject(*case.args))
+
+
+def _float_of(images: torch.Tensor) -> torch.dtype:
+    return images.dtype if images.is_floating_point() else torch.float32
+
+
+def _mean_of_channels(images):
+    return images.double().mean((0, 2, 3)).to(_float_of(images))
+
+
+def _mean_of_each_image(images):
+    return images.double().mean((1, 2, 3)).to(_float_of(images))
+
+
+def _mean_over_channels(images):
+    return images.double().mean(1).to(_float_of(images))
+
+
+def _mean_keeps_axis(images):
+    return images.double().mean(0, keepdim=True).to(_float_of(images))
+
+
+def _mean_halved(images):
+    mean = images[0].double()
+    for image in images[1:]:
+        mean = (mean + image) / 2
+    return mean.to(_float_of(images))
+
+
+def _mean_bytes(images):
+    total = torch.zeros_like(images[0])
+    for image in images:
+        total = total + image
+    return total / len(images)
+
+
+def _mean_first_image(images):
+    total = images[0]
+    for image in images[1:]:
+        total += image
+    return total / len(images)
+
+
+def _mean_in_bytes_again(images):
+    return images.double().mean(0).to(images.dtype)
+
+
+def _mean_single(images):
+    return images.float().mean(0)
+
+
+def _mean_double(images):
+    return images.double().mean(0)
+
+
+def _mean_by_batch_size(images):
+    return (images.double().sum(0) / (len(images) - 1)).to(_float_of(images))
+
+
+def _mean_loop(images):
+    total = torch.zeros(images.shape[1:], dtype=torch.float64, device=images.device)
+    for image in images:
+        total += image
+    return (total / images.shape[0]).to(_float_of(images))
+
+
+def _mean_matrix(images):
+    """One row of weights times a matrix with an image in each row."""
+    rows = images.reshape(len(images), -1).double()
+    weights = torch.full((1, len(images)), 1 / len(images), dtype=torch.float64, device=images.device)
+    return (weights @ rows).reshape(images.shape[1:]).to(_float_of(images))
+
+
+def _mean_running(images):
+    kind = images.dtype if images.is_floating_point() else torch.float32
+    mean = torch.zeros_like(images[0], dtype=kind)
+    for n, image in enumerate(images.unbind(0), start=1):
+        mean = mean + (image.to(kind) - mean) / n
+    return mean
+
+
+MEAN_IMAGE = Exercise(
+    id="mean_image",
+    topic="preprocessing",
+    title="The mean image",
+    reference=reference.mean_image,
+    minutes=5,
+    difficulty=1,
+    properties=(
+        Property(
+            "average",
+            "the average over all images, pixel by pixel, of shape (C, H, W)",
+            1.0,
+            _some_images,
+            _number,
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "bytes",
+            "uint8 pixels do not overflow, and the mean keeps its fraction",
+            0.5,
+            _bright_bytes,
+            _number,
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "kinds",
+            "floats keep their dtype, integers give float32, and the images are not modified in place",
+            0.5,
+            _whole_numbers,
+            _kinds_of_answers,
+            examples=4,
+            tried="mean_image(images) for uint8, float32 and float64",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "mean_of_channels",
+            "You averaged over the pixels as well: this is one number per channel.",
+            "Reduce over axis 0 alone; the mean image is as large as an image.",
+            ("average", "bytes", "kinds"),
+            _mean_of_channels,
+        ),
+        Misconception(
+            "mean_of_each_image",
+            "You took the mean of each image by itself.",
+            "Average over the images, axis 0, and keep channels and pixels.",
+            ("average", "bytes", "kinds"),
+            _mean_of_each_image,
+        ),
+        Misconception(
+            "mean_over_channels",
+            "You averaged over axis 1, the channels.",
+            "Axis 0 counts the images: images.mean(0).",
+            ("average", "bytes", "kinds"),
+            _mean_over_channels,
+        ),
+        Misconception(
+            "axis_kept",
+            "Your mean image still has an axis of length 1 in front.",
+            "Leave keepdim=True out here: the result has the shape of an image, (C, H, W).",
+            ("average", "bytes", "kinds"),
+            _mean_keeps_axis,
+        ),
+        Misconception(
+            "halved_each_time",
+            "You averaged the mean so far with the next image: the last image then counts one half.",
+            "Add all images up and divide once, or move by 1/n: mean += (image − mean) / n.",
+            ("average", "bytes"),
+            _mean_halved,
+        ),
+        Misconception(
+            "one_less",
+            "You divided by N−1.",
+            "That divisor is for variances; a mean divides by the number of images.",
+            ("average", "bytes"),
+            _mean_by_batch_size,
+        ),
+        Misconception(
+            "summed_in_bytes",
+            "You added bytes up in a byte: 200 + 200 is 144 there.",
+            "Convert to floats before you add.",
+            ("bytes",),
+            _mean_bytes,
+        ),
+        Misconception(
+            "first_image_overwritten",
+            "You added the other images into the first one: images[0] is a view, and += writes through it.",
+            "Begin with zeros, or write total = total + image.",
+            ("bytes", "kinds"),
+            _mean_first_image,
+        ),
+        Misconception(
+            "rounded_to_bytes",
+            "You converted the mean back to bytes, which cuts its fraction off.",
+            "The result is float32 for integer images.",
+            ("bytes", "kinds"),
+            _mean_in_bytes_again,
+        ),
+        Misconception(
+            "always_single",
+            "Your answer is float32 even for float64 images.",
+            "Only integers become float32; floats keep their own dtype.",
+            ("kinds",),
+            _mean_single,
+        ),
+        Misconception(
+            "always_double",
+            "Your answer is float64 whatever the images are.",
+            "Compute in float64 if you like, then return the dtype of the images (float32 for integers).",
+            ("kinds",),
+            _mean_double,
+        ),
+    ),
+    right=(
+        Variant("a loop that adds up", _mean_loop),
+        Variant("a row of weights times a matrix", _mean_matrix),
+        Variant("a running mean", _mean_running),
+    ),
+    hints=(
+        Hint("My shape is wrong", "Which one of the four axes should be gone in the result?"),
+        Hint(
+            "My numbers are far too small for bytes",
+            "A byte holds 0 to 255. What is the sum of two bright pixels?",
+        ),
+        Hint(
+            "mean() refuses my images",
+            "torch takes no mean of integers. With images.float() (only if they are not floats already), the answer is .mean(0).",
+        ),
+    ),
+)
+
+
+# -- channel_statistics -------------------------------------------------------------------------------------
+
+
+def _several_images(d: Any) -> Case:
+    n, c = d.choice([2, 1, 3, 4]), d.choice([2, 3, 1])
+    return Case((d.layout(_images(d, n, c, d.integer(2, 4), d.integer(2, 5))),))
+
+
+def _part(index: int) -> Any:
+    """The numbers of one of the two statistics."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        result = subject(*case.args)
+        if not isinstance(result, list | tuple) or len(result) != 2:
+            return result
+        return _as_double(result[index])
+
+    return observe
+
+
+def _offset(d: Any) -> Case:
+    n, c = d.integer(2, 4), d.integer(1, 3)
+    x = d.tensor(n, c, 9, 10, scale=d.choice([3.0, 2.0]), shift=1e4)
+    return Case(((x + 2.0 * torch.arange(n).view(n, 1, 1, 1)).float(),))
+
+
+def _far(subject: Any, case: Case) -> Any:
+    result = subject(*case.args)
+    if not isinstance(result, list | tuple) or len(result) != 2:
+        return result
+    mean, std = map(_as_double, result)
+    return {"mean − 1e4": mean - 1e4 if isinstance(mean, torch.Tensor) else mean, "std": std}
+
+
+def _flat_channels(d: Any) -> Case:
+    n, c = d.integer(1, 3), d.integer(2, 4)
+    levels = d.positive(1, c, 1, 1, low=0.1, high=1.0)
+    return Case((levels.expand(n, c, d.integer(2, 4), d.integer(2, 5)).contiguous(),))
+
+
+_ALL = ("mean", "std", "large_offset", "bytes", "constant", "kinds")
+
+
+def _pair_of(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> tuple:
+    return mean.to(_float_of(images)), std.to(_float_of(images))
+
+
+def _channels_unbiased(images):
+    x = images.double()
+    return _pair_of(images, x.mean((0, 2, 3)), x.std((0, 2, 3)))
+
+
+def _channels_variance(images):
+    x = images.double()
+    return _pair_of(images, x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0))
+
+
+def _channels_average_std(images):
+    x = images.double()
+    return _pair_of(images, x.mean((0, 2, 3)), x.std((2, 3), correction=0).mean(0))
+
+
+def _channels_of_mean_image(images):
+    x = images.double()
+    return _pair_of(images, x.mean((0, 2, 3)), x.mean(0).std((1, 2), correction=0))
+
+
+def _channels_whole(images):
+    x = images.double()
+    return _pair_of(images, x.mean(), x.std(correction=0))
+
+
+def _channels_per_image(images):
+    x = images.double()
+    return _pair_of(images, x.mean((2, 3)), x.std((2, 3), correction=0))
+
+
+def _channels_keepdim(images):
+    x = images.double()
+    axes = (0, 2, 3)
+    return _pair_of(images, x.mean(axes, keepdim=True), x.std(axes, correction=0, keepdim=True))
+
+
+def _channels_rms(images):
+    x = images.double()
+    return _pair_of(images, x.mean((0, 2, 3)), (x**2).mean((0, 2, 3)).sqrt())
+
+
+def _channels_swapped(images):
+    x = images.double()
+    return _pair_of(images, x.std((0, 2, 3), correction=0), x.mean((0, 2, 3)))
+
+
+def _channels_single(images):
+    x = images.to(_float_of(images))
+    mean = x.mean((0, 2, 3))
+    return mean, ((x**2).mean((0, 2, 3)) - mean**2).clamp(min=0).sqrt()
+
+
+def _channels_bytes(images):
+    x = images.double()
+    mean = x.mean((0, 2, 3))
+    squares = (images * images).double().mean((0, 2, 3))
+    return _pair_of(images, mean, (squares - mean**2).clamp(min=0).sqrt())
+
+
+def _channels_negative_root(images):
+    # Numbers near 1 whose squares are rounded: the difference may come out below zero.
+    x = images.double()
+    mean = x.mean((0, 2, 3))
+    variance = (x**2).mean((0, 2, 3)) - mean**2
+    return _pair_of(images, mean, variance.sqrt())
+
+
+def _channels_double(images):
+    x = images.double()
+    return x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
+
+
+def _channels_loop(images):
+    means, stds = [], []
+    for c in range(images.shape[1]):
+        v = images[:, c].double()
+        mean = v.sum() / v.numel()
+        means.append(mean)
+        stds.append(torch.sqrt(((v - mean) ** 2).sum() / v.numel()))
+    return _pair_of(images, torch.stack(means), torch.stack(stds))
+
+
+def _channels_one_pass(images):
+    rows = images.double().transpose(0, 1).flatten(1)
+    mean, second = rows.sum(1) / rows.shape[1], torch.einsum("cp,cp->c", rows, rows) / rows.shape[1]
+    return _pair_of(images, mean, torch.sqrt(torch.relu(second - mean * mean)))
+
+
+def _channels_numpy(images):
+    import numpy as np
+
+    x = images.cpu().numpy().astype(np.float64)
+    pair = (torch.from_numpy(np.ascontiguousarray(f(x, axis=(0, 2, 3)))) for f in (np.mean, np.std))
+    return tuple(v.to(images.device, _float_of(images)) for v in pair)
+
+
+def _channels_nested(images):
+    """Mean of the images' second moments around the total mean."""
+    x = images.to(_float_of(images))
+    mean = x.mean((2, 3)).mean(0)
+    spread = ((x - mean[None, :, None, None]) ** 2).flatten(2).mean(2).mean(0)
+    return mean, spread.sqrt()
+
+
+CHANNELS = Exercise(
+    id="channel_statistics",
+    topic="preprocessing",
+    title="Mean and standard deviation of each channel",
+    reference=reference.channel_statistics,
+    minutes=10,
+    difficulty=2,
+    properties=(
+        Property(
+            "mean",
+            "one mean per channel, over N, H and W",
+            0.75,
+            _several_images,
+            _part(0),
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "std",
+            "one population standard deviation per channel, over the same axes",
+            0.75,
+            _several_images,
+            _part(1),
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "large_offset",
+            "float32 images with a mean of 10,000 and a std of 2 or 3 stay accurate",
+            0.5,
+            _offset,
+            _far,
+            tolerance=(1e-2, 1e-2),
+            examples=4,
+            tried="three figures of the mean's distance from 10,000 and of the std are compared",
+        ),
+        Property(
+            "bytes",
+            "uint8 pixels do not overflow",
+            0.25,
+            _bright_bytes,
+            lambda subject, case: _doubles(_pair(subject, case)),
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "constant",
+            "a channel that never changes has a std of 0",
+            0.25,
+            _flat_channels,
+            _part(1),
+            tolerance=(1e-5, 1e-5),
+            examples=12,
+        ),
+        Property(
+            "kinds",
+            "two tensors of shape (C,): floats keep their dtype, integers give float32; nothing in place",
+            0.5,
+            _whole_numbers,
+            _kinds_of_answers,
+            examples=4,
+            tried="channel_statistics(images) for uint8, float32 and float64",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "divided_by_one_less",
+            "Your std divides by the number of pixels minus one, as torch does by default.",
+            "These are population statistics: std(..., correction=0).",
+            ("std", "bytes"),
+            _channels_unbiased,
+        ),
+        Misconception(
+            "variance",
+            "You returned the variance.",
+            "Take its root: the std has the unit of the pixels.",
+            ("std", "large_offset", "bytes"),
+            _channels_variance,
+        ),
+        Misconception(
+            "average_of_stds",
+            "You averaged the stds of the single images.",
+            "Images of different brightness add to the spread: measure deviations from the mean of all images.",
+            ("std", "large_offset", "bytes"),
+            _channels_average_std,
+        ),
+        Misconception(
+            "std_of_the_mean_image",
+            "Your std is that of the mean image.",
+            "Averaging the images first removes most of the spread: use every pixel of every image.",
+            ("std", "large_offset", "bytes"),
+            _channels_of_mean_image,
+        ),
+        Misconception(
+            "around_zero",
+            "You did not subtract the mean before squaring.",
+            "The spread is around the mean: mean of (x − mean)², then the root.",
+            ("std", "large_offset", "bytes", "constant"),
+            _channels_rms,
+        ),
+        Misconception(
+            "whole_tensor",
+            "You took one mean and one std for all channels.",
+            "Each channel has its own: reduce over axes 0, 2 and 3, and keep axis 1.",
+            _ALL,
+            _channels_whole,
+        ),
+        Misconception(
+            "each_image",
+            "You took the statistics of each image by itself.",
+            "They describe the whole set: axis 0 is reduced as well.",
+            _ALL,
+            _channels_per_image,
+        ),
+        Misconception(
+            "axes_kept",
+            "Your statistics still have axes of length 1.",
+            "Leave keepdim=True out here: the shape is (C,).",
+            _ALL,
+            _channels_keepdim,
+        ),
+        Misconception(
+            "swapped",
+            "You returned the std first.",
+            "The order is mean, std.",
+            ("mean", "std", "large_offset", "bytes", "constant"),
+            _channels_swapped,
+        ),
+        Misconception(
+            "squares_in_single_precision",
+            "You took E[x²] − E[x]² in float32: two numbers near 10⁸ whose difference is 4 or 9.",
+            "Subtract the mean first, then square; or compute in float64.",
+            ("large_offset",),
+            _channels_single,
+        ),
+        Misconception(
+            "bytes_squared",
+            "You squared uint8 pixels: 200·200 does not fit into a byte.",
+            "Convert the images to floats before any arithmetic.",
+            ("bytes",),
+            _channels_bytes,
+        ),
+        Misconception(
+            "negative_under_the_root",
+            "For a constant channel your E[x²] − E[x]² is rounded to a little below zero, and its root is NaN.",
+            "Subtract the mean before squaring, or clamp the difference at 0.",
+            ("constant",),
+            _channels_negative_root,
+        ),
+        Misconception(
+            "always_double",
+            "Your answer is float64 whatever the images are.",
+            "Compute in float64 if you like, then return the dtype of the images (float32 for integers).",
+            ("kinds",),
+            _channels_double,
+        ),
+    ),
+    right=(
+        Variant("a loop over channels", _channels_loop),
+        Variant("one pass in float64", _channels_one_pass),
+        Variant("numpy", _channels_numpy),
+        Variant("means of means, since all images have one size", _channels_nested),
+    ),
+    hints=(
+        Hint("My shapes are wrong", "One number per channel is left over. Which three axes go?"),
+        Hint(
+            "The mean is right, the std is not",
+            "Which divisor does torch's std use unless told otherwise? And is it the spread of all pixels, or an average of spreads?",
+        ),
+        Hint(
+            "It works for floats, but not for bytes",
+            "x = images.double(); mean = x.mean((0, 2, 3)); std = x.std((0, 2, 3), correction=0); then both .to(images.dtype), or float32 for integers.",
+        ),
+    ),
+    forbidden=(SCALERS,),
+)
+
+
+# -- streaming_statistics -----------------------------------------------------------------------------------
 
 
 def _unequal(d: Any) -> Case:
@@ -301,4 +894,4 @@ STREAMING = Exercise(
     ),
 )
 
-EXERCISES = (STREAMING,)
+EXERCISES = (MEAN_IMAGE, CHANNELS, STREAMING)
