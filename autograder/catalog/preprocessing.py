@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
+from autograder.attempt import Handle, Raised
 from autograder.catalog._common import described
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Batches
@@ -1224,4 +1226,547 @@ ZCA = Exercise(
 )
 
 
-EXERCISES = (MEAN_IMAGE, CHANNELS, STREAMING, ZCA)
+# -- Standardizer -------------------------------------------------------------------------------------------
+
+_MODES = ("mean_image", "channel_mean", "channel_standard")
+
+
+class _Standardizer(nn.Module):
+    """The layer with a seam at each step, where the misconceptions put their mistake."""
+
+    def __init__(self, mode="channel_standard"):
+        super().__init__()
+        self.mode = mode
+        self.make_buffers()
+
+    def make_buffers(self):
+        self.register_buffer("mean", torch.empty(0))
+        self.register_buffer("std", torch.empty(0))
+
+    def keep(self, mean, std):
+        self.mean, self.std = mean, std
+
+    def statistics(self, images):
+        x = images.double()
+        if self.mode == "mean_image":
+            mean = x.mean(0)
+            return mean, torch.ones_like(mean)
+        mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
+        std = self.guarded(std) if self.mode == "channel_standard" else torch.ones_like(std)
+        return mean[:, None, None], std[:, None, None]
+
+    def guarded(self, std):
+        return torch.where(std > 1e-9, std, 1.0)
+
+    def fit(self, images):
+        self.keep(*(value.to(_float_of(images)) for value in self.statistics(images)))
+        return self
+
+    def refuse(self):
+        if self.mean is None or self.mean.numel() == 0:
+            raise RuntimeError("fit the statistics first, or load them")
+
+    def forward(self, images):
+        self.refuse()
+        return (images - self.mean) / self.std
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        for name in ("mean", "std"):
+            if name in self._buffers and prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+class _StandardizerOwnBatch(_Standardizer):
+    def forward(self, images):
+        self.refuse()
+        mean, std = self.statistics(images)
+        return ((images - mean) / std).to(_float_of(images))
+
+
+class _StandardizerPlain(_Standardizer):
+    def make_buffers(self):
+        self.mean = self.std = torch.empty(0)
+
+
+class _StandardizerParameters(_Standardizer):
+    def make_buffers(self):
+        self.mean = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.std = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def keep(self, mean, std):
+        self.mean, self.std = (nn.Parameter(value, requires_grad=False) for value in (mean, std))
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        if prefix + "mean" in state_dict:
+            self.keep(*(torch.empty_like(state_dict[prefix + name]) for name in ("mean", "std")))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+class _StandardizerFlag(_Standardizer):
+    def __init__(self, mode="channel_standard"):
+        super().__init__(mode)
+        self.fitted = False
+
+    def fit(self, images):
+        self.fitted = True
+        return super().fit(images)
+
+    def refuse(self):
+        if not self.fitted:
+            raise RuntimeError("not fitted")
+
+
+class _StandardizerRegistersInFit(_Standardizer):
+    def make_buffers(self):
+        pass
+
+    def keep(self, mean, std):
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def refuse(self):
+        if "mean" not in self._buffers:
+            raise RuntimeError("not fitted")
+
+
+class _StandardizerNoGuard(_Standardizer):
+    def guarded(self, std):
+        return std
+
+
+class _StandardizerAddsEps(_Standardizer):
+    def guarded(self, std):
+        return std + 1e-5
+
+
+class _StandardizerOneMode(_Standardizer):
+    def __init__(self, mode="channel_standard"):
+        super().__init__("channel_standard")
+
+
+class _StandardizerAlwaysDivides(_Standardizer):
+    def statistics(self, images):
+        x = images.double()
+        axes = 0 if self.mode == "mean_image" else (0, 2, 3)
+        keep = {"keepdim": True} if self.mode != "mean_image" else {}
+        mean, std = x.mean(axes, **keep), x.std(axes, correction=0, **keep)
+        return (v[0] if v.dim() == 4 else v for v in (mean, self.guarded(std)))
+
+
+class _StandardizerVariance(_Standardizer):
+    def guarded(self, std):
+        return torch.where(std > 1e-9, std**2, 1.0)
+
+
+class _StandardizerNeverRefuses(_Standardizer):
+    def forward(self, images):
+        if self.mean.numel() == 0:
+            return images
+        return super().forward(images)
+
+
+class _StandardizerNone(_Standardizer):
+    def make_buffers(self):
+        self.register_buffer("mean", None)
+        self.register_buffer("std", None)
+
+    def refuse(self):
+        pass
+
+
+class _StandardizerFitReturnsNothing(_Standardizer):
+    def fit(self, images):
+        super().fit(images)
+
+
+class _StandardizerInPlace(_Standardizer):
+    def forward(self, images):
+        self.refuse()
+        if images.is_floating_point():
+            images -= self.mean
+            images /= self.std
+            return images
+        return super().forward(images)
+
+
+class _StandardizerLastAxis(_Standardizer):
+    def keep(self, mean, std):
+        flat = self.mode != "mean_image"
+        super().keep(*(v.flatten() if flat else v for v in (mean, std)))
+
+
+class _StandardizerNoneThenSet(nn.Module):
+    """Buffers that are None at first, shaped (C,), spread out when they are used."""
+
+    def __init__(self, mode="channel_standard"):
+        super().__init__()
+        self.mode = mode
+        self.register_buffer("mean", None)
+        self.register_buffer("std", None)
+
+    def fit(self, images):
+        kind = images.dtype if images.is_floating_point() else torch.float32
+        if self.mode == "mean_image":
+            self.mean = images.to(kind).mean(0)
+            self.std = torch.ones((), dtype=kind, device=images.device)
+            return self
+        rows = images.double().transpose(0, 1).flatten(1)
+        self.mean = rows.mean(1).to(kind)
+        low, high = rows.min(1).values, rows.max(1).values
+        if self.mode == "channel_mean":
+            self.std = torch.ones_like(self.mean)
+        else:
+            self.std = torch.where(low == high, 1.0, rows.std(1, correction=0)).to(kind)
+        return self
+
+    def forward(self, images):
+        if self.mean is None:
+            raise RuntimeError("no statistics yet")
+        if self.mode == "mean_image":
+            return images - self.mean
+        moved = images.movedim(1, -1)
+        return ((moved - self.mean) / self.std).movedim(-1, 1)
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        for name in ("mean", "std"):
+            setattr(self, name, state_dict[name].clone())
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+class _StandardizerHook(nn.Module):
+    """A flag that is a buffer too, and a hook that makes room before a load."""
+
+    def __init__(self, mode="channel_standard"):
+        super().__init__()
+        self.mode = mode
+        self.register_buffer("mean", torch.zeros(1, 1, 1, 1))
+        self.register_buffer("std", torch.ones(1, 1, 1, 1))
+        self.register_buffer("fitted", torch.tensor(False))
+        self.register_load_state_dict_pre_hook(_make_room)
+
+    def fit(self, images):
+        axes = 0 if self.mode == "mean_image" else (0, 2, 3)
+        x = images.double()
+        mean = x.mean(axes, keepdim=True)
+        std = torch.ones_like(mean)
+        if self.mode == "channel_standard":
+            spread = ((x - mean) ** 2).mean(axes, keepdim=True).sqrt()
+            std = spread.masked_fill(spread < 1e-7, 1.0)
+        self.mean, self.std = mean.to(_float_of(images)), std.to(_float_of(images))
+        self.fitted.fill_(True)
+        return self
+
+    def forward(self, images):
+        if not self.fitted:
+            raise RuntimeError("call fit first")
+        return torch.div(torch.sub(images, self.mean), self.std)
+
+
+def _make_room(module, state_dict, prefix, *arguments):
+    for name in ("mean", "std"):
+        setattr(module, name, state_dict[prefix + name].clone())
+
+
+def _to_fit(d: Any) -> Case:
+    n, c, h, w = d.integer(2, 4), d.integer(2, 3), d.integer(2, 4), d.integer(4, 5)
+    images = d.layout(_images(d, n, c, h, w)) * d.positive(c, 1, 1, low=1.5, high=4.0)
+    others = d.tensor(d.integer(1, 3), c, h, w, shift=5.0)
+    larger = d.tensor(1, c, h + 1, w + 2)
+    return Case((), {}, {"images": images, "others": others, "larger": larger})
+
+
+def _fitted(subject: Any, mode: str, images: torch.Tensor) -> Any:
+    layer = subject(mode=mode)
+    layer.do("fit", images)
+    return layer
+
+
+def _standardizes(subject: Any, case: Case) -> Any:
+    seen = {}
+    for mode in _MODES:
+        layer = _fitted(subject, mode, case.extra["images"])
+        seen[mode] = layer(case.extra["others"])
+        if mode != "mean_image":
+            seen[f"{mode}, larger images"] = layer(case.extra["larger"])
+    default = subject()
+    default.do("fit", case.extra["images"])
+    return {**seen, "no mode given": default(case.extra["others"])}
+
+
+def _to_fit_flat(d: Any) -> Case:
+    case = _to_fit(d)
+    images = case.extra["images"].contiguous()
+    images[:, 0] = d.choice(
+        [0.5, 0.25, 2.0]
+    )  # exact in binary, so that a std of 0 is 0 however it is computed
+    return Case((), {}, {"images": images, "others": case.extra["others"]})
+
+
+def _standardizes_flat(subject: Any, case: Case) -> Any:
+    return _fitted(subject, "channel_standard", case.extra["images"])(case.extra["others"])
+
+
+def _one_number(values: Any) -> Any:
+    """A statistic flat, and as one number where it is the same everywhere: its shape is free."""
+    if not isinstance(values, torch.Tensor) or values.numel() == 0:
+        return values
+    flat = values.double().flatten()
+    return flat[:1] if bool((flat == flat[0]).all()) else flat
+
+
+def _keeps(subject: Any, case: Case) -> Any:
+    seen = {}
+    for mode in _MODES:
+        layer = _fitted(subject, mode, case.extra["images"])
+        layer.do("double")
+        found = layer.inspect()
+        seen[mode] = {
+            "buffers": {name: _one_number(found["buffers"].get(name)) for name in ("mean", "std")},
+            "in the state dict": [name for name in ("mean", "std") if name in found["state"]],
+            "parameters": len(found["parameters"]),
+        }
+    return seen
+
+
+def _loads(subject: Any, case: Case) -> Any:
+    seen = {}
+    for mode in _MODES:
+        state = _fitted(subject, mode, case.extra["images"]).do("state_dict")
+        fresh = subject(mode=mode)
+        fresh.do("double")
+        try:
+            fresh.do("load_state_dict", state)
+        except Raised as error:
+            seen[mode] = f"load_state_dict raised a {error.kinds[0]}"
+            continue
+        try:
+            seen[mode] = fresh(case.extra["others"])
+        except Raised as error:
+            seen[mode] = f"forward raised a {error.kinds[0]} after the load"
+    return seen
+
+
+def _unfitted(subject: Any, case: Case) -> Any:
+    return subject(mode=case.extra["mode"])(case.extra["images"])
+
+
+def _to_refuse(d: Any) -> Case:
+    return Case((), {}, {"mode": d.choice(_MODES[::-1]), "images": d.tensor(2, 3, 2, 4)})
+
+
+def _standardizer_manners(subject: Any, case: Case) -> Any:
+    seen = {}
+    for dtype in _KINDS:
+        images = case.args[0].to(dtype)
+        layer = subject()
+        back = layer.do("fit", images)
+        name = str(dtype).removeprefix("torch.")
+        seen["fit returns the Standardizer itself"] = isinstance(back, Handle) and back.ref == layer.ref
+        seen[f"for {name} images"] = described(layer(images))
+        changed = bool(layer.changed(images))
+        seen["images modified in place"] = changed or seen.get("images modified in place", False)
+    return seen
+
+
+STANDARDIZER = Exercise(
+    id="Standardizer",
+    topic="preprocessing",
+    title="Statistics that travel with the model",
+    reference=reference.Standardizer,
+    minutes=20,
+    difficulty=3,
+    properties=(
+        Property(
+            "modes",
+            "forward subtracts and divides by what fit has measured, in each of the three modes",
+            1.25,
+            _to_fit,
+            _standardizes,
+            tolerance=(1e-3, 1e-4),
+            tried="fit(images), then forward on other images, and in the channel modes on larger ones",
+        ),
+        Property(
+            "constant_channel",
+            "a channel that was constant in fit is divided by 1",
+            0.5,
+            _to_fit_flat,
+            _standardizes_flat,
+            tolerance=(1e-3, 1e-4),
+            tried="fit on images whose first channel never changes, then forward on others",
+        ),
+        Property(
+            "buffers",
+            "mean and std are buffers, in the state dict; std is 1 where the mode does not divide",
+            0.75,
+            _to_fit,
+            _keeps,
+            tolerance=(1e-3, 1e-4),
+            examples=4,
+            tried="fit, double(), then buffers, parameters and state dict looked at (any shape will do)",
+        ),
+        Property(
+            "loadable",
+            "an unfitted Standardizer loads the state of a fitted one, and then standardizes",
+            0.75,
+            _to_fit,
+            _loads,
+            tolerance=(1e-3, 1e-4),
+            examples=4,
+            tried="fit one; state_dict() loaded into another of the same mode; forward of that one",
+        ),
+        Property(
+            "refuses_unfitted",
+            "forward before fit or a load is refused with a RuntimeError",
+            0.5,
+            _to_refuse,
+            _unfitted,
+            examples=4,
+            tried="forward of a Standardizer that was never fitted",
+        ),
+        Property(
+            "kinds",
+            "fit returns self; floats keep their dtype, integers give float32; nothing in place",
+            0.25,
+            _whole_numbers,
+            _standardizer_manners,
+            examples=4,
+            tried="fit(images) and forward(images) for uint8, float32 and float64",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "statistics_of_the_batch",
+            "Your forward measures the images it is given.",
+            "It uses what fit has measured: an image's result must not depend on its neighbors.",
+            ("modes", "constant_channel", "loadable"),
+            _StandardizerOwnBatch,
+        ),
+        Misconception(
+            "plain_attributes",
+            "Your mean and std are plain attributes, so they are neither saved nor moved with the model.",
+            "Register them in __init__: self.register_buffer('mean', torch.empty(0)).",
+            ("buffers", "loadable"),
+            _StandardizerPlain,
+        ),
+        Misconception(
+            "parameters",
+            "Your mean and std are parameters, which an optimizer is handed along with the weights.",
+            "Measured numbers are buffers: self.register_buffer(...).",
+            ("buffers",),
+            _StandardizerParameters,
+        ),
+        Misconception(
+            "flag_not_in_the_state",
+            "Whether it is fitted stands in an attribute that a load does not set.",
+            "Ask the buffers themselves: an unfitted one has an empty mean.",
+            ("loadable",),
+            _StandardizerFlag,
+        ),
+        Misconception(
+            "registered_in_fit",
+            "Your buffers exist only after fit, so a new Standardizer does not know the names it is to load.",
+            "Register both in __init__, empty, and assign to self.mean and self.std in fit.",
+            ("loadable",),
+            _StandardizerRegistersInFit,
+        ),
+        Misconception(
+            "mode_ignored",
+            "You do the same in every mode.",
+            "'mean_image' and 'channel_mean' only subtract; 'mean_image' subtracts a whole image.",
+            ("modes", "buffers", "loadable"),
+            _StandardizerOneMode,
+        ),
+        Misconception(
+            "divides_in_every_mode",
+            "You divide by the std in every mode.",
+            "Only 'channel_standard' divides; the other two keep a std of 1.",
+            ("modes", "buffers", "loadable"),
+            _StandardizerAlwaysDivides,
+        ),
+        Misconception(
+            "variance",
+            "You divide by the variance.",
+            "Divide by its root.",
+            ("modes", "constant_channel", "buffers", "loadable"),
+            _StandardizerVariance,
+        ),
+        Misconception(
+            "divides_by_zero",
+            "A constant channel has a std of 0, and you divide by it.",
+            "Put 1 where the std is 0: torch.where(std == 0, 1, std).",
+            ("constant_channel",),
+            _StandardizerNoGuard,
+        ),
+        Misconception(
+            "eps_added",
+            "You added 0.00001 to the std: a channel that was constant in training is then multiplied by 100,000.",
+            "Leave every other std as it is, and put 1 where it is 0.",
+            ("constant_channel",),
+            _StandardizerAddsEps,
+        ),
+        Misconception(
+            "not_refused",
+            "An unfitted Standardizer hands the images back as they came.",
+            "Raise a RuntimeError: raw pixels in a model trained on standardized ones are a silent bug.",
+            ("refuses_unfitted",),
+            _StandardizerNeverRefuses,
+        ),
+        Misconception(
+            "fails_on_none",
+            "An unfitted Standardizer fails by accident, with a TypeError.",
+            "Look first whether there are statistics, and raise a RuntimeError that says what to do.",
+            ("refuses_unfitted",),
+            _StandardizerNone,
+        ),
+        Misconception(
+            "fit_returns_nothing",
+            "Your fit returns None.",
+            "End it with return self, so that Standardizer().fit(images) is a Standardizer.",
+            ("kinds",),
+            _StandardizerFitReturnsNothing,
+        ),
+        Misconception(
+            "in_place",
+            "Your forward modifies the images in place.",
+            "Write (images - self.mean) / self.std, without -= and /=.",
+            ("kinds",),
+            _StandardizerInPlace,
+        ),
+        Misconception(
+            "broadcast_on_the_last_axis",
+            "Your statistics of shape (C,) meet the width of the images instead of their channels.",
+            "Give them the shape (C, 1, 1): mean[:, None, None].",
+            ("modes", "constant_channel", "loadable", "kinds"),
+            _StandardizerLastAxis,
+        ),
+    ),
+    right=(
+        Variant("None at first, channels moved last", _StandardizerNoneThenSet),
+        Variant("a flag among the buffers, and a hook", _StandardizerHook),
+    ),
+    hints=(
+        Hint(
+            "My statistics are not saved",
+            "What does register_buffer do that an assignment in __init__ does not?",
+        ),
+        Hint(
+            "Loading into a new one fails",
+            "Register both names in __init__, empty. Then tell fitted from unfitted by the buffers alone, for no load sets any other attribute.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "fit: mean, std = channel_statistics(images); self.mean = mean[:, None, None]; self.std = torch.where(std == 0, 1, std)[:, None, None] (ones in the other modes); return self. forward: if self.mean.numel() == 0, raise RuntimeError; else (images - self.mean) / self.std.",
+        ),
+    ),
+    forbidden=(
+        SCALERS,
+        Forbidden(
+            "torchvision's Normalize",
+            ("torchvision.transforms.", "torchvision.transforms.functional.normalize"),
+        ),
+    ),
+)
+
+
+EXERCISES = (MEAN_IMAGE, CHANNELS, STREAMING, ZCA, STANDARDIZER)
