@@ -1535,7 +1535,8 @@ def _loads(subject: Any, case: Case) -> Any:
     for mode in _MODES:
         state = _fitted(subject, mode, case.extra["images"]).do("state_dict")
         fresh = subject(mode=mode)
-        fresh.do("double")
+        # dtype and device of the images
+        fresh.do("to", case.extra["others"])
         try:
             fresh.do("load_state_dict", state)
         except Raised as error:
