@@ -454,13 +454,14 @@ def smooth(values: list[float]) -> list[float]:
     ]
 
 
+lowest = min(min(smooth(losses[name, 0.01])) for name in ways)
 figures.show(
     figures.curves(
         {name: smooth(losses[name, 0.01]) for name in ways},
         "step",
         "training loss",
         title="learning rate 0.01",
-        limits=(0, 4),
+        limits=(lowest - 0.1, 2.9),
     ),
     alt="Training loss at a learning rate of 0.01 for four kinds of input. From 0 to 255 it starts off the scale and does not "
     "get below guessing. From 0 to 1 and with the channel mean subtracted it falls slowly; with mean and standard "
@@ -860,11 +861,11 @@ class Standardizer(nn.Module):
         if self.mode == "mean_image":
             self.mean = mean_image(images)
         else:
-            mean, std = channel_statistics(images)
-            self.mean = mean.view(-1, 1, 1)
+            center, spread = channel_statistics(images)
+            self.mean = center.view(-1, 1, 1)
         self.std = torch.ones_like(self.mean)
         if self.mode == "channel_standard":
-            self.std = torch.where(std > 0, std, 1.0).to(std).view(-1, 1, 1)
+            self.std = torch.where(spread > 0, spread, 1.0).view(-1, 1, 1)
         return self
         ### END SOLUTION
 
@@ -996,8 +997,8 @@ def standardize_then_split(images: Tensor, val_fraction: float, generator: torch
     """Leaks: the statistics have seen the validation images."""
     standardizer = Standardizer().fit(images)
     shuffled = standardizer(images)[torch.randperm(len(images), generator=generator)]
-    size = round(val_fraction * len(images))
-    return shuffled[size:], shuffled[:size], standardizer
+    held_out = round(len(images) * val_fraction)
+    return shuffled[held_out:], shuffled[:held_out], standardizer
 
 
 for name, split in {
