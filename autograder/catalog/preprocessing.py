@@ -71,6 +71,10 @@ def _float_of(images: torch.Tensor) -> torch.dtype:
     return images.dtype if images.is_floating_point() else torch.float32
 
 
+def _mean_of_integers(images):
+    return images.mean(0)
+
+
 def _mean_of_channels(images):
     return images.double().mean((0, 2, 3)).to(_float_of(images))
 
@@ -224,6 +228,13 @@ MEAN_IMAGE = Exercise(
             _mean_by_batch_size,
         ),
         Misconception(
+            "integers_not_converted",
+            "You asked for the mean of integers, which torch does not take.",
+            "Convert them first: images.float(), unless they are floats already.",
+            ("bytes", "kinds"),
+            _mean_of_integers,
+        ),
+        Misconception(
             "summed_in_bytes",
             "You added bytes up in a byte: 200 + 200 is 144 there.",
             "Convert to floats before you add.",
@@ -345,6 +356,21 @@ def _channels_of_mean_image(images):
     return _pair_of(images, x.mean((0, 2, 3)), x.mean(0).std((1, 2), correction=0))
 
 
+def _channels_one_std(images):
+    x = images.double()
+    mean = x.mean((0, 2, 3), keepdim=True)
+    return _pair_of(images, mean.flatten(), (x - mean).square().mean().sqrt())
+
+
+def _channels_of_integers(images):
+    return images.mean((0, 2, 3)), images.std((0, 2, 3), correction=0)
+
+
+def _channels_always_single(images):
+    x = images.float()
+    return x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
+
+
 def _channels_whole(images):
     x = images.double()
     return _pair_of(images, x.mean(), x.std(correction=0))
@@ -380,7 +406,7 @@ def _channels_single(images):
 def _channels_bytes(images):
     x = images.double()
     mean = x.mean((0, 2, 3))
-    squares = (images * images).double().mean((0, 2, 3))
+    squares = ((x if images.is_floating_point() else images) ** 2).double().mean((0, 2, 3))
     return _pair_of(images, mean, (squares - mean**2).clamp(min=0).sqrt())
 
 
@@ -527,6 +553,13 @@ CHANNELS = Exercise(
             _channels_rms,
         ),
         Misconception(
+            "one_std",
+            "Your std is one number for all channels.",
+            "Average the squared deviations over axes 0, 2 and 3, and keep axis 1.",
+            ("std", "large_offset", "bytes", "constant", "kinds"),
+            _channels_one_std,
+        ),
+        Misconception(
             "whole_tensor",
             "You took one mean and one std for all channels.",
             "Each channel has its own: reduce over axes 0, 2 and 3, and keep axis 1.",
@@ -562,6 +595,13 @@ CHANNELS = Exercise(
             _channels_single,
         ),
         Misconception(
+            "integers_not_converted",
+            "You asked for the mean of integers, which torch does not take.",
+            "Convert them first: images.double(), and the results back at the end.",
+            ("bytes", "kinds"),
+            _channels_of_integers,
+        ),
+        Misconception(
             "bytes_squared",
             "You squared uint8 pixels: 200·200 does not fit into a byte.",
             "Convert the images to floats before any arithmetic.",
@@ -574,6 +614,13 @@ CHANNELS = Exercise(
             "Subtract the mean before squaring, or clamp the difference at 0.",
             ("constant",),
             _channels_negative_root,
+        ),
+        Misconception(
+            "always_single",
+            "Your answer is float32 even for float64 images.",
+            "Only integers become float32; floats keep their own dtype.",
+            ("kinds",),
+            _channels_always_single,
         ),
         Misconception(
             "always_double",
@@ -977,6 +1024,22 @@ def _zca_pca(x, eps=1e-5):
     return _zca(x, eps, back=False)
 
 
+def _zca_pca_by_svd(x, eps=1e-5):
+    centered = x.double() - x.double().mean(0)
+    u, s, _ = torch.linalg.svd(centered.T @ centered / len(x))
+    w = u @ torch.diag((s + eps) ** -0.5)
+    return (centered @ w).to(_float_of(x)), w.to(_float_of(x))
+
+
+def _zca_standardized_first(x, eps=1e-5):
+    centered = x.double() - x.double().mean(0)
+    return _zca((centered / centered.std(0, correction=0)).to(_float_of(x)), eps)
+
+
+def _zca_of_integers(x, eps=1e-5):
+    return _zca(x - x.mean(0), eps)
+
+
 def _zca_not_centered(x, eps=1e-5):
     return _zca(x, eps, center=False)
 
@@ -1120,6 +1183,20 @@ ZCA = Exercise(
             _zca_pca,
         ),
         Misconception(
+            "pca_whitening_by_svd",
+            "You stopped in the basis of the singular vectors: this is PCA whitening.",
+            "Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.",
+            _EVERY_ZCA,
+            _zca_pca_by_svd,
+        ),
+        Misconception(
+            "standardized_first",
+            "You divided the features by their own std before you took the covariance.",
+            "Only the mean is subtracted: W itself takes care of the scale.",
+            _EVERY_ZCA,
+            _zca_standardized_first,
+        ),
+        Misconception(
             "not_centered",
             "You did not subtract the mean of the features.",
             "A covariance is taken around the mean: center x over axis 0 first.",
@@ -1188,6 +1265,13 @@ ZCA = Exercise(
             "Add it to the eigenvalues: where one is 0, there is nothing else to divide by.",
             ("eps", "dependent"),
             _zca_eps_forgotten,
+        ),
+        Misconception(
+            "integers_not_converted",
+            "You asked for the mean of integers, which torch does not take.",
+            "Convert x first: x.double(), and the results back at the end.",
+            ("kinds",),
+            _zca_of_integers,
         ),
         Misconception(
             "in_place",
@@ -1939,7 +2023,9 @@ def _split_manners(subject: Any, case: Case) -> Any:
         if not _is_split(result):
             return result
         changed = bool(subject.changed(given, *rest))
-        seen[f"for {str(dtype).removeprefix('torch.')} images"] = [described(part) for part in result[:2]]
+        # How many they are is the business of other properties.
+        each = [described(part.new_empty(part.shape[1:])) for part in result[:2]]
+        seen[f"each of {str(dtype).removeprefix('torch.')} images"] = each
         seen["modified in place"] = changed or seen.get("modified in place", False)
         seen["the third is a module"] = _is_module(result[2])
     return seen
@@ -2015,6 +2101,14 @@ def _split_minus_zero(images, val_fraction, generator):
     train, val = images[order[:-num_val]], images[order[-num_val:]]
     standardizer = _Standardizer().fit(train)
     return standardizer(train), standardizer(val), standardizer
+
+
+def _split_each_by_chance(images, val_fraction, generator):
+    draws = torch.rand(len(images), generator=generator)
+    chosen = draws < val_fraction
+    chosen[draws.argmax()] = False
+    standardizer = _Standardizer().fit(images[~chosen])
+    return standardizer(images[~chosen]), standardizer(images[chosen]), standardizer
 
 
 def _split_two_draws(images, val_fraction, generator):
@@ -2193,6 +2287,13 @@ SPLIT = Exercise(
             "round(len(images) * val_fraction).",
             ("sizes",),
             _split_ceiled,
+        ),
+        Misconception(
+            "each_by_chance",
+            "You drew for each image by itself, so that the number in validation is left to chance.",
+            "Shuffle the numbers of the images, torch.randperm(N, generator=generator), and cut at round(N · val_fraction).",
+            ("sizes",),
+            _split_each_by_chance,
         ),
         Misconception(
             "not_shuffled",
