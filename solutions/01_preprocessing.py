@@ -134,8 +134,8 @@ for name, given in {"x = 9, 11": x, "x = −1, 1": x - x.mean(0)}.items():
 #
 # ### Loss contours of two image features
 #
-# To draw a bowl we need a model with two weights. Here are two numbers for each image: its **brightness**, the mean of all
-# its pixels, and its **contrast**, their standard deviation. The target is $1$ for the first five classes and $-1$ for the
+# To draw a bowl we need a model with two weights. Here are two numbers for each image: its **brightness**, the mean of its
+# gray values, and its **contrast**, their standard deviation. The target is $1$ for the first five classes and $-1$ for the
 # others. The model is $w_1 \cdot \text{brightness} + w_2 \cdot \text{contrast}$, without a bias so that it fits on paper.
 # Below are the lines of equal loss and fifteen gradient steps from zero. Each panel has a learning rate of its own, the
 # same share of the largest one that it permits, $0.4/\lambda_{\max}$.
@@ -305,8 +305,8 @@ def mean_image(images: Tensor) -> Tensor:
 # ### What a mean image looks like
 #
 # Left, the mean of all training images; then the means of the single classes. Where all images of a class show their object
-# in the middle, the middle of the mean stands out. A mean of all classes is nearly flat, and that is the reason why VGG could
-# replace it by three numbers.
+# in the middle, the middle of the mean stands out. The mean of all classes is nearly flat: three numbers, one for each
+# color, say almost all of it. The spread of the pixels around it, in the last line, is several times larger.
 
 # %%
 of_all = mean_image(train.images)
