@@ -286,9 +286,11 @@ def _troubles(expected: Any, got: Any, where: str) -> Iterator[Mismatch]:
 
 
 def _unwritten(raised: Raised) -> bool:
-    """Whether a stub spoke. torch raises the same error, with a message, for what it cannot do with an input."""
+    """Whether a stub spoke, or torch for a module without forward. torch raises the same error, with another
+    message, for what it cannot do with an input."""
     stub = raised.line.startswith("raise ") or not raised.message
-    return raised.kinds[0] == "NotImplementedError" and stub
+    bare = 'missing the required "forward"' in raised.message
+    return raised.kinds[0] == "NotImplementedError" and (stub or bare)
 
 
 def _at(raised: Raised) -> str:
