@@ -577,6 +577,10 @@ figures.show(
 # This is the dilemma of the lecture. To know **what** something is, a unit has to look at much of the image, and then it
 # no longer knows **where** the border runs. A small window knows where and not what.
 #
+# Did you notice that the narrow network had nearly as many *patches* right as the wide one? There, the answers of all its
+# windows in 32×32 pixels are averaged, and an average over many small windows is a large window again. It knows what, once
+# more, and no longer where.
+#
 # How strong is the claim here? That the wide window fails near borders, within about half its width, is **strong**. That
 # the small window is *better* there is **not** shown: in our runs it stayed behind even at the border, since with six
 # textures the "what" is hard. It only loses less on the way. The way out is to have both: coarse maps that say what, and
@@ -774,9 +778,9 @@ for stride in (1, 2):
 
 # %% exercise="transposed_conv_matrix"
 def transposed_conv_matrix(kernel: Tensor, length: int, stride: int = 1) -> Tensor:
-    """The matrix M for which M @ x is the transposed convolution of x, of so many entries, with kernel (K,).
+    """The matrix M for which M @ x is the transposed convolution of x (length,) with kernel (K,).
 
-    Returns M (M, length), where M = stride · (length − 1) + K, in the dtype of kernel.
+    Returns M (rows, length) with rows = stride · (length − 1) + K, in the dtype of kernel.
     """
     ### BEGIN SOLUTION
     k = kernel.shape[0]
@@ -1394,12 +1398,12 @@ print(pixels.grad[0, 0, 4:8, 4:10])
 #
 # ## Where the papers differ from us
 #
-# - **Long, Shelhamer and Darrell (2015)** describe shift-and-stitch by padding the image at the left and top; we skip rows and
-#   columns instead. The maps are the same where both exist. They then use learned upsampling only.
-# - **Sermanet et al. (2014)** shift only at the last pooling layer, in their detector. **Chen et al. (2015)** use holes to keep
-#   a stride of 8 instead of 32, and upsample the rest bilinearly: nobody goes all the way to stride 1 as we did.
+# - **Long, Shelhamer and Darrell (2015)** shift the image right and down; we skip rows and columns instead, which needs no
+#   padding. They describe shift-and-stitch and its twin, and then decide for learned upsampling.
+# - **Sermanet et al. (2014)** shift only at the last pooling layer, in their detector. **Chen et al. (2015)** use holes to get
+#   down to a stride of 8, and upsample the rest bilinearly. We went all the way to stride 1, on a small image.
 # - **Zeiler and Fergus (2014)** use unpooling to look into a classifier; **Noh, Hong and Han (2015)** and **SegNet** use it to
-#   segment. They pool with windows of 2, and never met a ragged edge.
+#   segment, with windows of 2.
 # - **Bilinear weights.** The published FCN code uses the kernel of this lecture. `F.interpolate(align_corners=False)` agrees
 #   with it away from the border, and repeats the border where the transposed convolution sees zeros.
 # - **Odena, Dumoulin and Olah (2016)** found checkerboards in images made by generative networks. That enlarging first helps is

@@ -195,6 +195,10 @@ def _stitch_padded(net, image, factor):
     return _stitch(net, image, factor, shift=shift)
 
 
+def _stitch_rolled(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: x.roll((-r, -c), (2, 3)), whole_blocks=True)
+
+
 def _stitch_backwards(net, image, factor):
     return _stitch(net, image, factor, into=lambda r, c: (factor - 1 - r, factor - 1 - c), cut=True)
 
@@ -337,6 +341,13 @@ STITCH = Exercise(
             "Later shifts may have a row or a column less: add up the rows of the maps that you have.",
             ("ragged",),
             _stitch_whole_blocks,
+        ),
+        Misconception(
+            "rolled_around",
+            "You rolled the image, so rows that left at the top came back at the bottom.",
+            "Cut them off, image[..., r:, c:]: windows that hold both borders of the image mean nothing.",
+            ("ragged",),
+            _stitch_rolled,
         ),
         Misconception(
             "side_by_side",
@@ -1119,6 +1130,13 @@ def _pool_columns_first(x, k):
     return _pool(x, k, index=lambda row, column, H, W, k: column * H + row)
 
 
+def _pool_whole_batch(x, k):
+    y, switches = _pool(x, k)
+    N, C, H, W = x.shape
+    first = torch.arange(N * C, device=x.device).reshape(N, C, 1, 1) * H * W
+    return y, switches + first
+
+
 def _pool_last(x, k):
     return _pool(x, k, last=True)
 
@@ -1147,6 +1165,16 @@ def _pool_overlapping(x, k):
     y, best = cells.max(-1)
     rows = torch.arange(H - k + 1, device=x.device)[:, None] + best // k
     columns = torch.arange(W - k + 1, device=x.device) + best % k
+    return y, rows * W + columns
+
+
+def _pool_scattered(x, k):
+    N, C, H, W = x.shape
+    h, w = H // k, W // k
+    cells = x[..., : h * k, : w * k].reshape(N, C, k, h, k, w).permute(0, 1, 3, 5, 2, 4).flatten(4)
+    y, best = cells.max(-1)
+    rows = torch.arange(h, device=x.device)[:, None] * k + best // k
+    columns = torch.arange(w, device=x.device) * k + best % k
     return y, rows * W + columns
 
 
@@ -1253,6 +1281,13 @@ POOL = Exercise(
             _pool_columns_first,
         ),
         Misconception(
+            "counted_through_the_batch",
+            "Your switches go on counting from map to map, through channels and images.",
+            "Each map counts from 0: row·W + column.",
+            INDEXED,
+            _pool_whole_batch,
+        ),
+        Misconception(
             "last_of_equals",
             "Among equal values you keep the last one.",
             "The first in row order wins: replace the maximum only by something strictly greater.",
@@ -1279,6 +1314,13 @@ POOL = Exercise(
             "They move by k, in both directions.",
             ("values", "switches", "ties", "negative", "ragged", "gradients"),
             _pool_overlapping,
+        ),
+        Misconception(
+            "scattered_windows",
+            "Your windows gather pixels that are far apart: reshape splits an axis the other way round.",
+            "A row index is i·k + r, the window first: reshape to (N, C, h, k, w, k), and permute.",
+            ("values", "switches", "ties", "negative", "ragged", "gradients"),
+            _pool_scattered,
         ),
         Misconception(
             "detached",
@@ -1344,6 +1386,10 @@ def _unpool_guessed_size(y, switches, size):
 def _unpool_columns(y, switches, size):
     flat = y.new_zeros(*y.shape[:2], size[0] * size[1]).scatter(2, switches.flatten(2), y.flatten(2))
     return flat.reshape(*y.shape[:2], size[1], size[0]).transpose(2, 3)
+
+
+def _unpool_width_first(y, switches, size):
+    return _unpool(y, switches, size).reshape(*y.shape[:2], size[1], size[0])
 
 
 def _unpool_shared(y, switches, size):
@@ -1438,6 +1484,13 @@ UNPOOL = Exercise(
             "A switch is row·W + column: divide by the width, W = size[1].",
             ("places", "any_size", "negative", "gradients"),
             _unpool_columns,
+        ),
+        Misconception(
+            "width_first",
+            "Your result is W rows high and H columns wide.",
+            "size is (H, W), and so are the last two axes of the result.",
+            ("places", "any_size", "negative"),
+            _unpool_width_first,
         ),
         Misconception(
             "one_map_s_switches",
@@ -1756,6 +1809,19 @@ def _transposed_padded(x, weight, bias=None, stride=1, padding=0, output_padding
     )
 
 
+def _transposed_padding_ignored(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    return _with_bias(_crop(_lay(x, weight, stride), 0, output_padding), bias)
+
+
+def _transposed_square(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    spread = _nails(x, stride)[..., : stride * (x.shape[2] - 1) + 1, : stride * (x.shape[3] - 1) + 1]
+    border = weight.shape[2] - 1 - padding
+    spread = F.pad(spread, (border, border + output_padding, border, border + output_padding))
+    return F.conv2d(spread, weight.transpose(0, 1).flip(2, 3), bias)
+
+
 def _transposed_one_side(x, weight, bias=None, stride=1, padding=0, output_padding=0):
     _allowed(stride, output_padding)
     y = _crop(_lay(x, weight, stride), 0, output_padding)
@@ -1955,6 +2021,20 @@ TRANSPOSED = Exercise(
             _transposed_padded,
         ),
         Misconception(
+            "padding_ignored",
+            "You did not use padding.",
+            "Cut padding rows and columns off at each of the four sides.",
+            ("padding", "output_padding"),
+            _transposed_padding_ignored,
+        ),
+        Misconception(
+            "kernel_taken_as_square",
+            "You used the kernel's height along the width too.",
+            "A kernel may have kh≠kw: rows go with kh, columns with kw.",
+            (*SUMS, "carries"),
+            _transposed_square,
+        ),
+        Misconception(
             "padding_at_one_side",
             "You cut 2·padding rows and columns off at the bottom and right.",
             "Cut padding of them off at each of the four sides.",
@@ -2109,6 +2189,12 @@ def _bilinear_half_kernel(channels, factor):
     return _bilinear(channels, factor, slope=(2 * factor - factor % 2) / 2)
 
 
+def _bilinear_plateau(channels, factor):
+    k = 2 * factor - factor % 2
+    ramp = torch.tensor([min(i + 1, k - i) / factor for i in range(k)])
+    return torch.eye(channels)[:, :, None, None] * torch.outer(ramp, ramp)
+
+
 def _bilinear_double(channels, factor):
     return _bilinear(channels, factor).double()
 
@@ -2246,6 +2332,13 @@ BILINEAR = Exercise(
             "From one input pixel to the next there are factor pixels: divide by factor.",
             ("odd",),
             _bilinear_half_kernel,
+        ),
+        Misconception(
+            "two_peaks_of_one",
+            "Your ramp counts 1, 2, … up to factor, so for even factors both middle weights are 1.",
+            "Measure the distance from (k − 1)/2: for even k the middle weights are 1 − ½/factor.",
+            ("even", "diagonal"),
+            _bilinear_plateau,
         ),
         Misconception(
             "float64",
