@@ -555,6 +555,9 @@ class _Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._seen.add(str(func).rpartition(".")[0])
+        # One operator convolves both ways; the flag tells them apart.
+        if func is torch.ops.aten.convolution.default and args[6]:
+            self._seen.add("aten.convolution(transposed=True)")
         return func(*args, **(kwargs or {}))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import library
-from benchmarks.measure import Row, as_json
+from benchmarks.measure import KEPT, Row, apart, as_json, listed
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         if benchmark in library.WITH_GPU and not torch.cuda.is_available():
             print(f"{name:22} needs a GPU: not measured")
             continue
-        for row in benchmark():
+        for row in apart(listed, benchmark, KEPT if benchmark in library.OPERATIONS else {}):
             rows.append(row)
             met = "met" if row.met else "NOT MET"
             figures = f"{row.ours:10.4g} against {row.peer:10.4g} {row.unit}"

@@ -2,14 +2,20 @@
 
 import json
 import multiprocessing
+import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+import unittest.mock
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
 Thunk = Callable[[], object]
+A, R = TypeVar("A"), TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -55,19 +61,28 @@ def rate(name: str, ours: float, bound: float, unit: str) -> Row:
 SHORT = 0.1
 
 
-def seconds(*calls: Thunk, repeats: int = 5) -> list[float]:
+def seconds(*calls: Thunk, repeats: int = 5, at_least: float = 8.0) -> list[float]:
     """The least time of each call, taken in turns, so that a busy moment of the machine meets all of them.
 
     A short call is made twice in its turn: the first one pays for the memory that the others left cold.
+
+    Args:
+        calls: what to time.
+        repeats: how many turns at least.
+        at_least: seconds that the turns take together at least: short calls need many to meet a quiet moment.
     """
     least = [float("inf")] * len(calls)
-    for turn in range(repeats + 1):
+    for call in calls:  # to warm up
+        call()
+    started = time.perf_counter()
+    turns = 0
+    while turns < repeats or time.perf_counter() - started < at_least:
         for index, call in enumerate(calls):
             taken = _time(call)
             if taken < SHORT:
                 taken = min(taken, _time(call))
-            if turn:  # the first turn warms up
-                least[index] = min(least[index], taken)
+            least[index] = min(least[index], taken)
+        turns += 1
     return least
 
 
@@ -77,30 +92,44 @@ def _time(call: Thunk) -> float:
     return time.perf_counter() - started
 
 
+# A process that gives freed memory back and asks for it again is timed on the kernel's zeroing of pages, which
+# differs from one process to the next by more than the arithmetic of two implementations does.
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+
+
+def apart(function: Callable[[A], R], argument: A, memory: Mapping[str, str] = MappingProxyType({})) -> R:
+    """A call in a process of its own, where nothing that ran before left memory behind, warm or cold.
+
+    Args:
+        function: at the top of a module, as its argument if that is one.
+        argument: what it is called with.
+        memory: environment variables for the C library's allocator, for instance `KEPT`.
+    """
+    with (
+        unittest.mock.patch.dict(os.environ, memory),
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+    ):
+        return pool.submit(function, argument).result()
+
+
+def listed(benchmark: Callable[[], Iterable[Row]]) -> list[Row]:
+    return list(benchmark())
+
+
 def peak_memory(prepare: Callable[[], Thunk]) -> float:
-    """Megabytes that a call needs at its highest beyond what was there before it, in a process of its own.
+    """Megabytes that a call needs at its highest beyond what was there before it.
 
     Args:
         prepare: a function at the top of a module, which builds the inputs and returns the call to measure.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(prepare, sender))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError as error:
-        raise RuntimeError(f"measuring {prepare.__name__} failed") from error
-    finally:
-        process.join()
+    return apart(_growth, prepare)
 
 
-def _measured(prepare: Callable[[], Thunk], sender: "multiprocessing.connection.Connection") -> None:
+def _growth(prepare: Callable[[], Thunk]) -> float:
     call = prepare()
     before = _high_water()
     call()
-    sender.send((_high_water() - before) / 1024)
+    return (_high_water() - before) / 1024
 
 
 def _high_water() -> int:

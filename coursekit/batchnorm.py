@@ -131,10 +131,11 @@ class _InBlocks(torch.autograd.Function):
         grad_gamma *= inverse
 
         grad_x = torch.empty_like(x)
-        along_x_hat = _along(-inverse * grad_gamma / count, x)
-        scale, shift = _along(gamma * inverse, x), _along(grad_beta / count, x)
+        scale = gamma * inverse
+        along_x_hat, along_one = scale * inverse * grad_gamma / count, scale * grad_beta / count
         for block, grad, out in zip(_blocks(x), _blocks(grad_y), _blocks(grad_x), strict=True):
-            torch.sub(block, _along(mean, x), out=out).mul_(along_x_hat).add_(grad).sub_(shift).mul_(scale)
+            torch.sub(block, _along(mean, x), out=out).mul_(_along(-along_x_hat, x))
+            out.addcmul_(grad, _along(scale, x)).sub_(_along(along_one, x))
         return grad_x, grad_gamma, grad_beta, None
 
 

@@ -254,9 +254,9 @@ def train_fcn(dataset: Dataset, generator: torch.Generator | None) -> nn.Module:
     fit(
         net,
         InMemory(dataset),
-        steps=420,
+        steps=400,
         batch_size=16,
-        optimizer=torch.optim.AdamW(net.parameters(), lr=4e-3, weight_decay=0.05),
+        optimizer=torch.optim.AdamW(net.parameters(), lr=6e-3, weight_decay=0.05),
         schedule=one_cycle(),
         target="labels",
         loss=pixel_cross_entropy,

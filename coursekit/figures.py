@@ -173,15 +173,18 @@ def curves(
     with style():
         figure = _figure(*size)
         axis = figure.subplots()
+        # Before the curves and their limits, which a linear axis would extend below zero.
+        if log:
+            axis.set_yscale("log")
         for index, (label, values) in enumerate(series.items()):
             x, y = values if isinstance(values, tuple) else (range(len(values)), values)
             # Lines differ in more than color, for readers who see none.
             dash = ("-", "--", "-.", ":")[index % 4]
             marker = "o" if len(y) == 1 else ""
             axis.plot(x, y, dash, color=color(index), marker=marker, label=label)
-        axis.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=limits)
-        if log:
-            axis.set_yscale("log")
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if limits is not None:
+            axis.set_ylim(limits)
         if len(series) > 1:
             axis.legend()
     return figure

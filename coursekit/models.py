@@ -66,7 +66,23 @@ def small_classifier(
     return nn.Sequential(layers)
 
 
-class Backbone(nn.Module):
+class _ThreeStrides(nn.Module):
+    """Features of strides 8, 16 and 32, each made of the finer one."""
+
+    def __init__(self, to_8: nn.Module, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        c8, c16, c32 = channels
+        self.to_8 = to_8
+        self.to_16 = _halving(c8, c16)
+        self.to_32 = _halving(c16, c32)
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        at_8 = self.to_8(images)
+        at_16 = self.to_16(at_8)
+        return {8: at_8, 16: at_16, 32: self.to_32(at_16)}
+
+
+class Backbone(_ThreeStrides):
     """Features of three resolutions: strides 8, 16 and 32.
 
     Args:
@@ -86,21 +102,13 @@ class Backbone(nn.Module):
     def __init__(
         self, channels: tuple[int, int, int] = (128, 160, 192), classifier: nn.Sequential | None = None
     ) -> None:
-        super().__init__()
-        c8, c16, c32 = _three(channels)
+        c8 = _three(channels)[0]
         if classifier is None:
             classifier = small_classifier(widths=(c8 // 4 or 1, c8 // 2 or 1, c8, c8))
-        self.to_8 = _features(classifier, c8)
-        self.to_16 = _halving(c8, c16)
-        self.to_32 = _halving(c16, c32)
-
-    def forward(self, images: Tensor) -> dict[int, Tensor]:
-        at_8 = self.to_8(images)
-        at_16 = self.to_16(at_8)
-        return {8: at_8, 16: at_16, 32: self.to_32(at_16)}
+        super().__init__(_features(classifier, c8), channels)
 
 
-class SmallBackbone(nn.Module):
+class SmallBackbone(_ThreeStrides):
     """`Backbone` for training from nothing within seconds: its first layers already halve the image.
 
     Args:
@@ -115,22 +123,15 @@ class SmallBackbone(nn.Module):
     """
 
     def __init__(self, channels: tuple[int, int, int] = (64, 96, 128), in_channels: int = 3) -> None:
-        super().__init__()
-        c8, c16, c32 = _three(channels)
+        c8 = _three(channels)[0]
         validate.whole("in_channels", in_channels, 1)
         first, second = c8 // 2 or 1, c8 * 3 // 4 or 1
-        self.to_8 = nn.Sequential(
+        to_8 = nn.Sequential(
             *_convolution(in_channels, first, kernel=5, stride=2),
             *_convolution(first, second, stride=2),
             *_halving(second, c8),
         )
-        self.to_16 = _halving(c8, c16)
-        self.to_32 = _halving(c16, c32)
-
-    def forward(self, images: Tensor) -> dict[int, Tensor]:
-        at_8 = self.to_8(images)
-        at_16 = self.to_16(at_8)
-        return {8: at_8, 16: at_16, 32: self.to_32(at_16)}
+        super().__init__(to_8, channels)
 
 
 class FCN(nn.Module):
@@ -265,8 +266,9 @@ def _features(classifier: nn.Sequential, channels: int) -> nn.Sequential:
 def _three(channels: tuple[int, int, int]) -> tuple[int, int, int]:
     if len(channels) != 3:
         raise validate.refuse("channels", "(c8, c16, c32)", channels)
-    c8, c16, c32 = (validate.whole("channels", c, 1) for c in channels)
-    return c8, c16, c32
+    for c in channels:
+        validate.whole("channels", c, 1)
+    return channels
 
 
 def _halving(channels: int, out: int) -> nn.Sequential:

@@ -28,7 +28,7 @@ TOPICS = {
     "02_batchnorm": Topic(100, "small_images"),
     "03_visualization": Topic(100, "small_images"),
     "04_convolutionalize": Topic(100, "small_images"),
-    "05_upsampling": Topic(110, "photographs"),
+    "05_upsampling": Topic(130, "textures"),
     "06_fcn": Topic(120, "scenes"),
     "07_unet": Topic(120, "cells"),
 }

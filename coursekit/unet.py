@@ -251,9 +251,9 @@ def train_unet(dataset: Dataset, generator: torch.Generator | None) -> nn.Module
     fit(
         net,
         items,  # type: ignore[arg-type]
-        steps=240,
-        batch_size=8,
-        optimizer=torch.optim.Adam(net.parameters(), lr=2e-3),
+        steps=320,
+        batch_size=4,
+        optimizer=torch.optim.Adam(net.parameters(), lr=3e-3),
         schedule=one_cycle(),
         target=("labels", "weights"),
         loss=weighted_cross_entropy,

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from autograder.exercise import Exercise
 
-TOPICS = ("preprocessing", "batchnorm", "visualization", "convolutionalize", "fcn", "unet")
+TOPICS = ("preprocessing", "batchnorm", "visualization", "convolutionalize", "upsampling", "fcn", "unet")
 """The topics that have exercises, in the order of the lectures."""
 
 

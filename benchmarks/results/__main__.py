@@ -1,9 +1,13 @@
-"""Make docs/results.md out of what the commands wrote down."""
+"""Make docs/results.md, and the picture of the first filters in it, out of what the commands wrote down."""
 
 import json
 from pathlib import Path
 
+from torchvision.utils import save_image
+
 from benchmarks.results import HERE
+from coursekit.models import pretrained
+from coursekit.visualization import filter_grid
 
 PAGE = HERE.parents[1] / "docs" / "results.md"
 HEAD = """# Results on real data
@@ -13,6 +17,12 @@ Each row came out of the command beside it, with `COURSEKIT_DATA` set to a folde
 
 | command | figure | value | ± | minutes | on |
 |---|---|---|---|---|---|
+"""
+TAIL = """
+The first layer of this course's own classifier, 7×7 filters, each stretched from black to white on its own: edges in several
+directions and blobs of color.
+
+![A grid of 32 small filters: oriented edges, in gray and in color, and blobs of color.](images/filters.png)
 """
 
 
@@ -30,10 +40,19 @@ def rows(result: dict) -> str:
 
 def page(results: list[dict]) -> str:
     """The whole page."""
-    return HEAD + "".join(rows(result) for result in results)
+    return HEAD + "".join(rows(result) for result in results) + TAIL
+
+
+def filters() -> None:
+    """A picture of the first layer of this course's own network."""
+    weight = pretrained("cifar10").get_submodule("conv1").get_parameter("weight").detach()
+    picture = filter_grid(weight, columns=16).repeat_interleave(12, 1).repeat_interleave(12, 2)
+    (PAGE.parent / "images").mkdir(parents=True, exist_ok=True)
+    save_image(picture, PAGE.parent / "images" / "filters.png")
 
 
 def main() -> None:
+    filters()
     files = sorted(Path(HERE).glob("*.json"))
     PAGE.write_text(page([json.loads(file.read_text()) for file in files]))
 

@@ -193,6 +193,37 @@ def test_torchs_group_norm_is_a_shortcut(call):
     assert "F.group_norm" in verdict.message
 
 
+# -- one operator, two convolutions -------------------------------------------------------------------------
+
+
+def by_functional_transposed(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
+
+
+def by_transposed_layer(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    layer = nn.ConvTranspose2d(
+        *weight.shape[:2], weight.shape[2:], stride, padding, output_padding, bias=False
+    )
+    y = torch.func.functional_call(layer, {"weight": weight}, (x,))
+    return y if bias is None else y + bias[:, None, None]
+
+
+def by_transposed_flag(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    pairs = [[n, n] for n in (stride, padding, 1, output_padding)]
+    return torch.convolution(x, weight, bias, *pairs[:3], True, pairs[3], 1)
+
+
+@pytest.mark.parametrize(
+    "answer", [by_functional_transposed, by_transposed_layer, by_transposed_flag], ids=lambda f: f.__name__
+)
+def test_a_transposed_convolution_is_a_shortcut_and_a_convolution_is_none(answer):
+    verdict = evaluate("conv_transpose2d", answer, seed=1)
+    assert verdict.outcome is Outcome.SHORTCUT
+    assert "F.conv_transpose2d" in verdict.message
+    zeros = next(v for v in catalog.find("conv_transpose2d").right if "convolution" in v.name)
+    assert evaluate("conv_transpose2d", zeros.answer, seed=1).correct
+
+
 # -- a gradient by machine ----------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 import math
 import statistics
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from coursekit.data.scenes import Scenes
 from coursekit.fcn import (
     SkipFCN,
     confusion_matrix,
@@ -16,7 +18,9 @@ from coursekit.fcn import (
     pixel_cross_entropy,
     sample_patches,
     segmentation_scores,
+    train_fcn,
 )
+from coursekit.training import mean_iou
 from tests.coursekit.draws import layouts, randn, seeds, sizes
 
 
@@ -422,3 +426,25 @@ def test_on_the_gpu():
     assert got.is_cuda
     assert torch.equal(got.cpu(), confusion_matrix(prediction, target, 4))
     assert segmentation_scores(got)["mean_iou"] == pytest.approx(segmentation_scores(got.cpu())["mean_iou"])
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
+def test_train_fcn_learns_scenes_it_never_saw(seed):
+    state = torch.get_rng_state()
+    started = time.perf_counter()
+    net = train_fcn(Scenes(500, 96, seed=seed), seeded(seed))
+    print(f"{time.perf_counter() - started:.1f} s")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module.training for module in net.modules())
+    score = mean_iou(net, Scenes(100, 96, seed=seed + 1000, split="test"))
+    print(f"mean IoU {score:.3f}")
+    assert score > 0.4
+    assert net(torch.rand(1, 3, 64, 160)).shape == (1, 6, 64, 160)
+
+
+@pytest.mark.slow
+def test_train_fcn_follows_its_generator():
+    data = Scenes(60, 64)
+    first, again, other = (train_fcn(data, seeded(seed)).state_dict() for seed in (0, 0, 1))
+    assert all(torch.allclose(first[name], again[name]) for name in first)
+    assert any(not torch.allclose(first[name], other[name]) for name in first)

@@ -92,3 +92,12 @@ def test_style_is_undone_afterwards():
     with figures.style():
         assert matplotlib.rcParams["axes.spines.top"] is False
     assert matplotlib.rcParams["axes.spines.top"] == before
+
+
+def test_a_logarithmic_axis_spans_its_curves_also_where_a_linear_one_would_reach_below_zero():
+    (axis,) = figures.curves({"a": [10.0, 0.1, 0.001]}, "x", "y", log=True).axes
+    low, high = axis.get_ylim()
+    assert 1e-4 < low < 1e-3
+    assert 10 < high < 100
+    (axis,) = figures.curves({"a": [10.0, 0.1]}, "x", "y", log=True, limits=(0.01, 50)).axes
+    assert axis.get_ylim() == (0.01, 50)

@@ -1,4 +1,5 @@
 import math
+import time
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.spatial.distance import cdist
 from torch import nn
 from torch.nn import functional as F
 
+from coursekit.data.cells import Cells
+from coursekit.metrics import connected_components, instance_f1
 from coursekit.unet import (
     DoubleConv,
     UNet,
@@ -18,6 +21,7 @@ from coursekit.unet import (
     deform,
     elastic_deformation,
     overlap_tile,
+    train_unet,
     unet_output_size,
     unet_weight_map,
     weight_map_by_sorting,
@@ -480,3 +484,24 @@ def test_on_the_gpu():
     assert got[0].is_cuda
     torch.testing.assert_close(got[0].cpu(), expected[0])
     assert (got[1].cpu() != expected[1]).sum() <= 1
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
+def test_train_unet_tells_cells_apart_it_never_saw(seed):
+    state = torch.get_rng_state()
+    started = time.perf_counter()
+    net = train_unet(Cells(100, 128, seed=seed), seeded(seed))
+    print(f"{time.perf_counter() - started:.1f} s")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module.training for module in net.modules())
+    fresh = Cells(24, 188, seed=seed + 1000)
+    with torch.no_grad():
+        logits = net(torch.stack([item["image"] for item in fresh]) / 255)
+    side = unet_output_size(188, 2)
+    assert logits.shape == (24, 2, side, side)
+    margin = (188 - side) // 2
+    truth = torch.stack([item["instances"] for item in fresh])[:, margin:-margin, margin:-margin]
+    found = torch.stack([connected_components(mask) for mask in logits.argmax(1)])
+    score = instance_f1(found, truth)
+    print(f"F1 {score:.3f}")
+    assert score > 0.5

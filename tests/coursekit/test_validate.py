@@ -51,7 +51,7 @@ from coursekit.metrics import (
     pixel_error,
     rand_error,
 )
-from coursekit.models import FCN, Backbone, pretrained, settings, small_classifier
+from coursekit.models import FCN, Backbone, SmallBackbone, pretrained, settings, small_classifier
 from coursekit.notebook import predict, start
 from coursekit.preprocessing import (
     Standardizer,
@@ -461,6 +461,8 @@ CASES = {
     "a width": (lambda: small_classifier(3, (4, 0)), "widths must be", "0"),
     "no image channel": (lambda: small_classifier(3, (4,), 0), "in_channels must be", "0"),
     "two strides": (lambda: Backbone((8, 8)), "channels must be (c8, c16, c32)", "(8, 8)"),
+    "two strides, small": (lambda: SmallBackbone((8, 8)), "channels must be (c8, c16, c32)", "(8, 8)"),
+    "no channel, small": (lambda: SmallBackbone(in_channels=0), "in_channels must be", "0"),
     "another stride": (
         lambda: Backbone((8, 8, 8), small_classifier(3, (4, 8))), "classifier must be of stride 8 and 8", "stride 2"),
     "variant of FCN": (lambda: FCN(3, "4s"), "variant must be one of 32s", "'4s'"),
