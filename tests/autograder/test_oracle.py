@@ -151,6 +151,18 @@ KIND, VALUES = Outcome.WRONG_KIND, Outcome.WRONG_VALUES
         (1.5, 2**255, VALUES, "expected 1.5"),
         (X, Raised(("ValueError",), "no"), Outcome.RAISED, "ValueError: no"),
         (X, Raised(("NotImplementedError", "RuntimeError")), Outcome.NOT_ATTEMPTED, "NotImplementedError"),
+        (
+            X,
+            Raised(("NotImplementedError",), "later", "raise NotImplementedError('later')"),
+            Outcome.NOT_ATTEMPTED,
+            "later",
+        ),
+        (
+            X,
+            Raised(("NotImplementedError",), "mean(): needs floats", "return x.mean(0)"),
+            Outcome.RAISED,
+            "needs floats",
+        ),
         (X, TimedOut("late"), Outcome.TIMED_OUT, "late"),
         (X, Odd("odd"), KIND, "odd"),
         (Raised(("ValueError",)), X, VALUES, "expected a ValueError, but the call went through"),
