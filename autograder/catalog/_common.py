@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from autograder.attempt import kind_of
 from autograder.exercise import Case, Forbidden
@@ -48,6 +49,35 @@ def described(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"{type(value).__name__} of {', '.join(described(v) for v in value)}"
     return kind_of(value)
+
+
+def as_double(value: Any) -> Any:
+    """Numbers without their dtype, which is another property's business."""
+    return value.double() if isinstance(value, torch.Tensor) else value
+
+
+def filled(d: Any, network: nn.Module, scale: float = 0.3) -> nn.Module:
+    """The network in float64 and evaluation mode, its parameters drawn."""
+    network = network.double().eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(d.tensor(*p.shape, scale=scale))
+    return network
+
+
+def changed_tensors(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of the parameters and buffers that differ between two looks at a network (`handle.inspect()`)."""
+    return sorted(
+        name
+        for group in ("parameters", "buffers")
+        for name, tensor in before[group].items()
+        if name not in after[group] or not torch.equal(tensor, after[group][name])
+    )
+
+
+def share_memory(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a tensor of one inspected network lies in the memory of another's."""
+    return bool(set(one["storages"].values()) & set(other["storages"].values()))
 
 
 def carries(subject: Any, case: Case) -> dict[str, Any]:

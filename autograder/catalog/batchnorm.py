@@ -17,6 +17,7 @@ from autograder.catalog._common import (
     carries,
     component,
     described,
+    filled,
     gradients,
 )
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
@@ -1098,17 +1099,9 @@ def _trained_norm(d: Any, c: int, *, affine: bool = True, eps: float = 1e-5) -> 
     return bn
 
 
-def _filled(d: Any, conv: nn.Conv2d) -> nn.Conv2d:
-    conv = conv.double().eval()
-    with torch.no_grad():
-        for p in conv.parameters():
-            p.copy_(d.tensor(*p.shape))
-    return conv
-
-
 def _fold_case(make: Any, **norm: Any) -> Any:
     def draw(d: Any) -> Case:
-        conv = _filled(d, make(d))
+        conv = filled(d, make(d), scale=1.0)
         options = {name: d.choice(choices) for name, choices in norm.items()}
         bn = _trained_norm(d, conv.out_channels, **options)
         x = d.tensor(2, conv.in_channels, d.integer(5, 7), d.integer(5, 8))
@@ -1139,7 +1132,7 @@ def _folds(subject: Any, case: Case) -> Any:
 
 
 def _fold_safely(d: Any) -> Case:
-    conv = _filled(d, _plain_conv(d)).train(d.flag())
+    conv = filled(d, _plain_conv(d), scale=1.0).train(d.flag())
     return Case((Network.describe(conv), Network.describe(_trained_norm(d, conv.out_channels))))
 
 

@@ -9,17 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from autograder.catalog._common import changed_tensors, filled, share_memory
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
-
-
-def _filled(d: Any, cnn: nn.Sequential) -> nn.Sequential:
-    cnn = cnn.double().eval()
-    with torch.no_grad():
-        for p in cnn.parameters():
-            p.copy_(d.tensor(*p.shape, scale=0.3))
-    return cnn
 
 
 def _flattening(d: Any, *, bias: bool = True) -> tuple[nn.Sequential, tuple[int, int, int]]:
@@ -63,14 +56,14 @@ def _drawn(make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]], *,
         cnn, (c, h, w) = make(d)
         extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
         images = d.tensor(d.integer(1, 2), c, h + extra[0], w + extra[1])
-        return Case((Network.describe(_filled(d, cnn)), (c, h, w)), {}, {"images": images})
+        return Case((Network.describe(filled(d, cnn)), (c, h, w)), {}, {"images": images})
 
     return draw
 
 
 def _in_some_mode(d: Any) -> Case:
     cnn, size = _flattening(d)
-    cnn = _filled(d, cnn)
+    cnn = filled(d, cnn)
     evaluating, training = Network.describe(cnn.eval()), Network.describe(cnn.train())
     return Case((evaluating, size), {}, {"the same in training mode": training})
 
@@ -94,12 +87,10 @@ def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
         return fcn
     seen = fcn.inspect()
     return {
-        "weights shared with the cnn": bool(
-            set(seen["storages"].values()) & set(before["storages"].values())
-        ),
+        "weights shared with the cnn": share_memory(seen, before),
         "cnn unchanged": before["kinds"] == after["kinds"]
         and before["training"] == after["training"]
-        and all(torch.equal(p, after["parameters"][n]) for n, p in before["parameters"].items()),
+        and not changed_tensors(before, after),
         "training flags in use": sorted(set(seen["training"].values())),
         "result": "Sequential" if seen["kinds"].get("") == "Sequential" else seen["kinds"].get(""),
     }

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autograder.attempt import Handle, Raised
-from autograder.catalog._common import described
+from autograder.catalog._common import as_double, described
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Batches
 from coursekit import preprocessing as reference
@@ -54,17 +54,12 @@ def _kinds_of_answers(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _as_double(value: Any) -> Any:
-    """Numbers without their dtype, which is another property's business."""
-    return value.double() if isinstance(value, torch.Tensor) else value
-
-
 def _doubles(pair: Any) -> Any:
-    return {k: _as_double(v) for k, v in pair.items()} if isinstance(pair, dict) else pair
+    return {k: as_double(v) for k, v in pair.items()} if isinstance(pair, dict) else pair
 
 
 def _number(subject: Any, case: Case) -> Any:
-    return _as_double(subject(*case.args))
+    return as_double(subject(*case.args))
 
 
 def _float_of(images: torch.Tensor) -> torch.dtype:
@@ -304,7 +299,7 @@ def _part(index: int) -> Any:
         result = subject(*case.args)
         if not isinstance(result, list | tuple) or len(result) != 2:
             return result
-        return _as_double(result[index])
+        return as_double(result[index])
 
     return observe
 
@@ -319,7 +314,7 @@ def _far(subject: Any, case: Case) -> Any:
     result = subject(*case.args)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
-    mean, std = map(_as_double, result)
+    mean, std = map(as_double, result)
     return {"mean − 1e4": mean - 1e4 if isinstance(mean, torch.Tensor) else mean, "std": std}
 
 
@@ -995,7 +990,7 @@ def _zca_part(index: int) -> Any:
         result = subject(*case.args)
         if not isinstance(result, list | tuple) or len(result) != 2:
             return result
-        return _as_double(result[index])
+        return as_double(result[index])
 
     return observe
 
@@ -1004,7 +999,7 @@ def _zca_both(subject: Any, case: Case) -> Any:
     result = subject(*case.args)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
-    return {"whitened": _as_double(result[0]), "W": _as_double(result[1])}
+    return {"whitened": as_double(result[0]), "W": as_double(result[1])}
 
 
 def _zca(

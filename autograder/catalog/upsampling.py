@@ -10,7 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.catalog._common import AUTOGRAD, carries, component, described, gradients
+from autograder.catalog._common import (
+    AUTOGRAD,
+    carries,
+    changed_tensors,
+    component,
+    described,
+    filled,
+    gradients,
+    share_memory,
+)
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import upsampling as reference
@@ -68,12 +77,8 @@ def _promoted(answer: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
 # -- shift_and_stitch ---------------------------------------------------------------------------------------
 
 
-def _filled(d: Any, *layers: nn.Module) -> nn.Sequential:
-    net = nn.Sequential(*layers).double().eval()
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(d.tensor(*p.shape, scale=0.5))
-    return net
+def _filled(d: Any, *layers: nn.Module) -> nn.Module:
+    return filled(d, nn.Sequential(*layers), scale=0.5)
 
 
 def _pooling_net(d: Any) -> nn.Sequential:
@@ -135,9 +140,7 @@ def _left_as_found(subject: Any, case: Case) -> Any:
     return {
         "map": out,
         "training flags afterwards": after["training"],
-        "buffers changed": sorted(
-            n for n, b in before["buffers"].items() if not torch.equal(b, after["buffers"][n])
-        ),
+        "tensors changed": changed_tensors(before, after),
     }
 
 
@@ -446,9 +449,8 @@ def _beside(subject: Any, case: Case) -> Any:
         return dense
     seen = dense.inspect()
     return {
-        "net unchanged": before["config"] == after["config"]
-        and all(torch.equal(p, after["parameters"][n]) for n, p in before["parameters"].items()),
-        "weights shared with net": bool(set(seen["storages"].values()) & set(before["storages"].values())),
+        "net unchanged": before["config"] == after["config"] and not changed_tensors(before, after),
+        "weights shared with net": share_memory(seen, before),
         "result": seen["kinds"].get(""),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autograder.catalog._common import described
+from autograder.catalog._common import changed_tensors, described, filled
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import visualization as reference
@@ -28,10 +28,8 @@ def _network(
         *([nn.Dropout(0.5)] if dropout else []),
         nn.Conv2d(channels, 2, 2),
     ]
-    model = nn.Sequential(*layers).double()
+    model = filled(d, nn.Sequential(*layers))
     with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(d.tensor(*p.shape, scale=0.3))
         model[1].running_mean.copy_(d.tensor(channels))
         model[1].running_var.copy_(d.positive(channels))
     return Network.describe(model.to(dtype).train(training))
@@ -108,12 +106,7 @@ def _left(subject: Any, case: Case) -> Any:
         "hooks": after["hooks"],
         "parameters with a grad": sorted(n for n, g in after["grads"].items() if g is not None),
         "parameters that require a grad": sorted(n for n, flag in after["requires_grad"].items() if flag),
-        "changed tensors": sorted(
-            name
-            for group in ("parameters", "buffers")
-            for name in before[group]
-            if not torch.equal(before[group][name], after[group][name])
-        ),
+        "changed tensors": changed_tensors(before, after),
     }
 
 
