@@ -138,6 +138,11 @@ class Exercise:
     """How long the learner's own code may run in one check before it is *timed out*."""
     parallel: bool = False
     """Whether the learner's code may use every core: for exercises that train, not for small tensors."""
+    once: bool = False
+    """For exercises that train: the first property's case is drawn and observed once, by its ``observe``, and
+    the ``judge`` of every property reads that one observation (its ``expected`` is None: the reference does not
+    run). The diagnosis is the misconception whose name is the code of a mismatch. Only the module of the
+    reference counts as its copy, so that the answer may be built from the lecture's other functions."""
 
     @property
     def points(self) -> float:

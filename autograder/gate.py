@@ -7,16 +7,21 @@ and lets an agent speak for them over the socket it inherited.
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
+import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
+from autograder.catalog._training import MEMORY, remembered
 from autograder.exercise import Exercise, Outcome, Verdict
 from autograder.oracle import evaluate
 from autograder.wire import Channel
@@ -26,7 +31,8 @@ def answers(exercise: Exercise) -> dict[str, Any]:
     """Every answer the catalogue holds for an exercise, by the name it has on the wire."""
     found = {"reference": exercise.reference}
     found |= {f"right/{v.name}": v.answer for v in exercise.right}
-    return found | {f"misconception/{m.name}": m.answer for m in exercise.misconceptions}
+    found |= {f"misconception/{m.name}": m.answer for m in exercise.misconceptions}
+    return {name: remembered(answer) for name, answer in found.items()} if exercise.once else found
 
 
 class _Catalogued:
@@ -67,6 +73,9 @@ def examine(
     whether the wire gave the same verdicts, and every ``problem`` in words."""
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
     own, same = [], True
+    if exercise.once and seed is None:
+        # On the same data and seed, so that one training can stand behind several answers.
+        seed = secrets.randbits(32)
 
     def judge(answer: str, thing: Any) -> Verdict:
         nonlocal same
@@ -129,7 +138,11 @@ def run(
     after: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """The rows of all exercises; ``after(row)`` is called as each is done."""
-    with far_side() if wire else contextlib.nullcontext() as remote:
+    with (
+        tempfile.TemporaryDirectory() as memory,
+        unittest.mock.patch.dict(os.environ, {MEMORY: memory}),
+        far_side() if wire else contextlib.nullcontext() as remote,
+    ):
         rows = []
         for exercise in exercises:
             rows.append(examine(exercise, remote, seed))

@@ -494,8 +494,11 @@ class _Evaluation:
         self.device = "cpu"
         self.shrink_seconds = SHRINK_SECONDS
         self.reference = Attempt.local(exercise.reference, exercise.id, seconds=120)
+        self.seen: tuple[Case, Any] | None = None
 
     def examine(self, prop: Property) -> _Finding:
+        if self.exercise.once:
+            return self.reread(prop)
         finding = _Finding(prop)
         first = True
         # Counted from anew, so that how long an earlier search took changes nothing here.
@@ -527,6 +530,22 @@ class _Evaluation:
             not in (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
         ):
             self.shrink(finding, examples)
+        return finding
+
+    def reread(self, prop: Property) -> _Finding:
+        """What a property says of the one observation that all of them share."""
+        if self.seen is None:
+            cases: list[Case] = []
+            _explore(prop, self.seed, cases.append, shrink=False, examples=1)
+            self.attempt.seed = _entropy(self.seed, prop.name)
+            self.attempt.watch = True
+            self.seen = cases[0], _observe_learner(prop, self.attempt, cases[0])
+        case, got = self.seen
+        finding = _Finding(prop)
+        mismatch = _judge(prop, case, None, got)
+        if mismatch is not None:
+            seed, printed = self.attempt.seed, self.attempt.printed
+            finding.add(_Failure(case, got, None, mismatch, printed, _size(case), seed))
         return finding
 
     def look(self, prop: Property, case: Case, *, watch: bool = False) -> _Failure | None:
@@ -599,6 +618,9 @@ def _diagnose(exercise: Exercise, findings: Sequence[_Finding]) -> Misconception
     """The misconception whose behavior the answer shows: it fails nothing the answer passes, and on every
     recorded failing input of some property it gives what the answer gave."""
     failed = {f.prop.name: f for f in findings if f.failed}
+    if exercise.once:
+        codes = {f.smallest.mismatch.code for f in failed.values() if f.smallest is not None}
+        return next((m for m in exercise.misconceptions if m.name in codes), None)
     deadline = time.perf_counter() + DIAGNOSIS_SECONDS
     ranked = []
     for number, misconception in enumerate(exercise.misconceptions):
@@ -660,9 +682,11 @@ def _shortcut(exercise: Exercise, looked: Mapping[str, Any], seen: set[str]) -> 
         return f"this is the reference, {looked['module']}.{exercise.id}"
     if any(w in references for w in where):
         return "this class extends the reference"
+    own = f"coursekit.{exercise.topic}.{exercise.id}"
     for name in sorted(seen):
         module, _, function = name.partition(".")[2].partition(".")
-        if name.startswith("coursekit.") and module in TOPICS and not function.startswith(("_", "<")):
+        public = module in TOPICS and not function.startswith(("_", "<"))
+        if name.startswith("coursekit.") and public and (name == own or not exercise.once):
             return f"it calls the reference, {name}"
     for call in exercise.forbidden:
         if seen.intersection(call.seen) or any(
@@ -791,6 +815,8 @@ def _evaluate(
         return replace(without_verdict(exercise, message, outcome=outcome), flags=())
 
     attempt.threads = os.cpu_count() or 1 if exercise.parallel else 1
+    # Training finds its own way to a GPU; the network that comes of it is asked where it lies.
+    devices = ("cpu",) if exercise.once else devices
     evaluation = _Evaluation(exercise, attempt, seed)
     findings: list[_Finding] = []
     for prop in exercise.properties:

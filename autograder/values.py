@@ -53,6 +53,22 @@ def maker(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+@maker
+def scenes(**choices: Any) -> Any:
+    """The generated scenes of lecture 06, as `coursekit.data.scenes.Scenes` takes its arguments."""
+    from coursekit.data.scenes import Scenes
+
+    return Scenes(**choices)
+
+
+@maker
+def cells(**choices: Any) -> Any:
+    """The generated cells of lecture 07, as `coursekit.data.cells.Cells` takes its arguments."""
+    from coursekit.data.cells import Cells
+
+    return Cells(**choices)
+
+
 @dataclass(frozen=True)
 class Generator:
     """A ``torch.Generator`` on the CPU with this seed, fresh at every call."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from autograder.catalog._train_fcn import TRAIN_FCN
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
@@ -303,4 +304,4 @@ SEGMENTATION_SCORES = Exercise(
     ),
 )
 
-EXERCISES = (SEGMENTATION_SCORES,)
+EXERCISES = (SEGMENTATION_SCORES, TRAIN_FCN)

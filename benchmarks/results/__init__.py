@@ -25,7 +25,10 @@ def record(
     """
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} cores"
+    cores = torch.get_num_threads()
+    device = f"{cores} core{'s' * (cores > 1)}"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
     row = {
         "name": name,
         "command": command,

@@ -1,0 +1,149 @@
+"""What the exercises that train share: one network a check, judged on images made after it exists."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from autograder.attempt import Handle, Trouble
+from autograder.exercise import Case, Mismatch, Outcome, Property
+
+MEMORY = "AUTOGRADER_GATE_MEMORY"
+"""Names the folder where the gate keeps what its answers trained; nothing is kept where it is not set."""
+
+Training = Callable[[Dataset, Any], nn.Module]
+
+
+def remembered(train: Training) -> Training:
+    """The same training, done once for the same data set and seed while the gate runs."""
+
+    @functools.wraps(train)
+    def trained(dataset: Dataset, generator: Any) -> nn.Module:
+        folder = os.environ.get(MEMORY)
+        if not folder:
+            return train(dataset, generator)
+        data = {k: v for k, v in sorted(vars(dataset).items()) if isinstance(v, int | float | str)}
+        key = f"{train.__module__}.{train.__qualname__} {type(dataset).__name__} {data} {generator.initial_seed()}"
+        kept = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
+        if not kept.exists():
+            network = train(dataset, generator)
+            partial = kept.with_suffix(f".{os.getpid()}")
+            torch.save((network, generator.get_state()), partial)
+            partial.replace(kept)
+        # Written above by this program, and a network is more than its tensors.
+        network, state = torch.load(kept, weights_only=False)
+        generator.set_state(state)
+        return network
+
+    return trained
+
+
+def trained_network(subject: Any, case: Case) -> dict[str, Any] | None:
+    """Let the answer train: the network, its training flags and whether the generator was drawn from.
+
+    None where what came back is no network.
+    """
+    dataset, generator = case.args
+    source = subject.build(generator)
+    before = source.do("get_state")
+    network = subject(dataset, source)
+    if not isinstance(network, Handle):
+        return None
+    found = network.inspect()
+    drawn = not torch.equal(before, source.do("get_state"))
+    # How it was left is one claim; what it has learned is another.
+    network.do("eval")
+    return {"network": network, "training": any(found["training"].values()), "drawn": drawn}
+
+
+def attempted(network: Any, images: torch.Tensor) -> Any:
+    """The network's answer, or the trouble in its place."""
+    try:
+        return network(images)
+    except Trouble as trouble:
+        return str(trouble)
+
+
+def claims(
+    measure: str,
+    levels: dict[str, tuple[float, float]],
+    draw: Callable[[Any], Case],
+    observe: Callable[[Any, Case], Any],
+    symptom: Callable[[dict[str, Any]], str],
+) -> tuple[Property, ...]:
+    """Properties that give points as a score grows, and two about how the network was made and left.
+
+    Args:
+        measure: what the score is called, for instance "mean IoU".
+        levels: name of the property → (score that it asks for, points), lowest first.
+        draw, observe: of the one observation, a dict with `score`, `usable` (None, or the name of a misconception
+            and what is wrong) and `drawn`; where there is no score, `says` tells why.
+        symptom: name of the misconception that an observation shows, or "".
+    """
+    floor = min(score for score, _ in levels.values())
+
+    def short_of(seen: dict[str, Any], score: float) -> Mismatch | None:
+        if seen.get("score", 0.0) >= score:
+            return None
+        message = seen.get("says") or f"{measure} {seen['score']:.2f} on images made after the training"
+        got = f"{measure} {seen['score']:.2f}" if "score" in seen else str(seen.get("kind", ""))
+        return Mismatch(
+            Outcome.WRONG_VALUES,
+            message,
+            expected=f"{measure} of at least {score:g}",
+            got=got,
+            code=symptom(seen),
+        )
+
+    def reaches(score: float) -> Callable[[Case, Any, Any], Mismatch | None]:
+        return lambda case, expected, got: short_of(got, score)
+
+    def usable(case: Case, expected: Any, got: Any) -> Mismatch | None:
+        if got.get("usable") and got.get("score", 0.0) >= floor:
+            code, message = got["usable"]
+            return Mismatch(Outcome.WRONG_VALUES, message, code=code)
+        return short_of(got, floor)
+
+    def repeatable(case: Case, expected: Any, got: Any) -> Mismatch | None:
+        if not got.get("drawn") and got.get("score", 0.0) >= floor:
+            message = "the generator is where it was before the training: nothing was drawn from it"
+            return Mismatch(Outcome.WRONG_VALUES, message, code="generator_ignored")
+        return short_of(got, floor)
+
+    tried = "the network trained once, then asked about images that were generated afterwards"
+    grown = tuple(
+        Property(
+            name,
+            f"{measure} of at least {score:g} on new images",
+            points,
+            draw,
+            observe,
+            reaches(score),
+            tried,
+        )
+        for name, (score, points) in levels.items()
+    )
+    return (
+        *grown,
+        Property(
+            "usable",
+            "and the network comes in evaluation mode and takes images of other sizes",
+            0.5,
+            draw,
+            observe,
+            usable,
+            tried,
+        ),
+        Property(
+            "repeatable", "and weights, order and augmentation are drawn from the generator", 0.5, draw, observe,
+            repeatable, tried,
+        ),
+    )  # fmt: skip
