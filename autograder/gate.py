@@ -44,9 +44,21 @@ class _Catalogued:
 
 
 @contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    """Where both sides find what an answer has trained before; only the outermost of these makes a folder."""
+    if MEMORY in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.dict(os.environ, {MEMORY: folder}):
+        yield
+
+
+@contextlib.contextmanager
 def far_side() -> Iterator[Callable[[Exercise, str], Attempt]]:
     """A process across the wire; yields ``attempt(exercise, answer)``, a remote attempt at that answer."""
     near, far = socket.socketpair()
+    memory = contextlib.ExitStack()
+    memory.enter_context(_memory())
     process = subprocess.Popen(
         [sys.executable, "-m", "autograder.gate", str(far.fileno())], pass_fds=[far.fileno()]
     )
@@ -64,6 +76,7 @@ def far_side() -> Iterator[Callable[[Exercise, str], Attempt]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        memory.close()
 
 
 def examine(
@@ -138,11 +151,7 @@ def run(
     after: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """The rows of all exercises; ``after(row)`` is called as each is done."""
-    with (
-        tempfile.TemporaryDirectory() as memory,
-        unittest.mock.patch.dict(os.environ, {MEMORY: memory}),
-        far_side() if wire else contextlib.nullcontext() as remote,
-    ):
+    with _memory(), far_side() if wire else contextlib.nullcontext() as remote:
         rows = []
         for exercise in exercises:
             rows.append(examine(exercise, remote, seed))

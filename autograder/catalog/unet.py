@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from autograder.catalog._train_unet import TRAIN_UNET
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
@@ -561,4 +562,4 @@ ELASTIC = Exercise(
     ),
 )
 
-EXERCISES = (ELASTIC,)
+EXERCISES = (ELASTIC, TRAIN_UNET)

@@ -107,7 +107,9 @@ POINTS = {
     "conv_transpose2d": 5,
     "bilinear_kernel": 3,
     "segmentation_scores": 4,
+    "train_fcn": 6,
     "elastic_deformation": 4,
+    "train_unet": 6,
 }
 
 
