@@ -103,7 +103,7 @@ def _symptom(seen: dict[str, Any]) -> str:
         return "transposed_images"
     if seen["of one class"] > 0.99:
         return "never_updated"
-    if seen["on training images"] > score + 0.25:
+    if seen["on training images"] > score + 0.2:
         return "few_images"
     return "too_short" if score < 0.25 else ""
 

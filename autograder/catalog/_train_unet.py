@@ -57,7 +57,8 @@ def _scores(masks: torch.Tensor, instances: torch.Tensor) -> dict[str, float]:
     pieces = sum(int(image.max()) for image in found)
     cells = sum(len(image[image > 0].unique()) for image in truth)
     f1 = scores["f1"]
-    return {"f1": f1 if f1 == f1 else 0.0, "pieces": pieces / max(cells, 1)}
+    right = ((masks > 0) == (truth > 0)).double().mean().item()
+    return {"f1": f1 if f1 == f1 else 0.0, "pieces": pieces / max(cells, 1), "right pixels": right}
 
 
 def _look(subject: Any, case: Case) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def _look(subject: Any, case: Case) -> dict[str, Any]:
         **found,
         "score": scores["f1"],
         "pieces": scores["pieces"],
+        "right pixels": scores["right pixels"],
         "foreground": masks.double().mean().item(),
         "swapped": _scores(1 - masks, instances)["f1"],
         "on bytes": _scores(_masks(network, images[:4] * 255), instances[:4])["f1"],
@@ -118,11 +120,9 @@ def _symptom(seen: dict[str, Any]) -> str:
         return "classes_swapped"
     if seen["foreground"] in (0.0, 1.0):
         return "never_updated"
-    if score < LEVELS["learns"][0]:
-        return "too_short"
-    if score < LEVELS["very_good"][0] and seen["pieces"] < 0.8:
+    if score < LEVELS["very_good"][0] and seen["pieces"] < 0.8 and seen["right pixels"] > 0.8:
         return "cells_merged"
-    return ""
+    return "too_short" if score < LEVELS["learns"][0] else ""
 
 
 # -- answers ------------------------------------------------------------------------------------------------
@@ -272,7 +272,6 @@ def _unweighted(dataset, generator):
 
 
 ALL = (*LEVELS, "usable", "repeatable")
-TOP = ("good", "very_good")
 
 TRAIN_UNET = Exercise(
     id="train_unet",
@@ -301,7 +300,7 @@ TRAIN_UNET = Exercise(
             "cells_merged",
             "Your cells grow together: their pixels are found, the lines between them are not.",
             "Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map.",
-            TOP,
+            ALL,
             _unweighted,
         ),
         Misconception(

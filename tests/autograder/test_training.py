@@ -101,9 +101,16 @@ def test_points_grow_with_the_score():
 
 
 def test_symptoms_of_a_unet_that_merges_cells():
-    seen = {"score": 0.5, "on bytes": 0.0, "swapped": 0.0, "foreground": 0.5, "pieces": 0.6}
+    seen = {
+        "score": 0.5,
+        "on bytes": 0.0,
+        "swapped": 0.0,
+        "foreground": 0.5,
+        "pieces": 0.6,
+        "right pixels": 0.9,
+    }
     assert _train_unet._symptom(seen) == "cells_merged"
-    assert _train_unet._symptom({**seen, "score": 0.1}) == "too_short"
+    assert _train_unet._symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "too_short"
     assert _train_unet._symptom({**seen, "pieces": 1.1}) == ""
 
 
