@@ -32,10 +32,10 @@ demo: setup
 	$(BIN)/autograder demo --unsafe-no-sandbox
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --durations 10 $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup --durations 10 $(ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest --slow -n auto --dist loadfile --durations 10 $(ARGS)
+	$(BIN)/python -m pytest --slow -n auto --dist loadgroup --durations 10 $(ARGS)
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=lectures
