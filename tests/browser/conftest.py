@@ -158,6 +158,8 @@ def open_notebook(browser: Browser, lab: tuple[str, Path]) -> Iterator[object]:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         pages.append(page)
         page.goto(address.format(path))
+        # JupyterLab's own question about news stands in the way of pictures.
+        page.add_style_tag(content=".Toastify { display: none }")
         return Notebook(page)
 
     yield open_
