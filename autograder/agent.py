@@ -223,8 +223,13 @@ class Agent:
                 module = self._objects[item.id]
                 leaves |= {name: p for name, p in module.named_parameters() if p.requires_grad}
                 continue
-            tensor = args[item] if isinstance(item, int) else kwargs[item]
-            leaves[str(item)] = tensor.requires_grad_()
+            value = args[item] if isinstance(item, int) else kwargs[item]
+            named = (
+                {f"{item}.{k}": v for k, v in value.items()}
+                if isinstance(value, dict)
+                else {str(item): value}
+            )
+            leaves |= {name: tensor.requires_grad_() for name, tensor in named.items()}
         return leaves
 
     def _keep(self, value: Any) -> Ref:
