@@ -506,7 +506,7 @@ class _Evaluation:
 
         def visit(case: Case) -> None:
             nonlocal first
-            failure = self.look(prop, case, watch=first or self.attempt.watch)
+            failure = self.look(prop, case, watch=first or self.attempt.watch != "nothing")
             if first and failure is None:
                 failure = self.again(prop, case)
             if failure is not None:
@@ -538,7 +538,7 @@ class _Evaluation:
             cases: list[Case] = []
             _explore(prop, self.seed, cases.append, shrink=False, examples=1)
             self.attempt.seed = _entropy(self.seed, prop.name)
-            self.attempt.watch = True
+            self.attempt.watch = "samples"
             self.seen = cases[0], _observe_learner(prop, self.attempt, cases[0])
         case, got = self.seen
         finding = _Finding(prop)
@@ -551,12 +551,13 @@ class _Evaluation:
     def look(self, prop: Property, case: Case, *, watch: bool = False) -> _Failure | None:
         self.attempt.device = self.device
         self.attempt.seed = self.attempt.seed + 1
-        self.attempt.watch = watch
+        self.attempt.watch = "calls" if watch else "nothing"
         self.attempt.misplaced.clear()
         before = self.attempt.spent
         got = _observe_learner(prop, self.attempt, case)
         # Watching slows the learner's code down; where it is quick every call is watched.
-        self.attempt.watch = watch and self.attempt.spent - before < WATCH_ALL_BELOW
+        if self.attempt.spent - before >= WATCH_ALL_BELOW:
+            self.attempt.watch = "nothing"
         expected = _observe(prop, self.reference, case)
         if isinstance(expected, Trouble) and not _refused(expected):
             raise _Lost(f"the reference fails: {expected}")
@@ -574,7 +575,7 @@ class _Evaluation:
 
     def again(self, prop: Property, case: Case) -> _Failure | None:
         """A right answer is right every time: the same input under other global random numbers."""
-        failure = self.look(prop, case, watch=self.attempt.watch)
+        failure = self.look(prop, case, watch=self.attempt.watch != "nothing")
         if failure is None:
             return None
         mismatch = Mismatch(
@@ -805,6 +806,12 @@ def evaluate(
     )
 
 
+def _cores() -> int:
+    """What a parallel computation may take: all cores, or what whoever runs several of them allows."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allowed) if allowed.isdecimal() and int(allowed) else os.cpu_count() or 1
+
+
 def _evaluate(
     exercise: Exercise, attempt: Attempt, seed: int, devices: tuple[str, ...], allow_reference: bool
 ) -> Verdict:
@@ -814,7 +821,7 @@ def _evaluate(
         outcome, message = problem
         return replace(without_verdict(exercise, message, outcome=outcome), flags=())
 
-    attempt.threads = os.cpu_count() or 1 if exercise.parallel else 1
+    attempt.threads = _cores() if exercise.parallel else 1
     # Training finds its own way to a GPU; the network that comes of it is asked where it lies.
     devices = ("cpu",) if exercise.once else devices
     evaluation = _Evaluation(exercise, attempt, seed)

@@ -15,8 +15,8 @@ from autograder import authoring
 ROOT = Path(__file__).parents[2]
 SOLVED = sorted((ROOT / "solutions").glob("*/*.ipynb"))
 WHOLE, CELL = 90, 30  # seconds, on two quiet cores
-# A test machine does other things as well; the budget itself is printed.
-ALLOWANCE = 4
+# A test machine may be slower than the two cores that the budget means; what it took is printed.
+ALLOWANCE = 2
 
 
 class _Timed(NotebookClient):
@@ -30,7 +30,7 @@ class _Timed(NotebookClient):
             self.seconds.append((time.perf_counter() - start, cell.source.partition("\n")[0]))
 
 
-@pytest.mark.xdist_group("lectures")
+@pytest.mark.alone
 @pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
 def test_runs_top_to_bottom_offline_without_data(path, tmp_path, monkeypatch):
     monkeypatch.delenv("COURSEKIT_DATA", raising=False)
