@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -635,6 +635,28 @@ def _diagnose(exercise: Exercise, findings: Sequence[_Finding]) -> Misconception
     return min(ranked)[3] if ranked else None
 
 
+class _Slip(NamedTuple):
+    """A mistake that can be made in any exercise."""
+
+    name: str
+    mistake: str
+    repair: str
+
+
+DEFAULT_DTYPE = _Slip(
+    "default_dtype",
+    "Your result is float32, whatever dtype the input has.",
+    "torch.zeros(…), torch.ones(…) and torch.tensor(…) make float32: pass dtype=x.dtype and device=x.device, or use "
+    "x.new_zeros(…) or torch.zeros_like(x).",
+)
+
+
+def _slip(findings: Sequence[_Finding]) -> _Slip | None:
+    """The slip that shows somewhere, for an answer whose mistake has no name in the catalogue."""
+    found = {(f.smallest.mismatch.code, f.smallest.mismatch.got) for f in findings if f.smallest is not None}
+    return DEFAULT_DTYPE if ("dtype", "float32") in found else None
+
+
 def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
     prop = finding.prop
     for failure in [*finding.failures, finding.smallest]:
@@ -839,9 +861,9 @@ def _evaluate(
 
     results = tuple(_result(exercise, f) for f in findings)
     wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
-    misconception = None
+    misconception: Misconception | _Slip | None = None
     if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
-        misconception = _diagnose(exercise, findings)
+        misconception = _diagnose(exercise, findings) or _slip(findings)
     return Verdict(
         exercise.id,
         _overall(results),
