@@ -259,7 +259,7 @@ def _few_images(dataset, generator):
 
 
 def _too_short(dataset, generator):
-    return _loop(dataset, generator, _network(generator), steps=12)
+    return _loop(dataset, generator, _network(generator), steps=40)
 
 
 ALL = (*LEVELS, "usable", "repeatable")

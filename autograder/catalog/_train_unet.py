@@ -264,7 +264,7 @@ def _never_updated(dataset, generator):
 
 
 def _too_short(dataset, generator):
-    return _loop(dataset, generator, steps=10)
+    return _loop(dataset, generator, steps=40)
 
 
 def _unweighted(dataset, generator):
