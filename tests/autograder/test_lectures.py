@@ -34,13 +34,29 @@ class _Timed(NotebookClient):
 @pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
 def test_runs_top_to_bottom_offline_without_data(path, tmp_path, monkeypatch):
     monkeypatch.delenv("COURSEKIT_DATA", raising=False)
-    monkeypatch.delenv("FAST", raising=False)
     # Nowhere to download to and nowhere to download from.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    _runs(path, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
+def test_runs_top_to_bottom_with_real_data(path, tmp_path, monkeypatch, real_data):
+    if real_data is None:
+        pytest.skip("COURSEKIT_DATA names no folder")
+    monkeypatch.setenv("COURSEKIT_DATA", str(real_data.resolve()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _runs(path, tmp_path, monkeypatch)
+
+
+def _runs(path, folder, monkeypatch):
+    """In time, every check correct, every picture with words, and nothing on the error stream."""
+    monkeypatch.delenv("FAST", raising=False)
     client = _Timed(
-        nbformat.read(path, 4), timeout=CELL * ALLOWANCE, resources={"metadata": {"path": str(tmp_path)}}
+        nbformat.read(path, 4), timeout=CELL * ALLOWANCE, resources={"metadata": {"path": str(folder)}}
     )
     client.seconds = []
     start = time.perf_counter()
@@ -51,7 +67,7 @@ def test_runs_top_to_bottom_offline_without_data(path, tmp_path, monkeypatch):
         f"\n{path.stem}: {took:.0f} s of {WHOLE}, slowest cell {slowest[0]:.0f} s of {CELL} ({slowest[1]!r})"
     )
     assert took < WHOLE * ALLOWANCE
-    assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == []
+    assert [p.name for p in folder.iterdir() if p.name != "cache"] == []
 
     verdicts = [
         o.data["text/plain"]
