@@ -36,6 +36,7 @@ PRINTED = 600
 NODES = 20_000
 DEPTH = 20
 LOOKING = 5.0
+GLANCE = 0.05
 DEFERRED = 400
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 _MISSING = object()
@@ -151,7 +152,7 @@ class Agent:
             with _threads(request.get("threads", 1)), _quiet(printed), _Limit(request["limit"]):
                 try:
                     grads = None
-                    with _watching(seen if request.get("watch") else None):
+                    with _WATCHES[request.get("watch", "nothing")](seen):
                         with _put_back():
                             result = target(*args, **kwargs)
                         if wrt:
@@ -596,11 +597,8 @@ def _gradient_pass() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watching(seen: set[str] | None) -> Iterator[None]:
+def _watching(seen: set[str]) -> Iterator[None]:
     """Record library functions and operators that run, by name, into ``seen``."""
-    if seen is None:
-        yield
-        return
     known: set[types.CodeType] = set()
 
     def profile(frame: types.FrameType, event: str, arg: Any) -> None:
@@ -623,6 +621,39 @@ def _watching(seen: set[str] | None) -> Iterator[None]:
         finally:
             sys.setprofile(old)
             threading.setprofile(threads)
+
+
+@contextlib.contextmanager
+def _sampling(seen: set[str]) -> Iterator[None]:
+    """Record the library functions that are running at a glance now and then: free of cost to a training, and
+    what takes long does not escape it."""
+    own, done = threading.get_ident(), threading.Event()
+
+    def glance() -> None:
+        while not done.wait(GLANCE):
+            # Not of this thread, which has a frame of its own.
+            for frame in [f for ident, f in sys._current_frames().items() if ident != threading.get_ident()]:
+                while frame is not None:
+                    module = _module_of(frame)
+                    if module.startswith(WATCHED):
+                        seen.add(f"{module}.{frame.f_code.co_qualname}")
+                    frame = frame.f_back  # type: ignore[assignment]
+
+    watcher = threading.Thread(target=glance, name=f"watching {own}", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+_WATCHES: dict[str, Callable[[set[str]], contextlib.AbstractContextManager[None]]] = {
+    "nothing": lambda seen: contextlib.nullcontext(),
+    "calls": _watching,
+    "samples": _sampling,
+}
+"""How closely the learner's code is looked at while it runs."""
 
 
 def _gradients(result: Any, leaves: dict[str, torch.Tensor], seed: int) -> dict[str, Any] | None:

@@ -73,7 +73,7 @@ class Attempt:
         self.waited = 0.0
         self.seed = 0
         self.threads = 1
-        self.watch = False
+        self.watch = "nothing"
         self.seen: set[str] = set()
         self.printed = ""
         self.misplaced: set[str] = set()

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -506,7 +506,7 @@ class _Evaluation:
 
         def visit(case: Case) -> None:
             nonlocal first
-            failure = self.look(prop, case, watch=first or self.attempt.watch)
+            failure = self.look(prop, case, watch=first or self.attempt.watch != "nothing")
             if first and failure is None:
                 failure = self.again(prop, case)
             if failure is not None:
@@ -538,7 +538,7 @@ class _Evaluation:
             cases: list[Case] = []
             _explore(prop, self.seed, cases.append, shrink=False, examples=1)
             self.attempt.seed = _entropy(self.seed, prop.name)
-            self.attempt.watch = True
+            self.attempt.watch = "samples"
             self.seen = cases[0], _observe_learner(prop, self.attempt, cases[0])
         case, got = self.seen
         finding = _Finding(prop)
@@ -551,12 +551,13 @@ class _Evaluation:
     def look(self, prop: Property, case: Case, *, watch: bool = False) -> _Failure | None:
         self.attempt.device = self.device
         self.attempt.seed = self.attempt.seed + 1
-        self.attempt.watch = watch
+        self.attempt.watch = "calls" if watch else "nothing"
         self.attempt.misplaced.clear()
         before = self.attempt.spent
         got = _observe_learner(prop, self.attempt, case)
         # Watching slows the learner's code down; where it is quick every call is watched.
-        self.attempt.watch = watch and self.attempt.spent - before < WATCH_ALL_BELOW
+        if self.attempt.spent - before >= WATCH_ALL_BELOW:
+            self.attempt.watch = "nothing"
         expected = _observe(prop, self.reference, case)
         if isinstance(expected, Trouble) and not _refused(expected):
             raise _Lost(f"the reference fails: {expected}")
@@ -574,7 +575,7 @@ class _Evaluation:
 
     def again(self, prop: Property, case: Case) -> _Failure | None:
         """A right answer is right every time: the same input under other global random numbers."""
-        failure = self.look(prop, case, watch=self.attempt.watch)
+        failure = self.look(prop, case, watch=self.attempt.watch != "nothing")
         if failure is None:
             return None
         mismatch = Mismatch(
@@ -632,6 +633,28 @@ def _diagnose(exercise: Exercise, findings: Sequence[_Finding]) -> Misconception
             whole = len(explained) == len(failed) == len(misconception.fails)
             ranked.append((not whole, -len(explained), number, misconception))
     return min(ranked)[3] if ranked else None
+
+
+class _Slip(NamedTuple):
+    """A mistake that can be made in any exercise."""
+
+    name: str
+    mistake: str
+    repair: str
+
+
+DEFAULT_DTYPE = _Slip(
+    "default_dtype",
+    "Your result is float32, whatever dtype the input has.",
+    "torch.zeros(…), torch.ones(…) and torch.tensor(…) make float32: pass dtype=x.dtype and device=x.device, or use "
+    "x.new_zeros(…) or torch.zeros_like(x).",
+)
+
+
+def _slip(findings: Sequence[_Finding]) -> _Slip | None:
+    """The slip that shows somewhere, for an answer whose mistake has no name in the catalogue."""
+    found = {(f.smallest.mismatch.code, f.smallest.mismatch.got) for f in findings if f.smallest is not None}
+    return DEFAULT_DTYPE if ("dtype", "float32") in found else None
 
 
 def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
@@ -805,6 +828,12 @@ def evaluate(
     )
 
 
+def _cores() -> int:
+    """What a parallel computation may take: all cores, or what whoever runs several of them allows."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allowed) if allowed.isdecimal() and int(allowed) else os.cpu_count() or 1
+
+
 def _evaluate(
     exercise: Exercise, attempt: Attempt, seed: int, devices: tuple[str, ...], allow_reference: bool
 ) -> Verdict:
@@ -814,7 +843,7 @@ def _evaluate(
         outcome, message = problem
         return replace(without_verdict(exercise, message, outcome=outcome), flags=())
 
-    attempt.threads = os.cpu_count() or 1 if exercise.parallel else 1
+    attempt.threads = _cores() if exercise.parallel else 1
     # Training finds its own way to a GPU; the network that comes of it is asked where it lies.
     devices = ("cpu",) if exercise.once else devices
     evaluation = _Evaluation(exercise, attempt, seed)
@@ -832,9 +861,9 @@ def _evaluate(
 
     results = tuple(_result(exercise, f) for f in findings)
     wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
-    misconception = None
+    misconception: Misconception | _Slip | None = None
     if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
-        misconception = _diagnose(exercise, findings)
+        misconception = _diagnose(exercise, findings) or _slip(findings)
     return Verdict(
         exercise.id,
         _overall(results),

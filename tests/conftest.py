@@ -10,6 +10,17 @@ settings.register_profile("course", deadline=None, max_examples=25)
 settings.load_profile("course")
 
 
+def pytest_configure(config):
+    """Workers share the cores: each takes its part, also in the processes that its tests start."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0))
+    if workers:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
 

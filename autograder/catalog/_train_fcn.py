@@ -259,7 +259,7 @@ def _few_images(dataset, generator):
 
 
 def _too_short(dataset, generator):
-    return _loop(dataset, generator, _network(generator), steps=12)
+    return _loop(dataset, generator, _network(generator), steps=40)
 
 
 ALL = (*LEVELS, "usable", "repeatable")
@@ -362,7 +362,7 @@ TRAIN_FCN = Exercise(
             "net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c) with c = (64, 96, 128); fit(net, dataset, steps=400, batch_size=16, optimizer=AdamW(net.parameters(), lr=6e-3), schedule=one_cycle(), target='labels', loss=pixel_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
         ),
     ),
-    seconds=240.0,
+    seconds=600.0,
     parallel=True,
     once=True,
 )

@@ -264,7 +264,7 @@ def _never_updated(dataset, generator):
 
 
 def _too_short(dataset, generator):
-    return _loop(dataset, generator, steps=10)
+    return _loop(dataset, generator, steps=40)
 
 
 def _unweighted(dataset, generator):
@@ -371,7 +371,7 @@ TRAIN_UNET = Exercise(
             "Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4, optimizer=Adam(net.parameters(), lr=3e-3), schedule=one_cycle(), target=('labels', 'weights'), loss=weighted_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
         ),
     ),
-    seconds=240.0,
+    seconds=600.0,
     parallel=True,
     once=True,
 )

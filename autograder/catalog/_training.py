@@ -96,7 +96,7 @@ def claims(
         message = seen.get("says") or f"{measure} {seen['score']:.2f} on images made after the training"
         got = f"{measure} {seen['score']:.2f}" if "score" in seen else str(seen.get("kind", ""))
         return Mismatch(
-            Outcome.WRONG_VALUES,
+            Outcome.WRONG_VALUES if "score" in seen else Outcome.WRONG_KIND,
             message,
             expected=f"{measure} of at least {score:g}",
             got=got,

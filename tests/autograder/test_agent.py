@@ -30,7 +30,7 @@ def ask(answer, *args, **kwargs):
 def request(op="call", **changes):
     return {
         "op": op, "target": {"name": "f"}, "args": (), "kwargs": {}, "wrt": [], "grad_seed": 1, "seed": 1,
-        "threads": 1, "watch": True, "untouched": True, "device": "cpu", "limit": 5.0, "remote": True,
+        "threads": 1, "watch": "calls", "untouched": True, "device": "cpu", "limit": 5.0, "remote": True,
     } | changes  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def test_after_a_timeout_everything_is_put_back():
         torch.get_num_threads(),
     )
     attempt = Attempt.local(f, "f", seconds=0.5)
-    attempt.watch = True
+    attempt.watch = "calls"
     with pytest.raises(TimedOut):
         attempt.subject()()
     assert (

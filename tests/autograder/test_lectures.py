@@ -15,8 +15,8 @@ from autograder import authoring
 ROOT = Path(__file__).parents[2]
 SOLVED = sorted((ROOT / "solutions").glob("*/*.ipynb"))
 WHOLE, CELL = 90, 30  # seconds, on two quiet cores
-# A test machine does other things as well; the budget itself is printed.
-ALLOWANCE = 4
+# A test machine may be slower than the two cores that the budget means; what it took is printed.
+ALLOWANCE = 2
 
 
 class _Timed(NotebookClient):
@@ -30,17 +30,33 @@ class _Timed(NotebookClient):
             self.seconds.append((time.perf_counter() - start, cell.source.partition("\n")[0]))
 
 
-@pytest.mark.xdist_group("lectures")
+@pytest.mark.alone
 @pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
 def test_runs_top_to_bottom_offline_without_data(path, tmp_path, monkeypatch):
     monkeypatch.delenv("COURSEKIT_DATA", raising=False)
-    monkeypatch.delenv("FAST", raising=False)
     # Nowhere to download to and nowhere to download from.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    _runs(path, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
+def test_runs_top_to_bottom_with_real_data(path, tmp_path, monkeypatch, real_data):
+    if real_data is None:
+        pytest.skip("COURSEKIT_DATA names no folder")
+    monkeypatch.setenv("COURSEKIT_DATA", str(real_data.resolve()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _runs(path, tmp_path, monkeypatch)
+
+
+def _runs(path, folder, monkeypatch):
+    """In time, every check correct, every picture with words, and nothing on the error stream."""
+    monkeypatch.delenv("FAST", raising=False)
     client = _Timed(
-        nbformat.read(path, 4), timeout=CELL * ALLOWANCE, resources={"metadata": {"path": str(tmp_path)}}
+        nbformat.read(path, 4), timeout=CELL * ALLOWANCE, resources={"metadata": {"path": str(folder)}}
     )
     client.seconds = []
     start = time.perf_counter()
@@ -51,7 +67,7 @@ def test_runs_top_to_bottom_offline_without_data(path, tmp_path, monkeypatch):
         f"\n{path.stem}: {took:.0f} s of {WHOLE}, slowest cell {slowest[0]:.0f} s of {CELL} ({slowest[1]!r})"
     )
     assert took < WHOLE * ALLOWANCE
-    assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == []
+    assert [p.name for p in folder.iterdir() if p.name != "cache"] == []
 
     verdicts = [
         o.data["text/plain"]
@@ -89,7 +105,7 @@ def test_one_changed_character_of_a_source_is_noticed(source, tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     copy = tmp_path / "solutions" / source.name
     text = copy.read_text()
-    place = text.index("batch", len(text) // 2)
+    place = text.index("the ", len(text) // 2)
     copy.write_text(text[:place] + "p" + text[place + 1 :])
     assert authoring.check(tmp_path, [source.stem]) != []
 

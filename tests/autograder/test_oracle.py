@@ -686,6 +686,24 @@ def test_the_learners_own_settings_change_no_verdict(set_up, exercise_id):
         np.seterr(**before[2])
 
 
+def test_a_result_of_the_default_dtype_is_named_where_nothing_else_is():
+    def answer(x, factor):
+        out = torch.zeros(*x.shape[:2], x.shape[2] * factor, x.shape[3] * factor)
+        for row in range(factor):
+            for column in range(factor):
+                out[..., row::factor, column::factor] = x
+        return out
+
+    exercise = catalog.find("nearest_upsample")
+    assert "default_dtype" not in [m.name for m in exercise.misconceptions]
+    verdict = evaluate(exercise.id, answer, seed=1)
+    assert verdict.diagnosis == "default_dtype"
+    assert "dtype=x.dtype" in verdict.repair
+    # Where the values are wrong too, this is still true; another shape says nothing about the dtype.
+    assert evaluate(exercise.id, lambda x, factor: -answer(x, factor), seed=1).diagnosis == "default_dtype"
+    assert evaluate(exercise.id, lambda x, factor: answer(x, factor)[..., 1:], seed=1).diagnosis is None
+
+
 def test_an_answer_may_write_into_its_arguments_without_touching_the_comparison():
     def answer(x, gamma, beta, eps=1e-5):
         y = right(x.detach(), gamma.detach(), beta.detach(), eps) * 0

@@ -83,6 +83,22 @@ def test_an_answer_that_calls_the_reference_is_a_shortcut():
     assert "coursekit.fcn.train_fcn" in verdict.message
 
 
+# Which images a seed draws is as much chance as which weights: both are new in each run.
+SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed else []) for seed in range(20)]
+BUDGET = 30  # seconds, on two quiet cores
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("exercise", TRAINED, ids=lambda e: e.id)
+def test_the_reference_gets_every_point_in_its_time(exercise, seed):
+    verdict = evaluate(exercise.id, exercise.reference, seed=seed, allow_reference=True)
+    print(f"\n{exercise.id}, seed {seed}: {verdict.learner_seconds:.0f} s of {BUDGET}")
+    assert verdict.correct, verdict.message
+    # As for the notebooks: a test machine may be slower than the two cores that are meant.
+    assert verdict.learner_seconds < 2 * BUDGET
+
+
 def test_points_grow_with_the_score():
     levels = {"low": (0.2, 1.0), "high": (0.6, 2.0)}
     properties = claims("accuracy", levels, None, None, lambda seen: "named")

@@ -1,5 +1,4 @@
 import math
-import time
 import tracemalloc
 
 import numpy as np
@@ -486,12 +485,10 @@ def test_on_the_gpu():
     assert (got[1].cpu() != expected[1]).sum() <= 1
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
-def test_train_unet_tells_cells_apart_it_never_saw(seed):
+def test_train_unet_tells_cells_apart_it_never_saw():
+    seed = 0
     state = torch.get_rng_state()
-    started = time.perf_counter()
     net = train_unet(Cells(100, 128, seed=seed), seeded(seed))
-    print(f"{time.perf_counter() - started:.1f} s")
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module.training for module in net.modules())
     fresh = Cells(24, 188, seed=seed + 1000)
