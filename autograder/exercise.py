@@ -136,6 +136,8 @@ class Exercise:
     forbidden: tuple[Forbidden, ...] = ()
     seconds: float = 20.0
     """How long the learner's own code may run in one check before it is *timed out*."""
+    uses: tuple[str, ...] = ()
+    """References of other exercises that an answer may call, such as "coursekit.upsampling.bilinear_kernel"."""
     parallel: bool = False
     """Whether the learner's code may use every core: for exercises that train, not for small tensors."""
     once: bool = False

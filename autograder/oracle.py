@@ -708,7 +708,7 @@ def _shortcut(exercise: Exercise, looked: Mapping[str, Any], seen: set[str]) -> 
     own = f"coursekit.{exercise.topic}.{exercise.id}"
     for name in sorted(seen):
         module, _, function = name.partition(".")[2].partition(".")
-        public = module in TOPICS and not function.startswith(("_", "<"))
+        public = module in TOPICS and not function.startswith(("_", "<")) and name not in exercise.uses
         if name.startswith("coursekit.") and public and (name == own or not exercise.once):
             return f"it calls the reference, {name}"
     for call in exercise.forbidden:

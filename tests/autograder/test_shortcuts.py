@@ -355,6 +355,26 @@ def test_extending_or_holding_the_reference_is_a_shortcut():
         assert evaluate("BatchNorm", answer, seed=1).outcome is Outcome.SHORTCUT
 
 
+def test_a_reference_that_an_exercise_may_use_is_none():
+    from coursekit.fcn import confusion_matrix
+    from coursekit.upsampling import bilinear_kernel
+
+    written_out = catalog.find("SkipFCN").right[1].answer
+
+    class Interpolating(written_out):
+        def __init__(self, *args):
+            super().__init__(*args)
+            bilinear_kernel(3, 2)
+
+    class Counting(written_out):
+        def __init__(self, *args):
+            super().__init__(*args)
+            confusion_matrix(torch.zeros(1).long(), torch.zeros(1).long(), 1)
+
+    assert evaluate("SkipFCN", Interpolating, seed=1).correct
+    assert evaluate("SkipFCN", Counting, seed=1).outcome is Outcome.SHORTCUT
+
+
 def test_a_method_of_the_reference_is_a_shortcut():
     class BatchNorm(nn.Module):
         __init__ = reference.BatchNorm.__init__
