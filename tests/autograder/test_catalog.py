@@ -96,6 +96,7 @@ POINTS = {
     "fold_batchnorm": 4,
     "group_norm": 3,
     "maximize_activation": 5,
+    "linear_to_conv": 4,
     "convolutionalize": 6,
     "shift_and_stitch": 4,
     "atrous": 4,
