@@ -14,7 +14,6 @@ from autograder.exercise import Case, Exercise, Hint, Misconception, Property, V
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
-
 # -- linear_to_conv -----------------------------------------------------------------------------------------
 
 
@@ -813,4 +812,750 @@ CONVOLUTIONALIZE = Exercise(
     ),
 )
 
-EXERCISES = (LINEAR_TO_CONV, CONVOLUTIONALIZE)
+# -- modes --------------------------------------------------------------------------------------------------
+
+
+def _in_both_modes(subject: Any, case: Case) -> Any:
+    """What does not depend on the scores, so that a slip in them costs nothing here."""
+    maps, seen = [], {}
+    for mode in ("eval", "training"):
+        network = subject.build(case.extra[f"in {mode} mode"])
+        before = network.inspect()
+        maps.append(subject(network, *case.args))
+        after = network.inspect()
+        seen[f"training flags after a call in {mode} mode"] = sorted(set(after["training"].values()))
+        seen[f"tensors changed in {mode} mode"] = changed_tensors(before, after)
+    evaluated, trained = maps
+    if not isinstance(evaluated, torch.Tensor) or not isinstance(trained, torch.Tensor):
+        return maps
+    alike = evaluated.shape == trained.shape and torch.allclose(evaluated.double(), trained.double())
+    # A constant is the same in every mode.
+    scores = evaluated.is_floating_point() and bool((evaluated != evaluated.flatten()[0]).any())
+    return {"the same scores in both modes": alike and scores, **seen}
+
+
+def _normalized(d: Any, c: int, k: int) -> list[nn.Module]:
+    """Features that show the mode they run in."""
+    norm = nn.BatchNorm2d(k)
+    norm.running_mean.copy_(d.tensor(k))
+    norm.running_var.copy_(d.positive(k))
+    return [nn.Conv2d(c, k, 2), norm, nn.Tanh(), nn.Dropout(0.5)]
+
+
+def _modes(network: nn.Module) -> dict[str, Network]:
+    evaluating = Network.describe(network.eval())
+    return {"in eval mode": evaluating, "in training mode": Network.describe(network.train())}
+
+
+# -- class_heatmaps -----------------------------------------------------------------------------------------
+
+
+def _heatmap_case(*, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> Any:
+    def draw(d: Any) -> Case:
+        c, k = d.choice([1, 2]), d.choice([2, 3])
+        layers = (nn.Conv2d(c, k, 2), nn.Tanh(), nn.Conv2d(k, d.choice([3, 2, 4]), 1))
+        fcn = filled(d, nn.Sequential(*layers), scale=1.0)
+        with torch.no_grad():
+            fcn[-1].weight.mul_(scale)
+        images = d.tensor(d.choice([2, 1, 3]), c, d.integer(3, 4), d.integer(4, 6), dtype=dtype)
+        return Case((Network.describe(fcn.to(dtype)), images))
+
+    return draw
+
+
+def _heatmap_modes(d: Any) -> Case:
+    c, k = d.choice([1, 2]), d.choice([2, 3])
+    fcn = filled(d, nn.Sequential(*_normalized(d, c, k), nn.Conv2d(k, 3, 1)), scale=0.5)
+    images = d.tensor(d.choice([2, 3]), c, d.integer(3, 4), d.integer(4, 6))
+    return Case((images,), {}, _modes(fcn))
+
+
+def _reached(subject: Any, case: Case) -> Any:
+    fcn = subject.build(case.args[0])
+    found = subject.vjp(fcn, case.args[1], wrt=[fcn, 1])
+    if not isinstance(found["value"], torch.Tensor):
+        return found["value"]
+    return {"gradients that can be computed": sorted(n for n, g in found["grads"].items() if g is not None)}
+
+
+def _heatmaps(fcn, images, *, of=lambda scores: scores.softmax(1), mode="restored", grad=False):
+    """The heatmaps with a switch for each mistake."""
+    was = fcn.training
+    if mode != "training":
+        fcn.eval()
+    with torch.set_grad_enabled(grad):
+        maps = of(fcn(images))
+    if mode == "restored":
+        fcn.train(was)
+    elif mode == "left in training":
+        fcn.train()
+    return maps
+
+
+def _heatmaps_scores(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores)
+
+
+def _heatmaps_log(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.log_softmax(1))
+
+
+def _heatmaps_sigmoid(fcn, images):
+    return _heatmaps(fcn, images, of=torch.sigmoid)
+
+
+def _heatmaps_last_axis(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.softmax(-1))
+
+
+def _heatmaps_rows(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.softmax(2))
+
+
+def _heatmaps_batch_axis(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.softmax(0))
+
+
+def _heatmaps_over_the_map(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.flatten(2).softmax(2).view_as(scores))
+
+
+def _heatmaps_over_everything(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.flatten(1).softmax(1).view_as(scores))
+
+
+def _heatmaps_min_max(fcn, images):
+    def scaled(scores):
+        low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
+        return (scores - low) / (high - low)
+
+    return _heatmaps(fcn, images, of=scaled)
+
+
+def _heatmaps_winners(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores.argmax(1))
+
+
+def _heatmaps_overflow(fcn, images):
+    def naive(scores):
+        return scores.exp() / scores.exp().sum(1, keepdim=True)
+
+    return _heatmaps(fcn, images, of=naive)
+
+
+def _heatmaps_in_training(fcn, images):
+    return _heatmaps(fcn, images, mode="training")
+
+
+def _heatmaps_left_in_eval(fcn, images):
+    return _heatmaps(fcn, images, mode="left")
+
+
+def _heatmaps_left_in_training(fcn, images):
+    return _heatmaps(fcn, images, mode="left in training")
+
+
+def _heatmaps_with_graph(fcn, images):
+    return _heatmaps(fcn, images, grad=True)
+
+
+def _heatmaps_on_a_copy(fcn, images):
+    """On a copy of the network, image by image."""
+    twin = copy.deepcopy(fcn).eval()
+    with torch.inference_mode():
+        scores = torch.cat([twin(image[None]) for image in images])
+        return (scores - scores.logsumexp(dim=1, keepdim=True)).exp()
+
+
+def _heatmaps_cells(fcn, images):
+    """Cell by cell, the largest score taken off first."""
+    flags = {m: m.training for m in fcn.modules()}
+    fcn.eval()
+    scores = fcn(images).detach()
+    for module, flag in flags.items():
+        module.training = flag
+    out = torch.empty_like(scores)
+    for n in range(scores.shape[0]):
+        for i in range(scores.shape[2]):
+            for j in range(scores.shape[3]):
+                e = (scores[n, :, i, j] - scores[n, :, i, j].max()).exp()
+                out[n, :, i, j] = e / e.sum()
+    return out
+
+
+HEATMAPS = Exercise(
+    id="class_heatmaps",
+    topic="convolutionalize",
+    title="A probability for every class in every cell",
+    reference=reference.class_heatmaps,
+    minutes=8,
+    difficulty=2,
+    properties=(
+        Property(
+            "probabilities",
+            "in every cell of the map, the probabilities of the classes: the softmax over the class axis",
+            1.0,
+            _heatmap_case(),
+            examples=6,
+        ),
+        Property(
+            "large_scores",
+            "scores in the thousands give probabilities too, not NaN",
+            0.25,
+            _heatmap_case(scale=3000.0, dtype=torch.float32),
+            examples=4,
+        ),
+        Property(
+            "mode",
+            "the network runs in eval mode, and its mode is left as it was",
+            0.5,
+            _heatmap_modes,
+            _in_both_modes,
+            examples=3,
+            tried="one network in eval and in training mode, looked at after each call",
+        ),
+        Property(
+            "no_grad",
+            "the result keeps no graph: no gradients",
+            0.25,
+            _heatmap_case(),
+            _reached,
+            examples=3,
+            tried="the gradients of the result's inner product with fixed random numbers",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "raw_scores",
+            "You returned the scores as the network gives them.",
+            "Turn them into probabilities: softmax over the class axis, dim=1.",
+            ("probabilities", "large_scores"),
+            _heatmaps_scores,
+        ),
+        Misconception(
+            "logarithms",
+            "You returned the logarithms of the probabilities.",
+            "softmax, not log_softmax.",
+            ("probabilities", "large_scores"),
+            _heatmaps_log,
+        ),
+        Misconception(
+            "sigmoid",
+            "You used the sigmoid, so the classes of a cell do not compete, and their values do not sum to 1.",
+            "Take the softmax over the class axis.",
+            ("probabilities", "large_scores"),
+            _heatmaps_sigmoid,
+        ),
+        Misconception(
+            "last_axis",
+            "Your softmax runs along each row of the map: dim=-1 is the width here.",
+            "The classes are axis 1 of (N, L, h, w): softmax(1).",
+            ("probabilities", "large_scores"),
+            _heatmaps_last_axis,
+        ),
+        Misconception(
+            "down_the_columns",
+            "Your softmax runs down each column of the map: dim=2 is the height here.",
+            "The classes are axis 1 of (N, L, h, w): softmax(1).",
+            ("probabilities", "large_scores"),
+            _heatmaps_rows,
+        ),
+        Misconception(
+            "over_the_batch",
+            "Your softmax compares the images of the batch: dim=0.",
+            "The classes are axis 1 of (N, L, h, w): softmax(1).",
+            ("probabilities", "large_scores"),
+            _heatmaps_batch_axis,
+        ),
+        Misconception(
+            "over_the_map",
+            "Your softmax runs over all cells, so each class's map sums to 1.",
+            "Each cell is a classification of its own: the classes sum to 1 in every cell, softmax(1).",
+            ("probabilities", "large_scores"),
+            _heatmaps_over_the_map,
+        ),
+        Misconception(
+            "over_cells_and_classes",
+            "You flattened each image's scores before the softmax, so all cells and classes share one sum.",
+            "Leave the shape as it is: softmax(1) works on the class axis of every cell.",
+            ("probabilities", "large_scores"),
+            _heatmaps_over_everything,
+        ),
+        Misconception(
+            "stretched",
+            "You stretched each map between its smallest and largest score, which makes a picture and no probability.",
+            "Take the softmax over the class axis.",
+            ("probabilities", "large_scores"),
+            _heatmaps_min_max,
+        ),
+        Misconception(
+            "winners_only",
+            "You returned the best class of every cell.",
+            "Return the probabilities of all classes, (N, L, h, w).",
+            ("probabilities", "large_scores", "mode"),
+            _heatmaps_winners,
+        ),
+        Misconception(
+            "exponentials_overflow",
+            "Your exponentials overflow where scores are large, and ∞/∞ is NaN.",
+            "scores.softmax(1) takes the largest score off first; do the same, or call it.",
+            ("large_scores",),
+            _heatmaps_overflow,
+        ),
+        Misconception(
+            "eval_forgotten",
+            "The network ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.",
+            "Call fcn.eval() before, and put the mode back afterwards.",
+            ("mode",),
+            _heatmaps_in_training,
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You left the network in eval mode.",
+            "Remember fcn.training before, and call fcn.train(was) afterwards.",
+            ("mode",),
+            _heatmaps_left_in_eval,
+        ),
+        Misconception(
+            "left_in_training_mode",
+            "You put the network into training mode at the end, also where it was in eval mode.",
+            "Remember fcn.training before, and call fcn.train(was) afterwards.",
+            ("mode",),
+            _heatmaps_left_in_training,
+        ),
+        Misconception(
+            "graph_kept",
+            "Your result keeps the graph of everything that was computed, which costs memory.",
+            "Run the network under torch.no_grad().",
+            ("no_grad",),
+            _heatmaps_with_graph,
+        ),
+    ),
+    right=(
+        Variant("a copy of the network, logsumexp", _heatmaps_on_a_copy),
+        Variant("cell by cell", _heatmaps_cells),
+    ),
+    hints=(
+        Hint(
+            "I don't know what has to sum to 1",
+            "Each cell is one classification of its window, with a probability for each class.",
+        ),
+        Hint(
+            "My values sum to 1, but over the wrong things",
+            "The scores are (N, L, h, w). Which axis holds the classes?",
+        ),
+        Hint(
+            "I don't know how to start",
+            "was = fcn.training; fcn.eval(); under torch.no_grad(): maps = fcn(images).softmax(1); fcn.train(was).",
+        ),
+    ),
+)
+
+
+# -- sliding_window -----------------------------------------------------------------------------------------
+
+
+def _patch_classifier(d: Any, c: int, window: int, *features: nn.Module) -> nn.Sequential:
+    k = d.choice([2, 3])
+    features = features or (nn.Conv2d(c, k, 2), nn.Tanh())
+    inputs = features[0].out_channels * (window - 1) ** 2
+    return filled(
+        d, nn.Sequential(*features, nn.Flatten(), nn.Linear(inputs, d.choice([3, 2, 4]))), scale=0.5
+    )
+
+
+def _window_case(
+    cells: list[tuple[int, int]],
+    strides: list[int],
+    *,
+    apart: bool = False,
+    leftover: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    def draw(d: Any) -> Case:
+        c, window, (h, w) = d.choice([2, 1]), d.choice([3, 4]), d.choice(cells)
+        stride = d.choice(strides) + (window if apart else 0)
+        more = (d.integer(1, stride - 1), d.integer(1, stride - 1)) if leftover else (0, 0)
+        size = (window + stride * (h - 1) + more[0], window + stride * (w - 1) + more[1])
+        cnn = _patch_classifier(d, c, window).to(dtype)
+        return Case((Network.describe(cnn), d.layout(d.tensor(c, *size, dtype=dtype)), window, stride))
+
+    return draw
+
+
+def _window_modes(d: Any) -> Case:
+    c, window, stride = d.choice([1, 2]), 3, d.choice([2, 1])
+    cnn = _patch_classifier(d, c, window, *_normalized(d, c, d.choice([2, 3])))
+    image = d.tensor(c, window + stride, window + 2 * stride)
+    return Case((image, window, stride), {}, _modes(cnn))
+
+
+def _window_dtype(subject: Any, case: Case) -> Any:
+    scores = subject(*case.args)
+    return str(scores.dtype) if isinstance(scores, torch.Tensor) else scores
+
+
+def _slide(
+    cnn, image, window, stride, *, count=None, crop=None, of=None, shape=None, mode="restored", dtype=None
+):  # fmt: skip
+    """The windows one by one, with a switch for each mistake."""
+    was = cnn.training
+    if mode != "training":
+        cnn.eval()
+    step = stride
+    count = count or (lambda size: (size - window) // step + 1)
+    crop = crop or (lambda r, c: image[:, r : r + window, c : c + window])
+    h, w = count(image.shape[1]), count(image.shape[2])
+    with torch.no_grad():
+        crops = [crop(i * step, j * step) for i in range(h) for j in range(w)]
+        scores = torch.cat([cnn(x[None]) for x in crops])
+    if mode == "restored":
+        cnn.train(was)
+    elif mode == "left in training":
+        cnn.train()
+    scores = of(scores) if of else scores
+    scores = scores.to(dtype) if dtype else scores
+    return shape(scores, h, w) if shape else scores.T.reshape(-1, h, w)
+
+
+def _slide_softmax(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, of=lambda scores: scores.softmax(1))
+
+
+def _slide_winners(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.argmax(1).reshape(h, w))
+
+
+def _slide_stride_ignored(cnn, image, window, stride):
+    return _slide(cnn, image, window, 1)
+
+
+def _slide_tiles(cnn, image, window, stride):
+    return _slide(cnn, image, window, window)
+
+
+def _slide_last_missing(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, count=lambda size: len(range(0, size - window, stride)))
+
+
+def _slide_divided(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, count=lambda size: (size - window) // stride)
+
+
+def _slide_over_the_edge(cnn, image, window, stride):
+    padded = nn.functional.pad(image, (0, window + stride, 0, window + stride))
+    return _slide(
+        cnn, image, window, stride, count=lambda size: -((window - size) // stride) + 1,
+        crop=lambda r, c: padded[:, r : r + window, c : c + window],
+    )  # fmt: skip
+
+
+def _slide_moved_back(cnn, image, window, stride):
+    bottom, right = image.shape[1] - window, image.shape[2] - window
+
+    def crop(r, c):
+        r, c = min(r, bottom), min(c, right)
+        return image[:, r : r + window, c : c + window]
+
+    return _slide(cnn, image, window, stride, count=lambda size: -((window - size) // stride) + 1, crop=crop)
+
+
+def _slide_centered(cnn, image, window, stride):
+    padded = nn.functional.pad(image, (window // 2,) * 4)
+    return _slide(
+        cnn, image, window, stride, count=lambda size: -(-size // stride),
+        crop=lambda r, c: padded[:, r : r + window, c : c + window],
+    )  # fmt: skip
+
+
+def _slide_map_transposed(cnn, image, window, stride):
+    def shape(scores, h, w):
+        return scores.T.reshape(-1, h, w).transpose(1, 2)
+
+    return _slide(cnn, image, window, stride, shape=shape)
+
+
+def _slide_columns_first(cnn, image, window, stride):
+    def shape(scores, h, w):
+        # Windows collected column by column, laid out as if they had come row by row.
+        return scores.T.reshape(-1, h, w).transpose(1, 2).reshape(-1, h, w)
+
+    return _slide(cnn, image, window, stride, shape=shape)
+
+
+def _slide_positions_swapped(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, crop=lambda r, c: image[:, c : c + window, r : r + window])
+
+
+def _slide_crops_transposed(cnn, image, window, stride):
+    def crop(r, c):
+        return image[:, r : r + window, c : c + window].transpose(1, 2)
+
+    return _slide(cnn, image, window, stride, crop=crop)
+
+
+def _slide_not_transposed(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.reshape(-1, h, w))
+
+
+def _slide_classes_last(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.reshape(h, w, -1))
+
+
+def _slide_batch_axis(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride)[None]
+
+
+def _slide_in_training(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, mode="training")
+
+
+def _slide_left_in_eval(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, mode="left")
+
+
+def _slide_left_in_training(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, mode="left in training")
+
+
+def _slide_float32(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, dtype=torch.float32)
+
+
+def _slide_unfold(cnn, image, window, stride):
+    """All windows as one batch, out of F.unfold."""
+    h, w = ((size - window) // stride + 1 for size in image.shape[1:])
+    crops = nn.functional.unfold(image[None], window, stride=stride)[0].T
+    was = [(m, m.training) for m in cnn.modules()]
+    cnn.eval()
+    scores = cnn(crops.reshape(-1, image.shape[0], window, window))
+    for m, flag in was:
+        m.training = flag
+    return scores.T.unflatten(1, (h, w))
+
+
+def _slide_rows(cnn, image, window, stride):
+    """Row after row on a copy of the network."""
+    twin = copy.deepcopy(cnn).eval()
+    rows = []
+    for top in range(0, image.shape[1] - window + 1, stride):
+        lefts = range(0, image.shape[2] - window + 1, stride)
+        crops = [image[:, top : top + window, left : left + window] for left in lefts]
+        rows.append(torch.stack([twin(crop.unsqueeze(0)).detach()[0] for crop in crops], dim=1))
+    return torch.stack(rows, dim=1)
+
+
+SLID = ("scores", "leftover", "sparse")
+
+SLIDING = Exercise(
+    id="sliding_window",
+    topic="convolutionalize",
+    title="The wasteful way: one crop after the other",
+    reference=reference.sliding_window,
+    minutes=15,
+    difficulty=2,
+    properties=(
+        Property(
+            "scores",
+            "cell (i, j) holds the scores, no softmax, of the crop whose top left is (i·stride, j·stride)",
+            1.5,
+            _window_case([(2, 3), (3, 2), (3, 3)], [2, 1, 3]),
+            examples=6,
+        ),
+        Property(
+            "leftover",
+            "rows and columns that no whole window reaches are left out",
+            0.75,
+            _window_case([(2, 3), (3, 2)], [2, 3], leftover=True),
+            examples=4,
+        ),
+        Property(
+            "sparse",
+            "a single row or column of windows, and strides larger than the window",
+            0.75,
+            _window_case([(1, 3), (3, 1), (1, 1)], [1, 2], apart=True),
+            examples=6,
+        ),
+        Property(
+            "mode",
+            "the classifier runs in eval mode, and its mode is left as it was",
+            0.75,
+            _window_modes,
+            _in_both_modes,
+            examples=3,
+            tried="one classifier in eval and in training mode, looked at after each call",
+        ),
+        Property(
+            "dtype",
+            "a float64 classifier gives float64 scores",
+            0.25,
+            _window_case([(2, 3)], [2, 1], dtype=torch.float64),
+            _window_dtype,
+            examples=3,
+            tried="the dtype of the result",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "softmax_applied",
+            "You returned probabilities.",
+            "Return the scores as the classifier gives them: probabilities are class_heatmaps' business.",
+            SLID,
+            _slide_softmax,
+        ),
+        Misconception(
+            "winners_only",
+            "You returned the best class of every window.",
+            "Return the scores of all classes, (L, h, w).",
+            (*SLID, "mode", "dtype"),
+            _slide_winners,
+        ),
+        Misconception(
+            "stride_ignored",
+            "Your windows are one pixel apart, whatever the stride.",
+            "Window (i, j) begins at row i·stride and column j·stride.",
+            SLID,
+            _slide_stride_ignored,
+        ),
+        Misconception(
+            "tiles",
+            "Your windows are a window apart: they never overlap.",
+            "Step by stride, not by window.",
+            SLID,
+            _slide_tiles,
+        ),
+        Misconception(
+            "last_window_missing",
+            "Your last row and column of windows are missing where they end exactly at the border.",
+            "The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).",
+            ("scores", "sparse"),
+            _slide_last_missing,
+        ),
+        Misconception(
+            "one_window_short",
+            "Your map is one row and one column short.",
+            "h = (H − window) // stride + 1: a single window already makes one cell.",
+            SLID,
+            _slide_divided,
+        ),
+        Misconception(
+            "over_the_edge",
+            "Your last windows hang over the border, filled up with zeros.",
+            "Whole windows only: h = (H − window) // stride + 1, rounded down.",
+            ("leftover",),
+            _slide_over_the_edge,
+        ),
+        Misconception(
+            "moved_back",
+            "You moved the last windows back until they end at the border, so they are not a stride apart.",
+            "Leave out what no whole window reaches.",
+            ("leftover",),
+            _slide_moved_back,
+        ),
+        Misconception(
+            "centered",
+            "You padded the image, so that windows are centered on the pixels.",
+            "The window of cell (0, 0) begins at pixel (0, 0), without padding.",
+            SLID,
+            _slide_centered,
+        ),
+        Misconception(
+            "map_transposed",
+            "Your map has rows and columns swapped: (L, w, h).",
+            "Rows of windows become rows of the map: the outer loop runs over the rows.",
+            SLID,
+            _slide_map_transposed,
+        ),
+        Misconception(
+            "columns_first",
+            "You collected the windows column by column, and laid the scores out row by row.",
+            "The outer loop runs over the rows, the inner one over the columns.",
+            ("scores", "leftover"),
+            _slide_columns_first,
+        ),
+        Misconception(
+            "positions_swapped",
+            "You cut at row j·stride and column i·stride.",
+            "image[:, i·stride : i·stride + window, j·stride : j·stride + window]: the rows come first.",
+            (*SLID, "mode", "dtype"),
+            _slide_positions_swapped,
+        ),
+        Misconception(
+            "crops_transposed",
+            "Your crops are transposed.",
+            "Keep (C, rows, columns) in every crop.",
+            SLID,
+            _slide_crops_transposed,
+        ),
+        Misconception(
+            "scores_not_transposed",
+            "You reshaped (windows, L) to (L, h, w), which mixes the scores of different windows.",
+            "Transpose first: scores.T.reshape(L, h, w).",
+            SLID,
+            _slide_not_transposed,
+        ),
+        Misconception(
+            "classes_last",
+            "Your classes are the last axis: (h, w, L).",
+            "Channels first: permute to (L, h, w).",
+            SLID,
+            _slide_classes_last,
+        ),
+        Misconception(
+            "batch_axis_left",
+            "Your result has a batch axis.",
+            "One image, one map: (L, h, w).",
+            SLID,
+            _slide_batch_axis,
+        ),
+        Misconception(
+            "eval_forgotten",
+            "The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.",
+            "Call cnn.eval() before, and put the mode back afterwards.",
+            ("mode",),
+            _slide_in_training,
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You left the classifier in eval mode.",
+            "Remember cnn.training before, and call cnn.train(was) afterwards.",
+            ("mode",),
+            _slide_left_in_eval,
+        ),
+        Misconception(
+            "left_in_training_mode",
+            "You put the classifier into training mode at the end, also where it was in eval mode.",
+            "Remember cnn.training before, and call cnn.train(was) afterwards.",
+            ("mode",),
+            _slide_left_in_training,
+        ),
+        Misconception(
+            "always_float32",
+            "Your map is float32 whatever the scores are.",
+            "Make it out of the scores, or with scores.new_zeros.",
+            ("dtype",),
+            _slide_float32,
+        ),
+    ),
+    right=(
+        Variant("one batch out of F.unfold", _slide_unfold),
+        Variant("row after row, on a copy of the network", _slide_rows),
+    ),
+    hints=(
+        Hint(
+            "I don't know how many windows there are",
+            "The first begins at row 0, the last at row H − window at the latest. How many steps of stride fit in between?",
+        ),
+        Hint(
+            "The scores are right, but in the wrong cells",
+            "Collected row by row, the scores are (h·w, L). The classes have to become the first axis before the windows are laid out as (h, w).",
+        ),
+        Hint(
+            "I don't know how to start",
+            "In eval mode without gradients, two loops: for top in range(0, H − window + 1, stride), for left in range(0, W − window + 1, stride): cnn(image[None, :, top : top + window, left : left + window])[0]. Stack them, transpose, reshape to (L, h, w), and put the mode back.",
+        ),
+    ),
+)
+
+
+EXERCISES = (LINEAR_TO_CONV, CONVOLUTIONALIZE, HEATMAPS, SLIDING)

@@ -98,6 +98,8 @@ POINTS = {
     "maximize_activation": 5,
     "linear_to_conv": 4,
     "convolutionalize": 6,
+    "class_heatmaps": 2,
+    "sliding_window": 4,
     "shift_and_stitch": 4,
     "atrous": 4,
     "nearest_upsample": 2,
