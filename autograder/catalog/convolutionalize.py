@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from autograder.catalog._common import changed_tensors, filled, share_memory
+from autograder.catalog._targets import CELL_TO_BOX, INSTANCES
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
@@ -1558,4 +1559,4 @@ SLIDING = Exercise(
 )
 
 
-EXERCISES = (LINEAR_TO_CONV, CONVOLUTIONALIZE, HEATMAPS, SLIDING)
+EXERCISES = (LINEAR_TO_CONV, CONVOLUTIONALIZE, HEATMAPS, SLIDING, CELL_TO_BOX, INSTANCES)

@@ -100,6 +100,8 @@ POINTS = {
     "convolutionalize": 6,
     "class_heatmaps": 2,
     "sliding_window": 4,
+    "cell_to_box": 2,
+    "instances_to_targets": 3,
     "shift_and_stitch": 4,
     "atrous": 4,
     "nearest_upsample": 2,
