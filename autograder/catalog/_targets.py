@@ -138,6 +138,23 @@ def _box_half_size(row, col, field_y, field_x):
     )
 
 
+def _box_one_larger(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x,
+        first=lambda cell, size, jump, start: int(start + cell * jump) - size // 2,
+        last=lambda begin, size, jump: begin + 2 * (size // 2) + 1,
+    )  # fmt: skip
+
+
+def _box_rounded(row, col, field_y, field_x):
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        center = start + cell * jump
+        sides.append((round(center - size / 2), round(center + size / 2)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
 def _box_full_size(row, col, field_y, field_x):
     return _box(
         row, col, field_y, field_x,
@@ -323,6 +340,20 @@ CELL_TO_BOX = Exercise(
             _box_half_size,
         ),
         Misconception(
+            "even_fields_one_larger",
+            "Your fields of even size are one pixel too large: you took half the size, rounded down, to both sides, and the center.",
+            "bottom = top + size, with top = start + i·jump − (size − 1)/2.",
+            ("even_fields",),
+            _box_one_larger,
+        ),
+        Misconception(
+            "half_pixels_rounded",
+            "You rounded halves of a pixel, and round takes them to the even neighbor: 0.5 to 0, but 1.5 to 2.",
+            "Go (size − 1)/2 back from the center: nothing is left to round.",
+            BOXES,
+            _box_rounded,
+        ),
+        Misconception(
             "radius_on_both_sides",
             "You went the same whole number of pixels to both sides of the center, so an odd field loses a pixel.",
             "A field has size pixels: bottom = top + size.",
@@ -405,6 +436,12 @@ def _objects_case(d: Any) -> Case:
 
 def _nothing_case(d: Any) -> Case:
     return _instances(d, [], d.choice([{}, {3: 1}]))
+
+
+def _full_case(d: Any) -> Case:
+    h, w = d.integer(2, 4), d.integer(5, 7)
+    number = d.choice([3, 4])
+    return Case((torch.full((h, w), number), {number: 2}))
 
 
 def _as_plain(found: Any) -> Any:
@@ -603,6 +640,19 @@ def _targets_background_refused(instances, classes):
     return _targets(instances, classes, labels=lambda whole, ids: labels)
 
 
+def _targets_first_skipped(instances, classes):
+    return _targets(instances, classes, ids=instances.unique().tolist()[1:])
+
+
+def _targets_tensor_keys(instances, classes):
+    labels = {classes[i] for i in instances.unique() if i != 0}
+    return _targets(instances, classes, labels=lambda whole, ids: labels)
+
+
+def _targets_mask_list(instances, classes):
+    return _targets(instances, classes, masks=list)
+
+
 def _targets_of_the_dict(instances, classes):
     return _targets(instances, classes, ids=sorted(classes))
 
@@ -695,7 +745,7 @@ INSTANCES = Exercise(
         Property(
             "semantic",
             '"semantic": the class of every pixel, (H, W), 0 for background',
-            0.75,
+            0.5,
             _objects_case,
             _target("semantic"),
             examples=6,
@@ -725,6 +775,14 @@ INSTANCES = Exercise(
             examples=4,
         ),
         Property(
+            "no_background",
+            "a map that one object fills to the last pixel",
+            0.25,
+            _full_case,
+            _target(*PARTS),
+            examples=3,
+        ),
+        Property(
             "unchanged",
             "instances is not modified in place",
             0.25,
@@ -739,28 +797,28 @@ INSTANCES = Exercise(
             "extent_without_the_last_pixel",
             "Your boxes are one pixel too narrow and too low: max − min counts the steps, not the pixels.",
             "w = max − min + 1, and h likewise.",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_extent,
         ),
         Misconception(
             "rows_before_columns",
             "Your boxes are (y, x, h, w, label).",
             "Boxes have x first: x, y, w, h, label.",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_rows_first,
         ),
         Misconception(
             "width_and_height_swapped",
             "Your boxes have height and width swapped.",
             "x, y, w, h, label: the width is the extent along the columns.",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_sides_swapped,
         ),
         Misconception(
             "corners",
             "Your boxes hold the bottom right pixel where width and height belong.",
             "w = max − min + 1, and h likewise.",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_corners,
         ),
         Misconception(
@@ -774,28 +832,28 @@ INSTANCES = Exercise(
             "centers",
             "Your boxes begin with the center of the object.",
             "x and y are its leftmost column and topmost row.",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_centers,
         ),
         Misconception(
             "label_first",
             "Your boxes begin with the label.",
             "It stands last: x, y, w, h, label.",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_label_first,
         ),
         Misconception(
             "ids_in_the_boxes",
             "Your boxes end with the object's id.",
             "They end with its class: classes[id].",
-            ("boxes",),
+            ("boxes", "no_background"),
             _targets_ids_in_boxes,
         ),
         Misconception(
             "boxes_without_label",
             "Your boxes have no label.",
             "Detection says where and what: append classes[id] as the fifth number.",
-            ("boxes", "nothing"),
+            ("boxes", "nothing", "no_background"),
             _targets_no_labels_in_boxes,
         ),
         Misconception(
@@ -816,14 +874,14 @@ INSTANCES = Exercise(
             "ids_as_semantic",
             "Your semantic map holds the ids.",
             "A semantic map does not tell objects apart: write classes[id].",
-            ("semantic",),
+            ("semantic", "no_background"),
             _targets_ids,
         ),
         Misconception(
             "foreground_only",
             "Your semantic map says 1 for every object.",
             "Write the class of each: classes[id].",
-            ("semantic",),
+            ("semantic", "no_background"),
             _targets_foreground,
         ),
         Misconception(
@@ -837,14 +895,14 @@ INSTANCES = Exercise(
             "channel_per_class",
             "Your semantic map has a channel for each class.",
             "It is (H, W): one class number for every pixel.",
-            ("semantic", "nothing"),
+            ("semantic", "nothing", "no_background"),
             _targets_one_channel_each,
         ),
         Misconception(
             "ids_as_labels",
             "Your labels are the ids of the objects.",
             "Classification asks for their classes: {classes[id] for each id in the map}.",
-            ("labels",),
+            ("labels", "no_background"),
             _targets_label_ids,
         ),
         Misconception(
@@ -865,28 +923,35 @@ INSTANCES = Exercise(
             "labels_as_list",
             "Your labels are a list.",
             "Return a set: classification does not count objects.",
-            ("labels", "nothing"),
+            ("labels", "nothing", "no_background"),
             _targets_label_list,
         ),
         Misconception(
             "labels_as_tensors",
             "Your labels are tensors, and two tensors with the same number are two entries of a set.",
             "Make them integers, with int(…) or tolist().",
-            ("labels",),
+            ("labels", "no_background"),
             _targets_label_tensors,
         ),
         Misconception(
             "masks_as_numbers",
             "Your masks are numbers.",
             "Masks are bool: instances == id as it is.",
-            ("masks", "nothing"),
+            ("masks", "nothing", "no_background"),
             _targets_numbers,
+        ),
+        Misconception(
+            "masks_as_list",
+            "Your masks are a list.",
+            "Stack them into one tensor, (M, H, W), also where there are none.",
+            ("masks", "nothing", "no_background"),
+            _targets_mask_list,
         ),
         Misconception(
             "masks_last",
             "Your masks are stacked along the last axis.",
             "One map after the other: (M, H, W), torch.stack along axis 0.",
-            ("masks", "nothing"),
+            ("masks", "nothing", "no_background"),
             _targets_masks_last,
         ),
         Misconception(
@@ -918,6 +983,20 @@ INSTANCES = Exercise(
             _targets_background_refused,
         ),
         Misconception(
+            "first_id_skipped",
+            "You took the first id for the background, also where no pixel is background.",
+            "Leave out the id 0, not the first one: ids[ids != 0].",
+            ("no_background",),
+            _targets_first_skipped,
+        ),
+        Misconception(
+            "tensors_as_keys",
+            "You looked up classes with a tensor, which is another key than the number in it.",
+            "Make the ids integers: int(i), or instances.unique().tolist().",
+            (*PARTS, "no_background", "unchanged"),
+            _targets_tensor_keys,
+        ),
+        Misconception(
             "every_id_of_the_dict",
             "You went through all ids of classes, also those that the map has not.",
             "Go through the ids of the map: instances.unique(), without 0.",
@@ -928,7 +1007,7 @@ INSTANCES = Exercise(
             "every_number_up_to_the_largest",
             "You took every number up to the largest id for an object.",
             "Ids may have gaps: go through instances.unique(), without 0.",
-            (*PARTS, "unchanged"),
+            (*PARTS, "unchanged", "no_background"),
             _targets_dense_ids,
         ),
         Misconception(

@@ -15,6 +15,44 @@ from autograder.exercise import Case, Exercise, Hint, Misconception, Property, V
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
+# -- modes --------------------------------------------------------------------------------------------------
+
+
+def _in_both_modes(subject: Any, case: Case) -> Any:
+    """What does not depend on the scores, so that a slip in them costs nothing here."""
+    maps, seen = [], {}
+    for mode in ("eval", "training"):
+        network = subject.build(case.extra[f"in {mode} mode"])
+        before = network.inspect()
+        maps.append(subject(network, *case.args))
+        after = network.inspect()
+        seen[f"after a call in {mode} mode"] = _mode(after)
+        seen[f"tensors changed in {mode} mode"] = ", ".join(changed_tensors(before, after)) or "none"
+    evaluated, trained = maps
+    alike = evaluated.shape == trained.shape and torch.allclose(evaluated.double(), trained.double())
+    # A constant is the same in every mode.
+    scores = evaluated.is_floating_point() and bool((evaluated != evaluated.flatten()[0]).any())
+    return {"the same scores in both modes": alike and scores, **seen}
+
+
+def _mode(seen: dict[str, Any]) -> str:
+    flags = set(seen["training"].values())
+    return "mixed" if len(flags) > 1 else "in training mode" if True in flags else "in eval mode"
+
+
+def _normalized(d: Any, c: int, k: int) -> list[nn.Module]:
+    """Features that show the mode they run in."""
+    norm = nn.BatchNorm2d(k)
+    norm.running_mean.copy_(d.tensor(k))
+    norm.running_var.copy_(d.positive(k))
+    return [nn.Conv2d(c, k, 2), norm, nn.Tanh(), nn.Dropout(0.5)]
+
+
+def _modes(network: nn.Module) -> dict[str, Network]:
+    evaluating = Network.describe(network.eval())
+    return {"in eval mode": evaluating, "in training mode": Network.describe(network.train())}
+
+
 # -- linear_to_conv -----------------------------------------------------------------------------------------
 
 
@@ -130,6 +168,17 @@ def _dense_flipped(linear, in_channels, kernel_size=(1, 1)):
     return _to_conv(linear, in_channels, kernel_size, arrange=lambda weight: weight.view(shape).flip(2, 3))
 
 
+def _dense_weight_transposed(linear, in_channels, kernel_size=(1, 1)):
+    shape = (linear.out_features, in_channels, *kernel_size)
+    return _to_conv(linear, in_channels, kernel_size, arrange=lambda weight: weight.T.reshape(shape))
+
+
+def _dense_square(linear, in_channels, kernel_size=(1, 1)):
+    if in_channels * kernel_size[0] * kernel_size[1] != linear.in_features:
+        raise ValueError("in_channels and kernel_size do not fit")
+    return _to_conv(linear, in_channels, kernel_size, check=False, window=(kernel_size[0], kernel_size[0]))
+
+
 def _dense_all_channels(linear, in_channels, kernel_size=(1, 1)):
     if in_channels * kernel_size[0] * kernel_size[1] != linear.in_features:
         raise ValueError("in_channels and kernel_size do not fit")
@@ -157,6 +206,12 @@ def _dense_bias_required(linear, in_channels, kernel_size=(1, 1)):
     conv = _to_conv(linear, in_channels, kernel_size)
     conv.bias = nn.Parameter(linear.bias.detach().clone())
     return conv
+
+
+def _dense_bias_as_truth(linear, in_channels, kernel_size=(1, 1)):
+    if in_channels * kernel_size[0] * kernel_size[1] != linear.in_features:
+        raise ValueError("in_channels and kernel_size do not fit")
+    return _to_conv(linear, in_channels, kernel_size, bias="copied" if linear.bias else "dropped")
 
 
 def _dense_padded(linear, in_channels, kernel_size=(1, 1)):
@@ -327,6 +382,20 @@ LINEAR_TO_CONV = Exercise(
             _dense_flipped,
         ),
         Misconception(
+            "weight_transposed",
+            "You transposed the weights before the view, which mixes up inputs and outputs.",
+            "linear.weight is (out, in) already: row k is the filter of output k.",
+            (*DENSE_NUMBERS, "default_window"),
+            _dense_weight_transposed,
+        ),
+        Misconception(
+            "square_window",
+            "You took the window for a square.",
+            "kernel_size is (h, w), and both count: view(out, C, h, w).",
+            (*DENSE_NUMBERS, "apart", "dtype"),
+            _dense_square,
+        ),
+        Misconception(
             "window_of_one",
             "Your convolution is 1×1 with all inputs of the dense layer as channels, so it cannot read the map.",
             "It reads in_channels channels through a window of kernel_size.",
@@ -381,6 +450,13 @@ LINEAR_TO_CONV = Exercise(
             "Build the convolution with bias=linear.bias is not None, and copy the bias only then.",
             ("without_bias",),
             _dense_bias_required,
+        ),
+        Misconception(
+            "bias_as_truth",
+            "You asked whether linear.bias is true, and a tensor of several values has no answer to that.",
+            "Ask whether it is there: linear.bias is not None.",
+            ("one_position", "default_window", "every_position", "apart", "dtype"),
+            _dense_bias_as_truth,
         ),
         Misconception(
             "weights_shared",
@@ -478,19 +554,25 @@ def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
     return cnn, (c, 2 * d.integer(2, 3), 2 * d.integer(2, 4))
 
 
-def _drawn(make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]], *, larger: bool) -> Any:
+def _drawn(
+    make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]],
+    *,
+    larger: bool,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
     def draw(d: Any) -> Case:
         cnn, (c, h, w) = make(d)
         extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
-        images = d.tensor(d.integer(1, 2), c, h + extra[0], w + extra[1])
-        return Case((Network.describe(filled(d, cnn)), (c, h, w)), {}, {"images": images})
+        images = d.tensor(d.integer(1, 2), c, h + extra[0], w + extra[1], dtype=dtype)
+        cnn = filled(d, cnn).to(images.dtype)
+        return Case((Network.describe(cnn), (c, h, w)), {}, {"images": images})
 
     return draw
 
 
 def _in_some_mode(d: Any) -> Case:
     cnn, size = _flattening(d)
-    cnn = filled(d, cnn)
+    cnn = filled(d, cnn).float()
     evaluating, training = Network.describe(cnn.eval()), Network.describe(cnn.train())
     return Case((evaluating, size), {}, {"the same in training mode": training})
 
@@ -518,9 +600,15 @@ def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
         "cnn unchanged": before["kinds"] == after["kinds"]
         and before["training"] == after["training"]
         and not changed_tensors(before, after),
-        "training flags in use": sorted(set(seen["training"].values())),
+        "result's mode": _mode(seen),
         "result": "Sequential" if seen["kinds"].get("") == "Sequential" else seen["kinds"].get(""),
     }
+
+
+def _dtypes(subject: Any, case: Case) -> Any:
+    seen = subject(*case.args).inspect()
+    kinds = {str(p.dtype).removeprefix("torch.") for p in seen["parameters"].values()}
+    return " and ".join(sorted(kinds))
 
 
 def _convert(
@@ -616,6 +704,49 @@ def _averaged(cnn, input_size):
     """Ends in a global average: one score vector whatever the image's size."""
     fcn = _convert(cnn, input_size)
     return nn.Sequential(*fcn, nn.AdaptiveAvgPool2d(1)).train(cnn.training)
+
+
+def _flattened_at_the_end(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*fcn, nn.Flatten()).train(cnn.training)
+
+
+def _replaced(cnn: nn.Sequential, input_size: Any, change: Callable[..., nn.Module]) -> nn.Sequential:
+    """The right result, with what stands for a dense layer changed by ``change(linear, conv)``."""
+    layers = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
+    twins = [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
+    pairs = zip(layers, twins, strict=True)
+    fcn = nn.Sequential(*(change(m, twin) if isinstance(m, nn.Linear) else twin for m, twin in pairs))
+    fcn.training = cnn.training
+    return fcn
+
+
+def _one_by_one(cnn, input_size):
+    def change(linear, conv):
+        made = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None).to(
+            conv.weight
+        )
+        with torch.no_grad():
+            made.weight.copy_(linear.weight[:, :, None, None])
+            if linear.bias is not None:
+                made.bias.copy_(linear.bias)
+        return made.train(linear.training)
+
+    return _replaced(cnn, input_size, change)
+
+
+def _new_layers_train(cnn, input_size):
+    return _replaced(cnn, input_size, lambda linear, conv: conv.train())
+
+
+def _new_layers_float32(cnn, input_size):
+    return _replaced(cnn, input_size, lambda linear, conv: conv.float())
+
+
+def _float32_probe(cnn, input_size):
+    device = next(cnn.parameters()).device
+    copy.deepcopy(cnn)(torch.zeros(1, *input_size, device=device))
+    return _convert(cnn, input_size)
 
 
 def _bias_required(cnn, input_size):
@@ -714,11 +845,20 @@ CONVOLUTIONALIZE = Exercise(
         Property(
             "apart",
             "weights are copies, the CNN stays as it was, and the training flag carries over",
-            0.75,
+            0.5,
             _in_some_mode,
             _apart,
             examples=4,
             tried="the CNN before and after, and the result",
+        ),
+        Property(
+            "dtype",
+            "a float64 CNN becomes a float64 network",
+            0.25,
+            _drawn(_flattening, larger=False, dtype=torch.float64),
+            _dtypes,
+            examples=3,
+            tried="dtypes of the result's parameters",
         ),
     ),
     misconceptions=(
@@ -765,6 +905,20 @@ CONVOLUTIONALIZE = Exercise(
             _pool_strides,
         ),
         Misconception(
+            "one_by_one_everywhere",
+            "Your first dense layer became a 1×1 convolution, but it reads a whole window.",
+            "Its kernel is the map that was flattened: (h, w) at input_size. Only the later ones are 1×1.",
+            ("same_scores", "larger_images", "nested", "without_bias"),
+            _one_by_one,
+        ),
+        Misconception(
+            "flattened_at_the_end",
+            "You flattened the map at the end.",
+            "Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.",
+            ("same_scores", "larger_images", "nested", "without_bias", "average_head"),
+            _flattened_at_the_end,
+        ),
+        Misconception(
             "top_level_only",
             "You looked at the top level only, so dense layers inside a nested Sequential stayed dense.",
             "Recurse into every nn.Sequential.",
@@ -792,6 +946,27 @@ CONVOLUTIONALIZE = Exercise(
             ("apart",),
             _mode_lost,
         ),
+        Misconception(
+            "new_layers_in_training_mode",
+            "The layers you built are in training mode, as new layers are, whatever the mode of the CNN.",
+            "Give the result the mode of the CNN: fcn.train(cnn.training).",
+            ("apart",),
+            _new_layers_train,
+        ),
+        Misconception(
+            "new_layers_float32",
+            "The convolutions you built are float32 whatever the CNN is.",
+            "Build them like the dense layer: conv.to(linear.weight).",
+            ("dtype",),
+            _new_layers_float32,
+        ),
+        Misconception(
+            "float32_probe",
+            "The zero image that you send through the CNN is float32 whatever the CNN is.",
+            "Take dtype and device of its weights: next(cnn.parameters()).new_zeros(1, *input_size).",
+            ("dtype",),
+            _float32_probe,
+        ),
     ),
     right=(
         Variant("layer by layer with a probe", _copied),
@@ -812,41 +987,6 @@ CONVOLUTIONALIZE = Exercise(
         ),
     ),
 )
-
-# -- modes --------------------------------------------------------------------------------------------------
-
-
-def _in_both_modes(subject: Any, case: Case) -> Any:
-    """What does not depend on the scores, so that a slip in them costs nothing here."""
-    maps, seen = [], {}
-    for mode in ("eval", "training"):
-        network = subject.build(case.extra[f"in {mode} mode"])
-        before = network.inspect()
-        maps.append(subject(network, *case.args))
-        after = network.inspect()
-        seen[f"training flags after a call in {mode} mode"] = sorted(set(after["training"].values()))
-        seen[f"tensors changed in {mode} mode"] = changed_tensors(before, after)
-    evaluated, trained = maps
-    if not isinstance(evaluated, torch.Tensor) or not isinstance(trained, torch.Tensor):
-        return maps
-    alike = evaluated.shape == trained.shape and torch.allclose(evaluated.double(), trained.double())
-    # A constant is the same in every mode.
-    scores = evaluated.is_floating_point() and bool((evaluated != evaluated.flatten()[0]).any())
-    return {"the same scores in both modes": alike and scores, **seen}
-
-
-def _normalized(d: Any, c: int, k: int) -> list[nn.Module]:
-    """Features that show the mode they run in."""
-    norm = nn.BatchNorm2d(k)
-    norm.running_mean.copy_(d.tensor(k))
-    norm.running_var.copy_(d.positive(k))
-    return [nn.Conv2d(c, k, 2), norm, nn.Tanh(), nn.Dropout(0.5)]
-
-
-def _modes(network: nn.Module) -> dict[str, Network]:
-    evaluating = Network.describe(network.eval())
-    return {"in eval mode": evaluating, "in training mode": Network.describe(network.train())}
-
 
 # -- class_heatmaps -----------------------------------------------------------------------------------------
 
@@ -874,9 +1014,10 @@ def _heatmap_modes(d: Any) -> Case:
 def _reached(subject: Any, case: Case) -> Any:
     fcn = subject.build(case.args[0])
     found = subject.vjp(fcn, case.args[1], wrt=[fcn, 1])
-    if not isinstance(found["value"], torch.Tensor):
-        return found["value"]
-    return {"gradients that can be computed": sorted(n for n, g in found["grads"].items() if g is not None)}
+    names = {"1": "images"}
+    reached = sorted(names.get(n, n) for n, g in found["grads"].items() if g is not None)
+    # Asked for its shape, so that an answer of another kind is told as such.
+    return {"map": list(found["value"].shape), "gradients that can be computed": ", ".join(reached) or "none"}
 
 
 def _heatmaps(fcn, images, *, of=lambda scores: scores.softmax(1), mode="restored", grad=False):
@@ -1093,7 +1234,7 @@ HEATMAPS = Exercise(
             "winners_only",
             "You returned the best class of every cell.",
             "Return the probabilities of all classes, (N, L, h, w).",
-            ("probabilities", "large_scores", "mode"),
+            ("probabilities", "large_scores", "mode", "no_grad"),
             _heatmaps_winners,
         ),
         Misconception(
@@ -1259,6 +1400,17 @@ def _slide_moved_back(cnn, image, window, stride):
         return image[:, r : r + window, c : c + window]
 
     return _slide(cnn, image, window, stride, count=lambda size: -((window - size) // stride) + 1, crop=crop)
+
+
+def _slide_cut_off(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, count=lambda size: len(range(0, size, stride)))
+
+
+def _slide_axes_mixed(cnn, image, window, stride):
+    crops = image.unfold(1, window, stride).unfold(2, window, stride)
+    channels, h, w = crops.shape[:3]
+    crops = crops.reshape(h * w, channels, window, window)
+    return _slide(cnn, image, window, stride, crop=lambda r, c: crops[r // stride * w + c // stride])
 
 
 def _slide_centered(cnn, image, window, stride):
@@ -1447,6 +1599,13 @@ SLIDING = Exercise(
             _slide_over_the_edge,
         ),
         Misconception(
+            "cut_off",
+            "Your last windows hang over the border, where slicing cuts them off: they are smaller than the classifier's input.",
+            "The last window begins at H − window: range(0, H − window + 1, stride).",
+            ("scores", "leftover", "mode", "dtype"),
+            _slide_cut_off,
+        ),
+        Misconception(
             "moved_back",
             "You moved the last windows back until they end at the border, so they are not a stride apart.",
             "Leave out what no whole window reaches.",
@@ -1487,6 +1646,13 @@ SLIDING = Exercise(
             "Keep (C, rows, columns) in every crop.",
             SLID,
             _slide_crops_transposed,
+        ),
+        Misconception(
+            "unfolded_axes_mixed",
+            "You reshaped the unfolded image, (C, h, w, window, window), with the channels in front, so your crops mix channels and places.",
+            "Move the windows to the front before the reshape: crops.permute(1, 2, 0, 3, 4).",
+            SLID,
+            _slide_axes_mixed,
         ),
         Misconception(
             "scores_not_transposed",
