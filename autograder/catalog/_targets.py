@@ -795,7 +795,7 @@ INSTANCES = Exercise(
     misconceptions=(
         Misconception(
             "extent_without_the_last_pixel",
-            "Your boxes are one pixel too narrow and too low: max − min counts the steps, not the pixels.",
+            "Your boxes lack a column and a row: max − min counts the steps, not the pixels.",
             "w = max − min + 1, and h likewise.",
             ("boxes", "no_background"),
             _targets_extent,

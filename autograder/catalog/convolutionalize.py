@@ -21,10 +21,10 @@ from coursekit import convolutionalize as reference
 def _in_both_modes(subject: Any, case: Case) -> Any:
     """What does not depend on the scores, so that a slip in them costs nothing here."""
     maps, seen = [], {}
-    for mode in ("eval", "training"):
-        network = subject.build(case.extra[f"in {mode} mode"])
+    for mode, described in (("eval", case.args[0]), ("training", case.extra["the same in training mode"])):
+        network = subject.build(described)
         before = network.inspect()
-        maps.append(subject(network, *case.args))
+        maps.append(subject(network, *case.args[1:]))
         after = network.inspect()
         seen[f"after a call in {mode} mode"] = _mode(after)
         seen[f"tensors changed in {mode} mode"] = ", ".join(changed_tensors(before, after)) or "none"
@@ -48,9 +48,9 @@ def _normalized(d: Any, c: int, k: int) -> list[nn.Module]:
     return [nn.Conv2d(c, k, 2), norm, nn.Tanh(), nn.Dropout(0.5)]
 
 
-def _modes(network: nn.Module) -> dict[str, Network]:
+def _mode_case(network: nn.Module, *args: Any) -> Case:
     evaluating = Network.describe(network.eval())
-    return {"in eval mode": evaluating, "in training mode": Network.describe(network.train())}
+    return Case((evaluating, *args), {}, {"the same in training mode": Network.describe(network.train())})
 
 
 # -- linear_to_conv -----------------------------------------------------------------------------------------
@@ -245,6 +245,13 @@ def _dense_any_outputs(linear, in_channels, kernel_size=(1, 1)):
 
 def _dense_asserted(linear, in_channels, kernel_size=(1, 1)):
     assert in_channels * kernel_size[0] * kernel_size[1] == linear.in_features
+    return _to_conv(linear, in_channels, kernel_size)
+
+
+def _dense_strict(linear, in_channels, kernel_size=(1, 1)):
+    h, w = kernel_size
+    if h != w or in_channels * h * w != linear.in_features:
+        raise ValueError("kernel_size does not fit")
     return _to_conv(linear, in_channels, kernel_size)
 
 
@@ -478,6 +485,13 @@ LINEAR_TO_CONV = Exercise(
             "Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.",
             ("refuses",),
             _dense_unchecked,
+        ),
+        Misconception(
+            "fitting_sizes_refused",
+            "You refuse sizes that fit.",
+            "They fit where in_channels·h·w is linear.in_features; the window need not be a square.",
+            (*DENSE_NUMBERS, "apart", "dtype"),
+            _dense_strict,
         ),
         Misconception(
             "outputs_left_open",
@@ -1008,7 +1022,7 @@ def _heatmap_modes(d: Any) -> Case:
     c, k = d.choice([1, 2]), d.choice([2, 3])
     fcn = filled(d, nn.Sequential(*_normalized(d, c, k), nn.Conv2d(k, 3, 1)), scale=0.5)
     images = d.tensor(d.choice([2, 3]), c, d.integer(3, 4), d.integer(4, 6))
-    return Case((images,), {}, _modes(fcn))
+    return _mode_case(fcn, images)
 
 
 def _reached(subject: Any, case: Case) -> Any:
@@ -1329,7 +1343,7 @@ def _window_modes(d: Any) -> Case:
     c, window, stride = d.choice([1, 2]), 3, d.choice([2, 1])
     cnn = _patch_classifier(d, c, window, *_normalized(d, c, d.choice([2, 3])))
     image = d.tensor(c, window + stride, window + 2 * stride)
-    return Case((image, window, stride), {}, _modes(cnn))
+    return _mode_case(cnn, image, window, stride)
 
 
 def _window_dtype(subject: Any, case: Case) -> Any:
