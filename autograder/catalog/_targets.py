@@ -121,6 +121,20 @@ def _box_without_jump(row, col, field_y, field_x):
     )
 
 
+def _box_size_and_jump(row, col, field_y, field_x):
+    swapped = [(jump, size, start) for size, jump, start in (field_y, field_x)]
+    return _box(row, col, *swapped)
+
+
+def _box_towards_zero(row, col, field_y, field_x):
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        begin = start + cell * jump - (size - 1) // 2
+        sides.append((int(begin), int(begin + size)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
 def _box_size_of_jump(row, col, field_y, field_x):
     return _box(row, col, field_y, field_x, last=lambda begin, size, jump: begin + jump)
 
@@ -232,7 +246,7 @@ CELL_TO_BOX = Exercise(
             "beyond_the_image",
             "with padding a field may begin before the image: the box is not clipped",
             0.5,
-            _box_case([3, 5, 7, 9], padded=True),
+            _box_case([8, 3, 5, 6], padded=True),
             _sides,
             examples=6,
         ),
@@ -326,6 +340,13 @@ CELL_TO_BOX = Exercise(
             _box_size_of_jump,
         ),
         Misconception(
+            "size_and_jump_swapped",
+            "You unpacked a field as (jump, size, start).",
+            "It is (size, jump, start), as receptive_field returns it.",
+            BOXES,
+            _box_size_and_jump,
+        ),
+        Misconception(
             "half_a_pixel_early",
             "You went half the size back from the center, which is half a pixel too far.",
             "From the center of the first pixel to that of the last there are size − 1 pixels: go (size − 1)/2 back.",
@@ -336,14 +357,14 @@ CELL_TO_BOX = Exercise(
             "even_fields_off_by_one",
             "Your fields of even size begin one pixel early: you cut the half off their center.",
             "Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.",
-            ("even_fields",),
+            ("even_fields", "beyond_the_image"),
             _box_half_size,
         ),
         Misconception(
             "even_fields_one_larger",
             "Your fields of even size are one pixel too large: you took half the size, rounded down, to both sides, and the center.",
             "bottom = top + size, with top = start + i·jump − (size − 1)/2.",
-            ("even_fields",),
+            ("even_fields", "beyond_the_image"),
             _box_one_larger,
         ),
         Misconception(
@@ -359,6 +380,13 @@ CELL_TO_BOX = Exercise(
             "A field has size pixels: bottom = top + size.",
             BOXES,
             _box_twice_the_radius,
+        ),
+        Misconception(
+            "cut_towards_zero",
+            "Your integers are cut from halves, and int cuts towards 0: where a field begins before the image, that is one pixel late.",
+            "Leave no halves: start + i·jump − (size − 1)/2, with the division that keeps them, is a whole number.",
+            ("beyond_the_image",),
+            _box_towards_zero,
         ),
         Misconception(
             "clipped",
@@ -423,7 +451,7 @@ def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
 # Ids are neither dense nor in order, a class may have the number of another id, two objects may share a class, and
 # `classes` may know more ids than the map has.
 OBJECTS = [
-    ([2, 1], {2: 3, 5: 1, 1: 2}),
+    ([4, 1, 3], {4: 5, 3: 5, 1: 3, 5: 4}),
     ([7, 2, 4], {4: 2, 2: 7, 7: 2}),
     ([3], {9: 4, 3: 1}),
     ([5, 3, 9], {9: 1, 8: 6, 5: 3, 3: 3}),
@@ -582,6 +610,16 @@ def _targets_relabeled(instances, classes):
         for number in instances.unique().tolist():
             if number:
                 changing[changing == number] = classes[number]
+        return changing
+
+    return _targets(instances, classes, semantic=semantic)
+
+
+def _targets_relabeled_in_turn(instances, classes):
+    def semantic(whole, masks):
+        changing = instances.long().clone()
+        for number, label in classes.items():
+            changing[changing == number] = label
         return changing
 
     return _targets(instances, classes, semantic=semantic)
@@ -890,6 +928,13 @@ INSTANCES = Exercise(
             "Search in instances, and write into a map of zeros.",
             ("semantic",),
             _targets_relabeled,
+        ),
+        Misconception(
+            "relabeled_in_turn",
+            "You go through classes and relabel the map that you search in: a class that looks like a later id is relabeled again.",
+            "Search in instances, and write into a map of zeros.",
+            ("semantic",),
+            _targets_relabeled_in_turn,
         ),
         Misconception(
             "channel_per_class",

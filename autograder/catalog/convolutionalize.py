@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autograder.attempt import kind_of
 from autograder.catalog._common import changed_tensors, filled, share_memory
 from autograder.catalog._targets import CELL_TO_BOX, INSTANCES
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
@@ -96,8 +97,10 @@ def _dense_apart(subject: Any, case: Case) -> Any:
     if not callable(conv):
         return conv
     seen = conv.inspect()
+    kind, config = seen["config"] or (seen["kinds"].get(""), {})
     return {
-        "result": seen["kinds"].get(""),
+        "result": kind,
+        **{name: config.get(name) for name in ("in_channels", "out_channels", "kernel_size")},
         "linear unchanged": not changed_tensors(before, after),
         "weights shared with linear": share_memory(seen, before),
     }
@@ -222,6 +225,13 @@ def _dense_strided(linear, in_channels, kernel_size=(1, 1)):
     return _to_conv(linear, in_channels, kernel_size, stride=kernel_size)
 
 
+def _dense_channels_swapped(linear, in_channels, kernel_size=(1, 1)):
+    right = _to_conv(linear, in_channels, kernel_size)
+    conv = nn.Conv2d(linear.out_features, in_channels, kernel_size, bias=linear.bias is not None)
+    conv.weight, conv.bias = right.weight, right.bias
+    return conv
+
+
 def _dense_shared(linear, in_channels, kernel_size=(1, 1)):
     return _to_conv(linear, in_channels, kernel_size, shared=True)
 
@@ -342,7 +352,7 @@ LINEAR_TO_CONV = Exercise(
         ),
         Property(
             "apart",
-            "the result is an nn.Conv2d with weights of its own, and linear stays as it was",
+            "the result is an nn.Conv2d with these channels and weights of its own, and linear stays as it was",
             0.5,
             _dense_case(),
             _dense_apart,
@@ -371,7 +381,7 @@ LINEAR_TO_CONV = Exercise(
             "width_first",
             "You read kernel_size as (w, h).",
             "It is (h, w), rows first, as in the shape of a map.",
-            DENSE_NUMBERS,
+            (*DENSE_NUMBERS, "apart"),
             _dense_width_first,
         ),
         Misconception(
@@ -406,7 +416,7 @@ LINEAR_TO_CONV = Exercise(
             "window_of_one",
             "Your convolution is 1×1 with all inputs of the dense layer as channels, so it cannot read the map.",
             "It reads in_channels channels through a window of kernel_size.",
-            DENSE_NUMBERS,
+            (*DENSE_NUMBERS, "apart"),
             _dense_all_channels,
         ),
         Misconception(
@@ -471,6 +481,13 @@ LINEAR_TO_CONV = Exercise(
             "A view is not a copy: clone the weights, or copy_ them into the new layer.",
             ("apart",),
             _dense_shared,
+        ),
+        Misconception(
+            "channels_swapped",
+            "You built nn.Conv2d(out, in, …): its weights are right only because you replaced them.",
+            "nn.Conv2d takes the channels that it reads first: nn.Conv2d(in_channels, linear.out_features, …).",
+            ("apart",),
+            _dense_channels_swapped,
         ),
         Misconception(
             "always_float32",
@@ -611,12 +628,16 @@ def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
     seen = fcn.inspect()
     return {
         "weights shared with the cnn": share_memory(seen, before),
-        "cnn unchanged": before["kinds"] == after["kinds"]
-        and before["training"] == after["training"]
-        and not changed_tensors(before, after),
+        "the cnn afterwards": _afterwards(before, after),
         "result's mode": _mode(seen),
         "result": "Sequential" if seen["kinds"].get("") == "Sequential" else seen["kinds"].get(""),
     }
+
+
+def _afterwards(before: dict[str, Any], after: dict[str, Any]) -> str:
+    if before["kinds"] != after["kinds"] or changed_tensors(before, after):
+        return "with other layers or weights"
+    return "unchanged" if before["training"] == after["training"] else "in another mode"
 
 
 def _dtypes(subject: Any, case: Case) -> Any:
@@ -755,6 +776,17 @@ def _new_layers_train(cnn, input_size):
 
 def _new_layers_float32(cnn, input_size):
     return _replaced(cnn, input_size, lambda linear, conv: conv.float())
+
+
+def _cnn_left_in_eval(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    cnn.eval()
+    return fcn
+
+
+def _average_removed(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*(m for m in fcn if not isinstance(m, nn.AvgPool2d))).train(cnn.training)
 
 
 def _float32_probe(cnn, input_size):
@@ -940,6 +972,13 @@ CONVOLUTIONALIZE = Exercise(
             _top_level_only,
         ),
         Misconception(
+            "average_removed",
+            "You removed the average, so each cell of the map sees a small window and not the whole of input_size.",
+            "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
+            ("average_head",),
+            _average_removed,
+        ),
+        Misconception(
             "bias_required",
             "You read linear.bias where it is None.",
             "Build the convolution with bias=linear.bias is not None, and copy the bias only then.",
@@ -966,6 +1005,13 @@ CONVOLUTIONALIZE = Exercise(
             "Give the result the mode of the CNN: fcn.train(cnn.training).",
             ("apart",),
             _new_layers_train,
+        ),
+        Misconception(
+            "cnn_left_in_eval_mode",
+            "You left the CNN in eval mode.",
+            "Remember cnn.training before you measure its maps, and call cnn.train(was) afterwards.",
+            ("apart",),
+            _cnn_left_in_eval,
         ),
         Misconception(
             "new_layers_float32",
@@ -1030,8 +1076,10 @@ def _reached(subject: Any, case: Case) -> Any:
     found = subject.vjp(fcn, case.args[1], wrt=[fcn, 1])
     names = {"1": "images"}
     reached = sorted(names.get(n, n) for n, g in found["grads"].items() if g is not None)
-    # Asked for its shape, so that an answer of another kind is told as such.
-    return {"map": list(found["value"].shape), "gradients that can be computed": ", ".join(reached) or "none"}
+    return {
+        "answer": kind_of(found["value"]),
+        "gradients that can be computed": ", ".join(reached) or "none",
+    }
 
 
 def _heatmaps(fcn, images, *, of=lambda scores: scores.softmax(1), mode="restored", grad=False):
@@ -1086,6 +1134,10 @@ def _heatmaps_min_max(fcn, images):
         return (scores - low) / (high - low)
 
     return _heatmaps(fcn, images, of=scaled)
+
+
+def _heatmaps_shares(fcn, images):
+    return _heatmaps(fcn, images, of=lambda scores: scores / scores.sum(1, keepdim=True))
 
 
 def _heatmaps_winners(fcn, images):
@@ -1245,10 +1297,17 @@ HEATMAPS = Exercise(
             _heatmaps_min_max,
         ),
         Misconception(
+            "divided_by_the_sum",
+            "You divided the scores by their sum, but scores may be negative.",
+            "Take the softmax over the class axis: exponentials are positive.",
+            ("probabilities", "large_scores"),
+            _heatmaps_shares,
+        ),
+        Misconception(
             "winners_only",
             "You returned the best class of every cell.",
             "Return the probabilities of all classes, (N, L, h, w).",
-            ("probabilities", "large_scores", "mode", "no_grad"),
+            ("probabilities", "large_scores", "mode"),
             _heatmaps_winners,
         ),
         Misconception(
@@ -1424,6 +1483,13 @@ def _slide_axes_mixed(cnn, image, window, stride):
     crops = image.unfold(1, window, stride).unfold(2, window, stride)
     channels, h, w = crops.shape[:3]
     crops = crops.reshape(h * w, channels, window, window)
+    return _slide(cnn, image, window, stride, crop=lambda r, c: crops[r // stride * w + c // stride])
+
+
+def _slide_unfold_mixed(cnn, image, window, stride):
+    crops = nn.functional.unfold(image[None], window, stride=stride)
+    crops = crops.reshape(-1, image.shape[0], window, window)
+    w = (image.shape[2] - window) // stride + 1
     return _slide(cnn, image, window, stride, crop=lambda r, c: crops[r // stride * w + c // stride])
 
 
@@ -1667,6 +1733,13 @@ SLIDING = Exercise(
             "Move the windows to the front before the reshape: crops.permute(1, 2, 0, 3, 4).",
             SLID,
             _slide_axes_mixed,
+        ),
+        Misconception(
+            "unfold_not_transposed",
+            "You reshaped what F.unfold gives, (1, C·window², windows), with the windows last, so your crops mix all windows.",
+            "Transpose first: unfold(…)[0].T.reshape(-1, C, window, window).",
+            SLID,
+            _slide_unfold_mixed,
         ),
         Misconception(
             "scores_not_transposed",
