@@ -25,7 +25,7 @@ def _box_case(sizes: list[int], *, padded: bool = False) -> Any:
     def draw(d: Any) -> Case:
         fields = []
         for size in (d.choice(sizes), d.choice(sizes[::-1])):
-            first = -d.integer(3, 9) if padded else d.choice([1, 2, 0, 3])
+            first = -d.integer(1, 3) if padded else d.choice([1, 2, 0, 3])
             fields.append(_field(size, d.choice([2, 4, 3, 1]), first))
         cell = (0, d.choice([1, 0])) if padded else (d.integer(1, 5), d.integer(2, 9))
         return Case((*cell, *fields))
@@ -148,16 +148,17 @@ def _box_start_jumps(row, col, field_y, field_x):
 
 def _box_half_size(row, col, field_y, field_x):
     return _box(
-        row, col, field_y, field_x, first=lambda cell, size, jump, start: int(start + cell * jump) - size // 2
+        row, col, field_y, field_x, first=lambda cell, size, jump, start: int(start + cell * jump - size // 2)
     )
 
 
 def _box_one_larger(row, col, field_y, field_x):
-    return _box(
-        row, col, field_y, field_x,
-        first=lambda cell, size, jump, start: int(start + cell * jump) - size // 2,
-        last=lambda begin, size, jump: begin + 2 * (size // 2) + 1,
-    )  # fmt: skip
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        center = start + cell * jump
+        sides.append((int(center - size // 2), int(center + size // 2 + 1)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
 
 
 def _box_rounded(row, col, field_y, field_x):
@@ -246,7 +247,7 @@ CELL_TO_BOX = Exercise(
             "beyond_the_image",
             "with padding a field may begin before the image: the box is not clipped",
             0.5,
-            _box_case([8, 3, 5, 6], padded=True),
+            _box_case([8, 7, 9, 10], padded=True),
             _sides,
             examples=6,
         ),
@@ -469,7 +470,7 @@ def _nothing_case(d: Any) -> Case:
 def _full_case(d: Any) -> Case:
     h, w = d.integer(2, 4), d.integer(5, 7)
     number = d.choice([3, 4])
-    return Case((torch.full((h, w), number), {number: 2}))
+    return Case((torch.full((h, w), number), {number: 2, 9: 1}))
 
 
 def _as_plain(found: Any) -> Any:
@@ -961,7 +962,7 @@ INSTANCES = Exercise(
             "all_classes",
             "Your labels are all the classes that could be there.",
             "Take the classes of the ids that are in the map.",
-            ("labels", "nothing"),
+            ("labels", "nothing", "no_background"),
             _targets_all_classes,
         ),
         Misconception(
@@ -1045,7 +1046,7 @@ INSTANCES = Exercise(
             "every_id_of_the_dict",
             "You went through all ids of classes, also those that the map has not.",
             "Go through the ids of the map: instances.unique(), without 0.",
-            (*PARTS, "nothing", "unchanged"),
+            (*PARTS, "nothing", "no_background", "unchanged"),
             _targets_of_the_dict,
         ),
         Misconception(

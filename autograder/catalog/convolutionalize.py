@@ -779,9 +779,7 @@ def _new_layers_float32(cnn, input_size):
 
 
 def _cnn_left_in_eval(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    cnn.eval()
-    return fcn
+    return _convert(cnn.eval(), input_size)
 
 
 def _average_removed(cnn, input_size):
@@ -1008,8 +1006,8 @@ CONVOLUTIONALIZE = Exercise(
         ),
         Misconception(
             "cnn_left_in_eval_mode",
-            "You left the CNN in eval mode.",
-            "Remember cnn.training before you measure its maps, and call cnn.train(was) afterwards.",
+            "You left the CNN in eval mode, and gave the result that mode too.",
+            "Remember cnn.training before you measure the maps, and set it again in both afterwards.",
             ("apart",),
             _cnn_left_in_eval,
         ),
