@@ -18,7 +18,7 @@ from torch import nn
 from autograder import catalog, oracle
 from autograder.attempt import Attempt, Odd, Raised, TimedOut
 from autograder.catalog import batchnorm
-from autograder.exercise import Case, Exercise, Outcome, Property, Verdict
+from autograder.exercise import Case, Exercise, Misconception, Outcome, Property, Verdict
 from autograder.oracle import compare, evaluate
 from autograder.values import Foreign, Network, Ref
 
@@ -702,6 +702,28 @@ def test_a_result_of_the_default_dtype_is_named_where_nothing_else_is():
     # Where the values are wrong too, this is still true; another shape says nothing about the dtype.
     assert evaluate(exercise.id, lambda x, factor: -answer(x, factor), seed=1).diagnosis == "default_dtype"
     assert evaluate(exercise.id, lambda x, factor: answer(x, factor)[..., 1:], seed=1).diagnosis is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (lambda x: x.reshape(7), True),
+        (lambda x: x.reshape(9), True),
+        (lambda x: x @ x, False),
+        (lambda x: {"rows": x}["row"], False),
+    ],
+    ids=["the same", "other numbers", "another of torch's", "another class"],
+)
+def test_an_error_of_torch_is_diagnosed_by_its_words(known, answer, named):
+    def reference(x):
+        return x.sum()
+
+    seen = Property("total", "the sum", 1.0, lambda d: Case((d.tensor(2, 3),)))
+    flat = Misconception("flat", "You took seven values.", "Take all.", ("total",), lambda x: x.reshape(7))
+    exercise = known(small(reference, seen, misconceptions=(flat,)))
+    verdict = evaluate(exercise.id, answer, seed=1)
+    assert verdict.outcome is Outcome.RAISED
+    assert verdict.diagnosis == ("flat" if named else None)
 
 
 def test_an_answer_may_write_into_its_arguments_without_touching_the_comparison():

@@ -1,0 +1,1099 @@
+"""Two exercises of lecture 04 about pixels: the box behind a cell, and the targets of its five problems."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autograder.attempt import kind_of
+from autograder.catalog._common import as_double
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import convolutionalize as reference
+
+# -- cell_to_box --------------------------------------------------------------------------------------------
+
+
+def _field(size: int, jump: int, first: int) -> tuple[int, int, float]:
+    """(size, jump, start) where the first field begins at pixel `first`."""
+    return size, jump, first + (size - 1) / 2
+
+
+def _box_case(sizes: list[int], *, padded: bool = False) -> Any:
+    def draw(d: Any) -> Case:
+        fields = []
+        for size in (d.choice(sizes), d.choice(sizes[::-1])):
+            first = -d.integer(1, 3) if padded else d.choice([1, 2, 0, 3])
+            fields.append(_field(size, d.choice([2, 4, 3, 1]), first))
+        cell = (0, d.choice([1, 0])) if padded else (d.integer(1, 5), d.integer(2, 9))
+        return Case((*cell, *fields))
+
+    return draw
+
+
+def _one_box_case(d: Any) -> Case:
+    sizes = [3, 5, 4, 8]
+    return _box_case(sizes)(d)
+
+
+def _sides(subject: Any, case: Case) -> Any:
+    """The four numbers, whole or not, which is another property's business."""
+    box = subject(*case.args)
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        return box
+    if any(isinstance(side, bool) or not isinstance(side, int | float | torch.Tensor) for side in box):
+        return box
+    return {name: float(side) for name, side in zip(("top", "left", "bottom", "right"), box, strict=True)}
+
+
+def _kinds(subject: Any, case: Case) -> Any:
+    box = subject(*case.args)
+    return [kind_of(side) for side in box] if isinstance(box, list | tuple) else box
+
+
+def _box(row, col, field_y, field_x, *, first=None, last=None, order=lambda *sides: sides):
+    """The box with a switch for each mistake."""
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        begin = first(cell, size, jump, start) if first else start + cell * jump - (size - 1) / 2
+        end = last(begin, size, jump) if last else begin + size
+        sides.append((begin, end))
+    (top, bottom), (left, right) = sides
+    return order(*(math.floor(side) for side in (top, left, bottom, right)))
+
+
+def _box_floats(row, col, field_y, field_x):
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        sides.append(start + cell * jump - (size - 1) / 2)
+    return sides[0], sides[1], sides[0] + field_y[0], sides[1] + field_x[0]
+
+
+def _box_xy(row, col, field_y, field_x):
+    return _box(row, col, field_y, field_x, order=lambda top, left, bottom, right: (left, top, right, bottom))
+
+
+def _box_top_bottom(row, col, field_y, field_x):
+    return _box(row, col, field_y, field_x, order=lambda top, left, bottom, right: (top, bottom, left, right))
+
+
+def _box_height_width(row, col, field_y, field_x):
+    return _box(
+        row,
+        col,
+        field_y,
+        field_x,
+        order=lambda top, left, bottom, right: (top, left, bottom - top, right - left),
+    )
+
+
+def _box_cells_swapped(row, col, field_y, field_x):
+    return _box(col, row, field_y, field_x)
+
+
+def _box_fields_swapped(row, col, field_y, field_x):
+    return _box(row, col, field_x, field_y)
+
+
+def _box_one_field(row, col, field_y, field_x):
+    return _box(row, col, field_y, field_y)
+
+
+def _box_inclusive(row, col, field_y, field_x):
+    return _box(row, col, field_y, field_x, last=lambda begin, size, jump: begin + size - 1)
+
+
+def _box_from_start(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x, first=lambda cell, size, jump, start: math.floor(start + cell * jump)
+    )
+
+
+def _box_without_start(row, col, field_y, field_x):
+    return _box(row, col, field_y, field_x, first=lambda cell, size, jump, start: cell * jump)
+
+
+def _box_without_jump(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x, first=lambda cell, size, jump, start: start + cell - (size - 1) / 2
+    )
+
+
+def _box_size_and_jump(row, col, field_y, field_x):
+    swapped = [(jump, size, start) for size, jump, start in (field_y, field_x)]
+    return _box(row, col, *swapped)
+
+
+def _box_towards_zero(row, col, field_y, field_x):
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        begin = start + cell * jump - (size - 1) // 2
+        sides.append((int(begin), int(begin + size)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
+def _box_size_of_jump(row, col, field_y, field_x):
+    return _box(row, col, field_y, field_x, last=lambda begin, size, jump: begin + jump)
+
+
+def _box_start_jumps(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x,
+        first=lambda cell, size, jump, start: math.floor((start + cell) * jump - (size - 1) / 2),
+    )  # fmt: skip
+
+
+def _box_half_size(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x, first=lambda cell, size, jump, start: int(start + cell * jump - size // 2)
+    )
+
+
+def _box_one_larger(row, col, field_y, field_x):
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        center = start + cell * jump
+        sides.append((int(center - size // 2), int(center + size // 2 + 1)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
+def _box_rounded(row, col, field_y, field_x):
+    sides = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        center = start + cell * jump
+        sides.append((round(center - size / 2), round(center + size / 2)))
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
+def _box_full_size(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x,
+        first=lambda cell, size, jump, start: math.floor(start + cell * jump - size / 2),
+    )  # fmt: skip
+
+
+def _box_twice_the_radius(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x,
+        first=lambda cell, size, jump, start: int(start + cell * jump) - size // 2,
+        last=lambda begin, size, jump: begin + 2 * (size // 2),
+    )  # fmt: skip
+
+
+def _box_clipped(row, col, field_y, field_x):
+    return tuple(max(0, side) for side in _box(row, col, field_y, field_x))
+
+
+def _box_moved(row, col, field_y, field_x):
+    return _box(
+        row, col, field_y, field_x, first=lambda cell, size, jump, start: max(0, start + cell * jump - (size - 1) / 2)
+    )  # fmt: skip
+
+
+def _box_edges(row, col, field_y, field_x):
+    """From the center of the first and last pixel to their outer edges."""
+    box = []
+    for sign in (-1, 1):
+        for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+            edge = start + cell * jump + sign * size / 2 + 0.5
+            box.append(round(edge))
+    return tuple(box)
+
+
+def _box_stepwise(row, col, field_y, field_x):
+    """Step by step from the first cell, in halves of a pixel."""
+    begins = []
+    for cell, (size, jump, start) in ((row, field_y), (col, field_x)):
+        twice = int(2 * start) - size + 1
+        for _ in range(cell):
+            twice += 2 * jump
+        begins.append(twice // 2)
+    top, left = begins
+    return [top, left, top + field_y[0], left + field_x[0]]
+
+
+BOXES = ("odd_fields", "even_fields", "beyond_the_image")
+
+CELL_TO_BOX = Exercise(
+    id="cell_to_box",
+    topic="convolutionalize",
+    title="What a cell has seen",
+    reference=reference.cell_to_box,
+    minutes=10,
+    difficulty=2,
+    properties=(
+        Property(
+            "odd_fields",
+            "the receptive field of a cell: start is the center of the first one, and bottom and right are exclusive",
+            0.75,
+            _box_case([3, 5, 1, 7]),
+            _sides,
+            examples=6,
+        ),
+        Property(
+            "even_fields",
+            "fields of an even number of pixels, whose center lies between two of them",
+            0.5,
+            _box_case([2, 4, 8, 6]),
+            _sides,
+            examples=6,
+        ),
+        Property(
+            "beyond_the_image",
+            "with padding a field may begin before the image: the box is not clipped",
+            0.5,
+            _box_case([8, 7, 9, 10], padded=True),
+            _sides,
+            examples=6,
+        ),
+        Property(
+            "integers", "four Python integers", 0.25, _one_box_case, _kinds, examples=3, tried="their types"
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "x_before_y",
+            "You returned (left, top, right, bottom).",
+            "Rows first: (top, left, bottom, right).",
+            BOXES,
+            _box_xy,
+        ),
+        Misconception(
+            "top_bottom_left_right",
+            "You returned (top, bottom, left, right).",
+            "Both corners one after the other: (top, left, bottom, right).",
+            BOXES,
+            _box_top_bottom,
+        ),
+        Misconception(
+            "height_and_width",
+            "You returned the height and the width of the box in the last two places.",
+            "They are its bottom and right: top + size and left + size.",
+            BOXES,
+            _box_height_width,
+        ),
+        Misconception(
+            "row_and_column_swapped",
+            "You took the row for the left side and the column for the top.",
+            "row goes with field_y and gives top and bottom; col goes with field_x.",
+            BOXES,
+            _box_cells_swapped,
+        ),
+        Misconception(
+            "fields_swapped",
+            "You used field_x for the rows and field_y for the columns.",
+            "row goes with field_y and gives top and bottom; col goes with field_x.",
+            BOXES,
+            _box_fields_swapped,
+        ),
+        Misconception(
+            "one_field_for_both",
+            "You used field_y for the columns as well.",
+            "A window need not be square: col goes with field_x.",
+            BOXES,
+            _box_one_field,
+        ),
+        Misconception(
+            "last_pixel_included",
+            "Your bottom and right are the last pixels of the field.",
+            "They are exclusive, one further: bottom = top + size, so that image[top:bottom] is the field.",
+            BOXES,
+            _box_inclusive,
+        ),
+        Misconception(
+            "start_as_a_corner",
+            "You took start for the field's first pixel.",
+            "It is the center of the first field: its first pixel lies (size − 1)/2 before it.",
+            BOXES,
+            _box_from_start,
+        ),
+        Misconception(
+            "start_ignored",
+            "You did not use start, and let the first field begin at pixel 0.",
+            "With padding it begins elsewhere: at start − (size − 1)/2.",
+            BOXES,
+            _box_without_start,
+        ),
+        Misconception(
+            "jump_ignored",
+            "Your fields are one pixel apart, whatever the jump.",
+            "The center of cell i lies at start + i·jump.",
+            BOXES,
+            _box_without_jump,
+        ),
+        Misconception(
+            "start_multiplied",
+            "You multiplied start by the jump as well.",
+            "start is in pixels already: the center of cell i lies at start + i·jump.",
+            BOXES,
+            _box_start_jumps,
+        ),
+        Misconception(
+            "jump_as_the_size",
+            "Your boxes are as large as the jump.",
+            "The jump says how far apart they are; each is size pixels large, so they overlap.",
+            BOXES,
+            _box_size_of_jump,
+        ),
+        Misconception(
+            "size_and_jump_swapped",
+            "You unpacked a field as (jump, size, start).",
+            "It is (size, jump, start), as receptive_field returns it.",
+            BOXES,
+            _box_size_and_jump,
+        ),
+        Misconception(
+            "half_a_pixel_early",
+            "You went half the size back from the center, which is half a pixel too far.",
+            "From the center of the first pixel to that of the last there are size − 1 pixels: go (size − 1)/2 back.",
+            BOXES,
+            _box_full_size,
+        ),
+        Misconception(
+            "even_fields_off_by_one",
+            "Your fields of even size begin one pixel early: you cut the half off their center.",
+            "Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.",
+            ("even_fields", "beyond_the_image"),
+            _box_half_size,
+        ),
+        Misconception(
+            "even_fields_one_larger",
+            "Your fields of even size are one pixel too large: you took half the size, rounded down, to both sides, and the center.",
+            "bottom = top + size, with top = start + i·jump − (size − 1)/2.",
+            ("even_fields", "beyond_the_image"),
+            _box_one_larger,
+        ),
+        Misconception(
+            "half_pixels_rounded",
+            "You rounded halves of a pixel, and round takes them to the even neighbor: 0.5 to 0, but 1.5 to 2.",
+            "Go (size − 1)/2 back from the center: nothing is left to round.",
+            BOXES,
+            _box_rounded,
+        ),
+        Misconception(
+            "radius_on_both_sides",
+            "You went the same whole number of pixels to both sides of the center, so an odd field loses a pixel.",
+            "A field has size pixels: bottom = top + size.",
+            BOXES,
+            _box_twice_the_radius,
+        ),
+        Misconception(
+            "cut_towards_zero",
+            "Your integers are cut from halves, and int cuts towards 0: where a field begins before the image, that is one pixel late.",
+            "Leave no halves: start + i·jump − (size − 1)/2, with the division that keeps them, is a whole number.",
+            ("beyond_the_image",),
+            _box_towards_zero,
+        ),
+        Misconception(
+            "clipped",
+            "You clipped the box to the image.",
+            "Return the whole field; negative numbers say that it begins in the padding.",
+            ("beyond_the_image",),
+            _box_clipped,
+        ),
+        Misconception(
+            "moved_into_the_image",
+            "You moved the box until it begins inside the image.",
+            "Return the field where it lies; negative numbers say that it begins in the padding.",
+            ("beyond_the_image",),
+            _box_moved,
+        ),
+        Misconception(
+            "floats",
+            "Your numbers are floats.",
+            "Make them integers: they are whole once (size − 1)/2 is taken off.",
+            ("integers",),
+            _box_floats,
+        ),
+    ),
+    right=(
+        Variant("from edge to edge", _box_edges),
+        Variant("step by step", _box_stepwise),
+    ),
+    hints=(
+        Hint(
+            "I don't know what start means",
+            "The center of pixel 0 is 0. A field of the pixels 0, 1, 2 has its center at 1, one of the pixels 0, 1 at 0.5.",
+        ),
+        Hint(
+            "My boxes are off by one",
+            "A field of size pixels reaches from its center (size − 1)/2 pixels to each side. And the box is half-open: bottom − top = size.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "size, jump, start = field_y; top = round(start + row·jump − (size − 1)/2); bottom = top + size. The same with col and field_x.",
+        ),
+    ),
+)
+
+
+# -- instances_to_targets -----------------------------------------------------------------------------------
+
+
+def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
+    """A map of boxes, one below the other in another order than their ids, some with a second part."""
+    h, w = 2 * max(len(ids), 1) + d.integer(0, 2), d.integer(4, 7)
+    instances = torch.zeros(h, w, dtype=torch.int64)
+    for band, number in enumerate(ids):
+        left, top = d.integer(0, w - 3), 2 * band
+        instances[top : top + d.choice([2, 1]), left : left + d.choice([2, 3, 1])] = number
+        free = (instances[: max(0, top - 1)] == 0).nonzero().tolist()
+        if free and d.choice([True, False]):
+            row, column = d.choice(free)
+            instances[row, column] = number
+    return Case((instances.to(d.choice([torch.int64, torch.uint8, torch.int32])), classes))
+
+
+# Ids are neither dense nor in order, a class may have the number of another id, two objects may share a class, and
+# `classes` may know more ids than the map has.
+OBJECTS = [
+    ([4, 1, 3], {4: 5, 3: 5, 1: 3, 5: 4}),
+    ([7, 2, 4], {4: 2, 2: 7, 7: 2}),
+    ([3], {9: 4, 3: 1}),
+    ([5, 3, 9], {9: 1, 8: 6, 5: 3, 3: 3}),
+]
+
+
+def _objects_case(d: Any) -> Case:
+    return _instances(d, *d.choice(OBJECTS))
+
+
+def _nothing_case(d: Any) -> Case:
+    return _instances(d, [], d.choice([{}, {3: 1}]))
+
+
+def _full_case(d: Any) -> Case:
+    h, w = d.integer(2, 4), d.integer(5, 7)
+    number = d.choice([3, 4])
+    return Case((torch.full((h, w), number), {number: 2, 9: 1}))
+
+
+def _as_plain(found: Any) -> Any:
+    """Numbers whatever their dtype, which the exercise leaves open; a bool mask is told from numbers."""
+    if isinstance(found, torch.Tensor):
+        return found if found.dtype == torch.bool else as_double(found)
+    if isinstance(found, set) and any(isinstance(label, torch.Tensor) for label in found):
+        return "a set of tensors"
+    return found
+
+
+def _target(*wanted: str) -> Callable[[Any, Case], Any]:
+    """Some entries of the answer, so that each can earn its own points."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        targets = subject(*case.args)
+        if not isinstance(targets, dict):
+            return targets
+        return {name: _as_plain(targets[name]) for name in wanted if name in targets}
+
+    return observe
+
+
+def _unchanged(subject: Any, case: Case) -> Any:
+    return {"arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
+
+
+def _targets(instances, classes, *, ids=None, labels=None, semantic=None, box=None, boxes=None, masks=None):
+    """The targets with a switch for each mistake."""
+    found = [int(i) for i in instances.unique() if i != 0] if ids is None else ids
+    each = [instances == i for i in found]
+    rows = []
+    for number, mask in zip(found, each, strict=True):
+        y, x = torch.where(mask)
+        y, x = (int(y.min()), int(y.max())), (int(x.min()), int(x.max()))
+        label = classes.get(number, 0)
+        width, height = x[1] - x[0] + 1, y[1] - y[0] + 1
+        rows.append(box(x, y, label, number) if box else [x[0], y[0], width, height, label])
+    whole = torch.zeros(instances.shape, dtype=torch.int64, device=instances.device)
+    for number, mask in zip(found, each, strict=True):
+        whole[mask] = classes.get(number, 0)
+    made = torch.tensor(rows, dtype=torch.int64, device=instances.device).reshape(-1, 5)
+    shape = (len(each), *instances.shape)
+    stacked = torch.stack(each) if each else torch.zeros(shape, dtype=torch.bool, device=instances.device)
+    return {
+        "labels": labels(whole, found) if labels else {classes.get(i, 0) for i in found},
+        "semantic": semantic(whole, stacked) if semantic else whole,
+        "boxes": boxes(made) if boxes else made,
+        "masks": masks(stacked) if masks else stacked,
+    }
+
+
+def _targets_extent(instances, classes):
+    return _targets(
+        instances, classes, box=lambda x, y, label, number: [x[0], y[0], x[1] - x[0], y[1] - y[0], label]
+    )
+
+
+def _targets_rows_first(instances, classes):
+    return _targets(
+        instances, classes,
+        box=lambda x, y, label, number: [y[0], x[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label],
+    )  # fmt: skip
+
+
+def _targets_sides_swapped(instances, classes):
+    return _targets(
+        instances, classes,
+        box=lambda x, y, label, number: [x[0], y[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label],
+    )  # fmt: skip
+
+
+def _targets_corners(instances, classes):
+    return _targets(instances, classes, box=lambda x, y, label, number: [x[0], y[0], x[1], y[1], label])
+
+
+def _targets_open_corners(instances, classes):
+    return _targets(
+        instances, classes, box=lambda x, y, label, number: [x[0], y[0], x[1] + 1, y[1] + 1, label]
+    )
+
+
+def _targets_centers(instances, classes):
+    def box(x, y, label, number):
+        return [(x[0] + x[1]) // 2, (y[0] + y[1]) // 2, x[1] - x[0] + 1, y[1] - y[0] + 1, label]
+
+    return _targets(instances, classes, box=box)
+
+
+def _targets_label_first(instances, classes):
+    def box(x, y, label, number):
+        return [label, x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1]
+
+    return _targets(instances, classes, box=box)
+
+
+def _targets_ids_in_boxes(instances, classes):
+    def box(x, y, label, number):
+        return [x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1, number]
+
+    return _targets(instances, classes, box=box)
+
+
+def _targets_no_labels_in_boxes(instances, classes):
+    return _targets(instances, classes, boxes=lambda made: made[:, :4])
+
+
+def _targets_per_class(instances, classes):
+    right = _targets(instances, classes)
+    # Afterwards each class is one object, and a class its own label.
+    merged = _targets(right["semantic"], {label: label for label in right["labels"]})
+    return {**right, "boxes": merged["boxes"], "masks": merged["masks"]}
+
+
+def _targets_parts(instances, classes):
+    from scipy import ndimage
+
+    parts, owner = torch.zeros_like(instances, dtype=torch.int64), {}
+    for number in [int(i) for i in instances.unique() if i != 0]:
+        labeled, count = ndimage.label((instances == number).cpu().numpy())
+        for part in range(1, count + 1):
+            owner[len(owner) + 1] = classes[number]
+            parts[torch.from_numpy(labeled == part).to(parts.device)] = len(owner)
+    return _targets(parts, owner)
+
+
+def _targets_ids(instances, classes):
+    return _targets(instances, classes, semantic=lambda whole, masks: instances)
+
+
+def _targets_foreground(instances, classes):
+    return _targets(instances, classes, semantic=lambda whole, masks: (whole > 0).long())
+
+
+def _targets_relabeled(instances, classes):
+    def semantic(whole, masks):
+        changing = instances.long().clone()
+        for number in instances.unique().tolist():
+            if number:
+                changing[changing == number] = classes[number]
+        return changing
+
+    return _targets(instances, classes, semantic=semantic)
+
+
+def _targets_relabeled_in_turn(instances, classes):
+    def semantic(whole, masks):
+        changing = instances.long().clone()
+        for number, label in classes.items():
+            changing[changing == number] = label
+        return changing
+
+    return _targets(instances, classes, semantic=semantic)
+
+
+def _targets_one_channel_each(instances, classes):
+    def semantic(whole, masks):
+        return torch.stack([whole == label for label in range(1 + max(classes.values(), default=0))]).long()
+
+    return _targets(instances, classes, semantic=semantic)
+
+
+def _targets_label_ids(instances, classes):
+    return _targets(instances, classes, labels=lambda whole, ids: set(ids))
+
+
+def _targets_with_background(instances, classes):
+    return _targets(instances, classes, labels=lambda whole, ids: set(whole.unique().tolist()))
+
+
+def _targets_all_classes(instances, classes):
+    return _targets(instances, classes, labels=lambda whole, ids: set(classes.values()))
+
+
+def _targets_label_list(instances, classes):
+    return _targets(instances, classes, labels=lambda whole, ids: [classes[i] for i in ids])
+
+
+def _targets_label_tensors(instances, classes):
+    return _targets(instances, classes, labels=lambda whole, ids: set(whole[whole > 0].unique()))
+
+
+def _targets_numbers(instances, classes):
+    return _targets(instances, classes, masks=lambda stacked: stacked.long())
+
+
+def _targets_masks_last(instances, classes):
+    return _targets(instances, classes, masks=lambda stacked: stacked.movedim(0, -1))
+
+
+def _targets_dict_order(instances, classes):
+    present = instances.unique().tolist()
+    return _targets(instances, classes, ids=[i for i in classes if i in present])
+
+
+def _targets_scan_order(instances, classes):
+    return _targets(instances, classes, ids=list(dict.fromkeys(instances[instances > 0].tolist())))
+
+
+def _targets_background(instances, classes):
+    return _targets(instances, classes, ids=instances.unique().tolist())
+
+
+def _targets_background_refused(instances, classes):
+    labels = {classes[i] for i in instances.unique().tolist()}
+    return _targets(instances, classes, labels=lambda whole, ids: labels)
+
+
+def _targets_first_skipped(instances, classes):
+    return _targets(instances, classes, ids=instances.unique().tolist()[1:])
+
+
+def _targets_tensor_keys(instances, classes):
+    labels = {classes[i] for i in instances.unique() if i != 0}
+    return _targets(instances, classes, labels=lambda whole, ids: labels)
+
+
+def _targets_mask_list(instances, classes):
+    return _targets(instances, classes, masks=list)
+
+
+def _targets_of_the_dict(instances, classes):
+    return _targets(instances, classes, ids=sorted(classes))
+
+
+def _targets_dense_ids(instances, classes):
+    return _targets(instances, classes, ids=list(range(1, int(instances.max()) + 1)))
+
+
+def _targets_stacked(instances, classes):
+    targets = _targets(instances, classes)
+    ids = [i for i in instances.unique().tolist() if i != 0]
+    return {**targets, "masks": torch.stack([instances == i for i in ids])}
+
+
+def _targets_flat_when_empty(instances, classes):
+    targets = _targets(instances, classes)
+    if not targets["labels"]:
+        targets["boxes"] = targets["masks"] = torch.tensor([])
+    return targets
+
+
+def _targets_in_place(instances, classes):
+    targets = _targets(instances, classes)
+    instances[:] = targets["semantic"]
+    return targets
+
+
+def _targets_table(instances, classes):
+    """A table from id to class, and rows and columns that hold a pixel of each mask."""
+    index = instances.long()
+    ids = index.unique()
+    ids = ids[ids > 0]
+    table = index.new_zeros(int(index.max()) + 1)
+    for i in ids.tolist():
+        table[i] = classes[i]
+    masks = index[None] == ids[:, None, None]
+    boxes = index.new_zeros(len(ids), 5)
+    for axis, pixels in ((0, masks.any(1)), (1, masks.any(2))):
+        positions = torch.arange(pixels.shape[1], device=index.device)
+        first = torch.where(pixels, positions, pixels.shape[1]).amin(1)
+        boxes[:, axis] = first
+        boxes[:, axis + 2] = torch.where(pixels, positions, -1).amax(1) - first + 1
+    boxes[:, 4] = table[ids]
+    return {"labels": set(table[ids].tolist()), "semantic": table[index], "boxes": boxes, "masks": masks}
+
+
+def _targets_pixels(instances, classes):
+    """Pixel by pixel."""
+    h, w = instances.shape
+    semantic = torch.zeros(h, w, dtype=torch.int32, device=instances.device)
+    extents = {}
+    for y in range(h):
+        for x in range(w):
+            number = instances[y, x].item()
+            if number:
+                semantic[y, x] = classes[number]
+                left, top, right, bottom = extents.get(number, (x, y, x, y))
+                extents[number] = min(left, x), min(top, y), max(right, x), max(bottom, y)
+    ids = sorted(extents)
+    rows = [
+        (left, top, right - left + 1, bottom - top + 1, classes[i])
+        for i in ids
+        for left, top, right, bottom in [extents[i]]
+    ]
+    masks = torch.zeros(len(ids), h, w, dtype=torch.bool, device=instances.device)
+    for m, i in enumerate(ids):
+        masks[m] = instances == i
+    boxes = torch.tensor(rows, dtype=torch.float32, device=instances.device).reshape(len(ids), 5)
+    return {"masks": masks, "boxes": boxes, "labels": {classes[i] for i in ids}, "semantic": semantic}
+
+
+PARTS = ("labels", "semantic", "boxes", "masks")
+
+INSTANCES = Exercise(
+    id="instances_to_targets",
+    topic="convolutionalize",
+    title="One map, five problems",
+    reference=reference.instances_to_targets,
+    minutes=15,
+    difficulty=2,
+    properties=(
+        Property(
+            "labels",
+            '"labels": the set of the classes in the map; classes may know ids that the map has not',
+            0.5,
+            _objects_case,
+            _target("labels"),
+            examples=6,
+        ),
+        Property(
+            "semantic",
+            '"semantic": the class of every pixel, (H, W), 0 for background',
+            0.5,
+            _objects_case,
+            _target("semantic"),
+            examples=6,
+        ),
+        Property(
+            "boxes",
+            '"boxes": (M, 5), a row x, y, w, h, label for each object, in ascending order of the ids',
+            0.75,
+            _objects_case,
+            _target("boxes"),
+            examples=8,
+        ),
+        Property(
+            "masks",
+            '"masks": (M, H, W) bool, in the same order',
+            0.5,
+            _objects_case,
+            _target("masks"),
+            examples=6,
+        ),
+        Property(
+            "nothing",
+            "a map without objects: an empty set, and boxes (0, 5) and masks (0, H, W)",
+            0.25,
+            _nothing_case,
+            _target(*PARTS),
+            examples=4,
+        ),
+        Property(
+            "no_background",
+            "a map that one object fills to the last pixel",
+            0.25,
+            _full_case,
+            _target(*PARTS),
+            examples=3,
+        ),
+        Property(
+            "unchanged",
+            "instances is not modified in place",
+            0.25,
+            _objects_case,
+            _unchanged,
+            examples=4,
+            tried="instances afterwards",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "extent_without_the_last_pixel",
+            "Your boxes lack a column and a row: max − min counts the steps, not the pixels.",
+            "w = max − min + 1, and h likewise.",
+            ("boxes", "no_background"),
+            _targets_extent,
+        ),
+        Misconception(
+            "rows_before_columns",
+            "Your boxes are (y, x, h, w, label).",
+            "Boxes have x first: x, y, w, h, label.",
+            ("boxes", "no_background"),
+            _targets_rows_first,
+        ),
+        Misconception(
+            "width_and_height_swapped",
+            "Your boxes have height and width swapped.",
+            "x, y, w, h, label: the width is the extent along the columns.",
+            ("boxes", "no_background"),
+            _targets_sides_swapped,
+        ),
+        Misconception(
+            "corners",
+            "Your boxes hold the bottom right pixel where width and height belong.",
+            "w = max − min + 1, and h likewise.",
+            ("boxes", "no_background"),
+            _targets_corners,
+        ),
+        Misconception(
+            "half_open_corners",
+            "Your boxes hold right and bottom, exclusive, where width and height belong.",
+            "w = max − min + 1, and h likewise.",
+            ("boxes",),
+            _targets_open_corners,
+        ),
+        Misconception(
+            "centers",
+            "Your boxes begin with the center of the object.",
+            "x and y are its leftmost column and topmost row.",
+            ("boxes", "no_background"),
+            _targets_centers,
+        ),
+        Misconception(
+            "label_first",
+            "Your boxes begin with the label.",
+            "It stands last: x, y, w, h, label.",
+            ("boxes", "no_background"),
+            _targets_label_first,
+        ),
+        Misconception(
+            "ids_in_the_boxes",
+            "Your boxes end with the object's id.",
+            "They end with its class: classes[id].",
+            ("boxes", "no_background"),
+            _targets_ids_in_boxes,
+        ),
+        Misconception(
+            "boxes_without_label",
+            "Your boxes have no label.",
+            "Detection says where and what: append classes[id] as the fifth number.",
+            ("boxes", "nothing", "no_background"),
+            _targets_no_labels_in_boxes,
+        ),
+        Misconception(
+            "one_object_per_class",
+            "You merged the objects of a class into one: that is all a semantic map knows.",
+            "Make a box and a mask for every id.",
+            ("boxes", "masks"),
+            _targets_per_class,
+        ),
+        Misconception(
+            "one_object_per_part",
+            "You made an object of every connected part.",
+            "An object that something else hides in the middle has two parts and one id: go by the ids.",
+            ("boxes", "masks"),
+            _targets_parts,
+        ),
+        Misconception(
+            "ids_as_semantic",
+            "Your semantic map holds the ids.",
+            "A semantic map does not tell objects apart: write classes[id].",
+            ("semantic", "no_background"),
+            _targets_ids,
+        ),
+        Misconception(
+            "foreground_only",
+            "Your semantic map says 1 for every object.",
+            "Write the class of each: classes[id].",
+            ("semantic", "no_background"),
+            _targets_foreground,
+        ),
+        Misconception(
+            "relabeled_twice",
+            "You relabel the map that you search in: a class that looks like a later id is relabeled again.",
+            "Search in instances, and write into a map of zeros.",
+            ("semantic",),
+            _targets_relabeled,
+        ),
+        Misconception(
+            "relabeled_in_turn",
+            "You go through classes and relabel the map that you search in: a class that looks like a later id is relabeled again.",
+            "Search in instances, and write into a map of zeros.",
+            ("semantic",),
+            _targets_relabeled_in_turn,
+        ),
+        Misconception(
+            "channel_per_class",
+            "Your semantic map has a channel for each class.",
+            "It is (H, W): one class number for every pixel.",
+            ("semantic", "nothing", "no_background"),
+            _targets_one_channel_each,
+        ),
+        Misconception(
+            "ids_as_labels",
+            "Your labels are the ids of the objects.",
+            "Classification asks for their classes: {classes[id] for each id in the map}.",
+            ("labels", "no_background"),
+            _targets_label_ids,
+        ),
+        Misconception(
+            "background_as_label",
+            "Your labels hold 0, the background.",
+            "Leave it out: it is no class of an object.",
+            ("labels", "nothing"),
+            _targets_with_background,
+        ),
+        Misconception(
+            "all_classes",
+            "Your labels are all the classes that could be there.",
+            "Take the classes of the ids that are in the map.",
+            ("labels", "nothing", "no_background"),
+            _targets_all_classes,
+        ),
+        Misconception(
+            "labels_as_list",
+            "Your labels are a list.",
+            "Return a set: classification does not count objects.",
+            ("labels", "nothing", "no_background"),
+            _targets_label_list,
+        ),
+        Misconception(
+            "labels_as_tensors",
+            "Your labels are tensors, and two tensors with the same number are two entries of a set.",
+            "Make them integers, with int(…) or tolist().",
+            ("labels", "no_background"),
+            _targets_label_tensors,
+        ),
+        Misconception(
+            "masks_as_numbers",
+            "Your masks are numbers.",
+            "Masks are bool: instances == id as it is.",
+            ("masks", "nothing", "no_background"),
+            _targets_numbers,
+        ),
+        Misconception(
+            "masks_as_list",
+            "Your masks are a list.",
+            "Stack them into one tensor, (M, H, W), also where there are none.",
+            ("masks", "nothing", "no_background"),
+            _targets_mask_list,
+        ),
+        Misconception(
+            "masks_last",
+            "Your masks are stacked along the last axis.",
+            "One map after the other: (M, H, W), torch.stack along axis 0.",
+            ("masks", "nothing", "no_background"),
+            _targets_masks_last,
+        ),
+        Misconception(
+            "order_of_the_dict",
+            "Your objects stand in the order of classes.",
+            "Ascending ids: instances.unique() gives them sorted.",
+            ("boxes", "masks"),
+            _targets_dict_order,
+        ),
+        Misconception(
+            "order_of_the_rows",
+            "Your objects stand in the order in which the rows meet them.",
+            "Ascending ids: instances.unique() gives them sorted.",
+            ("boxes", "masks"),
+            _targets_scan_order,
+        ),
+        Misconception(
+            "background_as_object",
+            "You counted the background as an object.",
+            "Leave id 0 out.",
+            ("labels", "boxes", "masks", "nothing"),
+            _targets_background,
+        ),
+        Misconception(
+            "class_of_the_background",
+            "You asked for the class of id 0, which is background and has none.",
+            "Leave id 0 out.",
+            (*PARTS, "nothing", "unchanged"),
+            _targets_background_refused,
+        ),
+        Misconception(
+            "first_id_skipped",
+            "You took the first id for the background, also where no pixel is background.",
+            "Leave out the id 0, not the first one: ids[ids != 0].",
+            ("no_background",),
+            _targets_first_skipped,
+        ),
+        Misconception(
+            "tensors_as_keys",
+            "You looked up classes with a tensor, which is another key than the number in it.",
+            "Make the ids integers: int(i), or instances.unique().tolist().",
+            (*PARTS, "no_background", "unchanged"),
+            _targets_tensor_keys,
+        ),
+        Misconception(
+            "every_id_of_the_dict",
+            "You went through all ids of classes, also those that the map has not.",
+            "Go through the ids of the map: instances.unique(), without 0.",
+            (*PARTS, "nothing", "no_background", "unchanged"),
+            _targets_of_the_dict,
+        ),
+        Misconception(
+            "every_number_up_to_the_largest",
+            "You took every number up to the largest id for an object.",
+            "Ids may have gaps: go through instances.unique(), without 0.",
+            (*PARTS, "unchanged", "no_background"),
+            _targets_dense_ids,
+        ),
+        Misconception(
+            "nothing_to_stack",
+            "A map without objects leaves nothing to stack, and torch.stack refuses that.",
+            "Compare all at once, instances == ids[:, None, None], or begin with torch.zeros(len(ids), H, W, dtype=torch.bool).",
+            ("nothing",),
+            _targets_stacked,
+        ),
+        Misconception(
+            "shapes_lost",
+            "Without objects, your boxes and masks lose their shapes.",
+            "Begin with torch.zeros(len(ids), 5) and (len(ids), H, W): with no ids their shapes remain.",
+            ("nothing",),
+            _targets_flat_when_empty,
+        ),
+        Misconception(
+            "changed_in_place",
+            "You wrote into instances.",
+            "Write into a map of your own: torch.zeros_like(instances).",
+            ("unchanged",),
+            _targets_in_place,
+        ),
+    ),
+    right=(
+        Variant("a table of classes, boxes from projections", _targets_table),
+        Variant("pixel by pixel", _targets_pixels),
+    ),
+    hints=(
+        Hint(
+            "I don't know where to begin",
+            "All four follow from the masks. A mask is where the map holds one id: instances == id.",
+        ),
+        Hint(
+            "My boxes are off by one, or x and y are swapped",
+            "torch.where(mask) gives rows first, y and then x. And from pixel 2 to pixel 4 there are three pixels.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "ids = [int(i) for i in instances.unique() if i != 0]. Begin with zeros: semantic (H, W), boxes (len(ids), 5), masks (len(ids), H, W) bool. For each m, id: masks[m] = instances == id; semantic[masks[m]] = classes[id]; y, x = torch.where(masks[m]); fill boxes[m].",
+        ),
+    ),
+)
