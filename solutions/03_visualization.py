@@ -132,7 +132,7 @@ predict(
 
 # %%
 gray = photograph("cat", 150).mean(0).cpu()  # (150, 226)
-top, left, size = 49, 84, 17
+top, left, size = 46, 77, 21
 eye = gray[top : top + size, left : left + size]
 
 
@@ -156,9 +156,10 @@ responses = {
 for name, response in responses.items():
     print(f"{name:23} strongest at {strongest(response)}, cut out at {(top, left)}")
 cosine = responses["cosine with the eye"].clone()
-print(f"cosine there {cosine.max():.3f};", end=" ")
+print(f"cosine there {cosine.max():.3f}")
 cosine[top - size : top + size, left - size : left + size] = -1
 print(f"the best place elsewhere: {strongest(cosine)}, cosine {cosine.max():.3f}")
+print(f"at the other eye: cosine {cosine[50:64, 140:165].max():.3f}")
 
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.4), layout="constrained")
 axes[0].imshow(gray)
@@ -173,7 +174,197 @@ for axis in axes:
     axis.set(xticks=[], yticks=[])
 figures.show(
     fig,
-    alt="A photograph of a cat with a frame around one eye, and three response maps to that eye as a filter, the strongest "
-    "place circled. As it is: a blurred picture of the cat, strongest in a bright part. Minus its mean: strongest at or near an eye. "
-    "Cosine: a sharp peak at the eye.",
+    alt="A photograph of a cat with a frame around one eye, and three response maps to that eye as a filter, the "
+    "strongest place circled. As it is: a blurred picture of the cat, strongest in a bright corner. Minus its mean, and as a cosine: strongest at the framed eye.",
 )
+
+# %% [markdown]
+# Taking away the template's mean is enough here: then a flat neighborhood gives 0, however bright it is. Trained filters
+# often do the same, their weights add up to nearly zero. Dividing by the norms as well leaves the cosine alone.
+#
+# Look at the last two numbers, too. A piece of blurred background is *more* like this eye, entry by entry, than the other
+# eye is. One template of 21×21 pixels is a poor detector of eyes. A network of many small ones, one layer upon the other, is
+# a better one, and the price is that you cannot read it off the weights any more. First, the layer where you can.
+#
+# ## The filters of the first layer
+#
+# The first layer's filters have as many channels as the image, so each is a small color picture. Its weights are not
+# between 0 and 1, though: each filter is stretched to the full range on its own,
+#
+# $$\frac{w - \min w}{\max w - \min w}$$
+#
+# with the minimum and the maximum over *all* entries of that filter, the three colors included. A color of its own range
+# for each channel would change the hue.
+#
+# By hand, a gray filter of 2×2: $w = \begin{pmatrix} -2 & 0 \\ 1 & 2 \end{pmatrix}$ has minimum $-2$ and range 4, and
+# becomes $\begin{pmatrix} 0 & 0.5 \\ 0.75 & 1 \end{pmatrix}$. A weight of 0 is *not* black. Nor is it always the same
+# gray: here it is 0.5, in a filter with weights from 0 to 4 it would be 0.
+
+# %%
+tiny = torch.tensor([[-2.0, 0.0], [1.0, 2.0]])
+print((tiny - tiny.min()) / (tiny.max() - tiny.min()))
+
+# %% [markdown]
+# Your function arranges the filters row by row in one picture, with white lines of width `padding` around and between them.
+# Two cases to think of: a constant filter has no range, and the last row may have gaps.
+
+
+# %% exercise="filter_grid"
+def filter_grid(weight: Tensor, columns: int = 8, padding: int = 1) -> Tensor:
+    """The filters of a first layer as one picture, each stretched to the range from 0 to 1 on its own.
+
+    weight: (K, C, h, w) with C = 3 or 1; one channel is repeated to gray; another C is refused with a ValueError.
+    The picture is always `columns` filters wide, filled row by row. A constant filter is 0.5; lines of `padding` pixels
+    around and between the filters, and missing filters, are 1.
+    Returns (3, H, W) with H = rows · (h + padding) + padding, W = columns · (w + padding) + padding.
+    """
+    ### BEGIN SOLUTION
+    K, C, h, w = weight.shape
+    if C not in (1, 3):
+        raise ValueError(f"weight must have 1 or 3 channels, got {C}")
+    weight = weight.detach()
+    rows = (K + columns - 1) // columns
+    H, W = rows * (h + padding) + padding, columns * (w + padding) + padding
+    picture = torch.ones(3, H, W, dtype=weight.dtype, device=weight.device)
+    for index in range(K):
+        tile = weight[index]
+        span = tile.max() - tile.min()
+        tile = (tile - tile.min()) / span if span > 0 else torch.full_like(tile, 0.5)
+        row, column = index // columns, index % columns
+        y, x = row * (h + padding) + padding, column * (w + padding) + padding
+        picture[:, y : y + h, x : x + w] = tile
+    return picture
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### Trained and untrained
+#
+# The 32 filters of our network, and beside them those of the same network before any training: random numbers.
+
+# %%
+torch.manual_seed(0)
+untrained = small_classifier(standardizer=copy.deepcopy(net.standardize), widths=(32, 64, 128, 192)).to(course.device).eval()
+figures.show(
+    figures.grid(
+        [filter_grid(net.conv1.weight).cpu(), filter_grid(untrained.conv1.weight).cpu()],
+        ["the first layer, trained", "the same layer, random"],
+        columns=2,
+        cell=4.4,
+    ),
+    alt="Left, 32 trained filters of 7×7 pixels: light and dark bars, edges in several directions, and blobs and borders of "
+    "two colors. Right, 32 random filters: colored noise.",
+)
+
+
+def neighbor_correlation(weight: Tensor) -> float:
+    """Correlation of each weight with its right neighbor, over all filters."""
+    pairs = torch.stack([weight[..., :-1].flatten(), weight[..., 1:].flatten()])
+    return torch.corrcoef(pairs)[0, 1].item()
+
+
+def colorless(weight: Tensor) -> Tensor:
+    """For each filter, the share of its squared weights that is the same in all three colors."""
+    return weight.mean(1, keepdim=True).expand_as(weight).square().sum((1, 2, 3)) / weight.square().sum((1, 2, 3))
+
+
+for name, weight in {"trained": net.conv1.weight.detach(), "random": untrained.conv1.weight.detach()}.items():
+    norms = weight.flatten(1).norm(dim=1)
+    print(
+        f"{name:8} neighbors correlate by {neighbor_correlation(weight):5.2f}, {int((colorless(weight) > 0.8).sum()):2} of 32 "
+        f"nearly gray, the longest filter is {norms.max() / norms.min():.1f} times as long as the shortest"
+    )
+
+# %% [markdown]
+# What to see in a first layer:
+#
+# - **Gray bars and edges** in several directions, for where the brightness changes; **color blobs and color edges**, larger
+#   and rounder, for what color it is. The network was not told to keep the two apart.
+# - **Smoothness.** Neighboring weights are alike, in the random filters they are not. Noisy filters in a trained network
+#   are a symptom: too short a training, too high a learning rate, too little data.
+# - What the picture **hides**: each filter was stretched by itself, so a weak one looks as strong as any other. Print the norms
+#   when that matters.
+#
+# Nearly every network trained on photographs shows the same families: AlexNet (64 filters of 11×11 in torchvision's version),
+# ResNet-18 and ResNet-101 and DenseNet-121 (64 filters of 7×7 each). Look for yourself, if you are online: set
+# `DOWNLOAD = True`. The four files have about 480 MB together; nothing else in this notebook needs them.
+
+# %%
+DOWNLOAD = False
+MODELS = ("alexnet", "resnet18", "resnet101", "densenet121")
+
+if DOWNLOAD:
+    grids = []
+    for name in MODELS:
+        first = next(layer for layer in pretrained(name).modules() if isinstance(layer, nn.Conv2d))
+        grids.append(filter_grid(first.weight, columns=16, padding=2))
+    figures.show(
+        figures.grid(grids, list(MODELS), columns=2, cell=4.6),
+        alt="First-layer filters of AlexNet, ResNet-18, ResNet-101 and DenseNet-121: oriented bars and gratings in gray, and "
+        "blobs and edges in color.",
+    )
+else:
+    print("Nothing was downloaded. The filters of this course's network are above.")
+
+# %% [markdown]
+# ## Why deeper weights say little
+#
+# The second convolution has 64 filters, each of 32 channels of 3×3 weights: 2048 tiny pictures, and none of them is a picture
+# of something in the image. A filter there weighs *channels* of the first layer against each other, and the order of these
+# channels is an accident. Give the channels other numbers, in both layers alike, and the network computes the same:
+#
+# $$W_2\, \mathrm{ReLU}(W_1 x) = (W_2 P^\top)\, \mathrm{ReLU}(P W_1 x) \quad\text{for every permutation } P$$
+#
+# The sizes are an accident as well: a ReLU lets a positive factor through, so channel $k$ may be made $a$ times as large in
+# the first layer if the second multiplies it by $1/a$.
+#
+# By hand: two hidden units $h = (\max(0, x),\ \max(0, -x))$ and the output $y = 3 h_1 + 1 h_2$. With the units exchanged,
+# $h = (\max(0, -x), \max(0, x))$ and the weights $(1, 3)$: the same $y$. With the first unit made ten times as large: weights
+# $(0.3, 1)$. Three sets of weights, and one function.
+
+# %%
+predict(
+    "We shuffle the 32 channels of the first layer and multiply each by a random factor, and undo both in the weights of the "
+    "second layer. How far do the ten logits of the network move?",
+    ["Not at all, but for rounding", "A little: the class stays the same", "Much: nearly all weights have changed"],
+    answer="Not at all, but for rounding",
+    because="It is the same function, written with other numbers. Whatever you read off the deeper weights has to survive this.",
+)
+
+# %%
+draw = torch.Generator().manual_seed(1)
+order = torch.randperm(32, generator=draw).to(course.device)
+factor = (0.5 + 3.5 * torch.rand(32, generator=draw)).to(course.device)
+
+twin = copy.deepcopy(net)
+with torch.no_grad():
+    twin.conv1.weight.copy_(net.conv1.weight[order])
+    for values, new in zip(net.bn1.buffers(), twin.bn1.buffers(), strict=True):
+        new.copy_(values[order] if values.ndim else values)
+    twin.bn1.weight.copy_(net.bn1.weight[order] * factor)
+    twin.bn1.bias.copy_(net.bn1.bias[order] * factor)
+    twin.conv2_1.weight.copy_(net.conv2_1.weight[:, order] / factor.view(1, -1, 1, 1))
+    before, after = net(small), twin(small)
+
+one, other = net.conv2_1.weight[0].detach(), twin.conv2_1.weight[0].detach()
+alike = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+print(f"largest change of a logit: {(before - after).abs().max():.1e}, of logits up to {before.abs().max():.1f}")
+print(f"correlation of the first filter of conv2_1 with its twin: {alike:.2f}")
+figures.show(
+    figures.grid(
+        [filter_grid(one[:, None]).cpu(), filter_grid(other[:, None]).cpu()],
+        ["one filter of conv2_1: 32 channels", "the same filter in the shuffled twin"],
+        columns=2,
+        cell=4.0,
+    ),
+    alt="Two grids of 32 gray tiles of 3×3 pixels: one filter of the second convolution, and the same filter of the shuffled "
+    "network. The tiles look alike in kind and stand in other places; neither grid shows anything one could name.",
+)
+
+# %% [markdown]
+# The claim is **exact**: the same function, and a picture that has nothing to do with the first one. To break it, leave one
+# line out of the twin, for example the one for `bn1.bias`, and look at the first number.
+#
+# The first layer is spared, since the channels of an *image* are given: they have an order, a scale and a meaning. For every
+# other layer, ask what its units *respond to*. Three ways follow: look at the activations of one image, make an image that
+# excites a unit, search many images for patches that do.
