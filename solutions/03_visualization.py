@@ -664,6 +664,11 @@ body = net[1:]  # the network without its standardization; the layers keep their
 pixel_mean, pixel_std = net.standardize.mean.view(3, 1, 1), net.standardize.std.view(3, 1, 1)
 
 
+def upto(layer: str) -> nn.Sequential:
+    """The network from its first convolution to a layer: what comes later does not matter to it, and takes time."""
+    return body[: [name for name, _ in body.named_children()].index(layer) + 1]
+
+
 def pictured(x: Tensor) -> Tensor:
     """Standardized images (N, 3, H, W) as colors from 0 to 1."""
     return (x * pixel_std + pixel_mean).clamp(0, 1).cpu()
@@ -675,7 +680,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 found, cosines = [], []
 for channel in range(32):
-    x = maximize_activation(body, "conv1", channel, position=(3, 3), shape=(1, 3, 7, 7), generator=seeded())
+    x = maximize_activation(upto("conv1"), "conv1", channel, position=(3, 3), shape=(1, 3, 7, 7), generator=seeded())
     cosines.append(F.cosine_similarity(x.flatten(), net.conv1.weight[channel].detach().flatten(), dim=0).item())
     found.append(x[0])
 print(f"cosine of the image found with the filter: from {min(cosines):.5f} to {max(cosines):.5f}")
@@ -718,7 +723,7 @@ print(f"{len(pool)} real images of {tuple(pool.shape[2:])} pixels")
 
 def excitation(layer: str, channel: int, images: Tensor) -> Tensor:
     """Mean of a channel for each of some standardized images (N, 3, H, W); (N,)."""
-    parts = [capture_activations(body, part, [layer])[layer][:, channel] for part in images.split(64)]
+    parts = [capture_activations(upto(layer), part, [layer])[layer][:, channel] for part in images.split(64)]
     return torch.cat(parts).flatten(1).mean(1).cpu()
 
 
@@ -756,3 +761,246 @@ figures.show(
 )
 for name, values in climbs.items():
     print(f"{name:10}", "  ".join(f"{value:6.2f}" for value in values))
+
+# %% [markdown]
+# In the upper strip nothing holds the image back, and after 64 steps it excites the unit several times as much as any real image does.
+# Its colors have left the range that a photograph can have; what you see is clipped. Below, the smooth version gives away a third of the
+# excitation, and one begins to see something: arches over pale shapes with dark dots, again and again, since the objective is
+# the mean over the whole map.
+#
+# ### How much to smooth
+#
+# There is no right value. Below, $\lambda_2$ grows downwards and $\lambda_{\mathrm{tv}}$ from left to right. Change them.
+
+# %%
+l2s, tvs = (0.0, 1.0, 4.0), (0.0, 3.0, 10.0, 30.0)
+made, titles = [], []
+for l2 in l2s:
+    for tv in tvs:
+        x = maximize_activation(
+            upto(LAYER), LAYER, CHANNEL, shape=(1, 3, 48, 48), step_size=0.1, l2=l2, tv=tv, generator=seeded()
+        )
+        made.append(pictured(x)[0])
+        titles.append(f"l2 = {l2:g}, tv = {tv:g}: {excitation(LAYER, CHANNEL, x).item():.1f}")
+figures.show(
+    figures.grid(made, titles, columns=4, cell=2.1),
+    alt="Twelve images that maximize the same unit. With neither penalty: glaring colors and fine stripes. More l2 makes the image "
+    "paler, with the same fine detail. More tv removes the fine detail and leaves smooth outlines, at last few of them.",
+)
+
+# %% [markdown]
+# The two do different things. An $\ell_2$ penalty lowers the contrast and keeps the fine stripes. Total variation takes the stripes
+# and keeps the large shapes. Both cost excitation, total variation more of it. (The faint chessboard on the right belongs to
+# neither: steps of a fixed size cannot come to rest, and jump to and fro across the kink of the absolute value.)
+#
+# Say what you see with care, though. A smooth image looks more *natural*; whether it shows more of what the unit does in
+# real images is another question. The stripes were not noise to the network: it was excited by them.
+#
+# ### The image of a class
+#
+# Nothing stops us from asking for a class: layer `scores`, channel 3 is the logit of *cat*.
+
+# %%
+predict(
+    "We maximize the logit of the class cat from noise. How certain will the network be that the result is a cat, and will you see one?",
+    ["Nearly certain, and you see a cat", "Nearly certain, and you see no cat", "Undecided, since there is no cat"],
+    answer="Nearly certain, and you see no cat",
+    because="The logit only has to be large. Parts that speak for a cat, many of them in no order, do that better than one whole "
+    "animal: the network averages over the map at the end, so it does not ask how the parts are arranged.",
+)
+
+# %%
+images, titles = [], []
+for label in (1, 3, 7, 8):
+    x = maximize_activation(
+        body, "scores", label, shape=(1, 3, 48, 48), steps=96, step_size=0.1, l2=0.3, tv=20.0, generator=seeded()
+    )
+    with torch.no_grad():
+        chance = net(pictured(x).to(course.device)).softmax(1)[0]
+    images.append(pictured(x)[0])
+    titles.append(f"{CLASSES[label]}: {CLASSES[chance.argmax()]}, {chance.max():.1%}")
+figures.show(
+    figures.grid(images, titles, columns=4, cell=2.1),
+    alt="Four images that maximize the logits of automobile, cat, horse and ship. Tangles of soft colored shapes; here and there a "
+    "part that fits the class. Above each, the class that the network gives, which is the one asked for.",
+)
+
+# %% [markdown]
+# Perhaps you find a wheel in the first and an eye in the second. You would not have named the classes. The network is
+# as good as certain of each, more certain than of the real cat above. Keep this for the next time somebody
+# shows you 99.9 %: a large probability says that the logit is large, not that the image is of this kind.
+#
+# ## Shallow, intermediate, deep
+#
+# Now the same for units of four layers, from the first to the last. The units are chosen to differ from each other, not to be
+# pretty; put other channels into `UNITS` and see. The weight of the total variation grows with the layer, since deeper units
+# answer more strongly to each pixel.
+
+# %%
+UNITS = {
+    "relu1": (0, 3, 8, 16, 21, 28),
+    "bn2_2": (0, 8, 16, 40, 48, 56),
+    "bn3_2": (16, 32, 64, 80, 96, 112),
+    "bn4_2": (0, 5, 48, 72, 120, 144),
+}
+SMOOTH = {"relu1": 0.2, "bn2_2": 1.3, "bn3_2": 2.5, "bn4_2": 8.0}
+
+
+def favorite(layer: str, channel: int, size: int = 40, **options) -> Tensor:
+    """The image (3, size, size) that excites a channel most, as colors."""
+    options = {"steps": course.scaled(48, fast=2), "step_size": 0.1, "l2": 0.2, "tv": SMOOTH[layer]} | options
+    x = maximize_activation(upto(layer), layer, channel, shape=(1, 3, size, size), generator=seeded(), **options)
+    return pictured(x)[0]
+
+
+favorites = {(layer, channel): favorite(layer, channel) for layer, channels in UNITS.items() for channel in channels}
+figures.show(
+    figures.grid(
+        list(favorites.values()), [f"{layer}, {channel}" for layer, channel in favorites], columns=6, cell=1.55
+    ),
+    alt="Images that maximize six units in each of four layers. First layer: stripes of one direction, or bands of two colors. Second "
+    "stage: wavy lines and stripes in two colors. Third stage: textures of rounded scales, grids, dots and fur-like strokes. "
+    "Last stage: larger curved shapes, in which parts such as eyes, ears or wheels can be guessed.",
+)
+
+# %% [markdown]
+# - **Shallow**: stripes and borders between two colors. Each is a first-layer filter, repeated wherever it fits.
+# - **Intermediate**: bent lines, then textures, such as scales, grids, strokes like fur.
+# - **Deep**: pieces of larger shapes, less regular, different from place to place.
+#
+# This is the hierarchy of patterns that the papers report for networks a hundred times as large (Zeiler and Fergus 2014, Yosinski et
+# al. 2015, Olah et al. 2017). Each layer combines what the one before it has found: stripes in several directions make a grid,
+# grids and arcs make an eye. How strong is the claim *here*? That the patterns become larger and less regular is plain to
+# see. The names, "eye" and "fur", are ours. The pictures do not prove them, and the next sections offer two checks: which pixels
+# the unit can see at all, and which real images it answers to.
+#
+# A demo will stand here in a later version: pick a layer and a unit, scrub through the ascent, and change step, l2 and tv with a slider.
+# Until then, `favorite("bn3_2", 7, tv=5.0)` does the same.
+#
+# ## Receptive fields
+#
+# A unit cannot answer to what it does not see. Its **receptive field** is the part of the input that it is connected to. Along
+# one axis, three numbers describe it, and each layer with kernel $k$, stride $s$, padding $p$ and dilation $d$ changes them:
+#
+# | | what it is | at the input | a layer makes of it |
+# |---|---|---|---|
+# | size | pixels that a unit sees | 1 | $\text{size} + d\,(k - 1)\cdot\text{jump}$ |
+# | start | center of the first unit's field, in pixels | 0 | $\text{start} + \bigl(\tfrac{d\,(k - 1)}{2} - p\bigr)\cdot\text{jump}$ |
+# | jump | pixels between neighboring units | 1 | $\text{jump}\cdot s$ |
+#
+# The jump comes last: the first two rows need the jump *before* this layer, since its kernel steps over units of its own
+# input. The center of pixel 0 is 0, so fields of even size have their centers between two pixels.
+#
+# ### By hand
+#
+# The first layers of our network: convolution 7×7 with padding 3; pool 2×2 with stride 2; convolution 3×3 with padding 1.
+#
+# | layer | size | jump | start |
+# |---|---|---|---|
+# | input | 1 | 1 | 0 |
+# | 7×7, padding 3 | $1 + 6 \cdot 1 = 7$ | 1 | $0 + (3 - 3) \cdot 1 = 0$ |
+# | pool 2, stride 2 | $7 + 1 \cdot 1 = 8$ | 2 | $0 + \frac12 \cdot 1 = 0.5$ |
+# | 3×3, padding 1 | $8 + 2 \cdot 2 = 12$ | 2 | $0.5 + (1 - 1) \cdot 2 = 0.5$ |
+#
+# Unit $i$ of the last one has its center at $0.5 + 2i$ and sees 12 pixels: unit 0 from pixel $-5$ to pixel $6$. Five of
+# these lie beyond the image, in the padding.
+
+# %%
+size, jump, start = 1, 1, 0.0
+for kernel, stride, pad in ((7, 1, 3), (2, 2, 0), (3, 1, 1)):
+    size, start, jump = size + (kernel - 1) * jump, start + ((kernel - 1) / 2 - pad) * jump, jump * stride
+    print(f"kernel {kernel}: size {size}, jump {jump}, start {start}")
+
+
+# %% exercise="receptive_field"
+def receptive_field(layers: list[tuple[int, int, int, int]]) -> tuple[int, int, float]:
+    """What one unit sees through a chain of layers, along one axis.
+
+    layers: (kernel, stride, padding, dilation) of each layer, first to last.
+    Returns (size, jump, start): the pixels a unit sees, the pixels between neighboring units, and the center of the first
+    unit's field in pixels, where the center of pixel 0 is 0. No layers: (1, 1, 0.0).
+    """
+    ### BEGIN SOLUTION
+    first, last, jump = 0.0, 0.0, 1  # centers of the first and last pixel that unit 0 sees
+    for kernel, stride, padding, dilation in layers:
+        first -= padding * jump
+        last += (dilation * (kernel - 1) - padding) * jump
+        jump *= stride
+    return int(last - first) + 1, jump, (first + last) / 2
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### Against the gradient
+#
+# The formula knows only kernels, strides and padding. There is a second way to find out what a unit sees: take the gradient
+# of its output with respect to the image, and look where it is not zero.
+
+# %%
+predict(
+    "Our network has one 7×7 convolution, six 3×3 convolutions and three 2×2 pools. How wide is the field of a unit of the last "
+    "convolution?",
+    ["22 pixels", "32 pixels, a whole CIFAR-10 image", "70 pixels"],
+    answer="70 pixels",
+    because="Adding up the kernels alone would give 1 + 6 + 6·2 + 3 = 22. But after three pools a step in the map is 8 pixels in the image, so the "
+    "last two convolutions add 16 each.",
+)
+
+
+# %%
+def chain(layer: str) -> list[tuple[int, int, int, int]]:
+    """(kernel, stride, padding, dilation) of all layers of the network up to one."""
+    found = []
+    for part in upto(layer):
+        if isinstance(part, nn.Conv2d):
+            found.append((part.kernel_size[0], part.stride[0], part.padding[0], part.dilation[0]))
+        elif isinstance(part, nn.MaxPool2d):
+            found.append((part.kernel_size, part.stride, part.padding, part.dilation))
+    return found
+
+
+def box_of(layer: str, row: int, column: int) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of what the unit at (row, column) sees, not clipped; bottom and right exclusive."""
+    size, jump, start = receptive_field(chain(layer))
+    top, left = (int(start + place * jump - (size - 1) / 2) for place in (row, column))
+    return top, left, top + size, left + size
+
+
+def seen(layer: str, row: int, column: int, side: int = 144) -> Tensor:
+    """Mean absolute gradient (side, side) of one position of a layer, all channels, in the pixels of noise images."""
+    x = torch.randn(8, 3, side, side, generator=seeded()).to(course.device).requires_grad_()
+    out = upto(layer)(x)
+    (gradient,) = torch.autograd.grad((out[..., row, column] * torch.randn(out.shape[1], generator=seeded()).to(out)).sum(), x)
+    return gradient.abs().mean((0, 1)).cpu()
+
+
+CONVOLUTIONS = ("bn1", "bn2_1", "bn2_2", "bn3_1", "bn3_2", "bn4_1", "bn4_2")
+print(f"{'layer':7} {'size':>5} {'jump':>5} {'start':>6}   {'box of unit (8, 8), by the formula':36} by the gradient")
+for layer in CONVOLUTIONS:
+    size, jump, start = receptive_field(chain(layer))
+    reached = seen(layer, 8, 8).nonzero()
+    measured = (*reached.amin(0).tolist(), *(reached.amax(0) + 1).tolist())
+    box = tuple(max(0, min(144, edge)) for edge in box_of(layer, 8, 8))
+    print(f"{layer:7} {size:5} {jump:5} {start:6.1f}   {box!s:36} {measured}")
+
+# %% [markdown]
+# Both ways agree, pixel by pixel. (For the largest fields you may find the gradient's box a pixel smaller now and then: through a max pool
+# only the largest of four values has a gradient, and the rim is reached by chance.)
+#
+# So the last units see 70 pixels, more than twice the width of the images they were trained on. Seeing is not weighing,
+# however. Here is how much each pixel counts.
+
+# %%
+maps, titles = [], []
+for layer in ("bn1", "bn2_2", "bn3_2", "bn4_2"):
+    top, left, bottom, right = box_of(layer, 8, 8)
+    gradient = seen(layer, 8, 8)[max(top, 0) : bottom, max(left, 0) : right]
+    quarter = len(gradient) // 4
+    inner = gradient[quarter : len(gradient) - quarter, quarter : len(gradient) - quarter]
+    maps.append(gradient / gradient.max())
+    titles.append(f"{layer}: {len(gradient)} pixels,\nmiddle half {inner.square().sum() / gradient.square().sum():.0%}")
+figures.show(
+    figures.grid(maps, titles, columns=4, cell=2.1),
+    alt="Strength of the gradient inside the receptive fields of four layers. First layer: spread over all 7×7 pixels. The deeper "
+    "the layer, the more it gathers around the middle of its field and fades towards the rim.",
+)
