@@ -773,18 +773,18 @@ for name, values in climbs.items():
 # There is no right value. Below, $\lambda_2$ grows downwards and $\lambda_{\mathrm{tv}}$ from left to right. Change them.
 
 # %%
-l2s, tvs = (0.0, 1.0, 4.0), (0.0, 3.0, 10.0, 30.0)
+l2s, tvs = (0.0, 4.0), (0.0, 3.0, 10.0, 30.0)
 made, titles = [], []
 for l2 in l2s:
     for tv in tvs:
         x = maximize_activation(
-            upto(LAYER), LAYER, CHANNEL, shape=(1, 3, 48, 48), step_size=0.1, l2=l2, tv=tv, generator=seeded()
+            upto(LAYER), LAYER, CHANNEL, shape=(1, 3, 40, 40), step_size=0.1, l2=l2, tv=tv, generator=seeded()
         )
         made.append(pictured(x)[0])
         titles.append(f"l2 = {l2:g}, tv = {tv:g}: {excitation(LAYER, CHANNEL, x).item():.1f}")
 figures.show(
     figures.grid(made, titles, columns=4, cell=2.1),
-    alt="Twelve images that maximize the same unit. With neither penalty: glaring colors and fine stripes. More l2 makes the image "
+    alt="Eight images that maximize the same unit. With neither penalty: glaring colors and fine stripes. l2 makes the image "
     "paler, with the same fine detail. More tv removes the fine detail and leaves smooth outlines, at last few of them.",
 )
 
@@ -970,7 +970,8 @@ def seen(layer: str, row: int, column: int, side: int = 144) -> Tensor:
     """Mean absolute gradient (side, side) of one position of a layer, all channels, in the pixels of noise images."""
     x = torch.randn(8, 3, side, side, generator=seeded()).to(course.device).requires_grad_()
     out = upto(layer)(x)
-    (gradient,) = torch.autograd.grad((out[..., row, column] * torch.randn(out.shape[1], generator=seeded()).to(out)).sum(), x)
+    mixed = out[..., row, column] * torch.randn(out.shape[:2], generator=seeded()).to(out)
+    (gradient,) = torch.autograd.grad(mixed.sum(), x)
     return gradient.abs().mean((0, 1)).cpu()
 
 
@@ -984,15 +985,14 @@ for layer in CONVOLUTIONS:
     print(f"{layer:7} {size:5} {jump:5} {start:6.1f}   {box!s:36} {measured}")
 
 # %% [markdown]
-# Both ways agree, pixel by pixel. (For the largest fields you may find the gradient's box a pixel smaller now and then: through a max pool
-# only the largest of four values has a gradient, and the rim is reached by chance.)
+# Both ways agree, pixel by pixel. Give `receptive_field` a wrong padding, and they don't.
 #
 # So the last units see 70 pixels, more than twice the width of the images they were trained on. Seeing is not weighing,
 # however. Here is how much each pixel counts.
 
 # %%
 maps, titles = [], []
-for layer in ("bn1", "bn2_2", "bn3_2", "bn4_2"):
+for layer in ("bn2_1", "bn2_2", "bn3_2", "bn4_2"):
     top, left, bottom, right = box_of(layer, 8, 8)
     gradient = seen(layer, 8, 8)[max(top, 0) : bottom, max(left, 0) : right]
     quarter = len(gradient) // 4
@@ -1001,6 +1001,140 @@ for layer in ("bn1", "bn2_2", "bn3_2", "bn4_2"):
     titles.append(f"{layer}: {len(gradient)} pixels,\nmiddle half {inner.square().sum() / gradient.square().sum():.0%}")
 figures.show(
     figures.grid(maps, titles, columns=4, cell=2.1),
-    alt="Strength of the gradient inside the receptive fields of four layers. First layer: spread over all 7×7 pixels. The deeper "
-    "the layer, the more it gathers around the middle of its field and fades towards the rim.",
+    alt="Strength of the gradient inside the receptive fields of four layers: a bright, grainy spot around the middle of each, "
+    "which fades to black well before the rim.",
+)
+
+# %% [markdown]
+# The middle half of the rows and columns is a quarter of the area, and holds nearly all of the squared gradient. There are more
+# ways from the middle of a field to the unit than from its rim. Luo et al. (2016) call what counts the *effective*
+# receptive field.
+#
+# ### A unit's favorite, in its own field
+#
+# Back to the ascent, now with `position`: *one* unit, no mean over a map. It can change only the pixels it sees. Everything outside
+# its field has no gradient, and must stay the noise it was, digit by digit.
+
+# %%
+single, titles = [], []
+for layer, tv in {"bn2_2": 12.0, "bn3_2": 16.0, "bn4_2": 32.0}.items():
+    top, left, bottom, right = box_of(layer, 4, 4)  # the first unit whose field lies inside the image
+    side = 8 * -(-bottom // 8)
+    for channel in UNITS[layer][1:3]:
+        options = {"shape": (1, 3, side, side), "position": (4, 4), "step_size": 0.05}
+        noise = maximize_activation(upto(layer), layer, channel, steps=0, generator=seeded(), **options)
+        x = maximize_activation(upto(layer), layer, channel, steps=16, generator=seeded(), **options)
+        moved = (x != noise).any(1)[0].nonzero()
+        measured = (*moved.amin(0).tolist(), *(moved.amax(0) + 1).tolist())
+        print(f"{layer}, {channel:2}: sees {(top, left, bottom, right)}, changed {measured}")
+        x = maximize_activation(
+            upto(layer), layer, channel, steps=48, l2=1.0, tv=tv, generator=seeded(), **options
+        )
+        single.append(pictured(x)[0, :, : bottom + 1, : right + 1])
+        titles.append(f"{layer}, {channel}: {bottom - top} pixels")
+figures.show(
+    figures.grid(single, titles, columns=6, cell=1.55),
+    alt="Images that maximize a single unit, two in each of three layers, in images of the size of its field. Second stage: blobs of two "
+    "colors. Third stage: an arch, a shape like a snout. Last stage: small shapes in the middle of much gray; the first has two dark "
+    "dots like eyes.",
+)
+
+# %% [markdown]
+# The printed boxes agree, to the pixel. And in the pictures you see the effective field again: the last layer's units may use
+# 70×70 pixels, and care for about the 35 in the middle.
+#
+# ## The patches that excite a unit most
+#
+# A made image shows what a unit *could* like. Real images show what it *does* like. Run many images through the network, find
+# where the unit is strongest, and cut out what it saw there (Zeiler and Fergus 2014). You have all you need: the activations, and
+# the field that leads back from a cell to pixels.
+#
+# For the unit at row $r$ and column $c$ of the map, with a field of (size, jump, start),
+#
+# $$\text{top} = \text{start} + r\cdot\text{jump} - \frac{\text{size} - 1}{2}, \qquad \text{bottom} = \text{top} + \text{size},$$
+#
+# left and right likewise with $c$. The box is half-open: `image[:, top:bottom, left:right]` cuts it out. Then it is clipped to the image.
+#
+# ### By hand
+#
+# Three images of 16×16 pixels, the field from above, size 12, jump 2, start 0.5. One channel of their maps (2×2 here, to be short):
+#
+# $$\begin{pmatrix} 1 & 5 \\ 5 & 0\end{pmatrix} \qquad \begin{pmatrix} 0 & 0 \\ 0 & 2\end{pmatrix} \qquad
+# \begin{pmatrix} 0 & 0 \\ 7 & 0\end{pmatrix}$$
+#
+# - The best unit of each image: 5 at $(0, 1)$, the first of two equal ones; 2 at $(1, 1)$; 7 at $(1, 0)$.
+# - The two best images are 2 (the third) and 0, in this order. Each image counts once, however many strong units it has: otherwise all
+#   patches would show the same thing, shifted by a pixel.
+# - Image 2, unit $(1, 0)$: top $= 0.5 + 2 - 5.5 = -3$, bottom 9, left $= 0.5 - 5.5 = -5$, right 7. Clipped: $(0, 0, 9, 7)$.
+# - Image 0, unit $(0, 1)$: top $-5$, bottom 7, left $-3$, right 9. Clipped: $(0, 0, 7, 9)$.
+
+# %%
+for n, row, column in ((2, 1, 0), (0, 0, 1)):
+    top, left = (int(0.5 + place * 2 - (12 - 1) / 2) for place in (row, column))
+    print(f"image {n}: not clipped {(top, left, top + 12, left + 12)}, clipped", end=" ")
+    print(tuple(min(max(edge, 0), 16) for edge in (top, left, top + 12, left + 12)))
+
+
+# %% exercise="top_patches"
+def top_patches(
+    activations: Tensor, channel: int, k: int, field: tuple[int, int, float], image_size: tuple[int, int]
+) -> list[tuple[int, int, int, int, int]]:
+    """The patches that excite one channel most, at most one of each image, the strongest first.
+
+    activations: (N, K, h, w), of N images. field: (size, jump, start), as receptive_field gives it, for both axes.
+    image_size: (H, W) of the images, in pixels.
+    Returns (n, top, left, bottom, right) for the k images (all of them if there are fewer) with the highest activations of
+    that channel: the field of the image's best unit, the first in row order among equals. Integers; clipped to the image;
+    bottom and right exclusive.
+    """
+    ### BEGIN SOLUTION
+    size, jump, start = field
+    height, width = image_size
+    found = []
+    for n, unit in enumerate(activations[:, channel]):
+        place = int(unit.argmax())
+        row, column = place // unit.shape[1], place % unit.shape[1]
+        top = round(start - (size - 1) / 2) + row * jump
+        left = round(start - (size - 1) / 2) + column * jump
+        box = (max(top, 0), max(left, 0), min(top + size, height), min(left + size, width))
+        found.append((unit.max().item(), (n, *(max(edge, 0) for edge in box))))
+    found.sort(key=lambda pair: -pair[0])
+    return [patch for _, patch in found[:k]]
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### Made and found, side by side
+
+# %%
+predict(
+    "Beside the made images of the section before last, we put the patches of real images that excite the same unit most. For which "
+    "layers will the two look alike?",
+    ["For the first layers, less so in the last one", "For all of them", "For the last one only"],
+    answer="For the first layers, less so in the last one",
+    because="Stripes and colors are in every image. What a deep unit likes best may not exist in our small collection; the best it "
+    "can find is then a distant relative.",
+)
+
+# %%
+SHOWN = {"relu1": (0, 28), "bn2_2": (8, 56), "bn3_2": (16, 112), "bn4_2": (0, 5)}
+standard = (pool.to(course.device) - pixel_mean) / pixel_std
+pictures, titles = [], []
+for layer, channels in SHOWN.items():
+    activations = torch.cat([capture_activations(upto(layer), part, [layer])[layer].cpu() for part in standard.split(64)])
+    field = receptive_field(chain(layer))
+    for channel in channels:
+        pictures.append(favorites[layer, channel])
+        titles.append(f"{layer}, {channel}")
+        for n, top, left, bottom, right in top_patches(activations, channel, 8, field, tuple(pool.shape[2:])):
+            patch = pool[n, :, top:bottom, left:right]
+            canvas = torch.ones(3, *[max(patch.shape[1:])] * 2)  # clipped patches keep their proportions
+            canvas[:, : patch.shape[1], : patch.shape[2]] = patch
+            pictures.append(canvas)
+            titles.append("")
+figures.show(
+    figures.grid(pictures, titles, columns=9, cell=1.05),
+    alt="For two units in each of four layers: on the left the image made by ascent, to its right the eight patches that excite the unit "
+    "most. First layer: edges of the direction of the stripes. Second stage: stripes and arcs in fitting colors. Third "
+    "stage: similar textures. Last stage: whole pieces of images; what they share is harder to say.",
 )
