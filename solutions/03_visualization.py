@@ -773,12 +773,13 @@ for name, values in climbs.items():
 # There is no right value. Below, $\lambda_2$ grows downwards and $\lambda_{\mathrm{tv}}$ from left to right. Change them.
 
 # %%
+STEPS = course.scaled(64, fast=2)
 l2s, tvs = (0.0, 4.0), (0.0, 3.0, 10.0, 30.0)
 made, titles = [], []
 for l2 in l2s:
     for tv in tvs:
         x = maximize_activation(
-            upto(LAYER), LAYER, CHANNEL, shape=(1, 3, 40, 40), step_size=0.1, l2=l2, tv=tv, generator=seeded()
+            upto(LAYER), LAYER, CHANNEL, shape=(1, 3, 40, 40), steps=STEPS, step_size=0.1, l2=l2, tv=tv, generator=seeded()
         )
         made.append(pictured(x)[0])
         titles.append(f"l2 = {l2:g}, tv = {tv:g}: {excitation(LAYER, CHANNEL, x).item():.1f}")
@@ -813,7 +814,7 @@ predict(
 images, titles = [], []
 for label in (1, 3, 7, 8):
     x = maximize_activation(
-        body, "scores", label, shape=(1, 3, 48, 48), steps=96, step_size=0.1, l2=0.3, tv=20.0, generator=seeded()
+        body, "scores", label, shape=(1, 3, 48, 48), steps=STEPS, step_size=0.1, l2=0.3, tv=20.0, generator=seeded()
     )
     with torch.no_grad():
         chance = net(pictured(x).to(course.device)).softmax(1)[0]
@@ -848,7 +849,7 @@ SMOOTH = {"relu1": 0.2, "bn2_2": 1.3, "bn3_2": 2.5, "bn4_2": 8.0}
 
 def favorite(layer: str, channel: int, size: int = 40, **options) -> Tensor:
     """The image (3, size, size) that excites a channel most, as colors."""
-    options = {"steps": course.scaled(48, fast=2), "step_size": 0.1, "l2": 0.2, "tv": SMOOTH[layer]} | options
+    options = {"steps": STEPS, "step_size": 0.1, "l2": 0.2, "tv": SMOOTH[layer]} | options
     x = maximize_activation(upto(layer), layer, channel, shape=(1, 3, size, size), generator=seeded(), **options)
     return pictured(x)[0]
 
@@ -1028,7 +1029,7 @@ for layer, tv in {"bn2_2": 12.0, "bn3_2": 16.0, "bn4_2": 32.0}.items():
         measured = (*moved.amin(0).tolist(), *(moved.amax(0) + 1).tolist())
         print(f"{layer}, {channel:2}: sees {(top, left, bottom, right)}, changed {measured}")
         x = maximize_activation(
-            upto(layer), layer, channel, steps=48, l2=1.0, tv=tv, generator=seeded(), **options
+            upto(layer), layer, channel, steps=STEPS, l2=1.0, tv=tv, generator=seeded(), **options
         )
         single.append(pictured(x)[0, :, : bottom + 1, : right + 1])
         titles.append(f"{layer}, {channel}: {bottom - top} pixels")
@@ -1096,8 +1097,9 @@ def top_patches(
         row, column = place // unit.shape[1], place % unit.shape[1]
         top = round(start - (size - 1) / 2) + row * jump
         left = round(start - (size - 1) / 2) + column * jump
-        box = (max(top, 0), max(left, 0), min(top + size, height), min(left + size, width))
-        found.append((unit.max().item(), (n, *(max(edge, 0) for edge in box))))
+        rows = [min(max(edge, 0), height) for edge in (top, top + size)]
+        columns = [min(max(edge, 0), width) for edge in (left, left + size)]
+        found.append((unit.max().item(), (n, rows[0], columns[0], rows[1], columns[1])))
     found.sort(key=lambda pair: -pair[0])
     return [patch for _, patch in found[:k]]
     ### END SOLUTION
@@ -1118,15 +1120,15 @@ predict(
 
 # %%
 SHOWN = {"relu1": (0, 28), "bn2_2": (8, 56), "bn3_2": (16, 112), "bn4_2": (0, 5)}
-standard = (pool.to(course.device) - pixel_mean) / pixel_std
+runs = [capture_activations(net, part.to(course.device), list(SHOWN)) for part in pool.split(64)]
 pictures, titles = [], []
 for layer, channels in SHOWN.items():
-    activations = torch.cat([capture_activations(upto(layer), part, [layer])[layer].cpu() for part in standard.split(64)])
+    activations = torch.cat([run[layer][:, list(channels)].cpu() for run in runs])  # only the channels to be shown
     field = receptive_field(chain(layer))
-    for channel in channels:
+    for index, channel in enumerate(channels):
         pictures.append(favorites[layer, channel])
         titles.append(f"{layer}, {channel}")
-        for n, top, left, bottom, right in top_patches(activations, channel, 8, field, tuple(pool.shape[2:])):
+        for n, top, left, bottom, right in top_patches(activations, index, 8, field, tuple(pool.shape[2:])):
             patch = pool[n, :, top:bottom, left:right]
             canvas = torch.ones(3, *[max(patch.shape[1:])] * 2)  # clipped patches keep their proportions
             canvas[:, : patch.shape[1], : patch.shape[2]] = patch
@@ -1138,3 +1140,210 @@ figures.show(
     "most. First layer: edges of the direction of the stripes. Second stage: stripes and arcs in fitting colors. Third "
     "stage: similar textures. Last stage: whole pieces of images; what they share is harder to say.",
 )
+
+# %% [markdown]
+# Read it row by row: the made image on the left, the found ones beside it, cut smaller where the field leaves the image.
+#
+# In the first rows both say the same. Towards the bottom, made and found drift apart, and the collection begins to matter. With the
+# photographs of this notebook, a deep unit that likes animals' faces has to make do with whatever comes
+# nearest: the list always has eight entries, however little the unit cares. **Look at the activations, too,**
+# not only at the order.
+#
+# ### What a number can say
+#
+# Can one measure that deeper units stand for more? Take the ten strongest images of a unit and count how many are of the same class.
+# For this the images need classes, so it takes CIFAR-10. With it the next cell prints, as the average over all units of
+# a layer:
+#
+# | | `relu1` | `relu2_2` | `relu3_2` | `relu4_2` |
+# |---|---|---|---|---|
+# | trained | 34 % | 34 % | 54 % | 79 % |
+# | the same network, random weights | 33 % | 33 % | 31 % | 31 % |
+#
+# Ten images drawn at random give 28 %. So in the trained network, and only there, units become selective for the classes with depth:
+# a **strong** result. Without CIFAR-10, the "class" is the photograph that a piece was cut from. Then the numbers do *not*
+# rise, and the random network is as good as the trained one: color alone gives the photograph away. A measure that a random network
+# passes measures nothing about training.
+
+# %%
+POOLS = ("relu1", "relu2_2", "relu3_2", "relu4_2")
+
+
+def agreement(model: nn.Module) -> list[float]:
+    """For each layer, the share of a unit's ten strongest images that are of the same kind, averaged over units."""
+    strongest = {layer: [] for layer in POOLS}
+    for part in pool.split(64):
+        for layer, maps in capture_activations(model, part.to(course.device), list(POOLS)).items():
+            strongest[layer].append(maps.amax((2, 3)).cpu())
+    shares = []
+    for layer in POOLS:
+        kinds = origin[torch.cat(strongest[layer]).topk(10, 0).indices]  # (10, units)
+        shares.append(F.one_hot(kinds).sum(0).amax(1).float().mean().item() / 10)
+    return shares
+
+
+by_chance = [origin[torch.randperm(len(origin))[:10]].bincount().max().item() / 10 for _ in range(1000)]
+print(f"{val.name if val.name == 'cifar10' else 'photographs':20}", "".join(f"{layer:>10}" for layer in POOLS))
+for name, model in {"trained": net, "random weights": untrained}.items():
+    print(f"{name:20}", "".join(f"{share:10.0%}" for share in agreement(model)))
+print(f"{'ten at random':20}{sum(by_chance) / 1000:11.0%}")
+
+# %% [markdown]
+# ## Which pixels count
+#
+# So far we asked about units, for all images. The other question is about one image: which of its pixels made the
+# network say *cat*? Two answers are in use.
+#
+# - **Saliency** (Simonyan et al. 2014): the gradient of the logit with respect to the pixels, its largest absolute value over the
+#   colors. One backward pass.
+# - **Occlusion** (Zeiler and Fergus 2014): cover a square with the mean color and see by how much the logit falls; do so at
+#   every place. One forward pass for each.
+#
+# By hand, for a linear logit $f(x) = 3 x_1 - 2 x_2$ at $x = (0, 5)$: the gradient is $(3, -2)$ and calls $x_1$ the more important
+# one. Covering with 0 changes nothing for $x_1$ and raises $f$ by 10 for $x_2$. The first asks what a *small change*
+# would do, the second what the value that is *there* has done.
+
+# %%
+x = torch.tensor([0.0, 5.0])
+weights = torch.tensor([3.0, -2.0])
+print("gradient", weights.tolist(), "   fall of the logit when covered", (weights * x).tolist())
+
+
+# %%
+def saliency(model: nn.Module, image: Tensor, label: int) -> Tensor:
+    """Largest absolute gradient over the colors, (H, W)."""
+    x = image[None].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x)[0, label], x)
+    return gradient[0].abs().amax(0).cpu()
+
+
+@torch.no_grad()
+def occlusion(model: nn.Module, image: Tensor, label: int, square: int = 8, step: int = 2) -> Tensor:
+    """By how much the logit falls, on average over the squares that cover a pixel, (H, W)."""
+    fall, count = torch.zeros(2, *image.shape[1:])
+    places = [(r, c) for r in range(0, 33 - square, step) for c in range(0, 33 - square, step)]
+    covered = image.repeat(len(places), 1, 1, 1)
+    for one, (r, c) in zip(covered, places, strict=True):
+        one[:, r : r + square, c : c + square] = pixel_mean
+    logits = torch.cat([model(part)[:, label] for part in covered.split(64)])
+    for drop, (r, c) in zip((model(image[None])[0, label] - logits).tolist(), places, strict=True):
+        fall[r : r + square, c : c + square] += drop
+        count[r : r + square, c : c + square] += 1
+    return fall / count
+
+
+pictures, titles = [], []
+for index, label in ((0, 3), (1, 1), (2, 0)):
+    hidden, slope = occlusion(net, small[index], label), saliency(net, small[index], label)
+    control = saliency(untrained, small[index], label)
+    agree = torch.corrcoef(torch.stack([slope.flatten(), hidden.flatten()]))[0, 1]
+    print(f"{names[index]:11} correlation of saliency and occlusion, pixel by pixel: {agree:5.2f}")
+    pictures += [small[index], slope / slope.max(), control / control.max(), 0.5 + hidden / (2 * hidden.abs().max())]
+    titles += [f"{names[index]}: {CLASSES[label]}", "saliency", "saliency, random weights", f"occlusion, ±{hidden.abs().max():.1f}"]
+figures.show(
+    figures.grid(pictures, titles, columns=4, cell=1.7),
+    alt="For the cat, the motorcycle and the moon: the image, its saliency map, the saliency map of an untrained network, and its "
+    "occlusion map. Saliency is grainy, and strong along contours. Occlusion is smooth: bright where covering lowers the logit, dark "
+    "where it raises it.",
+)
+
+# %% [markdown]
+# What the maps agree on is believable: around the cat's nearer eye and on the bridge of its nose, in the wheels and the engine of the
+# motorcycle. The "airplane" on the moon turns out to be a few craters. Beyond that the two maps differ a good deal, as the correlations
+# say. They answer different questions.
+#
+# The third column is the check that Adebayo et al. (2018) recommend: the same picture from a network with *random* weights. If it
+# looks as convincing as the trained one, the method shows the image and not what was learned. Here they differ: random
+# weights give noise all over, trained ones gather on a few places. Other methods of their study failed this check.
+#
+# ## How far to trust a picture
+#
+# - A made image shows what drives a unit to its extreme. Between extreme and everyday lies all that the unit does most of the time.
+# - Found patches depend on the collection; the strongest eight of many thousand say little about the rest.
+# - Both are shown for one unit at a time. Szegedy et al. (2014) found that random *mixtures* of units have top images that look as
+#   meaningful as those of single units. It need not be the units that carry the meaning.
+# - People agree with pictures too easily. In an experiment by Borowski et al. (2021), natural images helped people to predict a unit's
+#   answers better than made ones did.
+#
+# So a picture is a good *question*. The answer is a measurement: on images chosen beforehand, with a control.
+
+# %% [markdown] written="what_a_picture_proves" points=3
+# ### Written question: what a picture proves
+#
+# A network recognizes traffic signs in videos taken from a car. In a report about it you read: "Unit 17 of layer `conv4` is our stop-sign
+# detector. The nine video frames that excite it most all show a stop sign, and gradient ascent makes an image with red, round shapes.
+# Without this unit the network could not recognize stop signs." All nine frames are from the same minute of the same drive. `conv4` has a
+# receptive field of 40 pixels; the stop signs in the frames are about 90 pixels wide.
+#
+# 1. Give two reasons why the nine frames do not show that the unit detects stop signs.
+# 2. What do the receptive field and the image made by ascent say about the claim, and what can they not say?
+# 3. Design a measurement for "detects", and another one for "could not recognize without it". Say what would be compared with what, and
+#    which result would refute the claim.
+#
+# ### BEGIN SOLUTION
+# 1. *(1 point, half for each of two)* Frames of one minute are nearly the same image: this is one example and not nine (take at most one
+#    patch of each drive, as `top_patches` takes one of each image). Only the strongest answers are shown; one does not know how often
+#    the unit answers elsewhere, to red lights, to other signs, or stays silent at stop signs. What else the nine frames have in common (the
+#    street, the light, a red car) may be the cause. Frames, not patches: the field was not cut out, so one does not see what the unit saw.
+# 2. *(1 point)* The unit sees 40 pixels, less than half of such a sign, so it cannot have seen the whole; it may answer to a piece, such as
+#    a red and white border or letters. The red, round shapes fit that, and would fit other round red things as well. The ascent
+#    shows what drives the unit to an extreme, far beyond what real images reach; it does not say what the unit does on ordinary frames,
+#    and depends on start, penalties and steps.
+# 3. *(1 point, half for each)* Detects: on labelled frames from drives not used before, compare the distribution of the unit's activation on
+#    stop signs with that on other signs and on no signs (a share of right decisions at a threshold, precision and recall), and with the other
+#    units of the layer; refuted if other things excite it as much, or many units do as well. Could not without it: set the channel to zero (or to its
+#    mean) and compare the accuracy on stop signs before and after, with other channels set to zero one at a time as the control; refuted if
+#    the accuracy hardly changes, or changes as much for other units or for all signs alike.
+# ### END SOLUTION
+
+# %% [markdown]
+# ## Common mistakes, by symptom
+#
+# | What you see | What it usually is |
+# |---|---|
+# | First-layer filters nearly all gray | one range for all filters instead of one for each |
+# | Filters in rainbow colors | each color channel stretched on its own |
+# | Activations of a layer before a ReLU are never negative | the kept tensor was overwritten in place: keep a copy |
+# | Memory grows with every run | hooks not removed, or graphs kept: no `detach` |
+# | The network answers differently after it was looked at | it ran in training mode, and its running averages moved |
+# | The ascent does not move at all | the unit is idle behind a ReLU: take the layer before it, or another start |
+# | The made image gets paler with each step | the penalties were added instead of subtracted, or the step goes downhill |
+# | The made image differs from run to run | noise not drawn from the generator, or the network in training mode |
+# | Training goes wrong after the ascent | its backward pass left gradients in the parameters |
+# | Patches beside what the unit likes | padding left out of `start`, or the jump multiplied before it was used |
+# | Eight patches, all the same | several units of one image instead of the best of each |
+#
+# ## Summary
+#
+# - A filter is a template: among inputs of equal norm it likes itself best. First-layer filters can be read as pictures.
+# - Deeper weights cannot: channels have no natural order or scale. Shuffled and rescaled, they are the same function.
+# - Activations come out of a network through hooks: copied, detached, in eval mode, and the hook removed.
+# - Gradient ascent makes the input that maximizes a unit. For the first layer that *is* the filter. An $\ell_2$ penalty
+#   lowers contrast, total variation removes fine detail.
+# - From shallow to deep: stripes and colors, textures, parts.
+# - Receptive fields follow from kernels, strides, paddings and dilations alone: size, jump, start. What counts is mostly their middle.
+# - Found patches and made images complement each other. Neither proves what a unit means.
+#
+# ## Where the papers differ from us
+#
+# - **Krizhevsky, Sutskever and Hinton (2012)** have 96 filters of 11×11 with stride 4, trained on two GPUs in two groups: one group came out
+#   gray, the other colored.
+# - **Zeiler and Fergus (2014)** project activations back to pixels with a second network, unpooling by switches (lecture 5), and show these
+#   projections beside the top nine patches. We show only the patches.
+# - **Erhan et al. (2009)** keep the norm of the image fixed; **Simonyan et al. (2014)** use an $\ell_2$ penalty and class logits. Dividing the
+#   gradient by its root mean square is a habit of later code.
+# - **Mahendran and Vedaldi (2015)** raise the differences to a power and take both directions together, $(d_x^2 + d_y^2)^{\beta/2}$. Ours is the sum of absolute
+#   values, and so is a little smaller along the axes than along diagonals.
+# - **Yosinski et al. (2015)** and **Olah et al. (2017)** add blurring, random shifts and rotations, other color spaces. Their
+#   pictures are clearer; more of the clearness is theirs, and not the network's.
+# - **Araujo, Norris and Sim (2019)** compute fields as we do, for networks with several paths as well.
+# - **Simonyan et al.** take saliency from the logit, as we do. Many programs take it from the probability, which hides what speaks for
+#   the other classes.
+#
+# ## Next
+#
+# In lecture 4, *convolutionalize*, the network of this notebook answers for every place of a large image at once. Receptive fields will say
+# which place an answer belongs to.
+
+# %%
+progress()
