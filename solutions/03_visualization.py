@@ -1130,7 +1130,7 @@ for layer, channels in SHOWN.items():
         titles.append(f"{layer}, {channel}")
         for n, top, left, bottom, right in top_patches(activations, index, 8, field, tuple(pool.shape[2:])):
             patch = pool[n, :, top:bottom, left:right]
-            canvas = torch.ones(3, *[max(patch.shape[1:])] * 2)  # clipped patches keep their proportions
+            canvas = torch.full((3, *[max(patch.shape[1:])] * 2), 0.85)  # clipped patches keep their proportions
             canvas[:, : patch.shape[1], : patch.shape[2]] = patch
             pictures.append(canvas)
             titles.append("")
@@ -1142,12 +1142,12 @@ figures.show(
 )
 
 # %% [markdown]
-# Read it row by row: the made image on the left, the found ones beside it, cut smaller where the field leaves the image.
+# Read it row by row: the made image on the left, the found ones beside it, with gray where the field leaves the image.
 #
-# In the first rows both say the same. Towards the bottom, made and found drift apart, and the collection begins to matter. With the
-# photographs of this notebook, a deep unit that likes animals' faces has to make do with whatever comes
-# nearest: the list always has eight entries, however little the unit cares. **Look at the activations, too,**
-# not only at the order.
+# In the first rows both say the same. Towards the bottom, made and found drift apart, and the collection begins to matter. In the images
+# of CIFAR-10, the eight favorites of unit 0 of `bn4_2` are eight cats, and those of unit 5 are cats and dogs; now the arches above and the
+# dots in their middle look like ears and eyes. In our few photographs the same two units have to make do with coins, petals and a
+# tripod: the list always has eight entries, however little the unit cares. **Look at the activations, too,** not only at the order.
 #
 # ### What a number can say
 #
@@ -1158,7 +1158,7 @@ figures.show(
 # | | `relu1` | `relu2_2` | `relu3_2` | `relu4_2` |
 # |---|---|---|---|---|
 # | trained | 34 % | 34 % | 54 % | 79 % |
-# | the same network, random weights | 33 % | 33 % | 31 % | 31 % |
+# | the same network, random weights | 32 % | 33 % | 31 % | 31 % |
 #
 # Ten images drawn at random give 28 %. So in the trained network, and only there, units become selective for the classes with depth:
 # a **strong** result. Without CIFAR-10, the "class" is the photograph that a piece was cut from. Then the numbers do *not*
@@ -1248,9 +1248,9 @@ figures.show(
 )
 
 # %% [markdown]
-# What the maps agree on is believable: around the cat's nearer eye and on the bridge of its nose, in the wheels and the engine of the
-# motorcycle. The "airplane" on the moon turns out to be a few craters. Beyond that the two maps differ a good deal, as the correlations
-# say. They answer different questions.
+# Both maps have a bright spot between the cat's larger eye and its nose, and both find that the "airplane" on the moon is a few
+# craters and rocks. Otherwise they have little in common: for the cat and the motorcycle, the correlation is about zero. That does not
+# make one of them wrong. As in the example by hand, they answer different questions, and whoever shows such a map has to say which.
 #
 # The third column is the check that Adebayo et al. (2018) recommend: the same picture from a network with *random* weights. If it
 # looks as convincing as the trained one, the method shows the image and not what was learned. Here they differ: random
@@ -1333,7 +1333,7 @@ figures.show(
 # - **Erhan et al. (2009)** keep the norm of the image fixed; **Simonyan et al. (2014)** use an $\ell_2$ penalty and class logits. Dividing the
 #   gradient by its root mean square is a habit of later code.
 # - **Mahendran and Vedaldi (2015)** raise the differences to a power and take both directions together, $(d_x^2 + d_y^2)^{\beta/2}$. Ours is the sum of absolute
-#   values, and so is a little smaller along the axes than along diagonals.
+#   values: a diagonal edge costs more than an upright one of the same length.
 # - **Yosinski et al. (2015)** and **Olah et al. (2017)** add blurring, random shifts and rotations, other color spaces. Their
 #   pictures are clearer; more of the clearness is theirs, and not the network's.
 # - **Araujo, Norris and Sim (2019)** compute fields as we do, for networks with several paths as well.
