@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Visualization
 #
-# **A trained network can be asked what it looks for: the first layer answers with its weights, every other layer with the
-# images that excite it, and those you can search for or make.**
+# **A trained network can be asked what it looks for: the first layer answers with its weights, every other layer with
+# the images that excite it, and those you can search for or make.**
 #
 # When you are done, you can
 #
@@ -48,8 +48,8 @@ predict = coursekit.notebook.predict
 # %% [markdown]
 # The network of this notebook has been trained for you, on CIFAR-10, and comes with the course. It is small: one 7×7
 # convolution, six 3×3 convolutions, three max pools, an average over the map and a linear layer for ten classes. Each
-# convolution is followed by batch normalization and a ReLU. Here is what it makes of three photographs, made as small as
-# the images it has learned from.
+# convolution is followed by batch normalization and a ReLU. Here is what it makes of three photographs, made as small
+# as the images it has learned from.
 
 # %%
 torch.set_num_threads(1)  # for a network as small as this, sharing the work out takes longer than doing it
@@ -81,7 +81,9 @@ figures.show(
     alt="A cat, a motorcycle and a piece of the moon's surface, each 32×32 pixels. Above them the class that the network "
     f"gives: {'; '.join(titles)}.",
 )
-print(f"{sum(p.numel() for p in net.parameters()):,} parameters in", *[name for name, _ in net.named_children()])
+print(
+    f"{sum(p.numel() for p in net.parameters()):,} parameters in", *[name for name, _ in net.named_children()]
+)
 
 # %% [markdown]
 # It knows the cat, takes a motorcycle for its nearest relative among the ten classes, and is quite sure about the moon,
@@ -89,8 +91,8 @@ print(f"{sum(p.numel() for p in net.parameters()):,} parameters in", *[name for 
 #
 # ## A filter is a template
 #
-# At each pixel $p$, a convolution takes the neighborhood $x_p$ of that pixel, multiplies it by the weights $w$, entry by
-# entry, and adds up. Written as vectors, this is an inner product:
+# At each pixel $p$, a convolution takes the neighborhood $x_p$ of that pixel, multiplies it by the weights $w$, entry
+# by entry, and adds up. Written as vectors, this is an inner product:
 #
 # $$y[p] = \langle w, x_p \rangle + b = \lVert w \rVert\, \lVert x_p \rVert \cos \theta_p + b$$
 #
@@ -99,7 +101,8 @@ print(f"{sum(p.numel() for p in net.parameters()):,} parameters in", *[name for 
 #
 # ### By hand
 #
-# The template $w = (-1, 2, -1)$ looks for a bright dot between dark ones. Five neighborhoods of the same norm $\sqrt 6$:
+# The template $w = (-1, 2, -1)$ looks for a bright dot between dark ones. Five neighborhoods of the same norm
+# $\sqrt 6$:
 #
 # | neighborhood | response | |
 # |---|---|---|
@@ -147,7 +150,9 @@ def strongest(response: Tensor) -> tuple[int, int]:
 
 
 centered = eye - eye.mean()
-deviation = (respond(torch.ones_like(eye), gray**2) - respond(torch.ones_like(eye), gray) ** 2 / eye.numel()).sqrt()
+deviation = (
+    respond(torch.ones_like(eye), gray**2) - respond(torch.ones_like(eye), gray) ** 2 / eye.numel()
+).sqrt()
 responses = {
     "the eye as it is": respond(eye, gray),
     "the eye minus its mean": respond(centered, gray),
@@ -167,24 +172,36 @@ axes[0].set_title("the template, framed", fontsize=10)
 for axis, (name, response) in zip(axes[1:], responses.items(), strict=True):
     axis.imshow(response)
     row, column = strongest(response)
-    axis.plot(column, row, "o", markersize=13, markerfacecolor="none", markeredgewidth=2.5, color=figures.COLORS["vermilion"])
+    axis.plot(
+        column,
+        row,
+        "o",
+        markersize=13,
+        markerfacecolor="none",
+        markeredgewidth=2.5,
+        color=figures.COLORS["vermilion"],
+    )
     axis.set_title(name, fontsize=10)
-axes[0].add_patch(plt.Rectangle((left, top), size, size, fill=False, color=figures.COLORS["vermilion"], linewidth=2))
+axes[0].add_patch(
+    plt.Rectangle((left, top), size, size, fill=False, color=figures.COLORS["vermilion"], linewidth=2)
+)
 for axis in axes:
     axis.set(xticks=[], yticks=[])
 figures.show(
     fig,
     alt="A photograph of a cat with a frame around one eye, and three response maps to that eye as a filter, the "
-    "strongest place circled. As it is: a blurred picture of the cat, strongest in a bright corner. Minus its mean, and as a cosine: strongest at the framed eye.",
+    "strongest place circled. As it is: a blurred picture of the cat, strongest in a bright corner. Minus its "
+    "mean, and as a cosine: strongest at the framed eye.",
 )
 
 # %% [markdown]
-# Taking away the template's mean is enough here: then a flat neighborhood gives 0, however bright it is. Most trained filters
-# come to the same by themselves, as you will see. Dividing by the norms as well leaves the cosine alone.
+# Taking away the template's mean is enough here: then a flat neighborhood gives 0, however bright it is. Most trained
+# filters come to the same by themselves, as you will see. Dividing by the norms as well leaves the cosine alone.
 #
-# Look at the last two numbers, too. A piece of blurred background is *more* like this eye, entry by entry, than the other
-# eye is. One template of 21×21 pixels is a poor detector of eyes. A network of many small ones, one layer upon the other, is
-# a better one, and the price is that you cannot read it off the weights any more. First, the layer where you can.
+# Look at the last two numbers, too. A piece of blurred background is *more* like this eye, entry by entry, than the
+# other eye is. One template of 21×21 pixels is a poor detector of eyes. A network of many small ones, one layer upon
+# the other, is a better one, and the price is that you cannot read it off the weights any more. First, the layer
+# where you can.
 #
 # ## The filters of the first layer
 #
@@ -193,8 +210,8 @@ figures.show(
 #
 # $$\frac{w - \min w}{\max w - \min w}$$
 #
-# with the minimum and the maximum over *all* entries of that filter, the three colors included. A color of its own range
-# for each channel would change the hue.
+# with the minimum and the maximum over *all* entries of that filter, the three colors included. A color of its own
+# range for each channel would change the hue.
 #
 # By hand, a gray filter of 2×2: $w = \begin{pmatrix} -2 & 0 \\ 1 & 2 \end{pmatrix}$ has minimum $-2$ and range 4, and
 # becomes $\begin{pmatrix} 0 & 0.5 \\ 0.75 & 1 \end{pmatrix}$. A weight of 0 is *not* black. Nor is it always the same
@@ -205,8 +222,8 @@ tiny = torch.tensor([[-2.0, 0.0], [1.0, 2.0]])
 print((tiny - tiny.min()) / (tiny.max() - tiny.min()))
 
 # %% [markdown]
-# Your function arranges the filters row by row in one picture, with white lines of width `padding` around and between them.
-# Two cases to think of: a constant filter has no range, and the last row may have gaps.
+# Your function arranges the filters row by row in one picture, with white lines of width `padding` around and between
+# them. Two cases to think of: a constant filter has no range, and the last row may have gaps.
 
 
 # %% exercise="filter_grid"
@@ -244,7 +261,11 @@ def filter_grid(weight: Tensor, columns: int = 8, padding: int = 1) -> Tensor:
 
 # %%
 torch.manual_seed(0)
-untrained = small_classifier(standardizer=copy.deepcopy(net.standardize), widths=(32, 64, 128, 192)).to(course.device).eval()
+untrained = (
+    small_classifier(standardizer=copy.deepcopy(net.standardize), widths=(32, 64, 128, 192))
+    .to(course.device)
+    .eval()
+)
 figures.show(
     figures.grid(
         [filter_grid(net.conv1.weight).cpu(), filter_grid(untrained.conv1.weight).cpu()],
@@ -252,8 +273,8 @@ figures.show(
         columns=2,
         cell=4.4,
     ),
-    alt="Left, 32 trained filters of 7×7 pixels: light and dark bars, edges in several directions, and blobs and borders of "
-    "two colors. Right, 32 random filters: colored noise.",
+    alt="Left, 32 trained filters of 7×7 pixels: light and dark bars, edges in several directions, and blobs and "
+    "borders of two colors. Right, 32 random filters: colored noise.",
 )
 
 
@@ -265,13 +286,17 @@ def neighbor_correlation(weight: Tensor) -> float:
 
 def colorless(weight: Tensor) -> Tensor:
     """For each filter, the share of its squared weights that is the same in all three colors."""
-    return weight.mean(1, keepdim=True).expand_as(weight).square().sum((1, 2, 3)) / weight.square().sum((1, 2, 3))
+    return weight.mean(1, keepdim=True).expand_as(weight).square().sum((1, 2, 3)) / weight.square().sum(
+        (1, 2, 3)
+    )
 
 
 print(f"{'':32} {'trained':>8} {'random':>8}")
 layers = [net.conv1.weight.detach().cpu(), untrained.conv1.weight.detach().cpu()]
 norms = [weight.flatten(1).norm(dim=1) for weight in layers]
-flat = [weight.flatten(1).sum(1).abs() / (147**0.5 * norm) for weight, norm in zip(layers, norms, strict=True)]
+flat = [
+    weight.flatten(1).sum(1).abs() / (147**0.5 * norm) for weight, norm in zip(layers, norms, strict=True)
+]
 rows = {
     "correlation of neighbors": [f"{neighbor_correlation(weight):.2f}" for weight in layers],
     "nearly gray": [f"{int((colorless(weight) > 0.8).sum())} of 32" for weight in layers],
@@ -284,18 +309,18 @@ for name, (trained, random) in rows.items():
 # %% [markdown]
 # What to see in a first layer:
 #
-# - **Gray bars and edges** in several directions, for where the brightness changes; **color blobs and color edges**, larger
-#   and rounder, for what color it is. The network was not told to keep the two apart.
-# - **Smoothness.** Neighboring weights are alike, in the random filters they are not. Noisy filters in a trained network
-#   are a symptom: too short a training, too high a learning rate, too little data.
-# - **No answer to flat gray.** Most trained filters are almost exactly orthogonal to a flat patch: their weights add up to zero,
-#   like those of the eye without its mean. Nobody asked for that, either.
-# - What the picture **hides**: each filter was stretched by itself, so a weak one looks as strong as any other. Print the norms
-#   when that matters.
+# - **Gray bars and edges** in several directions, for where the brightness changes; **color blobs and color edges**,
+#   larger and rounder, for what color it is. The network was not told to keep the two apart.
+# - **Smoothness.** Neighboring weights are alike, in the random filters they are not. Noisy filters in a trained
+#   network are a symptom: too short a training, too high a learning rate, too little data.
+# - **No answer to flat gray.** Most trained filters are almost exactly orthogonal to a flat patch: their weights add
+#   up to zero, like those of the eye without its mean. Nobody asked for that, either.
+# - What the picture **hides**: each filter was stretched by itself, so a weak one looks as strong as any other. Print
+#   the norms when that matters.
 #
-# Nearly every network trained on photographs shows the same families: AlexNet (64 filters of 11×11 in torchvision's version),
-# ResNet-18 and ResNet-101 and DenseNet-121 (64 filters of 7×7 each). Look for yourself, if you are online: set
-# `DOWNLOAD = True`. The four files have about 480 MB together; nothing else in this notebook needs them.
+# Nearly every network trained on photographs shows the same families: AlexNet (64 filters of 11×11 in torchvision's
+# version), ResNet-18 and ResNet-101 and DenseNet-121 (64 filters of 7×7 each). Look for yourself, if you are online:
+# set `DOWNLOAD = True`. The four files have about 480 MB together; nothing else in this notebook needs them.
 
 # %%
 DOWNLOAD = False
@@ -308,8 +333,8 @@ if DOWNLOAD:
         grids.append(filter_grid(first.weight, columns=16, padding=2))
     figures.show(
         figures.grid(grids, list(MODELS), columns=2, cell=4.6),
-        alt="First-layer filters of AlexNet, ResNet-18, ResNet-101 and DenseNet-121: oriented bars and gratings in gray, and "
-        "blobs and edges in color.",
+        alt="First-layer filters of AlexNet, ResNet-18, ResNet-101 and DenseNet-121: oriented bars and gratings in "
+        "gray, and blobs and edges in color.",
     )
 else:
     print("Nothing was downloaded. The filters of this course's network are above.")
@@ -317,26 +342,32 @@ else:
 # %% [markdown]
 # ## Why deeper weights say little
 #
-# The second convolution has 64 filters, each of 32 channels of 3×3 weights: 2048 tiny pictures, and none of them is a picture
-# of something in the image. A filter there weighs *channels* of the first layer against each other, and the order of these
-# channels is an accident. Give the channels other numbers, in both layers alike, and the network computes the same:
+# The second convolution has 64 filters, each of 32 channels of 3×3 weights: 2048 tiny pictures, and none of them is a
+# picture of something in the image. A filter there weighs *channels* of the first layer against each other, and the
+# order of these channels is an accident. Give the channels other numbers, in both layers alike, and the network
+# computes the same:
 #
 # $$W_2\, \mathrm{ReLU}(W_1 x) = (W_2 P^\top)\, \mathrm{ReLU}(P W_1 x) \quad\text{for every permutation } P$$
 #
-# The sizes are an accident as well: a ReLU lets a positive factor through, so channel $k$ may be made $a$ times as large in
-# the first layer if the second multiplies it by $1/a$.
+# The sizes are an accident as well: a ReLU lets a positive factor through, so channel $k$ may be made $a$ times as
+# large in the first layer if the second multiplies it by $1/a$.
 #
-# By hand: two hidden units $h = (\max(0, x),\ \max(0, -x))$ and the output $y = 3 h_1 + 1 h_2$. With the units exchanged,
-# $h = (\max(0, -x), \max(0, x))$ and the weights $(1, 3)$: the same $y$. With the first unit made ten times as large: weights
-# $(0.3, 1)$. Three sets of weights, and one function.
+# By hand: two hidden units $h = (\max(0, x),\ \max(0, -x))$ and the output $y = 3 h_1 + 1 h_2$. With the units
+# exchanged, $h = (\max(0, -x), \max(0, x))$ and the weights $(1, 3)$: the same $y$. With the first unit made ten
+# times as large: weights $(0.3, 1)$. Three sets of weights, and one function.
 
 # %%
 predict(
     "We shuffle the 32 channels of the first layer and multiply each by a random factor, and undo both in the weights of the "
     "second layer. How far do the ten logits of the network move?",
-    ["Not at all, but for rounding", "A little: the class stays the same", "Much: nearly all weights have changed"],
+    [
+        "Not at all, but for rounding",
+        "A little: the class stays the same",
+        "Much: nearly all weights have changed",
+    ],
     answer="Not at all, but for rounding",
-    because="It is the same function, written with other numbers. Whatever you read off the deeper weights has to survive this.",
+    because="It is the same function, written with other numbers. Whatever you read off the deeper weights has to "
+    "survive this.",
 )
 
 # %%
@@ -356,7 +387,9 @@ with torch.no_grad():
 
 one, other = net.conv2_1.weight[0].detach(), twin.conv2_1.weight[0].detach()
 alike = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
-print(f"largest change of a logit: {(before - after).abs().max():.1e}, of logits up to {before.abs().max():.1f}")
+print(
+    f"largest change of a logit: {(before - after).abs().max():.1e}, of logits up to {before.abs().max():.1f}"
+)
 print(f"correlation of the first filter of conv2_1 with its twin: {alike:.2f}")
 figures.show(
     figures.grid(
@@ -365,17 +398,18 @@ figures.show(
         columns=2,
         cell=4.0,
     ),
-    alt="Two grids of 32 gray tiles of 3×3 pixels: one filter of the second convolution, and the same filter of the shuffled "
-    "network. The tiles look alike in kind and stand in other places; neither grid shows anything one could name.",
+    alt="Two grids of 32 gray tiles of 3×3 pixels: one filter of the second convolution, and the same filter of the "
+    "shuffled network. The tiles look alike in kind and stand in other places; neither grid shows anything one "
+    "could name.",
 )
 
 # %% [markdown]
-# The claim is **exact**: the same function, and a picture that has nothing to do with the first one. To break it, leave one
-# line out of the twin, for example the one for `bn1.bias`, and look at the first number.
+# The claim is **exact**: the same function, and a picture that has nothing to do with the first one. To break it,
+# leave one line out of the twin, for example the one for `bn1.bias`, and look at the first number.
 #
-# The first layer is spared, since the channels of an *image* are given: they have an order, a scale and a meaning. For every
-# other layer, ask what its units *respond to*. Three ways follow: look at the activations of one image, make an image that
-# excites a unit, search many images for patches that do.
+# The first layer is spared, since the channels of an *image* are given: they have an order, a scale and a meaning.
+# For every other layer, ask what its units *respond to*. Three ways follow: look at the activations of one image,
+# make an image that excites a unit, search many images for patches that do.
 #
 # ## Activations
 #
@@ -391,25 +425,27 @@ figures.show(
 # Three things go wrong with hooks, and all three silently:
 #
 # - A hook that is not removed stays. Each run adds one more, and each keeps its tensors in memory.
-# - Taking activations out runs the network. In training mode that moves the running averages of batch normalization, and with
-#   gradients on it keeps the whole graph.
-# - The output you kept may be **overwritten**. `nn.ReLU(inplace=True)` writes its result into its input, and that is the
-#   tensor you hold.
+# - Taking activations out runs the network. In training mode that moves the running averages of batch normalization,
+#   and with gradients on it keeps the whole graph.
+# - The output you kept may be **overwritten**. `nn.ReLU(inplace=True)` writes its result into its input, and that is
+#   the tensor you hold.
 #
-# By hand: a layer gives $(3, -2)$, an in-place ReLU follows. Its output is $(3, 0)$. The tensor kept from the layer before
-# it is now $(3, 0)$ as well.
+# By hand: a layer gives $(3, -2)$, an in-place ReLU follows. Its output is $(3, 0)$. The tensor kept from the layer
+# before it is now $(3, 0)$ as well.
 
 # %%
 model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
 kept = {}
-handle = model[0].register_forward_hook(lambda module, inputs, output: kept.update(tensor=output, copy=output.clone()))
+handle = model[0].register_forward_hook(
+    lambda module, inputs, output: kept.update(tensor=output, copy=output.clone())
+)
 model(torch.tensor([3.0, -2.0]))
 handle.remove()
 print("kept the tensor:", kept["tensor"].tolist(), "   kept a copy:", kept["copy"].tolist())
 
 # %% [markdown]
-# Your function takes any number of layers out of one run. The layers are named by their path, as `model.named_modules()`
-# spells it, for example `"conv1"` here and `"layer1.0.conv2"` in a ResNet.
+# Your function takes any number of layers out of one run. The layers are named by their path, as
+# `model.named_modules()` spells it, for example `"conv1"` here and `"layer1.0.conv2"` in a ResNet.
 
 
 # %% exercise="capture_activations"
@@ -446,8 +482,9 @@ def capture_activations(model: nn.Module, x: Tensor, layers: list[str]) -> dict[
 # %% [markdown]
 # ### The cat, layer by layer
 #
-# The network has no dense layer before its average, so it takes images of any size. We give it the cat at 128 rows, and look
-# at the six channels of four layers that vary most, compared with their peak. Bright is active; each map is scaled by itself.
+# The network has no dense layer before its average, so it takes images of any size. We give it the cat at 128 rows,
+# and look at the six channels of four layers that vary most, compared with their peak. Bright is active; each map is
+# scaled by itself.
 
 # %%
 cat = photograph("cat", 128)[:, :, :192]
@@ -468,8 +505,8 @@ for axis in axes.ravel():
 figures.show(
     fig,
     alt="The photograph of a cat beside six activation maps in each of four layers. First layer: sharp outlines and "
-    "stripes of the cat. Second and third stage: fewer and coarser spots at edges, eyes and whiskers. Last stage: blobs of "
-    "16×24 cells, over the face or over the background.",
+    "stripes of the cat. Second and third stage: fewer and coarser spots at edges, eyes and whiskers. Last "
+    "stage: blobs of 16×24 cells, over the face or over the background.",
 )
 print(f"{'layer':8} {'map':>15} {'values':>10} {'zeros':>7}")
 for layer in RELUS:
@@ -477,9 +514,10 @@ for layer in RELUS:
     print(f"{layer:8} {f'{K} × {h} × {w}':>15} {K * h * w:10,} {(acts[layer] == 0).float().mean():7.0%}")
 
 # %% [markdown]
-# From top to bottom, the maps become smaller and their number grows. In the first layer you can see the cat in nearly every map.
-# Further up, most cells are zero, and what is left stands for something that not every place of the image has. What it
-# is, a single image does not tell: a channel that lights up at the eyes may like round things, dark things, or shiny ones.
+# From top to bottom, the maps become smaller and their number grows. In the first layer you can see the cat in nearly
+# every map. Further up, most cells are zero, and what is left stands for something that not every place of the image
+# has. What it is, a single image does not tell: a channel that lights up at the eyes may like round things, dark
+# things, or shiny ones.
 #
 # Did your function leave the network alone? Let us see what the other kind does.
 
@@ -489,13 +527,24 @@ predict(
     "back to eval mode. What does the network now say about our three images?",
     ["The same as before", "Something else: its running averages have moved", "It raises an error"],
     answer="Something else: its running averages have moved",
-    because="Each forward pass in training mode pulls every running mean and variance a tenth of the way towards that image. The "
-    "weights are untouched, and the answers differ all the same.",
+    because="Each forward pass in training mode pulls every running mean and variance a tenth of the way towards that "
+    "image. The weights are untouched, and the answers differ all the same.",
 )
 
 # %%
 careless = copy.deepcopy(net).train()
-for name in ("astronaut", "brick", "china", "coffee", "coins", "flower", "grass", "gravel", "photographer", "rocket"):
+for name in (
+    "astronaut",
+    "brick",
+    "china",
+    "coffee",
+    "coins",
+    "flower",
+    "grass",
+    "gravel",
+    "photographer",
+    "rocket",
+):
     image = photograph(name, 64)[None]
     with torch.no_grad():
         careless(image)
@@ -511,38 +560,47 @@ for index, name in enumerate(names):
 # %% [markdown]
 # ## The input a unit likes best
 #
-# Instead of searching for an image that excites a unit, we can *make* one. The network is differentiable in its input as it is
-# in its weights. So hold the weights still, and climb (Erhan et al. 2009):
+# Instead of searching for an image that excites a unit, we can *make* one. The network is differentiable in its input
+# as it is in its weights. So hold the weights still, and climb (Erhan et al. 2009):
 #
 # $$x^* = \arg\max_x\; f(x) \qquad\qquad x \leftarrow x + \eta\, \frac{g}{\mathrm{rms}(g)},\quad g = \nabla_x f(x),
 # \quad \mathrm{rms}(g) = \sqrt{\tfrac1n \textstyle\sum_i g_i^2}$$
 #
-# $f$ is the mean of a channel over its map, or one value of it. Gradients with respect to the input are tiny in some layers and large in
-# others; dividing by their root mean square gives every step the same size $\eta$, whatever the layer.
+# $f$ is the mean of a channel over its map, or one value of it. Gradients with respect to the input are tiny in some
+# layers and large in others; dividing by their root mean square gives every step the same size $\eta$, whatever the
+# layer.
 #
 # ### By hand
 #
-# The unit is linear, $f(x) = \langle w, x\rangle$ with $w = (3, 4)$. Then $g = w$ everywhere, $\mathrm{rms}(g) = \sqrt{(9 + 16)/2}
-# = 3.54$, and each step with $\eta = 1$ adds $(0.85, 1.13)$. After ten steps from 0, $x = (8.5, 11.3)$: a multiple of $w$.
-# For a linear unit the ascent finds its template, and it never ends: $f$ grows by the same amount with each step.
+# The unit is linear, $f(x) = \langle w, x\rangle$ with $w = (3, 4)$. Then $g = w$ everywhere,
+# $\mathrm{rms}(g) = \sqrt{(9 + 16)/2} = 3.54$, and each step with $\eta = 1$ adds $(0.85, 1.13)$. After ten steps
+# from 0, $x = (8.5, 11.3)$: a multiple of $w$. For a linear unit the ascent finds its template, and it never ends:
+# $f$ grows by the same amount with each step.
 #
 # Two things keep images from growing without bounds, and from filling with noise. Both are subtracted from $f$:
 #
 # $$f(x) \;-\; \lambda_2\, \frac1n \sum_i x_i^2 \;-\; \lambda_{\mathrm{tv}}\, \frac1n\, \mathrm{TV}(x)$$
 #
-# The first one punishes large values (Simonyan et al. 2014). The second one punishes differences between neighboring pixels,
-# the **total variation** (Mahendran and Vedaldi 2015):
+# The first one punishes large values (Simonyan et al. 2014). The second one punishes differences between neighboring
+# pixels, the **total variation** (Mahendran and Vedaldi 2015):
 #
 # $$\mathrm{TV}(x) = \sum_{n,c,i,j} \lvert x_{i+1,j} - x_{i,j} \rvert + \lvert x_{i,j+1} - x_{i,j} \rvert$$
 #
-# By hand, for $\begin{pmatrix} 1 & 4 \\ 2 & 2 \end{pmatrix}$: vertical differences $1$ and $2$, horizontal differences $3$ and
-# $0$, together 6. There is nothing beyond the border, so a constant image has total variation 0.
+# By hand, for $\begin{pmatrix} 1 & 4 \\ 2 & 2 \end{pmatrix}$: vertical differences $1$ and $2$, horizontal
+# differences $3$ and $0$, together 6. There is nothing beyond the border, so a constant image has total variation 0.
 
 # %%
 w = torch.tensor([3.0, 4.0])
-print("rms(g) =", round(w.square().mean().sqrt().item(), 2), "   step:", (w / w.square().mean().sqrt()).tolist())
+print(
+    "rms(g) =", round(w.square().mean().sqrt().item(), 2), "   step:", (w / w.square().mean().sqrt()).tolist()
+)
 table = torch.tensor([[1.0, 4.0], [2.0, 2.0]])
-print("vertical:", (table[1:] - table[:-1]).abs().tolist()[0], "   horizontal:", (table[:, 1:] - table[:, :-1]).abs().flatten().tolist())
+print(
+    "vertical:",
+    (table[1:] - table[:-1]).abs().tolist()[0],
+    "   horizontal:",
+    (table[:, 1:] - table[:, :-1]).abs().flatten().tolist(),
+)
 
 
 # %% exercise="total_variation"
@@ -558,31 +616,36 @@ def total_variation(x: Tensor) -> Tensor:
 # %% [markdown]
 # ### What it measures
 #
-# Three images with *exactly the same pixel values*, in other places: the cat, its pixels sorted by brightness, its pixels
-# shuffled. Mean, variance and histogram cannot tell them apart. Total variation can.
+# Three images with *exactly the same pixel values*, in other places: the cat, its pixels sorted by brightness, its
+# pixels shuffled. Mean, variance and histogram cannot tell them apart. Total variation can.
 
 # %%
 tone = cat.mean(0).flatten()
 arranged = {
     "sorted": tone.sort().values.view(cat.shape[1:]),
     "the cat": tone.view(cat.shape[1:]),
-    "shuffled": tone[torch.randperm(len(tone), generator=torch.Generator().manual_seed(0)).to(tone.device)].view(cat.shape[1:]),
+    "shuffled": tone[
+        torch.randperm(len(tone), generator=torch.Generator().manual_seed(0)).to(tone.device)
+    ].view(cat.shape[1:]),
 }
 figures.show(
     figures.grid(
         list(arranged.values()),
-        [f"{name}: {total_variation(image[None, None]) / image.numel():.3f} per pixel" for name, image in arranged.items()],
+        [
+            f"{name}: {total_variation(image[None, None]) / image.numel():.3f} per pixel"
+            for name, image in arranged.items()
+        ],
         columns=3,
         cell=2.8,
     ),
-    alt="Three gray images with the same pixels: sorted from dark to bright, with a very small total variation; the cat, "
-    "with a larger one; shuffled to noise, with one many times as large.",
+    alt="Three gray images with the same pixels: sorted from dark to bright, with a very small total variation; the "
+    "cat, with a larger one; shuffled to noise, with one many times as large.",
 )
 
 # %% [markdown]
-# Now the ascent itself. Some care is needed, since the network is not yours to keep: it runs in eval mode and gets its own
-# modes back, its weights collect no gradients, and no hook stays behind. Where the gradient is zero there is nothing to
-# divide by, so the image stays as it is.
+# Now the ascent itself. Some care is needed, since the network is not yours to keep: it runs in eval mode and gets
+# its own modes back, its weights collect no gradients, and no hook stays behind. Where the gradient is zero there is
+# nothing to divide by, so the image stays as it is.
 
 
 # %% exercise="maximize_activation"
@@ -645,9 +708,9 @@ def maximize_activation(
 # %% [markdown]
 # ### First, where we know the answer
 #
-# For one unit of the first layer, the best 7×7 image must be the filter itself. In our network a standardization stands before the
-# first layer. We cut it off, so that $x = 0$ is the mean color of the training images, and 1 is one standard deviation: a
-# good place to start from, and the right unit for the step size.
+# For one unit of the first layer, the best 7×7 image must be the filter itself. In our network a standardization
+# stands before the first layer. We cut it off, so that $x = 0$ is the mean color of the training images, and 1 is one
+# standard deviation: a good place to start from, and the right unit for the step size.
 
 # %%
 predict(
@@ -655,8 +718,8 @@ predict(
     "with the filter that we have *not* shown to the function?",
     ["About 0: it starts from noise", "About 0.5", "More than 0.99"],
     answer="More than 0.99",
-    because="The unit is linear, so its gradient is the filter, at every step. The noise of the start remains, and is small "
-    "beside 64 steps.",
+    because="The unit is linear, so its gradient is the filter, at every step. The noise of the start remains, and is "
+    "small beside 64 steps.",
 )
 
 # %%
@@ -680,8 +743,12 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 found, cosines = [], []
 for channel in range(32):
-    x = maximize_activation(upto("conv1"), "conv1", channel, position=(3, 3), shape=(1, 3, 7, 7), generator=seeded())
-    cosines.append(F.cosine_similarity(x.flatten(), net.conv1.weight[channel].detach().flatten(), dim=0).item())
+    x = maximize_activation(
+        upto("conv1"), "conv1", channel, position=(3, 3), shape=(1, 3, 7, 7), generator=seeded()
+    )
+    cosines.append(
+        F.cosine_similarity(x.flatten(), net.conv1.weight[channel].detach().flatten(), dim=0).item()
+    )
     found.append(x[0])
 print(f"cosine of the image found with the filter: from {min(cosines):.5f} to {max(cosines):.5f}")
 figures.show(
@@ -691,25 +758,39 @@ figures.show(
         columns=2,
         cell=4.0,
     ),
-    alt="Two grids of 32 small images: the first layer's filters, and the images found by gradient ascent. They are the same.",
+    alt="Two grids of 32 small images: the first layer's filters, and the images found by gradient ascent. They are "
+    "the same.",
 )
 
 # %% [markdown]
-# So the ascent extends the picture of the filters to layers that have no picture. Up there the unit is not linear, its gradient
-# changes with the image, and *one* maximum is not *the* maximum: another start may lead to another picture.
+# So the ascent extends the picture of the filters to layers that have no picture. Up there the unit is not linear,
+# its gradient changes with the image, and *one* maximum is not *the* maximum: another start may lead to another
+# picture.
 #
 # ### Step by step, and smoothed
 #
-# A unit of the last convolution, after its batch normalization and before the ReLU (behind a ReLU, an idle unit has no gradient to
-# follow). For comparison, we need real images: those of CIFAR-10 where it lies on this machine, otherwise pieces of
-# photographs.
+# A unit of the last convolution, after its batch normalization and before the ReLU (behind a ReLU, an idle unit has
+# no gradient to follow). For comparison, we need real images: those of CIFAR-10 where it lies on this machine,
+# otherwise pieces of photographs.
 
 # %%
 val = small_images("val", per_class=course.scaled(100, fast=8))
 if val.name == "cifar10":
     pool, origin = val.images / 255, val.labels
 else:
-    taken = ("astronaut", "brick", "cat", "china", "coffee", "coins", "flower", "grass", "gravel", "moon", "motorcycle")
+    taken = (
+        "astronaut",
+        "brick",
+        "cat",
+        "china",
+        "coffee",
+        "coins",
+        "flower",
+        "grass",
+        "gravel",
+        "moon",
+        "motorcycle",
+    )
     taken += ("photographer", "rocket")
     pieces, origin = [], []
     for label, name in enumerate(taken):
@@ -737,7 +818,8 @@ predict(
     "plain ascent, without any regularization?",
     ["The best real image", "They are about equal", "The made image, several times as much"],
     answer="The made image, several times as much",
-    because="The ascent uses every pixel for this one purpose. That is its strength and its weakness: no real image is like this.",
+    because="The ascent uses every pixel for this one purpose. That is its strength and its weakness: no real image is "
+    "like this.",
 )
 
 # %%
@@ -747,30 +829,43 @@ for name, recipe in recipes.items():
     climbs[name] = []
     for steps in (0, 1, 4, 16, 64):
         x = maximize_activation(
-            body, LAYER, CHANNEL, shape=(1, 3, *size), steps=steps, step_size=0.1, generator=seeded(), **recipe
+            body,
+            LAYER,
+            CHANNEL,
+            shape=(1, 3, *size),
+            steps=steps,
+            step_size=0.1,
+            generator=seeded(),
+            **recipe,
         )
         climbs[name].append(excitation(LAYER, CHANNEL, x).item())
         frames.append(pictured(x)[0])
         titles.append(f"{name}, step {steps}: {climbs[name][-1]:.1f}")
 best = int(real.argmax())
 figures.show(
-    figures.grid([*frames[:5], pool[best], *frames[5:], torch.ones(3, *size)], [*titles[:5], f"best real image: {real[best]:.1f}", *titles[5:], ""], columns=6, cell=1.75),
-    alt="Two filmstrips of gradient ascent, after 0, 1, 4, 16 and 64 steps, and the best real image. Plain: out of the "
-    "gray noise come lines, then a crowded picture in glaring colors. With l2 and tv: the same lines, calmer, with flat areas between "
-    "them.",
+    figures.grid(
+        [*frames[:5], pool[best], *frames[5:], torch.ones(3, *size)],
+        [*titles[:5], f"best real image: {real[best]:.1f}", *titles[5:], ""],
+        columns=6,
+        cell=1.75,
+    ),
+    alt="Two filmstrips of gradient ascent, after 0, 1, 4, 16 and 64 steps, and the best real image. Plain: out of "
+    "the gray noise come lines, then a crowded picture in glaring colors. With l2 and tv: the same lines, "
+    "calmer, with flat areas between them.",
 )
 for name, values in climbs.items():
     print(f"{name:10}", "  ".join(f"{value:6.2f}" for value in values))
 
 # %% [markdown]
-# In the upper strip nothing holds the image back, and after 64 steps it excites the unit several times as much as any real image does.
-# Its colors have left the range that a photograph can have; what you see is clipped. Below, the smooth version gives away a third of the
-# excitation, and one begins to see something: arches over pale shapes with dark dots, again and again, since the objective is
-# the mean over the whole map.
+# In the upper strip nothing holds the image back, and after 64 steps it excites the unit several times as much as any
+# real image does. Its colors have left the range that a photograph can have; what you see is clipped. Below, the
+# smooth version gives away a third of the excitation, and one begins to see something: arches over pale shapes with
+# dark dots, again and again, since the objective is the mean over the whole map.
 #
 # ### How much to smooth
 #
-# There is no right value. Below, $\lambda_2$ grows downwards and $\lambda_{\mathrm{tv}}$ from left to right. Change them.
+# There is no right value. Below, $\lambda_2$ grows downwards and $\lambda_{\mathrm{tv}}$ from left to right. Change
+# them.
 
 # %%
 STEPS = course.scaled(64, fast=2)
@@ -779,23 +874,33 @@ made, titles = [], []
 for l2 in l2s:
     for tv in tvs:
         x = maximize_activation(
-            upto(LAYER), LAYER, CHANNEL, shape=(1, 3, 40, 40), steps=STEPS, step_size=0.1, l2=l2, tv=tv, generator=seeded()
+            upto(LAYER),
+            LAYER,
+            CHANNEL,
+            shape=(1, 3, 40, 40),
+            steps=STEPS,
+            step_size=0.1,
+            l2=l2,
+            tv=tv,
+            generator=seeded(),
         )
         made.append(pictured(x)[0])
         titles.append(f"l2 = {l2:g}, tv = {tv:g}: {excitation(LAYER, CHANNEL, x).item():.1f}")
 figures.show(
     figures.grid(made, titles, columns=4, cell=2.1),
-    alt="Eight images that maximize the same unit. With neither penalty: glaring colors and fine stripes. l2 makes the image "
-    "paler, with the same fine detail. More tv removes the fine detail and leaves smooth outlines, at last few of them.",
+    alt="Eight images that maximize the same unit. With neither penalty: glaring colors and fine stripes. l2 makes "
+    "the image paler, with the same fine detail. More tv removes the fine detail and leaves smooth outlines, at "
+    "last few of them.",
 )
 
 # %% [markdown]
-# The two do different things. An $\ell_2$ penalty lowers the contrast and keeps the fine stripes. Total variation takes the stripes
-# and keeps the large shapes. Both cost excitation, total variation more of it. (The faint chessboard on the right belongs to
-# neither: steps of a fixed size cannot come to rest, and jump to and fro across the kink of the absolute value.)
+# The two do different things. An $\ell_2$ penalty lowers the contrast and keeps the fine stripes. Total variation
+# takes the stripes and keeps the large shapes. Both cost excitation, total variation more of it. (The faint
+# chessboard on the right belongs to neither: steps of a fixed size cannot come to rest, and jump to and fro across
+# the kink of the absolute value.)
 #
-# Say what you see with care, though. A smooth image looks more *natural*; whether it shows more of what the unit does in
-# real images is another question. The stripes were not noise to the network: it was excited by them.
+# Say what you see with care, though. A smooth image looks more *natural*; whether it shows more of what the unit does
+# in real images is another question. The stripes were not noise to the network: it was excited by them.
 #
 # ### The image of a class
 #
@@ -804,17 +909,30 @@ figures.show(
 # %%
 predict(
     "We maximize the logit of the class cat from noise. How certain will the network be that the result is a cat, and will you see one?",
-    ["Nearly certain, and you see a cat", "Nearly certain, and you see no cat", "Undecided, since there is no cat"],
+    [
+        "Nearly certain, and you see a cat",
+        "Nearly certain, and you see no cat",
+        "Undecided, since there is no cat",
+    ],
     answer="Nearly certain, and you see no cat",
-    because="The logit only has to be large. Parts that speak for a cat, many of them in no order, do that better than one whole "
-    "animal: the network averages over the map at the end, so it does not ask how the parts are arranged.",
+    because="The logit only has to be large. Parts that speak for a cat, many of them in no order, do that better than "
+    "one whole animal: the network averages over the map at the end, so it does not ask how the parts are "
+    "arranged.",
 )
 
 # %%
 images, titles = [], []
 for label in (1, 3, 7, 8):
     x = maximize_activation(
-        body, "scores", label, shape=(1, 3, 48, 48), steps=STEPS, step_size=0.1, l2=0.3, tv=20.0, generator=seeded()
+        body,
+        "scores",
+        label,
+        shape=(1, 3, 48, 48),
+        steps=STEPS,
+        step_size=0.1,
+        l2=0.3,
+        tv=20.0,
+        generator=seeded(),
     )
     with torch.no_grad():
         chance = net(pictured(x).to(course.device)).softmax(1)[0]
@@ -822,8 +940,9 @@ for label in (1, 3, 7, 8):
     titles.append(f"{CLASSES[label]}: {CLASSES[chance.argmax()]}, {chance.max():.1%}")
 figures.show(
     figures.grid(images, titles, columns=4, cell=2.1),
-    alt="Four images that maximize the logits of automobile, cat, horse and ship. Tangles of soft colored shapes; here and there a "
-    "part that fits the class. Above each, the class that the network gives, which is the one asked for.",
+    alt="Four images that maximize the logits of automobile, cat, horse and ship. Tangles of soft colored shapes; "
+    "here and there a part that fits the class. Above each, the class that the network gives, which is the one "
+    "asked for.",
 )
 
 # %% [markdown]
@@ -833,9 +952,9 @@ figures.show(
 #
 # ## Shallow, intermediate, deep
 #
-# Now the same for units of four layers, from the first to the last. The units are chosen to differ from each other, not to be
-# pretty; put other channels into `UNITS` and see. The weight of the total variation grows with the layer, since deeper units
-# answer more strongly to each pixel.
+# Now the same for units of four layers, from the first to the last. The units are chosen to differ from each other,
+# not to be pretty; put other channels into `UNITS` and see. The weight of the total variation grows with the layer,
+# since deeper units answer more strongly to each pixel.
 
 # %%
 UNITS = {
@@ -850,18 +969,26 @@ SMOOTH = {"relu1": 0.2, "bn2_2": 1.3, "bn3_2": 2.5, "bn4_2": 8.0}
 def favorite(layer: str, channel: int, size: int = 40, **options) -> Tensor:
     """The image (3, size, size) that excites a channel most, as colors."""
     options = {"steps": STEPS, "step_size": 0.1, "l2": 0.2, "tv": SMOOTH[layer]} | options
-    x = maximize_activation(upto(layer), layer, channel, shape=(1, 3, size, size), generator=seeded(), **options)
+    x = maximize_activation(
+        upto(layer), layer, channel, shape=(1, 3, size, size), generator=seeded(), **options
+    )
     return pictured(x)[0]
 
 
-favorites = {(layer, channel): favorite(layer, channel) for layer, channels in UNITS.items() for channel in channels}
+favorites = {
+    (layer, channel): favorite(layer, channel) for layer, channels in UNITS.items() for channel in channels
+}
 figures.show(
     figures.grid(
-        list(favorites.values()), [f"{layer}, {channel}" for layer, channel in favorites], columns=6, cell=1.55
+        list(favorites.values()),
+        [f"{layer}, {channel}" for layer, channel in favorites],
+        columns=6,
+        cell=1.55,
     ),
-    alt="Images that maximize six units in each of four layers. First layer: stripes of one direction, or bands of two colors. Second "
-    "stage: wavy lines and stripes in two colors. Third stage: textures of rounded scales, grids, dots and fur-like strokes. "
-    "Last stage: larger curved shapes, in which parts such as eyes, ears or wheels can be guessed.",
+    alt="Images that maximize six units in each of four layers. First layer: stripes of one direction, or bands of "
+    "two colors. Second stage: wavy lines and stripes in two colors. Third stage: textures of rounded scales, "
+    "grids, dots and fur-like strokes. Last stage: larger curved shapes, in which parts such as eyes, ears or "
+    "wheels can be guessed.",
 )
 
 # %% [markdown]
@@ -869,19 +996,20 @@ figures.show(
 # - **Intermediate**: bent lines, then textures, such as scales, grids, strokes like fur.
 # - **Deep**: pieces of larger shapes, less regular, different from place to place.
 #
-# This is the hierarchy of patterns that the papers report for networks a hundred times as large (Zeiler and Fergus 2014, Yosinski et
-# al. 2015, Olah et al. 2017). Each layer combines what the one before it has found: stripes in several directions make a grid,
-# grids and arcs make an eye. How strong is the claim *here*? That the patterns become larger and less regular is plain to
-# see. The names, "eye" and "fur", are ours. The pictures do not prove them, and the next sections offer two checks: which pixels
-# the unit can see at all, and which real images it answers to.
+# This is the hierarchy of patterns that the papers report for networks a hundred times as large (Zeiler and Fergus
+# 2014, Yosinski et al. 2015, Olah et al. 2017). Each layer combines what the one before it has found: stripes in
+# several directions make a grid, grids and arcs make an eye. How strong is the claim *here*? That the patterns become
+# larger and less regular is plain to see. The names, "eye" and "fur", are ours. The pictures do not prove them, and
+# the next sections offer two checks: which pixels the unit can see at all, and which real images it answers to.
 #
-# A demo will stand here in a later version: pick a layer and a unit, scrub through the ascent, and change step, l2 and tv with a slider.
-# Until then, `favorite("bn3_2", 7, tv=5.0)` does the same.
+# A demo will stand here in a later version: pick a layer and a unit, scrub through the ascent, and change step, l2
+# and tv with a slider. Until then, `favorite("bn3_2", 7, tv=5.0)` does the same.
 #
 # ## Receptive fields
 #
-# A unit cannot answer to what it does not see. Its **receptive field** is the part of the input that it is connected to. Along
-# one axis, three numbers describe it, and each layer with kernel $k$, stride $s$, padding $p$ and dilation $d$ changes them:
+# A unit cannot answer to what it does not see. Its **receptive field** is the part of the input that it is connected
+# to. Along one axis, three numbers describe it, and each layer with kernel $k$, stride $s$, padding $p$ and dilation
+# $d$ changes them:
 #
 # | | what it is | at the input | a layer makes of it |
 # |---|---|---|---|
@@ -889,12 +1017,13 @@ figures.show(
 # | start | center of the first unit's field, in pixels | 0 | $\text{start} + \bigl(\tfrac{d\,(k - 1)}{2} - p\bigr)\cdot\text{jump}$ |
 # | jump | pixels between neighboring units | 1 | $\text{jump}\cdot s$ |
 #
-# The jump comes last: the first two rows need the jump *before* this layer, since its kernel steps over units of its own
-# input. The center of pixel 0 is 0, so fields of even size have their centers between two pixels.
+# The jump comes last: the first two rows need the jump *before* this layer, since its kernel steps over units of its
+# own input. The center of pixel 0 is 0, so fields of even size have their centers between two pixels.
 #
 # ### By hand
 #
-# The first layers of our network: convolution 7×7 with padding 3; pool 2×2 with stride 2; convolution 3×3 with padding 1.
+# The first layers of our network: convolution 7×7 with padding 3; pool 2×2 with stride 2; convolution 3×3 with
+# padding 1.
 #
 # | layer | size | jump | start |
 # |---|---|---|---|
@@ -934,8 +1063,8 @@ def receptive_field(layers: list[tuple[int, int, int, int]]) -> tuple[int, int, 
 # %% [markdown]
 # ### Against the gradient
 #
-# The formula knows only kernels, strides and padding. There is a second way to find out what a unit sees: take the gradient
-# of its output with respect to the image, and look where it is not zero.
+# The formula knows only kernels, strides and padding. There is a second way to find out what a unit sees: take the
+# gradient of its output with respect to the image, and look where it is not zero.
 
 # %%
 predict(
@@ -943,8 +1072,8 @@ predict(
     "convolution?",
     ["22 pixels", "32 pixels, a whole CIFAR-10 image", "70 pixels"],
     answer="70 pixels",
-    because="Adding up the kernels alone would give 1 + 6 + 6·2 + 3 = 22. But after three pools a step in the map is 8 pixels in the image, so the "
-    "last two convolutions add 16 each.",
+    because="Adding up the kernels alone would give 1 + 6 + 6·2 + 3 = 22. But after three pools a step in the map is 8 "
+    "pixels in the image, so the last two convolutions add 16 each.",
 )
 
 
@@ -977,7 +1106,9 @@ def seen(layer: str, row: int, column: int, side: int = 144) -> Tensor:
 
 
 CONVOLUTIONS = ("bn1", "bn2_1", "bn2_2", "bn3_1", "bn3_2", "bn4_1", "bn4_2")
-print(f"{'layer':7} {'size':>5} {'jump':>5} {'start':>6}   {'box of unit (8, 8), by the formula':36} by the gradient")
+print(
+    f"{'layer':7} {'size':>5} {'jump':>5} {'start':>6}   {'box of unit (8, 8), by the formula':36} by the gradient"
+)
 for layer in CONVOLUTIONS:
     size, jump, start = receptive_field(chain(layer))
     reached = seen(layer, 8, 8).nonzero()
@@ -999,22 +1130,24 @@ for layer in ("bn2_1", "bn2_2", "bn3_2", "bn4_2"):
     quarter = len(gradient) // 4
     inner = gradient[quarter : len(gradient) - quarter, quarter : len(gradient) - quarter]
     maps.append(gradient / gradient.max())
-    titles.append(f"{layer}: {len(gradient)} pixels,\nmiddle half {inner.square().sum() / gradient.square().sum():.0%}")
+    titles.append(
+        f"{layer}: {len(gradient)} pixels,\nmiddle half {inner.square().sum() / gradient.square().sum():.0%}"
+    )
 figures.show(
     figures.grid(maps, titles, columns=4, cell=2.1),
-    alt="Strength of the gradient inside the receptive fields of four layers: a bright, grainy spot around the middle of each, "
-    "which fades to black well before the rim.",
+    alt="Strength of the gradient inside the receptive fields of four layers: a bright, grainy spot around the "
+    "middle of each, which fades to black well before the rim.",
 )
 
 # %% [markdown]
-# The middle half of the rows and columns is a quarter of the area, and holds nearly all of the squared gradient. There are more
-# ways from the middle of a field to the unit than from its rim. Luo et al. (2016) call what counts the *effective*
-# receptive field.
+# The middle half of the rows and columns is a quarter of the area, and holds nearly all of the squared gradient.
+# There are more ways from the middle of a field to the unit than from its rim. Luo et al. (2016) call what counts the
+# *effective* receptive field.
 #
 # ### A unit's favorite, in its own field
 #
-# Back to the ascent, now with `position`: *one* unit, no mean over a map. It can change only the pixels it sees. Everything outside
-# its field has no gradient, and must stay the noise it was, digit by digit.
+# Back to the ascent, now with `position`: *one* unit, no mean over a map. It can change only the pixels it sees.
+# Everything outside its field has no gradient, and must stay the noise it was, digit by digit.
 
 # %%
 single, titles = [], []
@@ -1035,38 +1168,41 @@ for layer, tv in {"bn2_2": 12.0, "bn3_2": 16.0, "bn4_2": 32.0}.items():
         titles.append(f"{layer}, {channel}: {bottom - top} pixels")
 figures.show(
     figures.grid(single, titles, columns=6, cell=1.55),
-    alt="Images that maximize a single unit, two in each of three layers, in images of the size of its field. Second stage: blobs of two "
-    "colors. Third stage: an arch, a shape like a snout. Last stage: small shapes in the middle of much gray; the first has two dark "
-    "dots like eyes.",
+    alt="Images that maximize a single unit, two in each of three layers, in images of the size of its field. "
+    "Second stage: blobs of two colors. Third stage: an arch, a shape like a snout. Last stage: small shapes in "
+    "the middle of much gray; the first has two dark dots like eyes.",
 )
 
 # %% [markdown]
-# The printed boxes agree, to the pixel. And in the pictures you see the effective field again: the last layer's units may use
-# 70×70 pixels, and care for about the 35 in the middle.
+# The printed boxes agree, to the pixel. And in the pictures you see the effective field again: the last layer's units
+# may use 70×70 pixels, and care for about the 35 in the middle.
 #
 # ## The patches that excite a unit most
 #
-# A made image shows what a unit *could* like. Real images show what it *does* like. Run many images through the network, find
-# where the unit is strongest, and cut out what it saw there (Zeiler and Fergus 2014). You have all you need: the activations, and
-# the field that leads back from a cell to pixels.
+# A made image shows what a unit *could* like. Real images show what it *does* like. Run many images through the
+# network, find where the unit is strongest, and cut out what it saw there (Zeiler and Fergus 2014). You have all you
+# need: the activations, and the field that leads back from a cell to pixels.
 #
 # For the unit at row $r$ and column $c$ of the map, with a field of (size, jump, start),
 #
 # $$\text{top} = \text{start} + r\cdot\text{jump} - \frac{\text{size} - 1}{2}, \qquad \text{bottom} = \text{top} + \text{size},$$
 #
-# left and right likewise with $c$. The box is half-open: `image[:, top:bottom, left:right]` cuts it out. Then it is clipped to the image.
+# left and right likewise with $c$. The box is half-open: `image[:, top:bottom, left:right]` cuts it out. Then it is
+# clipped to the image.
 #
 # ### By hand
 #
-# Three images of 16×16 pixels, the field from above, size 12, jump 2, start 0.5. One channel of their maps (2×2 here, to be short):
+# Three images of 16×16 pixels, the field from above, size 12, jump 2, start 0.5. One channel of their maps (2×2 here,
+# to be short):
 #
 # $$\begin{pmatrix} 1 & 5 \\ 5 & 0\end{pmatrix} \qquad \begin{pmatrix} 0 & 0 \\ 0 & 2\end{pmatrix} \qquad
 # \begin{pmatrix} 0 & 0 \\ 7 & 0\end{pmatrix}$$
 #
 # - The best unit of each image: 5 at $(0, 1)$, the first of two equal ones; 2 at $(1, 1)$; 7 at $(1, 0)$.
-# - The two best images are 2 (the third) and 0, in this order. Each image counts once, however many strong units it has: otherwise all
-#   patches would show the same thing, shifted by a pixel.
-# - Image 2, unit $(1, 0)$: top $= 0.5 + 2 - 5.5 = -3$, bottom 9, left $= 0.5 - 5.5 = -5$, right 7. Clipped: $(0, 0, 9, 7)$.
+# - The two best images are 2 (the third) and 0, in this order. Each image counts once, however many strong units it
+#   has: otherwise all patches would show the same thing, shifted by a pixel.
+# - Image 2, unit $(1, 0)$: top $= 0.5 + 2 - 5.5 = -3$, bottom 9, left $= 0.5 - 5.5 = -5$, right 7. Clipped:
+#   $(0, 0, 9, 7)$.
 # - Image 0, unit $(0, 1)$: top $-5$, bottom 7, left $-3$, right 9. Clipped: $(0, 0, 7, 9)$.
 
 # %%
@@ -1114,8 +1250,8 @@ predict(
     "layers will the two look alike?",
     ["For the first layers, less so in the last one", "For all of them", "For the last one only"],
     answer="For the first layers, less so in the last one",
-    because="Stripes and colors are in every image. What a deep unit likes best may not exist in our small collection; the best it "
-    "can find is then a distant relative.",
+    because="Stripes and colors are in every image. What a deep unit likes best may not exist in our small collection; "
+    "the best it can find is then a distant relative.",
 )
 
 # %%
@@ -1123,47 +1259,53 @@ SHOWN = {"relu1": (0, 28), "bn2_2": (8, 56), "bn3_2": (16, 112), "bn4_2": (0, 5)
 runs = [capture_activations(net, part.to(course.device), list(SHOWN)) for part in pool.split(64)]
 pictures, titles = [], []
 for layer, channels in SHOWN.items():
-    activations = torch.cat([run[layer][:, list(channels)].cpu() for run in runs])  # only the channels to be shown
+    activations = torch.cat(
+        [run[layer][:, list(channels)].cpu() for run in runs]
+    )  # only the channels to be shown
     field = receptive_field(chain(layer))
     for index, channel in enumerate(channels):
         pictures.append(favorites[layer, channel])
         titles.append(f"{layer}, {channel}")
         for n, top, left, bottom, right in top_patches(activations, index, 8, field, tuple(pool.shape[2:])):
             patch = pool[n, :, top:bottom, left:right]
-            canvas = torch.full((3, *[max(patch.shape[1:])] * 2), 0.85)  # clipped patches keep their proportions
+            canvas = torch.full(
+                (3, *[max(patch.shape[1:])] * 2), 0.85
+            )  # clipped patches keep their proportions
             canvas[:, : patch.shape[1], : patch.shape[2]] = patch
             pictures.append(canvas)
             titles.append("")
 figures.show(
     figures.grid(pictures, titles, columns=9, cell=1.05),
-    alt="For two units in each of four layers: on the left the image made by ascent, to its right the eight patches that excite the unit "
-    "most. First layer: edges of the direction of the stripes. Second stage: stripes and arcs in fitting colors. Third "
-    "stage: similar textures. Last stage: whole pieces of images; what they share is harder to say.",
+    alt="For two units in each of four layers: on the left the image made by ascent, to its right the eight patches "
+    "that excite the unit most. First layer: edges of the direction of the stripes. Second stage: stripes and "
+    "arcs in fitting colors. Third stage: similar textures. Last stage: whole pieces of images; what they share "
+    "is harder to say.",
 )
 
 # %% [markdown]
 # Read it row by row: the made image on the left, the found ones beside it, with gray where the field leaves the image.
 #
-# In the first rows both say the same. Towards the bottom, made and found drift apart, and the collection begins to matter. In the images
-# of CIFAR-10, the eight favorites of unit 0 of `bn4_2` are eight cats, and those of unit 5 are cats and dogs; now the arches above and the
-# dots in their middle look like ears and eyes. In our few photographs the same two units have to make do with coins, petals and a
-# tripod: the list always has eight entries, however little the unit cares. **Look at the activations, too,** not only at the order.
+# In the first rows both say the same. Towards the bottom, made and found drift apart, and the collection begins to
+# matter. In the images of CIFAR-10, the eight favorites of unit 0 of `bn4_2` are eight cats, and those of unit 5 are
+# cats and dogs; now the arches above and the dots in their middle look like ears and eyes. In our few photographs the
+# same two units have to make do with coins, petals and a tripod: the list always has eight entries, however little
+# the unit cares. **Look at the activations, too,** not only at the order.
 #
 # ### What a number can say
 #
-# Can one measure that deeper units stand for more? Take the ten strongest images of a unit and count how many are of the same class.
-# For this the images need classes, so it takes CIFAR-10. With it the next cell prints, as the average over all units of
-# a layer:
+# Can one measure that deeper units stand for more? Take the ten strongest images of a unit and count how many are of
+# the same class. For this the images need classes, so it takes CIFAR-10. With it the next cell prints, as the average
+# over all units of a layer:
 #
 # | | `relu1` | `relu2_2` | `relu3_2` | `relu4_2` |
 # |---|---|---|---|---|
 # | trained | 34 % | 34 % | 54 % | 79 % |
 # | the same network, random weights | 32 % | 33 % | 31 % | 31 % |
 #
-# Ten images drawn at random give 28 %. So in the trained network, and only there, units become selective for the classes with depth:
-# a **strong** result. Without CIFAR-10, the "class" is the photograph that a piece was cut from. Then the numbers do *not*
-# rise, and the random network is as good as the trained one: color alone gives the photograph away. A measure that a random network
-# passes measures nothing about training.
+# Ten images drawn at random give 28 %. So in the trained network, and only there, units become selective for the
+# classes with depth: a **strong** result. Without CIFAR-10, the "class" is the photograph that a piece was cut from.
+# Then the numbers do *not* rise, and the random network is as good as the trained one: color alone gives the
+# photograph away. A measure that a random network passes measures nothing about training.
 
 # %%
 POOLS = ("relu1", "relu2_2", "relu3_2", "relu4_2")
@@ -1183,7 +1325,9 @@ def agreement(model: nn.Module) -> list[float]:
 
 
 by_chance = [origin[torch.randperm(len(origin))[:10]].bincount().max().item() / 10 for _ in range(1000)]
-print(f"{val.name if val.name == 'cifar10' else 'photographs':20}", "".join(f"{layer:>10}" for layer in POOLS))
+print(
+    f"{val.name if val.name == 'cifar10' else 'photographs':20}", "".join(f"{layer:>10}" for layer in POOLS)
+)
 for name, model in {"trained": net, "random weights": untrained}.items():
     print(f"{name:20}", "".join(f"{share:10.0%}" for share in agreement(model)))
 print(f"{'ten at random':20}{sum(by_chance) / 1000:11.0%}")
@@ -1194,14 +1338,14 @@ print(f"{'ten at random':20}{sum(by_chance) / 1000:11.0%}")
 # So far we asked about units, for all images. The other question is about one image: which of its pixels made the
 # network say *cat*? Two answers are in use.
 #
-# - **Saliency** (Simonyan et al. 2014): the gradient of the logit with respect to the pixels, its largest absolute value over the
-#   colors. One backward pass.
-# - **Occlusion** (Zeiler and Fergus 2014): cover a square with the mean color and see by how much the logit falls; do so at
-#   every place. One forward pass for each.
+# - **Saliency** (Simonyan et al. 2014): the gradient of the logit with respect to the pixels, its largest absolute
+#   value over the colors. One backward pass.
+# - **Occlusion** (Zeiler and Fergus 2014): cover a square with the mean color and see by how much the logit falls; do
+#   so at every place. One forward pass for each.
 #
-# By hand, for a linear logit $f(x) = 3 x_1 - 2 x_2$ at $x = (0, 5)$: the gradient is $(3, -2)$ and calls $x_1$ the more important
-# one. Covering with 0 changes nothing for $x_1$ and raises $f$ by 10 for $x_2$. The first asks what a *small change*
-# would do, the second what the value that is *there* has done.
+# By hand, for a linear logit $f(x) = 3 x_1 - 2 x_2$ at $x = (0, 5)$: the gradient is $(3, -2)$ and calls $x_1$ the
+# more important one. Covering with 0 changes nothing for $x_1$ and raises $f$ by 10 for $x_2$. The first asks what a
+# *small change* would do, the second what the value that is *there* has done.
 
 # %%
 x = torch.tensor([0.0, 5.0])
@@ -1238,61 +1382,77 @@ for index, label in ((0, 3), (1, 1), (2, 0)):
     control = saliency(untrained, small[index], label)
     agree = torch.corrcoef(torch.stack([slope.flatten(), hidden.flatten()]))[0, 1]
     print(f"{names[index]:11} correlation of saliency and occlusion, pixel by pixel: {agree:5.2f}")
-    pictures += [small[index], slope / slope.max(), control / control.max(), 0.5 + hidden / (2 * hidden.abs().max())]
-    titles += [f"{names[index]}: {CLASSES[label]}", "saliency", "saliency, random weights", f"occlusion, ±{hidden.abs().max():.1f}"]
+    pictures += [
+        small[index],
+        slope / slope.max(),
+        control / control.max(),
+        0.5 + hidden / (2 * hidden.abs().max()),
+    ]
+    titles += [
+        f"{names[index]}: {CLASSES[label]}",
+        "saliency",
+        "saliency, random weights",
+        f"occlusion, ±{hidden.abs().max():.1f}",
+    ]
 figures.show(
     figures.grid(pictures, titles, columns=4, cell=1.7),
-    alt="For the cat, the motorcycle and the moon: the image, its saliency map, the saliency map of an untrained network, and its "
-    "occlusion map. Saliency is grainy, and strong along contours. Occlusion is smooth: bright where covering lowers the logit, dark "
-    "where it raises it.",
+    alt="For the cat, the motorcycle and the moon: the image, its saliency map, the saliency map of an untrained "
+    "network, and its occlusion map. Saliency is grainy, and strong along contours. Occlusion is smooth: bright "
+    "where covering lowers the logit, dark where it raises it.",
 )
 
 # %% [markdown]
-# Both maps have a bright spot between the cat's larger eye and its nose, and both find that the "airplane" on the moon is a few
-# craters and rocks. Otherwise they have little in common: for the cat and the motorcycle, the correlation is about zero. That does not
-# make one of them wrong. As in the example by hand, they answer different questions, and whoever shows such a map has to say which.
+# Both maps have a bright spot between the cat's larger eye and its nose, and both find that the "airplane" on the
+# moon is a few craters and rocks. Otherwise they have little in common: for the cat and the motorcycle, the
+# correlation is about zero. That does not make one of them wrong. As in the example by hand, they answer different
+# questions, and whoever shows such a map has to say which.
 #
-# The third column is the check that Adebayo et al. (2018) recommend: the same picture from a network with *random* weights. If it
-# looks as convincing as the trained one, the method shows the image and not what was learned. Here they differ: random
-# weights give noise all over, trained ones gather on a few places. Other methods of their study failed this check.
+# The third column is the check that Adebayo et al. (2018) recommend: the same picture from a network with *random*
+# weights. If it looks as convincing as the trained one, the method shows the image and not what was learned. Here
+# they differ: random weights give noise all over, trained ones gather on a few places. Other methods of their study
+# failed this check.
 #
 # ## How far to trust a picture
 #
-# - A made image shows what drives a unit to its extreme. Between extreme and everyday lies all that the unit does most of the time.
+# - A made image shows what drives a unit to its extreme. Between extreme and everyday lies all that the unit does
+#   most of the time.
 # - Found patches depend on the collection; the strongest eight of many thousand say little about the rest.
-# - Both are shown for one unit at a time. Szegedy et al. (2014) found that random *mixtures* of units have top images that look as
-#   meaningful as those of single units. It need not be the units that carry the meaning.
-# - People agree with pictures too easily. In an experiment by Borowski et al. (2021), natural images helped people to predict a unit's
-#   answers better than made ones did.
+# - Both are shown for one unit at a time. Szegedy et al. (2014) found that random *mixtures* of units have top images
+#   that look as meaningful as those of single units. It need not be the units that carry the meaning.
+# - People agree with pictures too easily. In an experiment by Borowski et al. (2021), natural images helped people to
+#   predict a unit's answers better than made ones did.
 #
 # So a picture is a good *question*. The answer is a measurement: on images chosen beforehand, with a control.
 
 # %% [markdown] written="what_a_picture_proves" points=3
 # ### Written question: what a picture proves
 #
-# A network recognizes traffic signs in videos taken from a car. In a report about it you read: "Unit 17 of layer `conv4` is our stop-sign
-# detector. The nine video frames that excite it most all show a stop sign, and gradient ascent makes an image with red, round shapes.
-# Without this unit the network could not recognize stop signs." All nine frames are from the same minute of the same drive. `conv4` has a
-# receptive field of 40 pixels; the stop signs in the frames are about 90 pixels wide.
+# A network recognizes traffic signs in videos taken from a car. In a report about it you read: "Unit 17 of layer
+# `conv4` is our stop-sign detector. The nine video frames that excite it most all show a stop sign, and gradient
+# ascent makes an image with red, round shapes. Without this unit the network could not recognize stop signs." All
+# nine frames are from the same minute of the same drive. `conv4` has a receptive field of 40 pixels; the stop signs
+# in the frames are about 90 pixels wide.
 #
 # 1. Give two reasons why the nine frames do not show that the unit detects stop signs.
 # 2. What do the receptive field and the image made by ascent say about the claim, and what can they not say?
-# 3. Design a measurement for "detects", and another one for "could not recognize without it". Say what would be compared with what, and
-#    which result would refute the claim.
+# 3. Design a measurement for "detects", and another one for "could not recognize without it". Say what would be
+#    compared with what, and which result would refute the claim.
 #
 # ### BEGIN SOLUTION
-# 1. *(1 point, half for each of two)* Frames of one minute are nearly the same image: this is one example and not nine (take at most one
-#    patch of each drive, as `top_patches` takes one of each image). Only the strongest answers are shown; one does not know how often
-#    the unit answers elsewhere, to red lights, to other signs, or stays silent at stop signs. What else the nine frames have in common (the
-#    street, the light, a red car) may be the cause. Frames, not patches: the field was not cut out, so one does not see what the unit saw.
-# 2. *(1 point)* The unit sees 40 pixels, less than half of such a sign, so it cannot have seen the whole; it may answer to a piece, such as
-#    a red and white border or letters. The red, round shapes fit that, and would fit other round red things as well. The ascent
-#    shows what drives the unit to an extreme, far beyond what real images reach; it does not say what the unit does on ordinary frames,
-#    and depends on start, penalties and steps.
-# 3. *(1 point, half for each)* Detects: on labelled frames from drives not used before, compare the distribution of the unit's activation on
-#    stop signs with that on other signs and on no signs (a share of right decisions at a threshold, precision and recall), and with the other
-#    units of the layer; refuted if other things excite it as much, or many units do as well. Could not without it: set the channel to zero (or to its
-#    mean) and compare the accuracy on stop signs before and after, with other channels set to zero one at a time as the control; refuted if
+# 1. *(1 point, half for each of two)* Frames of one minute are nearly the same image: this is one example and not
+#    nine (take at most one patch of each drive, as `top_patches` takes one of each image). Only the strongest answers
+#    are shown; one does not know how often the unit answers elsewhere, to red lights, to other signs, or stays silent
+#    at stop signs. What else the nine frames have in common (the street, the light, a red car) may be the cause.
+#    Frames, not patches: the field was not cut out, so one does not see what the unit saw.
+# 2. *(1 point)* The unit sees 40 pixels, less than half of such a sign, so it cannot have seen the whole; it may
+#    answer to a piece, such as a red and white border or letters. The red, round shapes fit that, and would fit other
+#    round red things as well. The ascent shows what drives the unit to an extreme, far beyond what real images reach;
+#    it does not say what the unit does on ordinary frames, and depends on start, penalties and steps.
+# 3. *(1 point, half for each)* Detects: on labelled frames from drives not used before, compare the distribution of
+#    the unit's activation on stop signs with that on other signs and on no signs (a share of right decisions at a
+#    threshold, precision and recall), and with the other units of the layer; refuted if other things excite it as
+#    much, or many units do as well. Could not without it: set the channel to zero (or to its mean) and compare the
+#    accuracy on stop signs before and after, with other channels set to zero one at a time as the control; refuted if
 #    the accuracy hardly changes, or changes as much for other units or for all signs alike.
 # ### END SOLUTION
 
@@ -1315,35 +1475,38 @@ figures.show(
 #
 # ## Summary
 #
-# - A filter is a template: among inputs of equal norm it likes itself best. First-layer filters can be read as pictures.
+# - A filter is a template: among inputs of equal norm it likes itself best. First-layer filters can be read as
+#   pictures.
 # - Deeper weights cannot: channels have no natural order or scale. Shuffled and rescaled, they are the same function.
 # - Activations come out of a network through hooks: copied, detached, in eval mode, and the hook removed.
 # - Gradient ascent makes the input that maximizes a unit. For the first layer that *is* the filter. An $\ell_2$ penalty
 #   lowers contrast, total variation removes fine detail.
 # - From shallow to deep: stripes and colors, textures, parts.
-# - Receptive fields follow from kernels, strides, paddings and dilations alone: size, jump, start. What counts is mostly their middle.
+# - Receptive fields follow from kernels, strides, paddings and dilations alone: size, jump, start. What counts is
+#   mostly their middle.
 # - Found patches and made images complement each other. Neither proves what a unit means.
 #
 # ## Where the papers differ from us
 #
-# - **Krizhevsky, Sutskever and Hinton (2012)** have 96 filters of 11×11 with stride 4, trained on two GPUs in two groups: one group came out
-#   gray, the other colored.
-# - **Zeiler and Fergus (2014)** project activations back to pixels with a second network, unpooling by switches (lecture 5), and show these
-#   projections beside the top nine patches. We show only the patches.
-# - **Erhan et al. (2009)** keep the norm of the image fixed; **Simonyan et al. (2014)** use an $\ell_2$ penalty and class logits. Dividing the
-#   gradient by its root mean square is a habit of later code.
-# - **Mahendran and Vedaldi (2015)** raise the differences to a power and take both directions together, $(d_x^2 + d_y^2)^{\beta/2}$. Ours is the sum of absolute
-#   values: a diagonal edge costs more than an upright one of the same length.
-# - **Yosinski et al. (2015)** and **Olah et al. (2017)** add blurring, random shifts and rotations, other color spaces. Their
-#   pictures are clearer; more of the clearness is theirs, and not the network's.
+# - **Krizhevsky, Sutskever and Hinton (2012)** have 96 filters of 11×11 with stride 4, trained on two GPUs in two
+#   groups: one group came out gray, the other colored.
+# - **Zeiler and Fergus (2014)** project activations back to pixels with a second network, unpooling by switches
+#   (lecture 5), and show these projections beside the top nine patches. We show only the patches.
+# - **Erhan et al. (2009)** keep the norm of the image fixed; **Simonyan et al. (2014)** use an $\ell_2$ penalty and
+#   class logits. Dividing the gradient by its root mean square is a habit of later code.
+# - **Mahendran and Vedaldi (2015)** raise the differences to a power and take both directions together,
+#   $(d_x^2 + d_y^2)^{\beta/2}$. Ours is the sum of absolute values: a diagonal edge costs more than an upright one of
+#   the same length.
+# - **Yosinski et al. (2015)** and **Olah et al. (2017)** add blurring, random shifts and rotations, other color
+#   spaces. Their pictures are clearer; more of the clearness is theirs, and not the network's.
 # - **Araujo, Norris and Sim (2019)** compute fields as we do, for networks with several paths as well.
-# - **Simonyan et al.** take saliency from the logit, as we do. Many programs take it from the probability, which hides what speaks for
-#   the other classes.
+# - **Simonyan et al.** take saliency from the logit, as we do. Many programs take it from the probability, which
+#   hides what speaks for the other classes.
 #
 # ## Next
 #
-# In lecture 4, *convolutionalize*, the network of this notebook answers for every place of a large image at once. Receptive fields will say
-# which place an answer belongs to.
+# In lecture 4, *convolutionalize*, the network of this notebook answers for every place of a large image at once.
+# Receptive fields will say which place an answer belongs to.
 
 # %%
 progress()
