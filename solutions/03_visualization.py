@@ -358,8 +358,8 @@ else:
 
 # %%
 predict(
-    "We shuffle the 32 channels of the first layer and multiply each by a random factor, and undo both in the weights of the "
-    "second layer. How far do the ten logits of the network move?",
+    "We shuffle the 32 channels of the first layer and multiply each by a random factor, and undo both in the weights "
+    "of the second layer. How far do the ten logits of the network move?",
     [
         "Not at all, but for rounding",
         "A little: the class stays the same",
@@ -523,8 +523,8 @@ for layer in RELUS:
 
 # %%
 predict(
-    "Somebody captures the activations of ten photographs, one by one, with the network in training mode, and then switches "
-    "back to eval mode. What does the network now say about our three images?",
+    "Somebody captures the activations of ten photographs, one by one, with the network in training mode, and then "
+    "switches back to eval mode. What does the network now say about our three images?",
     ["The same as before", "Something else: its running averages have moved", "It raises an error"],
     answer="Something else: its running averages have moved",
     because="Each forward pass in training mode pulls every running mean and variance a tenth of the way towards that "
@@ -714,8 +714,8 @@ def maximize_activation(
 
 # %%
 predict(
-    "We climb from noise towards one unit of the first layer, 64 steps, 7×7 pixels. How large will be the cosine of the result "
-    "with the filter that we have *not* shown to the function?",
+    "We climb from noise towards one unit of the first layer, 64 steps, 7×7 pixels. How large will the cosine of the "
+    "result with the filter be, which we do not show to the function?",
     ["About 0: it starts from noise", "About 0.5", "More than 0.99"],
     answer="More than 0.99",
     because="The unit is linear, so its gradient is the filter, at every step. The noise of the start remains, and is "
@@ -814,8 +814,8 @@ real = excitation(LAYER, CHANNEL, (pool.to(course.device) - pixel_mean) / pixel_
 
 # %%
 predict(
-    "Which excites this unit of the last convolution more: the best of all these real images, or the image after 64 steps of "
-    "plain ascent, without any regularization?",
+    "Which excites this unit of the last convolution more: the best of all these real images, or the image after 64 "
+    "steps of plain ascent, without any regularization?",
     ["The best real image", "They are about equal", "The made image, several times as much"],
     answer="The made image, several times as much",
     because="The ascent uses every pixel for this one purpose. That is its strength and its weakness: no real image is "
@@ -908,7 +908,8 @@ figures.show(
 
 # %%
 predict(
-    "We maximize the logit of the class cat from noise. How certain will the network be that the result is a cat, and will you see one?",
+    "We maximize the logit of the class cat from noise. How certain will the network be that the result is a cat, and "
+    "will you see one?",
     [
         "Nearly certain, and you see a cat",
         "Nearly certain, and you see no cat",
@@ -954,7 +955,8 @@ figures.show(
 #
 # Now the same for units of four layers, from the first to the last. The units are chosen to differ from each other,
 # not to be pretty; put other channels into `UNITS` and see. The weight of the total variation grows with the layer,
-# since deeper units answer more strongly to each pixel.
+# since deeper units answer more strongly to each pixel. In the first layer we take the output of the ReLU: before it,
+# the mean over the map is linear in the image, and what maximizes it is little more than a flat color.
 
 # %%
 UNITS = {
@@ -1068,8 +1070,8 @@ def receptive_field(layers: list[tuple[int, int, int, int]]) -> tuple[int, int, 
 
 # %%
 predict(
-    "Our network has one 7×7 convolution, six 3×3 convolutions and three 2×2 pools. How wide is the field of a unit of the last "
-    "convolution?",
+    "Our network has one 7×7 convolution, six 3×3 convolutions and three 2×2 pools. How wide is the field of a unit of "
+    "the last convolution?",
     ["22 pixels", "32 pixels, a whole CIFAR-10 image", "70 pixels"],
     answer="70 pixels",
     because="Adding up the kernels alone would give 1 + 6 + 6·2 + 3 = 22. But after three pools a step in the map is 8 "
@@ -1246,7 +1248,7 @@ def top_patches(
 
 # %%
 predict(
-    "Beside the made images of the section before last, we put the patches of real images that excite the same unit most. For which "
+    "Beside the images made by ascent we put the patches of real images that excite the same unit most. For which "
     "layers will the two look alike?",
     ["For the first layers, less so in the last one", "For all of them", "For the last one only"],
     answer="For the first layers, less so in the last one",
@@ -1304,8 +1306,9 @@ figures.show(
 #
 # Ten images drawn at random give 28 %. So in the trained network, and only there, units become selective for the
 # classes with depth: a **strong** result. Without CIFAR-10, the "class" is the photograph that a piece was cut from.
-# Then the numbers do *not* rise, and the random network is as good as the trained one: color alone gives the
-# photograph away. A measure that a random network passes measures nothing about training.
+# Then the numbers do *not* rise, and the random network is as good as the trained one: pieces of one photograph share
+# their colors and their grain, which any filter tells apart. A measure that a random network passes measures nothing
+# about training.
 
 # %%
 POOLS = ("relu1", "relu2_2", "relu3_2", "relu4_2")
