@@ -1000,9 +1000,33 @@ figures.show(
 #
 # This is the hierarchy of patterns that the papers report for networks a hundred times as large (Zeiler and Fergus
 # 2014, Yosinski et al. 2015, Olah et al. 2017). Each layer combines what the one before it has found: stripes in
-# several directions make a grid, grids and arcs make an eye. How strong is the claim *here*? That the patterns become
-# larger and less regular is plain to see. The names, "eye" and "fur", are ours. The pictures do not prove them, and
-# the next sections offer two checks: which pixels the unit can see at all, and which real images it answers to.
+# several directions make a grid, grids and arcs make an eye.
+#
+# Or do the patterns come from the ascent, and from the smoothing? The control is the same network with *random*
+# weights: same layers, same fields, same recipe.
+
+# %%
+control, titles = [], []
+for tv in (0.0, 0.02):  # its units answer weakly, so little smoothing goes a long way
+    for channel in UNITS["bn4_2"][:3]:
+        x = maximize_activation(
+            untrained[1:-3], "bn4_2", channel, shape=(1, 3, 40, 40), steps=STEPS, step_size=0.1, l2=tv / 10, tv=tv,
+            generator=seeded(),
+        )  # fmt: skip
+        control.append(pictured(x)[0])
+        titles.append(f"random, {channel}, tv = {tv:g}")
+figures.show(
+    figures.grid(control, titles, columns=6, cell=1.55),
+    alt="Images that maximize three units of the last convolution of an untrained network. Without total variation: "
+    "colored noise. With it: smoothed noise, brighter towards the middle. No lines, no textures, no shapes.",
+)
+
+# %% [markdown]
+# Noise, and smoothed noise. The patterns come from the training.
+#
+# How strong is the claim *here*? That trained units like patterns, and that these become larger and less regular with
+# depth, is plain to see. The names, "eye" and "fur", are ours. The pictures do not prove them, and the next sections
+# offer two checks: which pixels the unit can see at all, and which real images it answers to.
 #
 # A demo will stand here in a later version: pick a layer and a unit, scrub through the ascent, and change step, l2
 # and tv with a slider. Until then, `favorite("bn3_2", 7, tv=5.0)` does the same.
@@ -1273,7 +1297,9 @@ for layer, channels in SHOWN.items():
             canvas = torch.full(
                 (3, *[max(patch.shape[1:])] * 2), 0.85
             )  # clipped patches keep their proportions
-            canvas[:, : patch.shape[1], : patch.shape[2]] = patch
+            y = canvas.shape[1] - patch.shape[1] if top == 0 else 0
+            x = canvas.shape[2] - patch.shape[2] if left == 0 else 0
+            canvas[:, y : y + patch.shape[1], x : x + patch.shape[2]] = patch
             pictures.append(canvas)
             titles.append("")
 figures.show(
