@@ -794,7 +794,7 @@ else:
     taken += ("photographer", "rocket")
     pieces, origin = [], []
     for label, name in enumerate(taken):
-        for height in (128, 256):
+        for height in (128, 192):
             cut = photograph(name, height).unfold(1, 64, 64).unfold(2, 64, 64).flatten(1, 2).transpose(0, 1)
             pieces.append(cut.cpu())
             origin += len(cut) * [label]
@@ -868,7 +868,7 @@ for name, values in climbs.items():
 # them.
 
 # %%
-STEPS = course.scaled(64, fast=2)
+STEPS = course.scaled(48, fast=2)
 l2s, tvs = (0.0, 4.0), (0.0, 3.0, 10.0, 30.0)
 made, titles = [], []
 for l2 in l2s:
@@ -1183,7 +1183,7 @@ for layer, tv in {"bn2_2": 12.0, "bn3_2": 16.0, "bn4_2": 32.0}.items():
     for channel in UNITS[layer][1:3]:
         options = {"shape": (1, 3, side, side), "position": (4, 4), "step_size": 0.05}
         noise = maximize_activation(upto(layer), layer, channel, steps=0, generator=seeded(), **options)
-        x = maximize_activation(upto(layer), layer, channel, steps=16, generator=seeded(), **options)
+        x = maximize_activation(upto(layer), layer, channel, steps=8, generator=seeded(), **options)
         moved = (x != noise).any(1)[0].nonzero()
         measured = (*moved.amin(0).tolist(), *(moved.amax(0) + 1).tolist())
         print(f"{layer}, {channel:2}: sees {(top, left, bottom, right)}, changed {measured}")
