@@ -929,7 +929,7 @@ for label in (1, 3, 7, 8):
         "scores",
         label,
         shape=(1, 3, 48, 48),
-        steps=STEPS,
+        steps=2 * STEPS,
         step_size=0.1,
         l2=0.3,
         tv=20.0,
