@@ -778,22 +778,9 @@ val = small_images("val", per_class=course.scaled(100, fast=8))
 if val.name == "cifar10":
     pool, origin = val.images / 255, val.labels
 else:
-    taken = (
-        "astronaut",
-        "brick",
-        "cat",
-        "china",
-        "coffee",
-        "coins",
-        "flower",
-        "grass",
-        "gravel",
-        "moon",
-        "motorcycle",
-    )
-    taken += ("photographer", "rocket")
+    taken = "astronaut brick cat china coffee coins flower grass gravel moon motorcycle photographer rocket"
     pieces, origin = [], []
-    for label, name in enumerate(taken):
+    for label, name in enumerate(taken.split()):
         for height in (128, 192):
             cut = photograph(name, height).unfold(1, 64, 64).unfold(2, 64, 64).flatten(1, 2).transpose(0, 1)
             pieces.append(cut.cpu())
@@ -828,16 +815,8 @@ frames, titles, climbs = [], [], {}
 for name, recipe in recipes.items():
     climbs[name] = []
     for steps in (0, 1, 4, 16, 64):
-        x = maximize_activation(
-            body,
-            LAYER,
-            CHANNEL,
-            shape=(1, 3, *size),
-            steps=steps,
-            step_size=0.1,
-            generator=seeded(),
-            **recipe,
-        )
+        recipe |= {"shape": (1, 3, *size), "step_size": 0.1}
+        x = maximize_activation(upto(LAYER), LAYER, CHANNEL, steps=steps, generator=seeded(), **recipe)
         climbs[name].append(excitation(LAYER, CHANNEL, x).item())
         frames.append(pictured(x)[0])
         titles.append(f"{name}, step {steps}: {climbs[name][-1]:.1f}")
