@@ -814,8 +814,8 @@ recipes = {"plain": {}, "l2 and tv": {"l2": 0.1, "tv": 10.0}}
 frames, titles, climbs = [], [], {}
 for name, recipe in recipes.items():
     climbs[name] = []
+    recipe |= {"shape": (1, 3, *size), "step_size": 0.1}
     for steps in (0, 1, 4, 16, 64):
-        recipe |= {"shape": (1, 3, *size), "step_size": 0.1}
         x = maximize_activation(upto(LAYER), LAYER, CHANNEL, steps=steps, generator=seeded(), **recipe)
         climbs[name].append(excitation(LAYER, CHANNEL, x).item())
         frames.append(pictured(x)[0])
