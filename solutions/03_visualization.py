@@ -462,20 +462,20 @@ def capture_activations(model: nn.Module, x: Tensor, layers: list[str]) -> dict[
     for path in layers:
         if path not in modules:
             raise ValueError(f"layers must be module paths of the network, got {path!r}")
-    captured, handles = {}, []
+    outputs, handles = {}, []
     try:
         for path in layers:
 
-            def hook(module, inputs, output, path=path):
-                captured[path] = output.detach().clone()
+            def keep(module, inputs, output, path=path):
+                outputs[path] = output.detach().clone()
 
-            handles.append(modules[path].register_forward_hook(hook))
+            handles.append(modules[path].register_forward_hook(keep))
         with torch.no_grad():
             model(x)
     finally:
         for handle in handles:
             handle.remove()
-    return {path: captured[path] for path in layers}
+    return {path: outputs[path] for path in layers}
     ### END SOLUTION
 
 
