@@ -69,6 +69,24 @@ def cells(**choices: Any) -> Any:
     return Cells(**choices)
 
 
+class _Twice(nn.Module):
+    """A layer called twice, and another one behind it."""
+
+    def __init__(self, inner: nn.Module, last: nn.Module):
+        super().__init__()
+        self.inner = inner
+        self.last = last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.inner(self.inner(x)))
+
+
+@maker
+def twice(inner: nn.Module, last: nn.Module) -> nn.Module:
+    """A network that calls its layer ``inner`` twice, and then ``last``."""
+    return _Twice(inner, last)
+
+
 @dataclass(frozen=True)
 class Generator:
     """A ``torch.Generator`` on the CPU with this seed, fresh at every call."""

@@ -1,17 +1,1061 @@
-"""Exercises of lecture 03: the input that maximizes a unit."""
+"""Exercises of lecture 03: filters as a picture, activations, the input that maximizes a unit, receptive fields."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import functools
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from autograder.catalog._common import changed_tensors, described, filled
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
-from autograder.values import Network
+from autograder.attempt import Raised
+from autograder.catalog._common import carries, changed_tensors, described, filled, gradients
+from autograder.catalog._fields import FIELD, PATCHES
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from autograder.values import Named, Network
 from coursekit import visualization as reference
+
+# -- filter_grid --------------------------------------------------------------------------------------------
+
+MAKE_GRID = Forbidden("torchvision's make_grid", ("torchvision.utils.make_grid",))
+
+
+def _filters(d: Any, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
+    """Filters that differ in scale, some of them far from zero, some without a positive weight."""
+    scale = d.positive(count, 1, 1, 1, low=0.2, high=3.0)
+    return d.layout(d.tensor(count, channels, *size) * scale + d.choice([0.0, -20.0, 100.0]))
+
+
+def _one_row(d: Any) -> Case:
+    columns = d.choice([2, 3, 4])
+    side = d.choice([3, 2, 5])
+    return Case((_filters(d, columns, size=(side, side)),), {"columns": columns, "padding": 0})
+
+
+def _full_rows(d: Any) -> Case:
+    rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
+    weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
+    return Case((weight,), {"columns": columns, "padding": d.choice([1, 2, 3])})
+
+
+def _missing(d: Any) -> Case:
+    rows, columns = d.choice([1, 2, 3]), d.choice([3, 4, 2])
+    weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
+    return Case((weight,), {"columns": columns, "padding": d.choice([1, 2])})
+
+
+def _gray(d: Any) -> Case:
+    columns = d.choice([2, 3])
+    return Case((_filters(d, columns, channels=1),), {"columns": columns, "padding": 0})
+
+
+def _flat_filter(d: Any) -> Case:
+    columns = d.choice([2, 3])
+    weight = _filters(d, columns).clone()
+    weight[d.integer(0, columns - 1)] = d.choice([0.25, 0.0, -2.0, 7.0])
+    return Case((weight,), {"columns": columns, "padding": 0})
+
+
+def _other_channels(d: Any) -> Case:
+    return Case((_filters(d, 2, channels=d.choice([2, 4, 6])),), {"columns": 2})
+
+
+def _grid_kinds(d: Any) -> Case:
+    dtype = d.choice([torch.float32, torch.float64])
+    return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
+
+
+def _grid(
+    weight, columns, padding, *, scale="own", flat="half", lines=1.0, empty=1.0, order="rows", swapped=False, narrow=False,
+    outer=True, dropped=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False,
+):  # fmt: skip
+    """The picture of the filters with a switch for each mistake."""
+    if weight.shape[1] not in (1, 3):
+        if not any_channels:
+            raise ValueError(f"weight must have 1 or 3 channels, got {weight.shape[1]}")
+        weight = weight.mean(1, keepdim=True)
+    count, channels, h, w = weight.shape
+    axes = {"together": (0, 1, 2, 3), "channels": (2, 3)}.get(scale, (1, 2, 3))
+    low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
+    if scale == "maximum":
+        tiles = weight / high
+    elif scale == "clamped":
+        tiles = weight.clamp(0, 1)
+    elif scale == "zero_is_gray":
+        tiles = 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
+    elif in_place:
+        weight -= low
+        tiles = torch.where(high > low, weight / (high - low), 0.5)
+    else:
+        tiles = (weight - low) / ((high - low) if flat != "epsilon" else (high - low).clamp(min=1e-12))
+        if flat == "half":
+            tiles = torch.where(high > low, tiles, 0.5)
+    if repeated:
+        tiles = tiles.expand(-1, 3, -1, -1)
+    if swapped:
+        columns = -(-count // columns)
+    wide = min(count, columns) if narrow else columns
+    rows = count // columns if dropped else -(-count // columns)
+    border, gap = padding * outer, padding * (2 if thick else 1)
+    size = (rows * (h + gap) - gap + 2 * border, wide * (w + gap) - gap + 2 * border)
+    picture = weight.new_full((tiles.shape[1], *size), lines)
+    for place in range(rows * wide):
+        row, column = (place // wide, place % wide) if order == "rows" else (place % rows, place // rows)
+        top, left = border + row * (h + gap), border + column * (w + gap)
+        tile = tiles[place] if place < count else empty
+        picture[:, top : top + h, left : left + w] = tile
+    return picture.permute(1, 2, 0) if last else picture
+
+
+def _grid_with(**mistakes: Any) -> Any:
+    def filter_grid(weight, columns=8, padding=1):
+        return _grid(weight, columns, padding, **mistakes)
+
+    return filter_grid
+
+
+def _grid_of_rows(weight, columns=8, padding=1):
+    """Rows of tiles glued together, with strips of ones between."""
+    count, channels, h, w = weight.shape
+    if channels != 1 and channels != 3:
+        raise ValueError("weight: 1 or 3 channels")
+    tiles = []
+    for f in weight:
+        f = f - f.min()
+        f = f / f.max() if f.max() > 0 else f + 0.5
+        tiles.append(torch.cat([f] * 3) if channels == 1 else f)
+    while len(tiles) % columns:
+        tiles.append(weight.new_ones(3, h, w))
+    bands = [weight.new_ones(3, padding, columns * (w + padding) + padding)]
+    for begin in range(0, len(tiles), columns):
+        strip = [weight.new_ones(3, h, padding)]
+        for tile in tiles[begin : begin + columns]:
+            strip += [tile, weight.new_ones(3, h, padding)]
+        bands += [torch.cat(strip, 2), weight.new_ones(3, padding, columns * (w + padding) + padding)]
+    return torch.cat(bands, 1)
+
+
+def _grid_by_reshape(weight, columns=8, padding=1):
+    """Padded tiles in one array, its axes permuted."""
+    count, channels, h, w = weight.shape
+    if channels not in (1, 3):
+        raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
+    flat = weight.reshape(count, -1)
+    low, span = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
+    span = span - low
+    flat = torch.where(span == 0, torch.full_like(flat, 0.5), (flat - low) / span.where(span != 0, 1))
+    tiles = flat.view(count, channels, h, w).repeat(1, 3 // channels, 1, 1)
+    rows = (count + columns - 1) // columns
+    tiles = torch.cat([tiles, tiles.new_ones(rows * columns - count, 3, h, w)])
+    tiles = F.pad(tiles, (padding, 0, padding, 0), value=1.0).view(rows, columns, 3, h + padding, w + padding)
+    picture = tiles.permute(2, 0, 3, 1, 4).reshape(3, rows * (h + padding), columns * (w + padding))
+    return F.pad(picture, (0, padding, 0, padding), value=1.0)
+
+
+SCALED = ("scaled", "layout", "missing", "gray", "constant")
+
+GRID = Exercise(
+    id="filter_grid",
+    topic="visualization",
+    title="The first layer as a picture",
+    reference=reference.filter_grid,
+    minutes=18,
+    difficulty=2,
+    properties=(
+        Property(
+            "scaled",
+            "each filter is stretched on its own from its least weight, 0, to its greatest, 1",
+            0.75,
+            _one_row,
+            examples=6,
+        ),
+        Property(
+            "layout",
+            "filters stand row by row, with `padding` pixels of 1 around and between them",
+            0.75,
+            _full_rows,
+            examples=6,
+        ),
+        Property(
+            "missing",
+            "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
+            0.5,
+            _missing,
+            examples=6,
+        ),
+        Property("gray", "filters with one channel are repeated to three", 0.25, _gray, examples=4),
+        Property("constant", "a constant filter is 0.5", 0.25, _flat_filter, examples=4),
+        Property("refused", "another number of channels is a ValueError", 0.25, _other_channels, examples=3),
+        Property(
+            "kinds",
+            "the dtype of the weights carries over, and they are not changed",
+            0.25,
+            _grid_kinds,
+            carries,
+            examples=4,
+            tried="kind and shape of the picture, and the weights afterwards",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "scaled_together",
+            "You took the least and greatest weight of all filters together, so weak filters look like flat gray.",
+            "Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.",
+            SCALED,
+            _grid_with(scale="together"),
+        ),
+        Misconception(
+            "channels_scaled_apart",
+            "You stretched each color channel on its own, which changes the filter's colors.",
+            "One minimum and one maximum for all three channels of a filter.",
+            ("scaled", "layout", "missing", "constant"),
+            _grid_with(scale="channels"),
+        ),
+        Misconception(
+            "divided_by_maximum",
+            "You divided by the greatest weight; the least one must become 0 too.",
+            "(f − min f) / (max f − min f).",
+            SCALED,
+            _grid_with(scale="maximum"),
+        ),
+        Misconception(
+            "clamped",
+            "You cut the weights off at 0 and 1. Weights are of any size and sign.",
+            "Stretch them: (f − min f) / (max f − min f).",
+            SCALED,
+            _grid_with(scale="clamped"),
+        ),
+        Misconception(
+            "zero_is_gray",
+            "You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.",
+            "Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).",
+            SCALED,
+            _grid_with(scale="zero_is_gray"),
+        ),
+        Misconception(
+            "constant_divides_by_zero",
+            "You divided 0 by 0 where all weights of a filter are equal.",
+            "Where max f = min f the filter is 0.5: torch.where, or an if.",
+            ("constant",),
+            _grid_with(flat="nan"),
+        ),
+        Misconception(
+            "constant_is_black",
+            "Your constant filter came out as 0.",
+            "A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it 0.5.",
+            ("constant",),
+            _grid_with(flat="epsilon"),
+        ),
+        Misconception(
+            "black_lines",
+            "Your lines and missing cells are 0.",
+            "Begin with ones: torch.ones(3, H, W).",
+            ("layout", "missing"),
+            _grid_with(lines=0.0, empty=0.0),
+        ),
+        Misconception(
+            "black_cells",
+            "The cells without a filter are 0.",
+            "Missing filters are 1, as the lines are.",
+            ("missing",),
+            _grid_with(empty=0.0),
+        ),
+        Misconception(
+            "column_by_column",
+            "You filled the picture column by column.",
+            "Filter k stands in row k // columns and column k % columns.",
+            ("layout", "missing"),
+            _grid_with(order="columns"),
+        ),
+        Misconception(
+            "columns_are_rows",
+            "You made `columns` rows.",
+            "`columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.",
+            ("scaled", "layout", "missing", "gray", "constant", "kinds"),
+            _grid_with(swapped=True),
+        ),
+        Misconception(
+            "narrow_picture",
+            "Your picture shrinks where there are fewer filters than columns.",
+            "It is always columns · (w + padding) + padding wide.",
+            ("missing",),
+            _grid_with(narrow=True),
+        ),
+        Misconception(
+            "no_outer_lines",
+            "You left the lines around the picture out.",
+            "H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at (padding, padding).",
+            ("layout", "missing"),
+            _grid_with(outer=False),
+        ),
+        Misconception(
+            "double_lines",
+            "Your lines between filters are twice as thick as those around.",
+            "Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.",
+            ("layout", "missing"),
+            _grid_with(thick=True),
+        ),
+        Misconception(
+            "last_row_lost",
+            "You rounded the number of rows down and lost the filters of the last one.",
+            "Round up: (K + columns − 1) // columns.",
+            ("missing",),
+            _grid_with(dropped=True),
+        ),
+        Misconception(
+            "gray_stays_gray",
+            "Filters of one channel gave a picture of one channel.",
+            "Repeat them: tile.expand(3, h, w). The picture always has three channels.",
+            ("gray",),
+            _grid_with(repeated=False),
+        ),
+        Misconception(
+            "channels_last",
+            "You returned (H, W, 3), as matplotlib wants it.",
+            "The course's pictures are (3, H, W); figures.grid turns them.",
+            (*SCALED, "kinds"),
+            _grid_with(last=True),
+        ),
+        Misconception(
+            "any_channels",
+            "You drew filters that are neither gray nor color.",
+            "raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.",
+            ("refused",),
+            _grid_with(any_channels=True),
+        ),
+        Misconception(
+            "weights_changed",
+            "You changed the network's weights while drawing them.",
+            "Write weight = weight - low, not weight -= low.",
+            ("kinds",),
+            _grid_with(in_place=True),
+        ),
+    ),
+    right=(
+        Variant("strips glued together", _grid_of_rows),
+        Variant("padded tiles, permuted", _grid_by_reshape),
+        Variant("a canvas, tile by tile", _grid_with()),
+    ),
+    hints=(
+        Hint(
+            "My filters look gray, or too colorful",
+            "Which numbers share one minimum and one maximum? All of one filter: its channels, rows and columns; no others.",
+        ),
+        Hint(
+            "My picture has the wrong size",
+            "There is one line more than there are filters: H = rows · (h + padding) + padding with rows = ⌈K / columns⌉. The width follows from `columns`, not from K.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "picture = torch.ones(3, H, W). For filter k: row, column = divmod(k, columns); top = padding + row · (h + padding), left likewise; picture[:, top:top+h, left:left+w] = the scaled filter (0.5 where its maximum is its minimum).",
+        ),
+    ),
+    forbidden=(MAKE_GRID,),
+)
+
+
+# -- capture_activations ------------------------------------------------------------------------------------
+
+
+def _nested(d: Any, *, training: bool = False, inplace: bool = False, broken: bool = False) -> Network:
+    """Blocks inside a Sequential, so that paths have dots."""
+    k = d.choice([2, 3])
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(2, k, 2), nn.BatchNorm2d(k), nn.ReLU(inplace)),
+        nn.Sequential(nn.Conv2d(k, 3, 2), nn.LeakyReLU(0.1, inplace)),
+        nn.Conv2d(5 if broken else 3, 2, 1),
+    )
+    model = filled(d, model, scale=0.5)
+    with torch.no_grad():
+        model[0][1].running_mean.copy_(d.tensor(k))
+        model[0][1].running_var.copy_(d.positive(k))
+    return Network.describe(model.train(training))
+
+
+def _images(d: Any) -> torch.Tensor:
+    return d.layout(d.tensor(d.choice([2, 1, 3]), 2, d.choice([4, 3, 5]), d.choice([5, 4, 6])))
+
+
+def _by_path(d: Any) -> Case:
+    layers = d.choice([["0.0", "1.0"], ["2", "0", "1.1"], ["0.2", "2"], ["1", "0.1"]])
+    return Case((_nested(d), _images(d), layers))
+
+
+def _in_place(d: Any) -> Case:
+    return Case((_nested(d, inplace=True), _images(d), [d.choice(["1.0", "0.1"])]))
+
+
+def _called_twice(d: Any) -> Case:
+    c, kernel = d.choice([2, 1, 3]), d.choice([2, 1])
+    layers = {"inner": nn.Conv2d(c, c, kernel), "last": nn.Conv2d(c, 2, 1)}
+    model = Named("twice", {name: Network.describe(filled(d, net)) for name, net in layers.items()})
+    return Case((model, d.tensor(d.choice([2, 1]), c, 4, d.choice([5, 4])), ["inner"]))
+
+
+def _running(d: Any) -> Case:
+    return Case((_nested(d, training=True), _images(d), [d.choice(["2", "0.1"])]))
+
+
+def _unknown(d: Any) -> Case:
+    return Case((_nested(d), _images(d), d.choice([["0.7"], ["2", "conv1"], ["3"]])))
+
+
+def _capture_found(d: Any, *, broken: bool = False) -> Case:
+    model = _nested(d, training=True, broken=broken)
+    if d.flag():
+        # One module in another mode than the rest: neither train() nor eval() puts that back.
+        model = replace(model, training=tuple(path for path in model.training if path != "0.1"))
+    return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])))
+
+
+def _left_behind(subject: Any, case: Case) -> Any:
+    """Modes and hooks afterwards, whatever became of the call."""
+    model = subject.build(case.args[0])
+    try:
+        subject(model, *case.args[1:])
+    except Raised as raised:
+        # A stub leaves everything as it was, and has done nothing.
+        if "NotImplementedError" in raised.kinds:
+            raise
+    after = model.inspect()
+    return {"training flags": after["training"], "hooks": after["hooks"]}
+
+
+def _graph(subject: Any, case: Case) -> Any:
+    """Whether gradients can flow from the activations to the network's parameters."""
+    model = subject.build(case.args[0])
+    grads = subject.vjp(model, *case.args[1:], wrt=[model])["grads"]
+    return "connected" if any(g is not None for g in grads.values()) else "detached"
+
+
+def _capture(
+    model, x, layers, *, kept="copy", graph=False, what="output", calls="last", mode="found", hooks="finally", unknown="refuse",
+    late=False, numpy=False, listed=False, first_image=False,
+):  # fmt: skip
+    """Hooks with a switch for each mistake."""
+    modules = dict(model.named_modules())
+    missing = [layer for layer in layers if layer not in modules]
+    if missing and unknown == "refuse":
+        raise ValueError(f"layers: there is no {missing[0]!r} in the network")
+    if missing and unknown == "raise":
+        raise KeyError(missing[0])
+    found: dict[str, Any] = {}
+    flags = {m: m.training for m in modules.values()}
+    if mode != "found":
+        model.eval()
+
+    def hook_for(layer):
+        def hook(module, inputs, output):
+            name = layers[-1] if late else layer
+            if calls == "first" and name in found:
+                return
+            value = inputs[0] if what == "input" else output
+            value = value if graph else value.detach()
+            value = value.clone() if kept == "copy" else value
+            value = value[0] if first_image else value
+            value = value.numpy() if numpy else value
+            if calls == "all":
+                found.setdefault(name, []).append(value)
+            else:
+                found[name] = value
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(hook_for(name)) for name in layers if name in modules]
+
+    def clear():
+        for handle in handles:
+            handle.remove()
+
+    try:
+        with torch.set_grad_enabled(graph):
+            model(x)
+        if hooks != "left":
+            clear()
+    finally:
+        if hooks == "finally":
+            clear()
+        if mode == "restored":
+            for module, flag in flags.items():
+                module.training = flag
+    return list(found.values()) if listed else found
+
+
+def _capture_with(**mistakes: Any) -> Any:
+    def capture_activations(model, x, layers):
+        return _capture(model, x, layers, **mistakes)
+
+    return capture_activations
+
+
+def _children_in_turn(model, x, layers):
+    if any(layer not in dict(model.named_modules()) for layer in layers):
+        raise ValueError("layers holds an unknown path")
+    found = {}
+    with torch.no_grad():
+        for name, child in model.named_children():
+            x = child(x)
+            if name in layers:
+                found[name] = x.clone()
+    return found
+
+
+def _own_twin(model, x, layers):
+    """Hooks on a copy, which is thrown away."""
+    twin, found = copy.deepcopy(model), {}
+    names = {module: name for name, module in twin.named_modules()}
+    if not set(layers) <= set(names.values()):
+        raise ValueError(f"layers must be among {sorted(names.values())}, got {layers}")
+
+    def keep(module, inputs, output):
+        found[names[module]] = output.detach().clone()
+
+    for layer in layers:
+        twin.get_submodule(layer).register_forward_hook(keep)
+    twin(x)
+    return found
+
+
+def _stacked_hooks(model, x, layers):
+    """An exit stack takes the hooks off."""
+    found = dict.fromkeys(layers)
+    with contextlib.ExitStack() as stack, torch.inference_mode():
+        for layer in found:
+            try:
+                module = model.get_submodule(layer)
+            except AttributeError:
+                raise ValueError(f"layers: unknown path {layer!r}") from None
+            hook = functools.partial(lambda name, m, i, o: found.update({name: o.clone()}), layer)
+            stack.callback(module.register_forward_hook(hook).remove)
+        model(x)
+    return found
+
+
+CAPTURED = ("values", "in_place", "twice", "mode")
+
+CAPTURE = Exercise(
+    id="capture_activations",
+    topic="visualization",
+    title="Looking inside while it runs",
+    reference=reference.capture_activations,
+    minutes=25,
+    difficulty=3,
+    properties=(
+        Property(
+            "values",
+            "the output of each layer asked for, under its path in the network",
+            1.0,
+            _by_path,
+            examples=6,
+        ),
+        Property(
+            "in_place",
+            "a layer further on that works in place does not change what was captured",
+            0.75,
+            _in_place,
+            examples=4,
+        ),
+        Property(
+            "twice", "a layer that is called twice gives the output of its last call", 0.5, _called_twice, examples=4
+        ),
+        Property(
+            "mode", "the network runs in the mode it is in, training mode too", 0.5, _running, examples=4
+        ),
+        Property(
+            "as_found",
+            "training flags and hooks are left as they were found",
+            0.5,
+            _capture_found,
+            _left_behind,
+            examples=4,
+            tried="the network after the call",
+        ),
+        Property(
+            "after_error",
+            "training flags and hooks are left as they were found also where the network raises an error",
+            0.25,
+            lambda d: _capture_found(d, broken=True),
+            _left_behind,
+            examples=4,
+            tried="the network after a call in which its last layer raised an error",
+        ),
+        Property(
+            "detached",
+            "the activations hold no graph: no gradient flows from them into the network",
+            0.25,
+            _by_path,
+            _graph,
+            examples=3,
+            tried="the gradient of the activations with respect to the network's parameters",
+        ),
+        Property("refused", "an unknown path is a ValueError", 0.25, _unknown, examples=3),
+    ),
+    misconceptions=(
+        Misconception(
+            "no_copy",
+            "You kept the layer's own output, and the in-place ReLU behind it wrote over it.",
+            "Copy it inside the hook: output.detach().clone(). detach() alone shares the memory.",
+            ("in_place",),
+            _capture_with(kept="itself"),
+        ),
+        Misconception(
+            "graph_kept",
+            "Your activations still hang on the graph, and keep all of its memory alive.",
+            "Run the network under torch.no_grad(), or detach() what you keep.",
+            ("detached",),
+            _capture_with(graph=True),
+        ),
+        Misconception(
+            "late_closure",
+            "All your hooks write under the same name: a function made in a loop sees the loop variable's last value.",
+            "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
+            ("values",),
+            _capture_with(late=True),
+        ),
+        Misconception(
+            "inputs_captured",
+            "You kept what goes into the layer.",
+            "A forward hook gets (module, inputs, output): keep the third.",
+            CAPTURED,
+            _capture_with(what="input"),
+        ),
+        Misconception(
+            "first_call",
+            "You kept the first call of a layer that is called twice.",
+            "Let a later call write over an earlier one.",
+            ("twice",),
+            _capture_with(calls="first"),
+        ),
+        Misconception(
+            "every_call",
+            "You collected all calls of a layer in a list.",
+            "One tensor a layer, of its last call: captured[name] = …",
+            CAPTURED,
+            _capture_with(calls="all"),
+        ),
+        Misconception(
+            "children_in_turn",
+            "You ran the children one after another, which misses nested layers and any forward that does something else.",
+            "Run the network itself, model(x), and let forward hooks on dict(model.named_modules())[path] catch the outputs.",
+            ("values", "in_place", "twice", "mode"),
+            _children_in_turn,
+        ),
+        Misconception(
+            "switched_to_eval",
+            "You switched the network to eval mode: its batch norm and dropout did something else than asked for.",
+            "Leave the mode alone here. The caller decides.",
+            ("mode",),
+            _capture_with(mode="restored"),
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You called model.eval() and left it there: the next training step is another one.",
+            "Leave the mode alone here. The caller decides.",
+            ("mode", "as_found", "after_error"),
+            _capture_with(mode="left"),
+        ),
+        Misconception(
+            "hooks_left",
+            "Your hooks are still on the network, and will run at every later call.",
+            "Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.",
+            ("as_found", "after_error"),
+            _capture_with(hooks="left"),
+        ),
+        Misconception(
+            "hooks_left_after_an_error",
+            "Your hooks stay on the network where its forward raises.",
+            "Remove them in a finally block: try: model(x) finally: for handle in handles: handle.remove().",
+            ("after_error",),
+            _capture_with(hooks="removed"),
+        ),
+        Misconception(
+            "unknown_ignored",
+            "You passed over a path that is not in the network; the reader finds out later, or never.",
+            "raise ValueError with the path in its message.",
+            ("refused",),
+            _capture_with(unknown="ignored"),
+        ),
+        Misconception(
+            "bare_key_error",
+            "An unknown path let a dictionary or get_submodule raise an error of its own kind.",
+            "Look first: if path not in modules: raise ValueError(…).",
+            ("refused",),
+            _capture_with(unknown="raise"),
+        ),
+        Misconception(
+            "numpy_arrays",
+            "You returned numpy arrays.",
+            "Keep tensors: their device and dtype carry on.",
+            CAPTURED,
+            _capture_with(numpy=True),
+        ),
+        Misconception(
+            "a_list",
+            "You returned a list.",
+            "A dictionary, the layer's path as its key.",
+            CAPTURED,
+            _capture_with(listed=True),
+        ),
+        Misconception(
+            "first_image_only",
+            "You kept the first image of the batch.",
+            "The whole output, (N, K, h, w).",
+            CAPTURED,
+            _capture_with(first_image=True),
+        ),
+    ),
+    right=(
+        Variant("hooks, and a finally", _capture_with()),
+        Variant("a copy of the network", _own_twin),
+        Variant("an exit stack", _stacked_hooks),
+    ),
+    hints=(
+        Hint(
+            "I can't get at a layer in the middle",
+            "dict(model.named_modules()) has every layer under its path. register_forward_hook(f) on one of them calls f(module, inputs, output) whenever it runs.",
+        ),
+        Hint(
+            "All layers hold the same tensor, or only one is there",
+            "A function that is made in a loop sees the loop variable as it is at the end. Give it the path as a default argument, and copy the output: the next layer may write over it.",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "First a ValueError for unknown paths. Then handles = []; for each path a hook that does captured[path] = output.detach().clone(). try: with torch.no_grad(): model(x). finally: handle.remove() for each handle. No train() and no eval().",
+        ),
+    ),
+)
+
+
+# -- total_variation ----------------------------------------------------------------------------------------
+
+
+def _one_image(d: Any) -> Case:
+    return Case((d.layout(d.tensor(1, 1, d.choice([3, 2, 4]), d.choice([4, 3, 2]))),))
+
+
+def _image_batch(d: Any) -> Case:
+    shape = d.choice([(2, 3, 3, 4), (1, 3, 4, 2), (3, 1, 2, 3), (2, 2, 3, 3)])
+    return Case((d.layout(d.tensor(*shape)),))
+
+
+def _thin(d: Any) -> Case:
+    long = d.choice([4, 2, 5])
+    return Case((d.tensor(d.choice([2, 1]), 2, *d.choice([(1, long), (long, 1), (1, 1)])),))
+
+
+def _tv_kinds(d: Any) -> Case:
+    return Case((d.tensor(2, 3, 3, 4, dtype=d.choice([torch.float32, torch.float64])),))
+
+
+def _differences(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+
+
+def _variation(x: torch.Tensor) -> torch.Tensor:
+    rows = (x[:, :, 1:] - x[:, :, :-1]).abs().sum()
+    return rows + (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().sum()
+
+
+def _tv_mean(x):
+    down, right = _differences(x)
+    return down.abs().mean() + right.abs().mean()
+
+
+def _tv_per_value(x):
+    return _variation(x) / x.numel()
+
+
+def _tv_per_image(x):
+    return _variation(x) / len(x)
+
+
+def _tv_vector(x):
+    down, right = _differences(x)
+    return down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))
+
+
+def _tv_squared(x):
+    down, right = _differences(x)
+    return (down**2).sum() + (right**2).sum()
+
+
+def _tv_rooted(x):
+    down, right = _differences(x)
+    return ((down**2).sum() + (right**2).sum()).sqrt()
+
+
+def _tv_lengths(x):
+    down, right = _differences(x)
+    return (down[..., :-1] ** 2 + right[:, :, :-1] ** 2).clamp(min=1e-20).sqrt().sum()
+
+
+def _tv_signed(x):
+    down, right = _differences(x)
+    return down.sum() + right.sum()
+
+
+def _tv_sum_first(x):
+    down, right = _differences(x)
+    return down.sum().abs() + right.sum().abs()
+
+
+def _tv_horizontal(x):
+    return _differences(x)[1].abs().sum()
+
+
+def _tv_vertical(x):
+    return _differences(x)[0].abs().sum()
+
+
+def _tv_around(x):
+    return sum((x - x.roll(1, axis)).abs().sum() for axis in (2, 3))
+
+
+def _tv_other_axes(x):
+    return x.diff(dim=1).abs().sum() + x.diff(dim=2).abs().sum()
+
+
+def _tv_every_axis(x):
+    return sum(x.diff(dim=axis).abs().sum() for axis in range(4))
+
+
+def _tv_both_ways(x):
+    return 2 * _variation(x)
+
+
+def _tv_cut(x):
+    corner = x[:, :, :-1, :-1]
+    return (x[:, :, 1:, :-1] - corner).abs().sum() + (x[:, :, :-1, 1:] - corner).abs().sum()
+
+
+def _tv_diagonal(x):
+    return (x[:, :, 1:, 1:] - x[:, :, :-1, :-1]).abs().sum()
+
+
+def _tv_number(x):
+    return _variation(x).item()
+
+
+def _tv_cut_off(x):
+    return _variation(x.detach())
+
+
+def _tv_pad(x):
+    """The border repeated, so that the differences across it vanish."""
+    down = F.pad(x, (0, 0, 0, 1), mode="replicate") - F.pad(x, (0, 0, 1, 0), mode="replicate")
+    right = F.pad(x, (0, 1), mode="replicate") - F.pad(x, (1, 0), mode="replicate")
+    return down.abs().sum() + right.abs().sum()
+
+
+def _tv_loop(x):
+    """Row by row and column by column."""
+    total = x.new_zeros(())
+    for i in range(1, x.shape[2]):
+        total = total + (x[:, :, i] - x[:, :, i - 1]).abs().sum()
+    for j in range(1, x.shape[3]):
+        total = total + torch.norm(x[..., j] - x[..., j - 1], p=1)
+    return total
+
+
+TV_NUMBERS = ("differences", "batch", "gradient")
+
+VARIATION = Exercise(
+    id="total_variation",
+    topic="visualization",
+    title="How much neighbors differ",
+    reference=reference.total_variation,
+    minutes=6,
+    difficulty=1,
+    properties=(
+        Property(
+            "differences",
+            "the absolute differences of all vertical and horizontal neighbors of one image, summed",
+            0.75,
+            _one_image,
+            examples=6,
+        ),
+        Property("batch", "one sum over all images and channels", 0.5, _image_batch, examples=6),
+        Property(
+            "gradient",
+            "gradients flow back into the image",
+            0.25,
+            _image_batch,
+            gradients(0),
+            examples=4,
+            tried="the gradient with respect to x",
+        ),
+        Property("thin", "images of one row, one column or one pixel", 0.25, _thin, examples=6),
+        Property(
+            "kinds",
+            "a scalar tensor of the dtype of x, and x is not changed",
+            0.25,
+            _tv_kinds,
+            carries,
+            examples=4,
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "mean_of_differences",
+            "You averaged the differences.",
+            "Sum them. maximize_activation divides by the number of values itself.",
+            (*TV_NUMBERS, "thin"),
+            _tv_mean,
+        ),
+        Misconception(
+            "divided_by_values",
+            "You divided by the number of values.",
+            "Sum only. maximize_activation divides by x.numel() itself.",
+            (*TV_NUMBERS, "thin"),
+            _tv_per_value,
+        ),
+        Misconception(
+            "mean_over_images",
+            "You divided by the number of images.",
+            "One sum over everything, images too.",
+            ("batch", "gradient", "thin"),
+            _tv_per_image,
+        ),
+        Misconception(
+            "one_number_an_image",
+            "You returned one number for each image.",
+            "One scalar: sum over the images too.",
+            ("differences", "batch", "gradient", "thin", "kinds"),
+            _tv_vector,
+        ),
+        Misconception(
+            "squared",
+            "You squared the differences: one sharp edge then costs more than a soft ramp of the same height.",
+            "Take their absolute values, abs().",
+            (*TV_NUMBERS, "thin"),
+            _tv_squared,
+        ),
+        Misconception(
+            "root_of_squares",
+            "You took the root of the sum of squares.",
+            "Take the absolute value of each difference, then sum.",
+            (*TV_NUMBERS, "thin"),
+            _tv_rooted,
+        ),
+        Misconception(
+            "gradient_lengths",
+            "You combined the vertical and the horizontal difference of a pixel into a length, √(dy² + dx²).",
+            "Here they count separately: the sum of |dy| plus the sum of |dx|.",
+            (*TV_NUMBERS, "thin"),
+            _tv_lengths,
+        ),
+        Misconception(
+            "signed",
+            "You summed the differences with their signs: all but the borders cancel.",
+            "abs() each difference first.",
+            (*TV_NUMBERS, "thin"),
+            _tv_signed,
+        ),
+        Misconception(
+            "absolute_too_late",
+            "You took the absolute value of the sums: inside them the differences have canceled already.",
+            "First abs(), then sum().",
+            (*TV_NUMBERS, "thin"),
+            _tv_sum_first,
+        ),
+        Misconception(
+            "horizontal_only",
+            "You left the vertical neighbors out.",
+            "Add (x[:, :, 1:] − x[:, :, :-1]).abs().sum().",
+            (*TV_NUMBERS, "thin"),
+            _tv_horizontal,
+        ),
+        Misconception(
+            "vertical_only",
+            "You left the horizontal neighbors out.",
+            "Add (x[..., 1:] − x[..., :-1]).abs().sum().",
+            (*TV_NUMBERS, "thin"),
+            _tv_vertical,
+        ),
+        Misconception(
+            "around_the_border",
+            "You compared the last row with the first one, as roll does.",
+            "Pixels at opposite borders are no neighbors: subtract slices, x[:, :, 1:] − x[:, :, :-1].",
+            (*TV_NUMBERS, "thin"),
+            _tv_around,
+        ),
+        Misconception(
+            "channels_as_neighbors",
+            "You took differences along the channel axis.",
+            "Rows are axis 2 and columns axis 3 of (N, C, H, W).",
+            (*TV_NUMBERS, "thin"),
+            _tv_other_axes,
+        ),
+        Misconception(
+            "every_axis",
+            "You took differences along all four axes.",
+            "Images and channels are no neighbors: rows, axis 2, and columns, axis 3, only.",
+            ("batch", "gradient", "thin"),
+            _tv_every_axis,
+        ),
+        Misconception(
+            "counted_twice",
+            "You counted each pair of neighbors twice.",
+            "Each pair once: with the right one and the lower one, not with all four.",
+            (*TV_NUMBERS, "thin"),
+            _tv_both_ways,
+        ),
+        Misconception(
+            "last_row_and_column_cut",
+            "You cut both differences to the same size, and lost pairs in the last row and column.",
+            "They need not have the same shape: sum each by itself.",
+            (*TV_NUMBERS, "thin"),
+            _tv_cut,
+        ),
+        Misconception(
+            "diagonal",
+            "You compared diagonal neighbors.",
+            "Shift by one row, and separately by one column.",
+            (*TV_NUMBERS, "thin"),
+            _tv_diagonal,
+        ),
+        Misconception(
+            "python_number",
+            "You returned a Python number, through which no gradient flows.",
+            "Leave item() and float() away.",
+            ("differences", "batch", "gradient", "thin", "kinds"),
+            _tv_number,
+        ),
+        Misconception(
+            "gradient_cut",
+            "No gradient flows back into x.",
+            "Leave detach(), .data and torch.no_grad() away.",
+            ("gradient",),
+            _tv_cut_off,
+        ),
+    ),
+    right=(
+        Variant("slices", _variation),
+        Variant("padded borders", _tv_pad),
+        Variant("row by row", _tv_loop),
+    ),
+    hints=(
+        Hint(
+            "I don't see how to take all differences at once",
+            "x[:, :, 1:] are all rows but the first, x[:, :, :-1] all but the last. What is their difference?",
+        ),
+        Hint(
+            "The two differences don't have the same shape",
+            "They need not: one has a row less, the other a column less. Sum each by itself, then add.",
+        ),
+        Hint(
+            "My number is too small or too large",
+            "abs() before sum(), no mean, each pair once: (x[:, :, 1:] − x[:, :, :-1]).abs().sum() plus the same along the last axis.",
+        ),
+    ),
+)
+
+
+# -- maximize_activation ------------------------------------------------------------------------------------
 
 # Differences grow from step to step: what rounding does to five steps must not show.
 ASCENT = (1e-4, 1e-6)
@@ -169,11 +1213,6 @@ class _Ascent:
             for q in model.parameters():
                 q.requires_grad_(False)
         return x.detach()
-
-
-def _variation(x: torch.Tensor) -> torch.Tensor:
-    rows = (x[:, :, 1:] - x[:, :, :-1]).abs().sum()
-    return rows + (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().sum()
 
 
 def _answer(**mistakes: Any) -> Any:
@@ -434,4 +1473,4 @@ MAXIMIZE = Exercise(
     ),
 )
 
-EXERCISES = (MAXIMIZE,)
+EXERCISES = (GRID, CAPTURE, VARIATION, MAXIMIZE, FIELD, PATCHES)

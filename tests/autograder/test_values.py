@@ -178,6 +178,15 @@ def _counted(start: int, step: torch.Tensor):
     return [start + int(step) * n for n in range(3)]
 
 
+def test_a_layer_that_is_called_twice_is_made_by_name():
+    inner, last = filled(nn.Conv2d(2, 2, 2)), filled(nn.Conv2d(2, 1, 1), 1)
+    described = Named("twice", {"inner": Network.describe(inner), "last": Network.describe(last)})
+    model = realize(travelled(described), {})
+    x = torch.rand(1, 2, 4, 4)
+    assert [name for name, _ in model.named_modules()] == ["", "inner", "last"]
+    assert torch.equal(model(x), last(inner(inner(x))))
+
+
 def test_a_maker_is_asked_by_name():
     assert realize(travelled(Named("_counted", {"start": 2, "step": torch.tensor(3)})), {}) == [2, 5, 8]
     with pytest.raises(ValueError, match="nobody"):

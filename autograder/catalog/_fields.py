@@ -1,0 +1,741 @@
+"""Exercises of lecture 03: receptive fields, and the patches that excite a unit most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autograder.catalog._common import component
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import visualization as reference
+
+# -- receptive_field ----------------------------------------------------------------------------------------
+
+
+def _chain(d: Any, *, padded: bool = False, dilated: bool = False) -> Case:
+    layers = [
+        (
+            d.choice([3, 2, 5, 4]),
+            d.choice([2, 3, 1]),
+            d.choice([1, 2, 0]) if padded else 0,
+            d.choice([2, 3, 1]) if dilated else 1,
+        )
+        for _ in range(d.choice([3, 2, 4]))
+    ]
+    # What a stride does shows in the layer behind it.
+    return Case(([*layers, (3, 1, int(padded), 1 + dilated)],))
+
+
+def _unpadded(d: Any) -> Case:
+    return _chain(d)
+
+
+def _padded(d: Any) -> Case:
+    return _chain(d, padded=True)
+
+
+def _dilated(d: Any) -> Case:
+    return _chain(d, dilated=True)
+
+
+def _mixed(d: Any) -> Case:
+    return _chain(d, padded=True, dilated=True)
+
+
+def _no_layers(d: Any) -> Case:
+    pointwise = [(1, 1, 0, 1)] * d.integer(0, 2)
+    return Case((pointwise,))
+
+
+def _size_and_start(subject: Any, case: Case) -> Any:
+    found = subject(*case.args)
+    if not isinstance(found, list | tuple) or len(found) != 3:
+        return found
+    return {"size": found[0], "start": found[2]}
+
+
+def _field(
+    layers, *, size_jump=True, start_jump=True, stride="after", jumps="product", dilation="holes", in_size=False, padding="shifts",
+    center=True, origin=0.0, whole=False, backwards=False, upwards=False, floats=False, kernels=False,
+):  # fmt: skip
+    """The recursion with a switch for each mistake."""
+    size, jump, start = 1, 1, origin
+    for k, s, p, dilated in reversed(layers) if backwards else layers:
+        extent = {"holes": dilated * (k - 1), "ignored": k - 1, "kernel": dilated * k - 1}[dilation]
+        after = {"product": jump * s, "last": s, "sum": jump + s - 1}[jumps]
+        if stride == "before":
+            jump = after
+        if upwards:
+            size = (size - 1) * s + extent + 1
+        else:
+            more = extent - 2 * p if in_size else k if kernels else extent
+            size += more * (jump if size_jump else 1)
+        shift = {"shifts": p, "ignored": 0, "added": -p, "unscaled": p / jump}[padding]
+        half = (extent // 2 if whole else extent / 2) if center else 0
+        start += (half - shift) * (jump if start_jump else 1)
+        jump = after
+    return float(size) if floats else size, jump, start
+
+
+def _field_with(**mistakes: Any) -> Any:
+    def receptive_field(layers):
+        return _field(layers, **mistakes)
+
+    return receptive_field
+
+
+def _field_ends(layers):
+    """The first and the last pixel that unit 0 reaches."""
+    first = last = 0
+    jump = 1
+    for kernel, stride, padding, dilation in layers:
+        first, last = first - padding * jump, last + ((kernel - 1) * dilation - padding) * jump
+        jump *= stride
+    return last - first + 1, jump, (first + last) / 2
+
+
+def _field_backwards(layers):
+    """From the unit back to the pixels: what interval of inputs a layer needs for an interval of outputs."""
+
+    def reach(low, high):
+        for kernel, stride, padding, dilation in reversed(layers):
+            low, high = low * stride - padding, high * stride - padding + dilation * (kernel - 1)
+        return low, high
+
+    (low, high), (next_low, _) = reach(0, 0), reach(1, 1)
+    return high - low + 1, next_low - low, low + (high - low) / 2
+
+
+def _field_sets(layers):
+    """Every pixel that counts, as a set."""
+    units = {0}, {1}
+    for kernel, stride, padding, dilation in layers[::-1]:
+        units = tuple(
+            {u * stride - padding + dilation * i for u in group for i in (0, kernel - 1)} for group in units
+        )
+    first, second = units
+    return max(first) - min(first) + 1, min(second) - min(first), (max(first) + min(first)) / 2
+
+
+FIELD = Exercise(
+    id="receptive_field",
+    topic="visualization",
+    title="What one unit sees",
+    reference=reference.receptive_field,
+    minutes=25,
+    difficulty=3,
+    properties=(
+        Property(
+            "size",
+            "each layer adds its kernel less one, in steps of the layers before it",
+            1.0,
+            _unpadded,
+            component(0, 3),
+            tried="the first number that receptive_field(layers) returns",
+        ),
+        Property(
+            "jump",
+            "the jump is the product of the strides",
+            0.5,
+            _unpadded,
+            component(1, 3),
+            tried="the second number that receptive_field(layers) returns",
+        ),
+        Property(
+            "start",
+            "the first unit's center moves in by half of what each layer adds",
+            0.75,
+            _unpadded,
+            component(2, 3),
+            tried="the third number that receptive_field(layers) returns",
+        ),
+        Property(
+            "padding",
+            "padding moves the first center back, in steps of the layers before it, and leaves the size alone",
+            0.5,
+            _padded,
+            _size_and_start,
+            tried="size and start of receptive_field(layers)",
+        ),
+        Property(
+            "dilation",
+            "a dilated kernel reaches dilation · (kernel − 1) + 1",
+            0.5,
+            _dilated,
+            component(0, 3),
+            tried="the first number that receptive_field(layers) returns",
+        ),
+        Property("together", "(size, jump, start) of padded, strided and dilated layers", 0.5, _mixed),
+        Property(
+            "no_layers",
+            "no layers, or only pointwise ones, see one pixel: (1, 1, 0.0)",
+            0.25,
+            _no_layers,
+            examples=3,
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "strides_ignored_in_both",
+            "You added kernels in pixels of their own input, for the size and for the start.",
+            "A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the layers before, to the size, and half of that to the start.",
+            ("size", "start", "padding", "dilation", "together"),
+            _field_with(size_jump=False, start_jump=False),
+        ),
+        Misconception(
+            "strides_ignored_in_size",
+            "You added kernels in pixels of their own input: 1 + Σ (kernel − 1).",
+            "A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the layers before.",
+            ("size", "padding", "dilation", "together"),
+            _field_with(size_jump=False),
+        ),
+        Misconception(
+            "strides_ignored_in_start",
+            "You moved the center in pixels of each layer's own input.",
+            "Multiply by the jump of the layers before it: start += (dilation · (kernel − 1) / 2 − padding) · jump.",
+            ("start", "padding", "together"),
+            _field_with(start_jump=False),
+        ),
+        Misconception(
+            "stride_too_early",
+            "You multiplied by a layer's stride before you used the jump.",
+            "A kernel steps on its own input: use the jump of the layers before it, then multiply by the stride.",
+            ("size", "start", "padding", "dilation", "together"),
+            _field_with(stride="before"),
+        ),
+        Misconception(
+            "last_stride",
+            "Your jump is the last layer's stride.",
+            "Strides multiply: jump *= stride.",
+            ("size", "jump", "start", "padding", "dilation", "together"),
+            _field_with(jumps="last"),
+        ),
+        Misconception(
+            "strides_added",
+            "You added the strides up.",
+            "They multiply: two layers of stride 2 step by 4 pixels. jump *= stride.",
+            ("size", "jump", "start", "padding", "dilation", "together"),
+            _field_with(jumps="sum"),
+        ),
+        Misconception(
+            "whole_kernels",
+            "You added the whole kernel. A kernel of 3 adds 2: one of its pixels was there already.",
+            "Add (kernel − 1) · jump.",
+            ("size", "padding", "dilation", "together", "no_layers"),
+            _field_with(kernels=True),
+        ),
+        Misconception(
+            "dilation_ignored",
+            "You left the dilation out.",
+            "A dilated kernel reaches dilation · (kernel − 1) + 1 of its inputs.",
+            ("dilation", "together"),
+            _field_with(dilation="ignored"),
+        ),
+        Misconception(
+            "kernel_times_dilation",
+            "You took dilation · kernel for the reach of a dilated kernel; there are no holes behind its last value.",
+            "dilation · (kernel − 1) + 1: a kernel of 3 with dilation 2 reaches 5.",
+            ("dilation", "together"),
+            _field_with(dilation="kernel"),
+        ),
+        Misconception(
+            "padding_in_size",
+            "You took the padding off the size.",
+            "A unit looks through its whole kernel, padding or not. Padding moves only the start.",
+            ("padding", "together"),
+            _field_with(in_size=True),
+        ),
+        Misconception(
+            "padding_ignored",
+            "You left the padding out.",
+            "It moves the first center back: start += (dilation · (kernel − 1) / 2 − padding) · jump.",
+            ("padding", "together"),
+            _field_with(padding="ignored"),
+        ),
+        Misconception(
+            "padding_added",
+            "You moved the first center in by the padding.",
+            "Padded rows lie before pixel 0: subtract padding · jump.",
+            ("padding", "together"),
+            _field_with(padding="added"),
+        ),
+        Misconception(
+            "padding_unscaled",
+            "You subtracted the padding in pixels of the layer's own input.",
+            "A padded row behind a stride is several pixels wide: subtract padding · jump.",
+            ("padding", "together"),
+            _field_with(padding="unscaled"),
+        ),
+        Misconception(
+            "start_is_the_edge",
+            "Your start is the first pixel of the field.",
+            "It is the field's center: add half of what each layer adds to the size.",
+            ("start", "padding", "together"),
+            _field_with(center=False),
+        ),
+        Misconception(
+            "half_pixel",
+            "You counted from the corner of pixel 0, where its center is 0.5.",
+            "Here the center of pixel 0 is 0: begin with start = 0.0.",
+            ("start", "padding", "together", "no_layers"),
+            _field_with(origin=0.5),
+        ),
+        Misconception(
+            "halves_rounded",
+            "You rounded half of a kernel down. The center of an even field lies between two pixels.",
+            "Divide with / and not with //.",
+            ("start", "padding", "together"),
+            _field_with(whole=True),
+        ),
+        Misconception(
+            "layers_reversed",
+            "You went through the layers from the last to the first with a rule that goes from the first to the last.",
+            "This rule needs the jump of the layers before: for … in layers.",
+            ("size", "start", "padding", "dilation", "together"),
+            _field_with(backwards=True),
+        ),
+        Misconception(
+            "backward_rule_forward",
+            "size = (size − 1) · stride + kernel goes from the last layer to the first; you went the other way.",
+            "Go through reversed(layers) with it, or forward with size += (kernel − 1) · jump.",
+            ("size", "padding", "dilation", "together"),
+            _field_with(upwards=True),
+        ),
+        Misconception(
+            "fractional_pixels",
+            "Your size is a float.",
+            "Pixels are counted: size and jump are integers. Only start can lie between pixels.",
+            ("size", "padding", "dilation", "together", "no_layers"),
+            _field_with(floats=True),
+        ),
+    ),
+    right=(
+        Variant("the recursion", _field_with()),
+        Variant("first and last pixel", _field_ends),
+        Variant("intervals, from the unit back", _field_backwards),
+        Variant("sets of pixels", _field_sets),
+    ),
+    hints=(
+        Hint(
+            "I don't know what a layer adds",
+            "A 3×3 convolution sees one more neighbor on each side. How many pixels of the image apart are two neighbors in the map it looks at?",
+        ),
+        Hint(
+            "My numbers are right for one layer and wrong for two",
+            "A layer's kernel and padding count in steps of the layers before it: multiply them by the jump so far. Its own stride counts only for the layers behind it.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "size, jump, start = 1, 1, 0.0. For each layer, in this order: extent = dilation · (kernel − 1); size += extent · jump; start += (extent / 2 − padding) · jump; jump *= stride.",
+        ),
+    ),
+)
+
+
+# -- top_patches --------------------------------------------------------------------------------------------
+
+
+def _distinct(d: Any, *shape: int) -> torch.Tensor:
+    """Activations, no two of them equal, some of them negative."""
+    count = 1
+    for n in shape:
+        count *= n
+    order = torch.randperm(count, generator=d.source).view(shape).double()
+    return (order - count // 3) / 4
+
+
+def _with_best(d: Any, rows: int, columns: int, row: int, column: int) -> tuple[torch.Tensor, int]:
+    """Maps of one image, and the channel whose best unit stands at (row, column)."""
+    activations = _distinct(d, 1, d.choice([2, 3]), rows, columns)
+    channel = d.integer(0, activations.shape[1] - 1)
+    activations[0, channel, row, column] = activations.max() + 1
+    # A better unit in every other channel, for whoever looks at all of them.
+    for other in range(activations.shape[1]):
+        if other != channel:
+            activations[0, other, rows - 1 - row, columns - 1 - column] = activations.max() + 1
+    return activations, channel
+
+
+def _seen(size: int, jump: int, padding: int, rows: int, columns: int) -> tuple[tuple[int, int, float], Any]:
+    """A field, and the size of an image that makes maps of these sizes."""
+    image = tuple((n - 1) * jump + size - 2 * padding for n in (rows, columns))
+    return (size, jump, (size - 1) / 2 - padding), image
+
+
+def _odd_fields(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
+    field, image = _seen(d.choice([3, 5, 7]), d.choice([2, 3, 4]), 0, side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _even_fields(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
+    field, image = _seen(d.choice([4, 2, 6]), d.choice([2, 3]), 0, side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _rectangular(d: Any) -> Case:
+    rows, columns = d.choice([(2, 5), (5, 2), (3, 4)])
+    row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
+    activations, channel = _with_best(d, rows, columns, row, column)
+    field, image = _seen(3, d.choice([2, 3]), 0, rows, columns)
+    return Case((activations, channel, 1, field, image))
+
+
+def _at_the_border(d: Any) -> Case:
+    side, size = d.choice([3, 4]), d.choice([5, 7])
+    row, column = d.choice([(0, side - 1), (side - 1, 0), (0, 1), (side - 1, 1)])
+    activations, channel = _with_best(d, side, side, row, column)
+    field, image = _seen(size, d.choice([2, 3]), d.choice([1, 2]), side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _ranked(d: Any, count: int, k: int) -> Case:
+    """Images whose best units come in no order, the best image with its two best units above all others."""
+    activations = _distinct(d, count, 2, 3, 3)
+    channel = d.integer(0, 1)
+    best = d.integer(1, count - 1)
+    top = float(activations.max())
+    activations[best, channel, 0, 1], activations[best, channel, 2, 1] = top + 2, top + 3
+    # One image with one high value among low ones, one with many that are fairly high.
+    activations[best, channel, 1] -= 100
+    field, image = _seen(3, d.choice([2, 3]), 0, 3, 3)
+    return Case((activations, channel, k, field, image))
+
+
+def _several(d: Any) -> Case:
+    count = d.choice([4, 3, 5])
+    return _ranked(d, count, d.integer(2, count - 1))
+
+
+def _few(d: Any) -> Case:
+    count = d.choice([2, 3])
+    return _ranked(d, count, count + d.integer(1, 3))
+
+
+def _ties(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, 0, d.integer(1, side - 1))
+    best = activations[0, channel].max()
+    activations[0, channel, d.integer(1, side - 1), 0] = best
+    if d.flag():
+        activations[0, channel, side - 1, side - 1] = best
+    field, image = _seen(3, 2, 0, side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _below_zero(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 1))
+    field, image = _seen(3, d.choice([2, 1]), 0, side, side)
+    return Case((activations - activations.max() - 1, channel, 1, field, image))
+
+
+def _patches(
+    activations, channel, k, field, image_size, *, absolute=False, floor=None, tie="first", ranked="best", descending=True,
+    every_unit=False, numbers="image", place="edge", rows_for_columns=False, jumping=True, inclusive=False, clip="cut",
+    swapped_image=False, xy=False, floats=False, all_k=False, channels="one",
+):  # fmt: skip
+    """The best units with a switch for each mistake."""
+    size, jump, start = field
+    height, width = reversed(image_size) if swapped_image else image_size
+    maps = activations[:, channel] if channels == "one" else activations.amax(1)
+    maps = maps.abs() if absolute else maps
+    rows, columns = maps.shape[1:]
+    found = []
+    for n, one in enumerate(maps):
+        flat = one.flatten()
+        if every_unit:
+            found += [(float(v), n, unit) for unit, v in enumerate(flat)]
+            continue
+        unit = int(flat.argmax()) if tie == "first" else len(flat) - 1 - int(flat.flip(0).argmax())
+        if floor is not None and float(flat.max()) <= floor:
+            unit = 0
+        value = float(flat.mean()) if ranked == "mean" else float(flat.max())
+        found.append((value, n, unit))
+    if ranked != "none":
+        found.sort(key=lambda entry: -entry[0] if descending else entry[0])
+    if all_k and len(found) < k:
+        raise IndexError(f"selected index {k} out of range")
+    patches = []
+    for rank, (_, n, unit) in enumerate(found[:k]):
+        row, column = divmod(unit, rows if rows_for_columns else columns)
+        step = jump if jumping else 1
+        if place == "edge":
+            offset = int(start - (size - 1) / 2)
+        elif place == "center":
+            offset = int(start)
+        elif place == "half_size":
+            offset = None
+        else:
+            offset = 0
+        if offset is None:
+            top, left = (int(start + i * step - size // 2) for i in (row, column))
+        else:
+            top, left = offset + row * step, offset + column * step
+        bottom, right = top + size - inclusive, left + size - inclusive
+        if clip == "cut":
+            top, bottom = (min(max(v, 0), height) for v in (top, bottom))
+            left, right = (min(max(v, 0), width) for v in (left, right))
+        elif clip == "moved":
+            top, left = min(max(top, 0), height - size), min(max(left, 0), width - size)
+            bottom, right = top + size, left + size
+        elif clip == "below":
+            top, left = max(top, 0), max(left, 0)
+        box = (left, top, right, bottom) if xy else (top, left, bottom, right)
+        number = rank if numbers == "rank" else n
+        patches.append((number, *(float(v) for v in box)) if floats else (number, *box))
+    return patches
+
+
+def _patches_with(**mistakes: Any) -> Any:
+    def top_patches(activations, channel, k, field, image_size):
+        return _patches(activations, channel, k, field, image_size, **mistakes)
+
+    return top_patches
+
+
+def _patches_sorted(activations, channel, k, field, image_size):
+    """Everything at once: maxima, places, boxes, one sort."""
+    size, jump, start = field
+    height, width = image_size
+    flat = activations[:, channel].reshape(len(activations), -1)
+    order = torch.argsort(flat.amax(1), descending=True)[:k]
+    first = (flat[order] == flat[order].amax(1, keepdim=True)).int().argmax(1)
+    columns = activations.shape[3]
+    corner = torch.stack([first // columns, first % columns], 1) * jump + round(start - (size - 1) / 2)
+    limit = torch.tensor([height, width], device=corner.device)
+    boxes = torch.cat([corner.clamp(min=0), torch.minimum(corner + size, limit)], 1)
+    return [(int(n), *map(int, box)) for n, box in zip(order, boxes, strict=True)]
+
+
+def _patches_in_loops(activations, channel, k, field, image_size):
+    """Unit by unit, in plain Python."""
+    size, jump, start = field
+    ranking = []
+    for n, maps in enumerate(activations.tolist()):
+        best = None
+        for row, line in enumerate(maps[channel]):
+            for column, value in enumerate(line):
+                if best is None or value > best[0]:
+                    best = (value, row, column)
+        ranking.append((best, n))
+    ranking.sort(reverse=True)
+    patches = []
+    for (_, row, column), n in ranking[: min(k, len(ranking))]:
+        box = []
+        for cell, limit in ((row, image_size[0]), (column, image_size[1])):
+            center = start + cell * jump
+            low, high = center - (size - 1) / 2, center + (size - 1) / 2 + 1
+            box.append((max(0, int(round(low))), min(limit, int(round(high)))))
+        (top, bottom), (left, right) = box
+        patches.append((n, top, left, bottom, right))
+    return patches
+
+
+BOXES = ("boxes", "even_fields", "rectangular", "order", "clipped", "ties", "negative", "few_images")
+
+PATCHES = Exercise(
+    id="top_patches",
+    topic="visualization",
+    title="The patches a unit likes best",
+    reference=reference.top_patches,
+    minutes=25,
+    difficulty=3,
+    properties=(
+        Property(
+            "boxes",
+            "the field of the channel's best unit: (n, top, left, bottom, right), integers, bottom and right exclusive",
+            0.75,
+            _odd_fields,
+            examples=6,
+        ),
+        Property("even_fields", "fields of even size, whose center lies between two pixels", 0.25, _even_fields),
+        Property("rectangular", "maps that are not square", 0.25, _rectangular, examples=6),
+        Property(
+            "order", "one patch an image, the k images with the highest activations, strongest first", 0.5, _several
+        ),
+        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border),
+        Property("ties", "among equal units the first in row order", 0.25, _ties, examples=6),
+        Property("negative", "also where all activations are negative", 0.25, _below_zero, examples=6),
+        Property("few_images", "all images where there are fewer than k", 0.25, _few, examples=4),
+    ),
+    misconceptions=(
+        Misconception(
+            "center_for_corner",
+            "You began the box at the unit's center.",
+            "The center is in the middle of the field: top = center − (size − 1) / 2.",
+            BOXES,
+            _patches_with(place="center"),
+        ),
+        Misconception(
+            "start_ignored",
+            "You left start out: with padding, the first unit's field begins before the image.",
+            "The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.",
+            ("clipped",),
+            _patches_with(place="no_start"),
+        ),
+        Misconception(
+            "half_of_an_even_size",
+            "You took size // 2 off the center, which is half a pixel too much for an even size.",
+            "(size − 1) / 2 reaches from the center to the first pixel of the field, also for even sizes.",
+            ("even_fields",),
+            _patches_with(place="half_size"),
+        ),
+        Misconception(
+            "jump_ignored",
+            "You took the unit's row and column for pixels.",
+            "Units are jump pixels apart: start + row · jump.",
+            BOXES,
+            _patches_with(jumping=False),
+        ),
+        Misconception(
+            "last_pixel_included",
+            "Your bottom and right are the last pixels of the field.",
+            "They are exclusive, as in a slice: bottom = top + size.",
+            BOXES,
+            _patches_with(inclusive=True),
+        ),
+        Misconception(
+            "x_before_y",
+            "You gave (left, top, right, bottom).",
+            "Rows come first: (n, top, left, bottom, right).",
+            BOXES,
+            _patches_with(xy=True),
+        ),
+        Misconception(
+            "floats",
+            "Your coordinates are floats, which cannot slice an image.",
+            "They are whole numbers: int(…) each of them.",
+            BOXES,
+            _patches_with(floats=True),
+        ),
+        Misconception(
+            "divided_by_rows",
+            "You found row and column of a flat index with the map's height.",
+            "A row is as long as the map is wide: divmod(index, w).",
+            ("rectangular",),
+            _patches_with(rows_for_columns=True),
+        ),
+        Misconception(
+            "image_size_swapped",
+            "You read image_size as (W, H).",
+            "height, width = image_size.",
+            ("rectangular",),
+            _patches_with(swapped_image=True),
+        ),
+        Misconception(
+            "not_clipped",
+            "Your boxes reach beyond the image.",
+            "min(max(value, 0), H) for top and bottom, the same with W for left and right.",
+            ("clipped",),
+            _patches_with(clip="no"),
+        ),
+        Misconception(
+            "clipped_at_zero_only",
+            "You cut boxes off at 0 and not at the image's other end.",
+            "min(…, H) for bottom, min(…, W) for right.",
+            ("clipped",),
+            _patches_with(clip="below"),
+        ),
+        Misconception(
+            "moved_inside",
+            "You moved boxes into the image. The unit does not see what you then show.",
+            "Cut them off: a patch at the border is smaller.",
+            ("clipped",),
+            _patches_with(clip="moved"),
+        ),
+        Misconception(
+            "several_of_one_image",
+            "You ranked all units of all images, so that one image can fill the list.",
+            "First the best unit of each image, then the best images.",
+            ("order", "few_images"),
+            _patches_with(every_unit=True),
+        ),
+        Misconception(
+            "weakest_first",
+            "You began with the weakest.",
+            "Sort by descending activation.",
+            ("order", "few_images"),
+            _patches_with(descending=False),
+        ),
+        Misconception(
+            "images_in_their_order",
+            "You took the first k images in their own order.",
+            "Sort the images by their best unit's activation first.",
+            ("order", "few_images"),
+            _patches_with(ranked="none"),
+        ),
+        Misconception(
+            "ranked_by_mean",
+            "You ranked the images by the mean of their map.",
+            "What counts is the best unit, the maximum.",
+            ("order", "few_images"),
+            _patches_with(ranked="mean"),
+        ),
+        Misconception(
+            "rank_for_image",
+            "Your n is the place in the list.",
+            "It is the number of the image, which goes along when you sort.",
+            ("order", "few_images"),
+            _patches_with(numbers="rank"),
+        ),
+        Misconception(
+            "last_of_equals",
+            "You took the last of equal units.",
+            "The first: compare with > and not with >=.",
+            ("ties",),
+            _patches_with(tie="last"),
+        ),
+        Misconception(
+            "absolute_values",
+            "You looked for the greatest absolute value: a strongly negative unit is not excited.",
+            "The greatest value, with its sign.",
+            ("negative",),
+            _patches_with(absolute=True),
+        ),
+        Misconception(
+            "best_begins_at_zero",
+            "Your search begins with a best of 0, which no negative activation beats.",
+            "Begin with the first unit, or with -inf.",
+            ("negative",),
+            _patches_with(floor=0.0),
+        ),
+        Misconception(
+            "more_than_there_are",
+            "You asked for more images than there are.",
+            "min(k, N): then the list is shorter.",
+            ("few_images",),
+            _patches_with(all_k=True),
+        ),
+        Misconception(
+            "all_channels",
+            "You looked for the best unit in all channels.",
+            "activations[:, channel] first.",
+            BOXES,
+            _patches_with(channels="all"),
+        ),
+    ),
+    right=(
+        Variant("one image after another", _patches_with()),
+        Variant("tensors throughout", _patches_sorted),
+        Variant("plain loops", _patches_in_loops),
+    ),
+    hints=(
+        Hint(
+            "I don't know where a unit's patch lies",
+            "The center of unit (0, 0) is at pixel `start`, in both directions. How far is it to the next unit, and how far from a center to the field's first pixel?",
+        ),
+        Hint(
+            "My boxes are off by one, or by a half",
+            "top = start + row · jump − (size − 1) / 2 is a whole number for odd and even sizes. bottom = top + size, exclusive. Clip both at the end, not before you add.",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "For each image n: index = activations[n, channel].argmax(); row, column = divmod(int(index), w). Keep (activation, n, row, column), sort by activation, descending, take the first k, and make the boxes of those.",
+        ),
+    ),
+)
