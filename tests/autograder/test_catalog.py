@@ -108,6 +108,7 @@ POINTS = {
     "bilinear_kernel": 3,
     "segmentation_scores": 4,
     "train_fcn": 6,
+    "unet_output_size": 3,
     "elastic_deformation": 4,
     "train_unet": 6,
 }
