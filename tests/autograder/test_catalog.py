@@ -109,6 +109,7 @@ POINTS = {
     "segmentation_scores": 4,
     "train_fcn": 6,
     "unet_output_size": 3,
+    "crop_and_concat": 2,
     "elastic_deformation": 4,
     "train_unet": 6,
 }
