@@ -712,3 +712,433 @@ CROP = Exercise(
         ),
     ),
 )
+
+
+# -- networks whose layers have any names -------------------------------------------------------------------
+
+
+def _values(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Numbers that follow from the shape: weights that keep the signal's size, biases that keep units alive."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {shape}".encode()))
+    numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return numbers * math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else 0.3 * numbers.abs()
+
+
+def _filled(subject: Any, case: Case) -> Any:
+    network = subject(*case.args, **case.kwargs)
+    network.do("double")
+    network.do("eval")
+    shapes = {name: tuple(p.shape) for name, p in network.inspect()["parameters"].items()}
+    values = {name: _values(case.extra["seed"], shape) for name, shape in shapes.items()}
+    # Not strict: what else an answer keeps in its state shows in its output.
+    network.do("load_state_dict", values, strict=False)
+    return network
+
+
+def _applied(subject: Any, case: Case) -> Any:
+    return _filled(subject, case)(case.extra["x"])
+
+
+def _applied_gradients(subject: Any, case: Case) -> Any:
+    network = _filled(subject, case)
+    grads = network.vjp(case.extra["x"], wrt=[0, network])["grads"]
+    summed: dict[str, Any] = {"x": grads.pop("0")}
+    for grad in grads.values():
+        if grad is not None:
+            name = f"parameters of shape {tuple(grad.shape)}"
+            summed[name] = summed.get(name, 0) + grad
+    return summed
+
+
+def _shapes(subject: Any, case: Case) -> dict[str, int]:
+    """How many parameters there are of each shape."""
+    network = subject(*case.args, **case.kwargs)
+    counts: dict[str, int] = {}
+    for p in network.inspect()["parameters"].values():
+        name = f"{'biases' if p.dim() == 1 else 'weights'} of shape {tuple(p.shape)}"
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _runs(subject: Any, case: Case) -> str:
+    return described(subject(*case.args, **case.kwargs)(case.extra["x"]))
+
+
+# -- DoubleConv ---------------------------------------------------------------------------------------------
+
+
+def _double_case(d: Any) -> Case:
+    c, k = d.choice([(2, 3), (3, 2), (1, 4)])
+    x = d.tensor(d.choice([2, 1]), c, d.integer(5, 9), d.integer(6, 10))
+    return Case((c, k), {}, {"x": x, "seed": d.seed()})
+
+
+def _double_float32(d: Any) -> Case:
+    c, k = d.choice([(2, 3), (3, 2), (1, 4)])
+    return Case((c, k), {}, {"x": d.tensor(2, c, d.integer(5, 9), d.integer(6, 10), dtype=torch.float32)})
+
+
+def _double_wide(d: Any) -> Case:
+    return Case((d.integer(6, 9), d.integer(24, 30)))
+
+
+def _double_made(subject: Any, case: Case) -> dict[str, int | str]:
+    return {**_shapes(subject, case), "output": _runs(subject, case)}
+
+
+def _double_drawn(subject: Any, case: Case) -> dict[str, torch.Tensor]:
+    return subject(*case.args).inspect()["parameters"]
+
+
+def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    inputs, outputs = case.args
+    for which, c in (("first", inputs), ("second", outputs)):
+        weight = next((p for p in got.values() if tuple(p.shape) == (outputs, c, 3, 3)), None)
+        if weight is None:
+            return Mismatch(
+                Outcome.WRONG_KIND,
+                f"there is no {which} convolution with weights ({outputs}, {c}, 3, 3)",
+                code="shape",
+            )
+        right, std = math.sqrt(2 / (9 * c)), float(weight.std())
+        # Hundreds of numbers: right answers come within 12 % in all but one of 10⁹ cases.
+        if abs(std / right - 1) < 0.2 and abs(float(weight.mean())) < 0.3 * right:
+            continue
+        known = {
+            "default": math.sqrt(1 / (27 * c)),
+            "variance": right**2,
+            "no kernel": math.sqrt(2 / c),
+            "fan out": math.sqrt(2 / (9 * outputs)),
+            "half": math.sqrt(1 / (9 * c)),
+            "both fans": math.sqrt(2 / (9 * (c + outputs))),
+            "standard": 1.0,
+            "zero": 0.0,
+        }
+        code = next((name for name, s in known.items() if abs(std - s) < 0.12 * s + 1e-9), "other")
+        return Mismatch(
+            Outcome.WRONG_VALUES,
+            f"the weights of the {which} convolution have standard deviation {std:.3f}, expected "
+            f"√(2 / (9·{c})) = {right:.3f}",
+            "weights",
+            f"{right:.3f}",
+            f"{std:.3f}",
+            f"weights: {code}",
+        )
+    if any(p.dim() == 1 and bool(p.any()) for p in got.values()):
+        return Mismatch(Outcome.WRONG_VALUES, "biases are not 0", "biases", code="biases")
+    return None
+
+
+class _Double(nn.Module):
+    """Two convolutions with a seam at each step, where the misconceptions put their mistake."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.make(in_channels, out_channels)
+        for conv in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
+            self.draw(conv)
+
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, out_channels, 3)
+        self.two = nn.Conv2d(out_channels, out_channels, 3)
+
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, self.std(conv))
+        nn.init.zeros_(conv.bias)
+
+    def std(self, conv):
+        return math.sqrt(2 / (9 * conv.in_channels))
+
+    def forward(self, x):
+        return F.relu(self.two(F.relu(self.one(x))))
+
+
+class _DoublePadded(_Double):
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.two = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
+
+class _DoubleNoLastReLU(_Double):
+    def forward(self, x):
+        return self.two(F.relu(self.one(x)))
+
+
+class _DoubleNoMiddleReLU(_Double):
+    def forward(self, x):
+        return F.relu(self.two(self.one(x)))
+
+
+class _DoubleSameTwice(_Double):
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, in_channels, 3)
+        self.two = nn.Conv2d(in_channels, out_channels, 3)
+
+
+class _DoubleSingle(_Double):
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, out_channels, 3)
+
+    def forward(self, x):
+        return F.relu(self.one(x))
+
+
+class _DoubleNormalized(_Double):
+    def make(self, in_channels, out_channels):
+        super().make(in_channels, out_channels)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(out_channels) for _ in range(2)])
+
+    def forward(self, x):
+        return self.norms[1](self.two(self.norms[0](self.one(x)).relu())).relu()
+
+
+class _DoubleNoBias(_Double):
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, out_channels, 3, bias=False)
+        self.two = nn.Conv2d(out_channels, out_channels, 3, bias=False)
+
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, self.std(conv))
+
+
+class _DoubleDefault(_Double):
+    def draw(self, conv):
+        pass
+
+
+class _DoubleBiasDefault(_Double):
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, self.std(conv))
+
+
+class _DoubleVariance(_Double):
+    def std(self, conv):
+        return 2 / (9 * conv.in_channels)
+
+
+class _DoubleChannelsOnly(_Double):
+    def std(self, conv):
+        return math.sqrt(2 / conv.in_channels)
+
+
+class _DoubleFanOut(_Double):
+    def std(self, conv):
+        return math.sqrt(2 / (9 * conv.out_channels))
+
+
+class _DoubleOneOverFan(_Double):
+    def std(self, conv):
+        return math.sqrt(1 / (9 * conv.in_channels))
+
+
+class _DoubleXavier(_Double):
+    def draw(self, conv):
+        nn.init.xavier_normal_(conv.weight)
+        nn.init.zeros_(conv.bias)
+
+
+class _DoubleDetached(_Double):
+    def forward(self, x):
+        return F.relu(self.two(F.relu(self.one(x)).detach()))
+
+
+class _DoubleSequential(nn.Sequential):
+    """A Sequential that draws by torch's own initialization for ReLU."""
+
+    def __init__(self, in_channels, out_channels):
+        first = nn.Conv2d(in_channels, out_channels, kernel_size=3)
+        second = nn.Conv2d(out_channels, out_channels, kernel_size=3)
+        super().__init__(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+        for conv in (first, second):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            conv.bias.data.fill_(0)
+
+
+class _DoubleParameters(nn.Module):
+    """Parameters and F.conv2d, the second convolution made first."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        for name, c in (("b", out_channels), ("a", in_channels)):
+            weight = torch.randn(out_channels, c, 3, 3) * (2 / (c * 3 * 3)) ** 0.5
+            self.register_parameter(f"weight_{name}", nn.Parameter(weight))
+            self.register_parameter(f"bias_{name}", nn.Parameter(torch.zeros(out_channels)))
+
+    def forward(self, x):
+        x = F.conv2d(x, self.weight_a, self.bias_a).clamp(min=0)
+        return F.conv2d(x, self.weight_b, self.bias_b).clamp(min=0)
+
+
+DOUBLE = Exercise(
+    id="DoubleConv",
+    topic="unet",
+    title="Two valid convolutions and their first weights",
+    reference=reference.DoubleConv,
+    minutes=12,
+    difficulty=2,
+    properties=(
+        Property(
+            "made",
+            "two 3×3 convolutions with biases, in → out → out channels; 4 pixels less along each side",
+            0.5,
+            _double_float32,
+            _double_made,
+            examples=4,
+            tried="a new block: its parameters by shape, and one call",
+        ),
+        Property(
+            "output",
+            "convolution, ReLU, convolution, ReLU",
+            0.5,
+            _double_case,
+            _applied,
+            tolerance=LOOSE,
+            tried="double(), eval(), every parameter filled with numbers drawn for its shape, one call",
+        ),
+        Property(
+            "drawn",
+            "weights are drawn with standard deviation √(2 / fan_in), biases are 0",
+            0.5,
+            _double_wide,
+            _double_drawn,
+            judge=_judge_drawn,
+            examples=3,
+            tried="the parameters of a new block",
+        ),
+        Property(
+            "gradients",
+            "gradients reach the input and every parameter",
+            0.5,
+            _double_case,
+            _applied_gradients,
+            tolerance=LOOSE,
+            examples=4,
+            tried="as for the output, then the gradients, summed over parameters of one shape",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "padded",
+            "Your convolutions are padded: the output is as large as the input.",
+            "Leave padding at 0: each convolution takes a pixel off every side.",
+            ("made", "output", "gradients"),
+            _DoublePadded,
+        ),
+        Misconception(
+            "last_relu_missing",
+            "There is no ReLU after the second convolution.",
+            "Each of the two convolutions is followed by a ReLU.",
+            ("output", "gradients"),
+            _DoubleNoLastReLU,
+        ),
+        Misconception(
+            "middle_relu_missing",
+            "There is no ReLU between the convolutions, so together they are one linear 5×5 convolution.",
+            "Each of the two convolutions is followed by a ReLU.",
+            ("output", "gradients"),
+            _DoubleNoMiddleReLU,
+        ),
+        Misconception(
+            "channels_change_late",
+            "Your first convolution keeps in_channels.",
+            "The first goes from in_channels to out_channels, the second from out_channels to out_channels.",
+            ("made", "output", "drawn", "gradients"),
+            _DoubleSameTwice,
+        ),
+        Misconception(
+            "one_convolution",
+            "There is one convolution.",
+            "Two of them, each followed by a ReLU.",
+            ("made", "output", "drawn", "gradients"),
+            _DoubleSingle,
+        ),
+        Misconception(
+            "batch_normalization_added",
+            "You added batch normalization.",
+            "The block is convolution, ReLU, convolution, ReLU; this network has none.",
+            ("made", "output", "drawn", "gradients"),
+            _DoubleNormalized,
+        ),
+        Misconception(
+            "no_biases",
+            "Your convolutions have no biases.",
+            "Leave bias=True and set them to 0 at the start: training moves them.",
+            ("made", "output", "gradients"),
+            _DoubleNoBias,
+        ),
+        Misconception(
+            "torch_s_own_weights",
+            "Your weights are as torch draws them: uniform, with a sixth of the variance that is asked for.",
+            "Draw them anew in __init__: nn.init.normal_(conv.weight, std=√(2 / fan_in)), and set the biases to 0.",
+            ("drawn",),
+            _DoubleDefault,
+        ),
+        Misconception(
+            "torch_s_own_biases",
+            "Your weights are right, your biases are as torch draws them.",
+            "nn.init.zeros_(conv.bias).",
+            ("drawn",),
+            _DoubleBiasDefault,
+        ),
+        Misconception(
+            "variance_for_deviation",
+            "Your standard deviation is 2 / fan_in: that is the variance.",
+            "Take its root: √(2 / fan_in).",
+            ("drawn",),
+            _DoubleVariance,
+        ),
+        Misconception(
+            "kernel_forgotten",
+            "Your fan_in counts channels only.",
+            "A unit reads 3×3 pixels of every input channel: fan_in = 9 · in_channels.",
+            ("drawn",),
+            _DoubleChannelsOnly,
+        ),
+        Misconception(
+            "fan_out",
+            "You divided by the number of outgoing connections, 9 · out_channels.",
+            "fan_in counts what a unit reads: 9 · in_channels.",
+            ("drawn",),
+            _DoubleFanOut,
+        ),
+        Misconception(
+            "relu_not_reckoned_with",
+            "Your standard deviation is √(1 / fan_in): half of the variance is missing.",
+            "The ReLU cuts off half of the signal; the 2 in √(2 / fan_in) makes up for it.",
+            ("drawn",),
+            _DoubleOneOverFan,
+        ),
+        Misconception(
+            "xavier",
+            "Your standard deviation is Xavier's, √(2 / (fan_in + fan_out)).",
+            "For ReLU networks it is √(2 / fan_in): nn.init.kaiming_normal_ or normal_ with that std.",
+            ("drawn",),
+            _DoubleXavier,
+        ),
+        Misconception(
+            "cut_from_the_graph",
+            "The graph is cut between the convolutions: the first one learns nothing.",
+            "Leave out detach(), .data and no_grad() in forward.",
+            ("gradients",),
+            _DoubleDetached,
+        ),
+    ),
+    right=(
+        Variant("a Sequential, kaiming_normal_", _DoubleSequential),
+        Variant("parameters and F.conv2d", _DoubleParameters),
+    ),
+    hints=(
+        Hint(
+            "My output has the wrong size",
+            "A 3×3 convolution without padding loses one pixel on each side. How many do two lose?",
+        ),
+        Hint(
+            "My weights have the wrong spread",
+            "What does one unit of the first convolution read? Count the numbers: that is fan_in. The second reads another count.",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "In __init__: self.conv1 = nn.Conv2d(in_channels, out_channels, 3), self.conv2 = nn.Conv2d(out_channels, out_channels, 3); for each nn.init.normal_(conv.weight, std=(2 / (9 · conv.in_channels)) ** 0.5) and nn.init.zeros_(conv.bias). In forward a ReLU after each.",
+        ),
+    ),
+)

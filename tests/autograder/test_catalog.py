@@ -110,6 +110,7 @@ POINTS = {
     "train_fcn": 6,
     "unet_output_size": 3,
     "crop_and_concat": 2,
+    "DoubleConv": 2,
     "elastic_deformation": 4,
     "train_unet": 6,
 }
