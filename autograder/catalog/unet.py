@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from autograder.catalog._train_unet import TRAIN_UNET
 from autograder.catalog._unet_elastic import ELASTIC
-from autograder.catalog._unet_network import CROP, DOUBLE, SIZE
+from autograder.catalog._unet_network import CROP, DOUBLE, SIZE, UNET
 
-EXERCISES = (SIZE, CROP, DOUBLE, ELASTIC, TRAIN_UNET)
+EXERCISES = (SIZE, CROP, DOUBLE, UNET, ELASTIC, TRAIN_UNET)

@@ -111,6 +111,7 @@ POINTS = {
     "unet_output_size": 3,
     "crop_and_concat": 2,
     "DoubleConv": 2,
+    "UNet": 6,
     "elastic_deformation": 4,
     "train_unet": 6,
 }
