@@ -5,5 +5,6 @@ from __future__ import annotations
 from autograder.catalog._train_unet import TRAIN_UNET
 from autograder.catalog._unet_elastic import ELASTIC
 from autograder.catalog._unet_network import CROP, DOUBLE, SIZE, UNET
+from autograder.catalog._unet_weights import WEIGHTS
 
-EXERCISES = (SIZE, CROP, DOUBLE, UNET, ELASTIC, TRAIN_UNET)
+EXERCISES = (SIZE, CROP, DOUBLE, UNET, WEIGHTS, ELASTIC, TRAIN_UNET)

@@ -112,6 +112,7 @@ POINTS = {
     "crop_and_concat": 2,
     "DoubleConv": 2,
     "UNet": 6,
+    "unet_weight_map": 5,
     "elastic_deformation": 4,
     "train_unet": 6,
 }
