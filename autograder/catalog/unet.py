@@ -5,6 +5,7 @@ from __future__ import annotations
 from autograder.catalog._train_unet import TRAIN_UNET
 from autograder.catalog._unet_elastic import ELASTIC
 from autograder.catalog._unet_network import CROP, DOUBLE, SIZE, UNET
+from autograder.catalog._unet_tiles import TILES
 from autograder.catalog._unet_weights import WEIGHTS
 
-EXERCISES = (SIZE, CROP, DOUBLE, UNET, WEIGHTS, ELASTIC, TRAIN_UNET)
+EXERCISES = (SIZE, CROP, DOUBLE, UNET, WEIGHTS, ELASTIC, TILES, TRAIN_UNET)

@@ -114,6 +114,7 @@ POINTS = {
     "UNet": 6,
     "unet_weight_map": 5,
     "elastic_deformation": 4,
+    "overlap_tile": 5,
     "train_unet": 6,
 }
 
