@@ -29,9 +29,11 @@
 # lecture 6, *fcn*: skips, class weights and training on whole images come from there.
 
 # %% role="setup"
+import copy
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ from coursekit.data.cells import Cells
 from coursekit.data.isbi2012 import isbi2012
 from coursekit.data.nuclei import nuclei
 from coursekit.fcn import SkipFCN
-from coursekit.metrics import connected_components, instance_scores, rand_error
+from coursekit.metrics import connected_components, instance_scores, match_instances, rand_error
 from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
 
 course = coursekit.notebook.start("07_unet")
@@ -70,7 +72,7 @@ SOURCE = "here"  # "download" fetches the two real data sets (30 MB are kept), "
 
 def pictures(name: str, split: str, count: int) -> tuple[list[Item], str]:
     """Images (1, H, W) from 0 to 1 with instances (H, W), of "tissue" or "nuclei", and what they are in words."""
-    read, kept = {"tissue": (isbi2012, "neural tissue, ISBI 2012"), "nuclei": (nuclei, "nuclei, DSB 2018")}[name]
+    read, kept = {"tissue": (isbi2012, "neural tissue (ISBI 2012)"), "nuclei": (nuclei, "nuclei (DSB 2018)")}[name]
     try:
         if SOURCE == "generated":
             raise RuntimeError("Generated cells were asked for.")
@@ -79,12 +81,15 @@ def pictures(name: str, split: str, count: int) -> tuple[list[Item], str]:
     except RuntimeError as reason:  # not on this machine
         if SOURCE == "download":
             print(f"{reason} Going on with generated cells.")
-        kept = "generated cells"
+        kept = f"cells in place of {name}"
         seed = 2 * (name == "nuclei") + (split == "val")
         items = [dict(item) for item in Cells(count, 256, seed=seed)]
     for item in items:
         gray = item["image"].float().mean(0, keepdim=True) / 255
-        item["image"] = 1 - gray if name == "nuclei" and gray.median() > 0.5 and len(item["image"]) == 3 else gray
+        if len(item["image"]) == 3:  # nuclei: dark on light or light on dark, and often faint
+            gray = 1 - gray if gray.median() > 0.5 else gray
+            gray = ((gray - gray.min()) / (gray.quantile(0.995) - gray.min())).clamp(0, 1)
+        item["image"] = gray
     return items, kept
 
 
@@ -105,8 +110,8 @@ def corner(item: Item, size: int = 256) -> Item:
 
 shown = {
     "generated cells": generated[0],
-    f"tissue: {tissue_words}": corner(tissue[0]),
-    f"nuclei: {grown_words}": corner(grown[0]),
+    tissue_words: corner(tissue[0]),
+    grown_words: max(grown, key=lambda item: item["instances"].max()),
 }
 figures.show(
     figures.grid(
@@ -129,8 +134,8 @@ figures.show(
 #
 # $$F_1 = \frac{2 \cdot \text{right}}{\text{predicted} + \text{true}}.$$
 #
-# By hand: 10 true cells; in the prediction, two pairs of them have grown together, so that it has 6 single cells and 2
-# double ones. A double one overlaps each of its halves by about 0.5, not more. So $F_1 = 2 \cdot 6 / (8 + 10) = 0.67$: four cells
+# By hand: 10 true cells of one size; in the prediction, two pairs of them have grown together, so that it has 6 single cells and 2
+# double ones. A double one has an intersection over union of 0.5 with either half, and that is not more than 0.5. So $F_1 = 2 \cdot 6 / (8 + 10) = 0.67$: four cells
 # of ten are gone, for two lines.
 
 # %%
@@ -540,3 +545,677 @@ with torch.no_grad():
         moved = untrained(scene[..., :188, shift : 188 + shift])
         difference = (moved[..., :-shift] - still[..., shift:]).abs().max()
         print(f"shifted by {shift}: largest difference {difference:.1e}, of logits up to {still.abs().max():.1f}")
+
+# %% [markdown]
+# Break it, if you like: give the layers padding, and no shift at all leaves the border as it was.
+#
+# ## Overlap-tile
+#
+# Images of a microscope have thousands of pixels a side, and no legal size. The way out: predict a **tile** at a time, each from a window that
+# holds the tile and its context. The windows overlap, the tiles do not. With valid convolutions the context is exactly what the network
+# loses on each side:
+#
+# $$\text{context} = \frac{s - \text{map}(s)}{2} = 6 \cdot 2^{\text{depth}} - 4 \qquad (8,\ 20,\ 44,\ 92 \text{ for depths 1 to 4})$$
+#
+# At the image's border the context is missing. It is made up by mirroring the image, without repeating the edge pixel.
+#
+# By hand: the row $(1, 2, 3, 4)$ with a context of 2 becomes $(3, 2 \mid 1, 2, 3, 4 \mid 3, 2)$. With a context of 5 the mirror image is used
+# up after 3 pixels, and mirrored again: $(2, 3, 4, 3, 2 \mid 1, 2, 3, 4 \mid 3, 2, 1, 2, 3)$. Tiles of 3 pixels: the first covers
+# $1, 2, 3$, the second $4$ and two pixels beyond the border, which are thrown away.
+
+# %%
+for context in (2, 5):
+    print(f"context {context}:", np.pad([1, 2, 3, 4], context, mode="reflect").tolist())
+
+# %% [markdown]
+# The function takes any network that maps a window of tile + 2·context to its central tile. The network answers as in inference,
+# without gradients; leave its mode as you found it.
+
+
+# %% exercise="overlap_tile"
+def overlap_tile(net: nn.Module, image: Tensor, tile: int, context: int, num_classes: int) -> Tensor:
+    """Segment an image (C, H, W) tile by tile; returns scores (num_classes, H, W).
+
+    net maps (1, C, s, s) with s = tile + 2·context to the scores (1, num_classes, tile, tile) of the central tile. Tiles
+    begin at the top left. The border is mirrored without repeating the edge pixel, again and again where the context exceeds
+    the image.
+    """
+    ### BEGIN SOLUTION
+    H, W = image.shape[1:]
+
+    def places(length: int) -> Tensor:
+        """Where to read: from the first pixel of the first window to the last one of the last."""
+        covered = math.ceil(length / tile) * tile
+        place = torch.arange(-context, covered + context, device=image.device) % (2 * length - 2)
+        return torch.minimum(place, 2 * length - 2 - place)
+
+    mirrored = image[:, places(H)][:, :, places(W)]
+    mirrored = mirrored if mirrored.is_floating_point() else mirrored.float()
+    side, rows = tile + 2 * context, []
+    training = getattr(net, "training", False)
+    if training:
+        net.eval()
+    with torch.no_grad():
+        for top in range(0, H, tile):
+            windows = [mirrored[None, :, top : top + side, left : left + side] for left in range(0, W, tile)]
+            rows.append(torch.cat([net(window)[0] for window in windows], dim=2))
+    if training:
+        net.train()
+    return torch.cat(rows, dim=1)[:num_classes, :H, :W]
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### One window, and what the network is shown
+
+# %%
+context, tile = 92, 100
+scene = generated[0]["image"]
+bordered = torch.from_numpy(np.pad(scene[0].numpy(), context, mode="reflect"))
+fig, axis = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
+axis.imshow(bordered, extent=(-92, 348, 348, -92), alpha=0.55)
+axis.imshow(scene[0], extent=(0, 256, 256, 0))
+for top, left, size, hue, words in (
+    (0, 0, 256, "black", "image"),
+    (-92, 8, 284, "blue", "window: 284×284"),
+    (0, 100, 100, "orange", "tile: 100×100"),
+):
+    axis.add_patch(plt.Rectangle((left, top), size, size, fill=False, lw=2.5, ec=figures.COLORS[hue], label=words))
+axis.legend(loc="lower left", frameon=True)
+axis.set(xlim=(-92, 348), ylim=(348, -92))
+axis.grid(False)
+figures.show(
+    fig,
+    alt="An image of cells, continued beyond its border by its mirror image. A window of 284 pixels reaches over the upper border into "
+    "the mirrored part; its central tile of 100 pixels lies inside the image.",
+)
+
+# %% [markdown]
+# ### The same numbers?
+#
+# Tiles ought to be a matter of memory, not of the result: each pixel is predicted from the same context as in one pass over the whole mirrored
+# image. We test that with three untrained networks, an image of 252 pixels and tiles of 84.
+
+# %%
+predict(
+    "U-Nets of depth 1, 2 and 3, tiles of 84 pixels. For which is the tiled map equal to the map of one pass?",
+    ["All three", "Depths 1 and 2", "None: the tiles end at different pixels"],
+    answer="Depths 1 and 2",
+    because="The tiles begin at multiples of 84. The pooling windows of one pass begin at multiples of 2, 4 or 8; 84 is divisible by 2 and 4 and "
+    "not by 8. With depth 3 every second tile is pooled in other windows.",
+)
+
+# %%
+image = scene[:, :252, :252].double()
+for depth in (1, 2, 3):
+    torch.manual_seed(0)
+    net = UNet(1, 2, base=4, depth=depth).double().eval()
+    context = 6 * 2**depth - 4
+    with torch.no_grad():
+        whole = net(F.pad(image[None], [context] * 4, mode="reflect"))[0]
+    tiled = overlap_tile(net, image, 84, context, 2)
+    print(
+        f"depth {depth}: context {context:2}, 84 mod {2**depth} = {84 % 2**depth}, "
+        f"largest difference {(tiled - whole).abs().max():.1e}, of logits up to {whole.abs().max():.1f}"
+    )
+
+# %% [markdown]
+# So the rule is: *the tile has to be divisible by the total stride*. Now look at the paper's own network: its map has 388 pixels, $388 = 24 \cdot 16 + 4$,
+# and so has every one of its legal sizes a remainder of 4. Its tiles do not give the numbers of one pass. That is no disaster, since all
+# answers come from full context; they are only not the same answers.
+#
+# What valid convolutions spare us is another thing. We give the same network of depth 2 a padding of 1 in each 3×3 convolution, so that it keeps the size, and
+# let it predict tiles without context.
+
+# %%
+torch.manual_seed(0)
+valid = UNet(1, 2, base=8, depth=2).eval()
+padded = copy.deepcopy(valid)
+for layer in padded.modules():
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+        layer.padding = (1, 1)
+image = scene[:, :252, :252]
+with torch.no_grad():
+    apart = {
+        "valid, context 20": overlap_tile(valid, image, 84, 20, 2)
+        - valid(F.pad(image[None], [20] * 4, mode="reflect"))[0],
+        "padded, no context": overlap_tile(padded, image, 84, 0, 2) - padded(image[None])[0],
+    }
+    spread = padded(image[None])[0].std()
+figures.show(
+    figures.grid([d.abs().amax(0) / spread for d in apart.values()], list(apart), columns=2, cell=3.0),
+    alt="Difference between tiled and whole prediction. Valid convolutions with context: black everywhere. Padded ones without "
+    "context: bright seams along the borders of the nine tiles.",
+)
+
+# %% [markdown]
+# The seams are as wide as the context. A padded network has them at its image borders, too, where nobody looks; tiles bring them
+# into the middle.
+#
+# ## Elastic deformations
+#
+# Thirty annotated slices, that is all the paper had for training on neural tissue. New images can be made of old ones where we know what does not change the labels.
+# Tissue is soft: bend it, and it is still tissue. The recipe: put a coarse lattice over the image, 3×3 points, and move each point by a random vector:
+#
+# $$\Delta_{ab} \sim \mathcal N(0, \sigma^2), \qquad \Delta(y, x) = \text{bicubic interpolation of } \Delta_{ab}, \qquad
+# \text{new}(y, x) = \text{old}\bigl((y, x) + \Delta(y, x)\bigr)$$
+#
+# Each pixel of the new image *looks up* where it comes from; so no pixel stays empty. Between the pixels of the old image one interpolates bilinearly.
+# Labels must not be interpolated: between cell 1 and cell 3 there is no cell 2. They take the nearest pixel. And both need the *same* displacements.
+#
+# By hand, a row of three pixels $(3, 1, 4)$ with labels $(7, 0, 9)$, all displaced by $+0.4$:
+#
+# - pixel 0 reads at 0.4: $0.6 \cdot 3 + 0.4 \cdot 1 = 2.2$; pixel 1 reads at 1.4: $0.6 \cdot 1 + 0.4 \cdot 4 = 2.2$;
+# - pixel 2 reads at 2.4, beyond the border: the mirror stands on the last pixel, so it reads at 1.6: $0.4 \cdot 1 + 0.6 \cdot 4 = 2.8$;
+# - the nearest pixels are 0, 1 and 2: the labels stay $(7, 0, 9)$. A displacement of $+0.6$ would make them $(0, 9, 0)$: the last one reads at $2.6$, mirrored $1.4$.
+
+# %%
+three = torch.tensor([3.0, 1.0, 4.0])[None, None, None]
+for displacement in (0.4, 0.6):
+    x_place = torch.arange(3.0) + displacement - 1  # from -1 to 1, which grid_sample takes for the first and last pixel
+    where = torch.stack([x_place, torch.zeros(3)], dim=-1)[None, None]
+    look_up = {"padding_mode": "reflection", "align_corners": True}
+    values = F.grid_sample(three, where, **look_up)
+    ids = F.grid_sample(torch.tensor([7.0, 0.0, 9.0])[None, None, None], where, mode="nearest", **look_up)
+    print(f"displaced by {displacement}: image {[round(v, 1) for v in values.flatten().tolist()]}, labels {ids.flatten().tolist()}")
+
+# %% [markdown]
+# Draw the displacements as `torch.randn(2, grid, grid, generator=generator)`, rows first, so that your function bends as ours does.
+
+
+# %% exercise="elastic_deformation"
+def elastic_deformation(
+    image: Tensor, labels: Tensor, grid: int = 3, sigma: float = 10.0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Bend an image (C, H, W) and its labels (H, W) by one random field.
+
+    Displacements N(0, sigma²) in pixels, (row, column) × grid × grid, on a lattice whose corners are the image's corners;
+    bicubic between them. The image is interpolated bilinearly, labels take the nearest pixel; beyond the border both are
+    mirrored, the edge pixel not repeated.
+    """
+    ### BEGIN SOLUTION
+    H, W = labels.shape
+    pixels = image if image.is_floating_point() else image.float()
+    device = "cpu" if generator is None else generator.device
+    points = sigma * torch.randn(2, grid, grid, generator=generator, device=device)
+    points = points.to(pixels.device, torch.promote_types(pixels.dtype, torch.float32))
+    field = F.interpolate(points[None], size=(H, W), mode="bicubic", align_corners=True)[0]
+    # From pixels to grid_sample's places: -1 is the middle of the first pixel, 1 the middle of the last.
+    y = (torch.arange(H, device=field.device)[:, None] + field[0]) * (2 / max(H - 1, 1)) - 1
+    x = (torch.arange(W, device=field.device) + field[1]) * (2 / max(W - 1, 1)) - 1
+    places = torch.stack([x, y], dim=-1)[None]
+
+    def read(values: Tensor, mode: str) -> Tensor:
+        return F.grid_sample(values[None], places.to(values), mode, padding_mode="reflection", align_corners=True)[0]
+
+    bent = read(pixels.to(field.dtype), "bilinear").to(pixels.dtype)
+    return bent, read(labels[None].double(), "nearest")[0].to(labels.dtype)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### How far can tissue be bent?
+#
+# The same random numbers with a growing $\sigma$. Lines are drawn onto the image, so that you can see the field.
+
+# %%
+item = corner(tissue[1])
+ruled = item["image"].clone()
+ruled[:, ::32], ruled[:, :, ::32] = 1, 1
+bent = {}
+for sigma in (0.0, 5.0, 10.0, 30.0):
+    draw = torch.Generator().manual_seed(3)
+    pixels, ids = elastic_deformation(ruled, item["instances"], sigma=sigma, generator=draw)
+    bent[f"σ = {sigma:g}"] = {"image": pixels, "instances": ids}
+    assert set(ids.unique().tolist()) <= set(item["instances"].unique().tolist())
+figures.show(
+    figures.grid([colored(b, alpha=0.35) for b in bent.values()], list(bent), columns=4, cell=2.5),
+    alt="A piece of tissue with its instances in color and a square grid drawn on it, bent with growing strength. With σ = 5 and 10 the lines are gently "
+    "curved; with σ = 30 cells are stretched and folded.",
+)
+
+# %% [markdown]
+# With 10 pixels, the paper's choice, it could still be tissue; with 30 it could not. What you allow here, the network will believe.
+#
+# And the labels? We bend the mask of the cells once as labels, and once as an image that is then cut at 0.5. With the same field, the two
+# agree but for rounding. With two fields, the network would be trained on wrong borders.
+
+# %%
+mask = (item["instances"] > 0).long()
+
+
+def bent_mask(seed: int) -> tuple[Tensor, Tensor]:
+    pixels, ids = elastic_deformation(mask[None].float(), mask, generator=torch.Generator().manual_seed(seed))
+    return pixels[0] > 0.5, ids == 1
+
+
+first, second = bent_mask(0), bent_mask(1)
+print(f"one field:  {(first[0] == first[1]).float().mean():.1%} of the pixels agree")
+print(f"two fields: {(first[0] == second[1]).float().mean():.1%}")
+
+# %% [markdown]
+# The paper calls elastic deformations the key to training with few images. We do not test that here: with a hundred generated images, mirroring and
+# quarter turns are enough, and they cost nothing. At the end there is a place where you can try it.
+#
+# ## The weight map
+#
+# Back to the thin lines. A loss that averages over pixels hardly counts them. U-Net gives each pixel a weight:
+#
+# $$w(p) = w_c(p) + w_0 \cdot \exp\!\left(-\frac{(d_1(p) + d_2(p))^2}{2 \sigma^2}\right), \qquad w_0 = 10,\ \sigma = 5$$
+#
+# $d_1$ is the distance to the nearest cell, $d_2$ to the second nearest. The second term is large only where *two* cells are close: on the lines between
+# them. $w_c$ balances the classes: background and cells get half of the total weight each, so $w_c = \frac{HW/2}{\text{pixels of the class}}$.
+#
+# By hand. Two cells with a gap of $g$ background pixels in a row. The first pixel of the gap has $d_1 = 1$ and $d_2 = g$, the next one 2 and
+# $g - 1$: the sum is $g + 1$ *everywhere in the gap*.
+#
+# | gap $g$ | $d_1 + d_2$ | border term |
+# |---|---|---|
+# | 1 | 2 | $10\,e^{-4/50} = 9.23$ |
+# | 5 | 6 | $10\,e^{-36/50} = 4.87$ |
+# | 10 | 11 | $10\,e^{-121/50} = 0.89$ |
+# | 20 | 21 | $10\,e^{-441/50} = 0.001$ |
+#
+# And $w_c$: if cells cover 60 % of an image, background gets $0.5/0.4 = 1.25$ and cells get $0.5/0.6 = 0.83$.
+
+# %%
+for gap in (1, 5, 10, 20):
+    line = torch.tensor([1, 1, *gap * [0], 2, 2])
+    d = [ndimage.distance_transform_edt(line != cell) for cell in (1, 2)]  # 0 where the argument is False
+    terms = 10 * np.exp(-((d[0] + d[1]) ** 2) / 50)[2:-2]
+    print(f"gap {gap:2}: from {terms.min():.3f} to {terms.max():.3f}")
+
+# %% [markdown]
+# The paper does not say what the border term does *on* cells. Ours is zero there: a cell pixel near a neighbor is still a cell pixel. Cells are told apart by their
+# ids. With fewer than two cells there is no second nearest one, and only $w_c$ is left.
+
+
+# %% exercise="unet_weight_map"
+def unet_weight_map(
+    instances: Tensor, w0: float = 10.0, sigma: float = 5.0, class_weights: tuple[float, float] | None = None
+) -> Tensor:
+    """Weight of every pixel of instances (H, W), 0 = background: w_c, on background plus the border term.
+
+    class_weights: (background, cell); None balances them, each class that is there summing to half of H·W.
+    d1, d2: Euclidean distances to the nearest pixel of the nearest and of the second nearest cell. With fewer than two
+    cells there is no border term. Returns (H, W) float32.
+    """
+    ### BEGIN SOLUTION
+    cell = instances != 0
+    if class_weights is None:
+        covered = int(cell.sum())
+        shares = (cell.numel() - covered, covered)
+        class_weights = tuple(cell.numel() / 2 / share if share else 0.0 for share in shares)
+    weights = torch.where(cell, class_weights[1], class_weights[0]).float()
+    ids = instances[cell].unique().tolist()
+    if len(ids) < 2:
+        return weights
+    numbers = instances.cpu().numpy()
+    d1 = d2 = np.full(numbers.shape, np.inf)
+    for i in ids:
+        d = ndimage.distance_transform_edt(numbers != i)
+        d1, d2 = np.minimum(d1, d), np.minimum(d2, np.maximum(d1, d))
+    border = torch.from_numpy(w0 * np.exp(-((d1 + d2) ** 2) / (2 * sigma**2)))
+    return weights + border.to(weights) * ~cell
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### Where the loss looks
+#
+# The weight map of generated cells, of tissue and of nuclei. One more step is needed for the nuclei: some touch without a pixel between
+# them. Then there is no background to learn the line from. We carve one, as the paper did: a pixel that has a pixel of a higher id beside it becomes
+# background.
+
+
+# %%
+def carved(instances: Tensor) -> Tensor:
+    """Instances with a line of background between those that touch, (H, W)."""
+    highest = torch.from_numpy(ndimage.maximum_filter(instances.numpy(), 3))
+    return torch.where((instances > 0) & (highest > instances), 0, instances)
+
+
+nucleus = max(grown, key=lambda item: int(item["instances"].max()))
+before, after = (int(connected_components(m).max()) for m in (nucleus["instances"], carved(nucleus["instances"])))
+print(f"{grown_words}: {int(nucleus['instances'].max())} instances; in pieces {before}, after carving {after}")
+maps = {
+    "generated cells": (generated[0]["image"][0], generated[0]["instances"]),
+    tissue_words: (corner(tissue[0])["image"][0], corner(tissue[0])["instances"]),
+    grown_words: (nucleus["image"][0], carved(nucleus["instances"])),
+}
+fig, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
+for (name, (gray, ids)), (upper, lower) in zip(maps.items(), axes.T, strict=True):
+    weights = unet_weight_map(ids)
+    upper.imshow(gray, vmin=0, vmax=1)
+    heat = lower.imshow(weights, vmin=0, vmax=11, cmap="magma")
+    upper.set_title(name)
+    line = weights > 3
+    print(f"{name:25} weights above 3: {line.float().mean():.1%} of the pixels, {weights[line].sum() / weights.sum():.0%} of the weight")
+for axis in axes.flat:
+    axis.axis("off")
+fig.colorbar(heat, ax=axes[1], label="weight", shrink=0.8)
+figures.show(
+    fig,
+    alt="Three images and below each its weight map. Cells and wide background are dark; the lines between close cells glow, the brighter the "
+    "closer the cells are.",
+)
+
+# %% [markdown]
+# $\sigma$ says how wide a gap may be to count, $w_0$ how much it counts. For one pair of neighbors, drawn as a section through the gap:
+
+# %%
+gaps = list(range(1, 26))
+
+
+def in_gap(gap: int, sigma: float) -> float:
+    pair = torch.zeros(3, gap + 4, dtype=torch.long)
+    pair[:, :2], pair[:, -2:] = 1, 2
+    return unet_weight_map(pair, sigma=sigma, class_weights=(1.0, 1.0))[1, 2 + gap // 2].item()
+
+
+figures.show(
+    figures.curves(
+        {f"σ = {sigma:g}": (gaps, [in_gap(gap, sigma) for gap in gaps]) for sigma in (2.0, 5.0, 10.0)},
+        "width of the gap, pixels",
+        "weight in its middle",
+        size=(5.6, 2.8),
+    ),
+    alt="Weight in the middle of a gap against its width, for σ of 2, 5 and 10. Each curve starts near eleven or, for σ = 2, at seven, and falls to "
+    "one: after about 6, 15 and beyond 25 pixels.",
+)
+
+# %% [markdown]
+# A demo will stand here in a later version: paint cells and watch the map change with $w_0$ and $\sigma$.
+#
+# ## Touching cells, with and without it
+#
+# Now the experiment. Two small U-Nets of 8 channels and depth 2 learn from the same 100 images in the same order, from the same start. One loss has the border term,
+# the other has only the class weights ($w_0 = 0$). The loss is the weighted cross entropy over the pixels of the map, with labels and weights cropped to its center:
+#
+# $$\text{loss} = \frac{1}{\text{pixels}} \sum_p w(p) \cdot \ell(p)$$
+
+
+# %%
+def with_weights(items: list[Item], w0: float) -> list[Item]:
+    """What a U-Net is trained on: image, labels 0 and 1, and the weight of each pixel."""
+    return [
+        {
+            "image": item["image"],
+            "labels": (item["instances"] > 0).long(),
+            "weights": unet_weight_map(item["instances"], w0=w0),
+        }
+        for item in items
+    ]
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
+def learn(items: list[Item], w0: float, steps: int) -> nn.Module:
+    torch.manual_seed(0)
+    net = UNet(1, 2, base=8, depth=2).to(course.device)
+    fit(
+        net,
+        with_weights(items, w0),
+        steps=steps,
+        batch_size=4,
+        optimizer=torch.optim.Adam(net.parameters(), lr=0.01),
+        schedule=one_cycle(),
+        target=("labels", "weights"),
+        loss=weighted_loss,
+        augment=quarter_turns,
+        generator=torch.Generator().manual_seed(0),
+        live=True,
+    )
+    return net.eval()
+
+
+small = [dict(item, image=item["image"] / 255) for item in Cells(course.scaled(100, fast=6), 128, seed=10)]
+with_border = learn(small, 10.0, steps=course.scaled(220, fast=3))
+
+# %%
+without = learn(small, 0.0, steps=course.scaled(220, fast=3))
+
+# %%
+predict(
+    "On new images: which of the two networks has more pixels right, and which more cells?",
+    [
+        "With the border term: more of both, many more cells",
+        "With the border term: more cells; without it: more pixels",
+        "Both are about equal, the lines are learned anyway",
+    ],
+    answer="With the border term: more of both, many more cells",
+    because="Without it, a line that is hard to see is painted over, since either answer costs little. Here the lines are so many that "
+    "the share of right pixels suffers as well, but by little.",
+)
+
+# %%
+new = [dict(item, image=item["image"] / 255) for item in Cells(course.scaled(6, fast=2), 252, seed=99)]
+
+
+def instances_of(net: nn.Module, image: Tensor) -> Tensor:
+    """The cells that a network of depth 2 sees in an image (1, H, W): components of its class 1, (H, W)."""
+    scores = overlap_tile(net, image.to(course.device), 84, 20, 2)
+    return connected_components(scores.argmax(0).cpu() == 1)
+
+
+def report(name: str, net: nn.Module) -> list[Tensor]:
+    found = [instances_of(net, item["image"]) for item in new]
+    real = torch.stack([item["instances"] for item in new])
+    scores = instance_scores(torch.stack(found), real)
+    pixels = ((torch.stack(found) > 0) == (real > 0)).float().mean()
+    pieces = sum(int(ids.max()) for ids in found) / sum(int(item["instances"].max()) for item in new)
+    print(f"{name:20} right pixels {pixels:.1%}, pieces per true cell {pieces:.2f}, F1 {scores['f1']:.2f}")
+    return found
+
+
+found_with = report("with border term", with_border)
+found_without = report("without", without)
+figures.show(
+    figures.grid(
+        [
+            colored(new[0]),
+            *(colored({"image": new[0]["image"], "instances": ids[0]}) for ids in (found_with, found_without)),
+        ],
+        ["truth", "with border term", "without"],
+        columns=3,
+        cell=3.0,
+    ),
+    alt="New cells. Left the true instances, each in its color. Middle, trained with the border term: most cells are pieces of their own. Right, trained "
+    "without: large clusters have one color.",
+)
+
+# %% [markdown]
+# The gap in F1 is **strong**: nearly all of it comes from cells that have grown together, as the pieces per cell show. But be careful about how far
+# it reaches. The lines between these cells are one or two pixels wide and faint by design. And weights are a choice of *which mistakes are worse*: the network with the border term
+# draws lines through some cells that are whole. Where borders are wide and dark, as the membranes in tissue are, class weights alone may do.
+#
+# ## Training
+#
+# Now yours. `train_unet` gets the data set itself, integers from 0 to 255 in its images, and instances. It returns a network that takes images from 0 to 1. It is
+# trained on 100 images of 128×128, and judged by F1 on images made afterwards. The time is yours to spend, but 30 seconds should do. `fit`, `one_cycle`, `quarter_turns`
+# and `drawn_from` of `coursekit.training` are there to be used; a loop of your own is as good.
+
+
+# %% exercise="train_unet"
+def train_unet(dataset: Dataset, generator: torch.Generator) -> nn.Module:
+    """A network that tells cells apart which it has never seen.
+
+    dataset: map-style, items {"image": (1, H, W) uint8, "instances": (H, W)}. Returns a network in eval mode from images
+    (N, 1, H, W), 0 to 1, to logits (N, 2, H', W') of background and cell, sizes as unet_output_size gives them.
+    """
+    ### BEGIN SOLUTION
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    items = [dataset[i] for i in range(len(dataset))]
+    for item in items:
+        item["inside"] = (item["instances"] != 0).long()
+        item["matters"] = unet_weight_map(item["instances"])
+
+    def loss(logits: Tensor, inside: Tensor, matters: Tensor) -> Tensor:
+        each = F.cross_entropy(logits, inside, reduction="none")
+        return (matters * each).sum() / matters.sum()
+
+    with drawn_from(generator):
+        net = UNet(1, 2, base=16, depth=2).to(device)
+    fit(
+        net,
+        items,
+        epochs=10,
+        batch_size=4,
+        optimizer=torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-3),
+        schedule=one_cycle(0.3),
+        target=("inside", "matters"),
+        loss=loss,
+        augment=quarter_turns,
+        generator=generator,
+        live=True,
+    )
+    return net.cpu().eval()
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ### Instances out of it
+#
+# Your network on the same new images as before, and where it errs: cells that were found, those that were missed, and pieces that
+# match no cell.
+
+# %%
+yours = train_unet(Cells(course.scaled(100, fast=6), 128, seed=20), torch.Generator().manual_seed(0)).to(course.device)
+
+# %%
+found_yours = report("train_unet", yours)
+
+
+def outcome(found: Tensor, truth: Tensor) -> Tensor:
+    """2 on predicted pieces that match a cell, 4 on those that match none, 1 on the rest of missed cells, (H, W)."""
+    pairs = match_instances(found, truth)
+    right = torch.isin(found, pairs[:, 0]) & (found > 0)
+    missed = (truth > 0) & ~torch.isin(truth, pairs[:, 1])
+    return torch.where(right, 2, torch.where(found > 0, 4, torch.where(missed, 1, 0)))
+
+
+worst = outcome(found_yours[0], new[0]["instances"])
+figures.show(
+    figures.grid(
+        [
+            colored(new[0]),
+            colored({"image": new[0]["image"], "instances": found_yours[0]}),
+            figures.overlay_labels(new[0]["image"], worst, alpha=0.6),
+        ],
+        ["truth", "your instances", "green: right, red: no match, orange: missed"],
+        columns=3,
+        cell=3.0,
+    ),
+    alt="The same new cells: truth, the instances of your network, and their outcome in color. Most are green, found and right; some red pieces hold "
+    "two cells or half of one.",
+)
+
+# %% [markdown]
+# ### The same recipe on tissue
+#
+# Slices of neural tissue, where they lie on your machine, and generated cells elsewhere. The network learns from pieces of 128×128 pixels; a whole slice is then segmented by your
+# `overlap_tile`. Pieces smaller than 30 pixels are dropped: they are no cells. The **Rand error** looks at pairs of pixels: how many are together in the truth and apart in the prediction,
+# or the other way round.
+
+# %%
+tissue_new, _ = pictures("tissue", "val", 2)
+squares = [
+    {name: item[name][..., top : top + 128, left : left + 128] for name in ("image", "instances")}
+    for item in tissue
+    for top in range(0, item["instances"].shape[0], 128)
+    for left in range(0, item["instances"].shape[1], 128)
+]
+tissue_net = learn(squares, 10.0, steps=course.scaled(150, fast=3))
+
+# %%
+ids = instances_of(tissue_net, tissue_new[0]["image"])
+large = torch.bincount(ids.flatten()) >= 30
+large[0] = False
+ids = torch.where(large[ids], ids, 0)
+real = connected_components(tissue_new[0]["instances"] > 0)
+print(
+    f"{tissue_words}, image of {ids.shape[0]}×{ids.shape[1]}: {real.max()} true pieces, {large.sum()} found, "
+    f"right pixels {((ids > 0) == (real > 0)).float().mean():.1%}, Rand error {rand_error(ids, real):.2f}"
+)
+figures.show(
+    figures.grid(
+        [
+            tissue_new[0]["image"],
+            colored({"image": tissue_new[0]["image"], "instances": real}),
+            colored({"image": tissue_new[0]["image"], "instances": ids}),
+        ],
+        [tissue_words, "truth", "instances"],
+        columns=3,
+        cell=3.1,
+    ),
+    alt="A whole image of tissue, or of generated cells in its place, its true instances in color, and those of the small network: many cells are found, "
+    "some have grown together, and there are gaps.",
+)
+
+# %% [markdown]
+# A few seconds of training are far from the competition's state: the paper's network trained for ten hours on a GPU, with elastic deformations. Two things to try, each with one line: `learn(squares, 0.0, …)`, and
+# `elastic_deformation` inside `with_weights`. When we tried the first on ISBI 2012, the border term did **not** help in so short a training: membranes are wide, a fifth of all pixels, and
+# the class weights already make them count. On the generated cells above it decided everything. A trick is worth what the data make of it.
+
+# %% [markdown] written="a_new_microscope" points=3
+# ### Written question: a new microscope
+#
+# A laboratory has 12 annotated photographs of 2000×1500 pixels. The cells in them touch; the annotators gave each its own id and left no pixel between neighbors. A colleague trains a U-Net of
+# depth 4 with valid convolutions, with class weights and without a border term, and reports: 98 % of the pixels are right. But the count of cells, by connected components, is 30 % too low.
+#
+# 1. Which two things in the *labels and the loss* have to change before anybody touches the network? Say what each of them does to the pixel between two neighbors.
+# 2. The photographs do not fit into the GPU. Windows of 572 pixels do. How large are tile and context, how many windows does one photograph take, and what happens to tiles at the border of the photograph?
+# 3. Why can 98 % of right pixels and 30 % missing cells go together? Name the number you would report instead.
+#
+# ### BEGIN SOLUTION
+# 1. *(1 point)* The labels need a line of background between touching cells (carving); as it is, the target of every pixel between neighbors is "cell", and a perfect network merges them. And the loss needs the border term: the line is
+#    so thin that painting it over costs next to nothing; its weight of about 10 makes that expensive.
+# 2. *(1 point)* The tile is 388 pixels, the context $(572 - 388)/2 = 92$. $\lceil 2000/388 \rceil \cdot \lceil 1500/388 \rceil = 6 \cdot 4 = 24$ windows. At the border the context is made up by mirroring, and the parts of the last tiles that lie beyond the
+#    photograph are thrown away.
+# 3. *(1 point)* The lines are a few percent of the pixels, and each missing one merges two cells, so almost all pixels may be right while many cells are gone. F1 of the instances at an intersection over union of 0.5 (or
+#    precision and recall of instances, or the Rand error).
+# ### END SOLUTION
+
+# %% [markdown]
+# ## Common mistakes, by symptom
+#
+# | What you see | What it usually is |
+# |---|---|
+# | Shapes do not fit at a concatenation | a size that is not legal, or a skip that was not cropped |
+# | Labels and logits differ in size | labels and weights have to be cropped to the center of the map |
+# | The map is shifted by some pixels | skips or labels were cropped at the top left |
+# | The loss explodes or never moves from the start | weights started too large or too small; fan in of the transposed convolutions |
+# | Seams in a tiled prediction | padding instead of context, or context too small |
+# | New labels appear after bending | labels were interpolated |
+# | Good training, bad borders | image and labels were bent by two different fields |
+# | Cells grow together | no border term, or no line of background in the labels |
+# | The weight map is huge on wide background | $d_1$ and $d_2$ both measured to the same cell |
+# | The map of one cell alone is infinite or NaN | there is no second nearest cell |
+#
+# ## Summary
+#
+# - Two paths: down for what, up for where; at each level the early map is cropped to its center and put beside the late one.
+# - Valid convolutions: 572 → 388. Every answer has its full context; legal sizes come in steps of the total stride.
+# - Against an FCN: features instead of scores on the way up, concatenated instead of summed, with more than half of all multiplications there.
+# - Overlap-tile: windows overlap, tiles do not, the border is mirrored. Equal to one pass if the tile is divisible by the total stride.
+# - Elastic deformations: one smooth field for image and labels, bilinear for the one, nearest for the other.
+# - The weight map makes few pixels count that decide about cells. Connected components do the rest.
+#
+# ## Where the paper differs from us
+#
+# - **Size.** The network of Ronneberger, Fischer and Brox (2015) has 64 channels, depth 4 and 31 million parameters; those we train have 8 or 16 channels and depth 2. It uses
+#   dropout at the end of the way down; ours does not.
+# - **Training.** One large window a step, momentum 0.99, about ten hours on a GPU; ours takes four small images a step, Adam, and seconds.
+# - **Weights.** The paper adds the border term to all pixels by its formula; ours leaves it out on cells. Its labels had gaps carved by morphological operations, as we do with nuclei.
+# - **Deformations.** "Random displacement vectors on a coarse 3 by 3 grid" with 10 pixels; that the lattice's corners lie on the image's corners is our reading.
+# - **Tiles.** The paper mirrors the border as we do. That its tile size is not a multiple of 16 goes unmentioned.
+# - Today many U-Nets are padded, for convenience. Their maps are as large as the image, and their answers at its border rest on zeros.
+#
+# ## Next
+#
+# This was the last lecture. You have the parts of most segmentation networks in use: normalization, fully convolutional maps, upsampling, skips, and losses that look where it matters.
+
+# %%
+progress()
