@@ -13,8 +13,8 @@
 # %% [markdown]
 # # U-Net
 #
-# **A few dozen images are enough to tell touching cells apart, if the network keeps its early maps for the way up, the images
-# are bent into new ones, and the loss looks hard at the lines between the cells.**
+# **A few dozen images are enough to tell touching cells apart, if the network keeps its early maps for the way up,
+# the images are bent into new ones, and the loss looks hard at the lines between the cells.**
 #
 # When you are done, you can
 #
@@ -25,8 +25,8 @@
 # - compute the weight map of the loss, and show what its border term does to touching cells;
 # - train a U-Net in less than half a minute, and get instances out of it.
 #
-# It takes about 120 minutes on a laptop, exercises included; all cells together run for less than two. You should have done
-# lecture 6, *fcn*: skips, class weights and training on whole images come from there.
+# It takes about 120 minutes on a laptop, exercises included; all cells together run for less than two. You should
+# have done lecture 6, *fcn*: skips, class weights and training on whole images come from there.
 
 # %% role="setup"
 import copy
@@ -57,14 +57,15 @@ predict = coursekit.notebook.predict
 # %% [markdown]
 # ## Cells that touch
 #
-# A biologist counts cells, measures them, follows them through a film. For that, a map of "cell" and "not cell" is not
-# enough: each cell has to be a piece of its own. U-Net (Ronneberger, Fischer and Brox 2015) was made for this task and won
-# two competitions with it. It does not predict instances. It predicts two classes, so well along the borders that the
-# **connected components** of the class "cell" are the cells.
+# A biologist counts cells, measures them, follows them through a film. For that, a map of "cell" and "not cell" is
+# not enough: each cell has to be a piece of its own. U-Net (Ronneberger, Fischer and Brox 2015) was made for this
+# task and won two competitions with it. It does not predict instances. It predicts two classes, so well along the
+# borders that the **connected components** of the class "cell" are the cells.
 #
-# This notebook works with three kinds of images. Generated cells always exist. Electron microscopy of neural tissue (ISBI
-# 2012, the data of the paper) and photographs of cell nuclei (Data Science Bowl 2018) are used where they lie on your machine;
-# elsewhere, generated cells take their places, in the same cells of this notebook. One switch decides.
+# This notebook works with three kinds of images. Generated cells always exist. Electron microscopy of neural tissue
+# (ISBI 2012, the data of the paper) and photographs of cell nuclei (Data Science Bowl 2018) are used where they lie
+# on your machine; elsewhere, generated cells take their places, in the same cells of this notebook. One switch
+# decides.
 
 # %%
 SOURCE = "here"  # "download" fetches the two real data sets (30 MB are kept), "generated" does without them
@@ -72,7 +73,9 @@ SOURCE = "here"  # "download" fetches the two real data sets (30 MB are kept), "
 
 def pictures(name: str, split: str, count: int) -> tuple[list[Item], str]:
     """Images (1, H, W) from 0 to 1 with instances (H, W), of "tissue" or "nuclei", and what they are in words."""
-    read, kept = {"tissue": (isbi2012, "neural tissue (ISBI 2012)"), "nuclei": (nuclei, "nuclei (DSB 2018)")}[name]
+    read, kept = {"tissue": (isbi2012, "neural tissue (ISBI 2012)"), "nuclei": (nuclei, "nuclei (DSB 2018)")}[
+        name
+    ]
     try:
         if SOURCE == "generated":
             raise RuntimeError("Generated cells were asked for.")
@@ -94,7 +97,7 @@ def pictures(name: str, split: str, count: int) -> tuple[list[Item], str]:
 
 
 tissue, tissue_words = pictures("tissue", "train", course.scaled(18, fast=4))
-grown, grown_words = pictures("nuclei", "train", course.scaled(24, fast=3))
+stained, nuclei_words = pictures("nuclei", "train", course.scaled(24, fast=3))
 generated = [dict(item, image=item["image"] / 255) for item in Cells(4, 256, seed=5)]
 
 
@@ -111,7 +114,7 @@ def corner(item: Item, size: int = 256) -> Item:
 shown = {
     "generated cells": generated[0],
     tissue_words: corner(tissue[0]),
-    grown_words: max(grown, key=lambda item: item["instances"].max()),
+    nuclei_words: max(stained, key=lambda item: item["instances"].max()),
 }
 figures.show(
     figures.grid(
@@ -127,16 +130,17 @@ figures.show(
 # %% [markdown]
 # ### How much a thin line matters
 #
-# Take the *true* labels of the generated cells and paint over nothing but the lines between touching cells. That is the
-# best a network could do that finds all cells and no line.
+# Take the *true* labels of the generated cells and paint over nothing but the lines between touching cells. That is
+# the best a network could do that finds all cells and no line.
 #
-# We score as in lecture 4: a predicted instance is right if its intersection over union with a true one exceeds 0.5, and
+# We score as in lecture 4: a predicted instance is right if its intersection over union with a true one exceeds 0.5,
+# and
 #
 # $$F_1 = \frac{2 \cdot \text{right}}{\text{predicted} + \text{true}}.$$
 #
-# By hand: 10 true cells of one size; in the prediction, two pairs of them have grown together, so that it has 6 single cells and 2
-# double ones. A double one has an intersection over union of 0.5 with either half, and that is not more than 0.5. So $F_1 = 2 \cdot 6 / (8 + 10) = 0.67$: four cells
-# of ten are gone, for two lines.
+# By hand: 10 true cells of one size; in the prediction, two pairs of them have grown together, so that it has 6
+# single cells and 2 double ones. A double one has an intersection over union of 0.5 with either half, and that is not
+# more than 0.5. So $F_1 = 2 \cdot 6 / (8 + 10) = 0.67$: four cells of ten are gone, for two lines.
 
 # %%
 predict(
@@ -176,18 +180,19 @@ figures.show(
 )
 
 # %% [markdown]
-# Remember the two numbers. Whatever looks at pixels alone, be it a metric or a loss, hardly notices the difference between the two
-# pictures.
+# Remember the two numbers. Whatever looks at pixels alone, be it a metric or a loss, hardly notices the difference
+# between the two pictures.
 #
 # ## A path down and a path up
 #
-# A U-Net has two paths. The **contracting path** is a classifier's: two 3×3 convolutions, a 2×2 max pool, and again, four times. Each
-# level doubles the channels and halves the map: it learns *what* there is. The **expanding path** goes back up as many
-# levels: a 2×2 transposed convolution with stride 2 doubles the map and halves the channels, and two more 3×3 convolutions
-# follow. At each level the map of the contracting path is put beside the enlarged one: there is *where*.
+# A U-Net has two paths. The **contracting path** is a classifier's: two 3×3 convolutions, a 2×2 max pool, and again,
+# four times. Each level doubles the channels and halves the map: it learns *what* there is. The **expanding path**
+# goes back up as many levels: a 2×2 transposed convolution with stride 2 doubles the map and halves the channels, and
+# two more 3×3 convolutions follow. At each level the map of the contracting path is put beside the enlarged one:
+# there is *where*.
 #
-# All convolutions are **valid**: no padding. Each 3×3 convolution costs one pixel on every side, so each pair of them makes the side 4
-# pixels smaller:
+# All convolutions are **valid**: no padding. Each 3×3 convolution costs one pixel on every side, so each pair of them
+# makes the side 4 pixels smaller:
 #
 # $$\text{down: } s \leftarrow \frac{s - 4}{2} \qquad \text{bottom: } s \leftarrow s - 4 \qquad \text{up: } s \leftarrow 2 s - 4$$
 #
@@ -205,8 +210,9 @@ figures.show(
 # | | 196 | 392 |
 # | | **388** | |
 #
-# An image of 572×572 gives a map of its central 388×388 pixels. Now try 573: 569 is odd. Pooling would drop a row, and
-# from there on nothing lies where we think it lies. So such a size is not legal, and so is one that leaves no pixel.
+# An image of 572×572 gives a map of its central 388×388 pixels. Now try 573: 569 is odd. Pooling would drop a row,
+# and from there on nothing lies where we think it lies. So such a size is not legal, and so is one that leaves no
+# pixel.
 #
 # The same from code, one level only, with layers that do nothing but take up room:
 
@@ -265,20 +271,20 @@ for depth in (1, 2, 3, 4):
     )
 
 # %% [markdown]
-# Legal sizes come in steps of $2^{\text{depth}}$, the total stride. The loss is the same for all of them: 184 pixels for the
-# network of the paper, 92 on each side. These 92 pixels are its **context**: it needs to see them and has nothing to say about
-# them. A network with padding would answer for them too, from zeros that are not in any image.
+# Legal sizes come in steps of $2^{\text{depth}}$, the total stride. The loss is the same for all of them: 184 pixels
+# for the network of the paper, 92 on each side. These 92 pixels are its **context**: it needs to see them and has
+# nothing to say about them. A network with padding would answer for them too, from zeros that are not in any image.
 #
 # ## Crop and concatenate
 #
-# At each level, two maps meet. The skip, from the way down, is larger: at the top of the paper's network it has 568 pixels a side and meets
-# a map of 392. Both are centered on the same image, so the skip is cropped to its center:
+# At each level, two maps meet. The skip, from the way down, is larger: at the top of the paper's network it has 568
+# pixels a side and meets a map of 392. Both are centered on the same image, so the skip is cropped to its center:
 #
 # $$\text{top} = \Bigl\lfloor \frac{H - h}{2} \Bigr\rfloor, \qquad \text{joined} = \bigl[\,\text{skip}[\text{top} : \text{top} + h]\,;\ \text{up}\,\bigr]$$
 #
-# By hand, one row: the skip is $(1, 2, 3, 4, 5, 6, 7)$, the upsampled map $(10, 20, 30, 40)$. Of the 3 surplus pixels, $\lfloor 3/2 \rfloor = 1$
-# goes on the left and 2 on the right: $(2, 3, 4, 5)$. Joined, there are two channels, the skip first:
-# $\bigl((2, 3, 4, 5), (10, 20, 30, 40)\bigr)$.
+# By hand, one row: the skip is $(1, 2, 3, 4, 5, 6, 7)$, the upsampled map $(10, 20, 30, 40)$. Of the 3 surplus
+# pixels, $\lfloor 3/2 \rfloor = 1$ goes on the left and 2 on the right: $(2, 3, 4, 5)$. Joined, there are two
+# channels, the skip first: $\bigl((2, 3, 4, 5), (10, 20, 30, 40)\bigr)$.
 
 # %%
 skip_row, up_row = torch.arange(1.0, 8.0), torch.tensor([10.0, 20.0, 30.0, 40.0])
@@ -286,8 +292,9 @@ left = (len(skip_row) - len(up_row)) // 2
 print(torch.stack([skip_row[left : left + len(up_row)], up_row]).tolist())
 
 # %% [markdown]
-# An FCN *adds* the scores of its skips; here, channels stand side by side and the next convolutions decide what to make of
-# them. If the upsampled map is larger than the skip, something went wrong before: refuse it with a `ValueError`.
+# An FCN *adds* the scores of its skips; here, channels stand side by side and the next convolutions decide what to
+# make of them. If the upsampled map is larger than the skip, something went wrong before: refuse it with a
+# `ValueError`.
 
 
 # %% exercise="crop_and_concat"
@@ -301,7 +308,9 @@ def crop_and_concat(skip: Tensor, up: Tensor) -> Tensor:
     for axis in (2, 3):
         surplus = skip.shape[axis] - up.shape[axis]
         if surplus < 0:
-            raise ValueError(f"up must not be larger than skip, got {tuple(up.shape)} and {tuple(skip.shape)}")
+            raise ValueError(
+                f"up must not be larger than skip, got {tuple(up.shape)} and {tuple(skip.shape)}"
+            )
         skip = skip.narrow(axis, surplus // 2, up.shape[axis])
     return torch.cat((skip, up), 1)
     ### END SOLUTION
@@ -310,9 +319,9 @@ def crop_and_concat(skip: Tensor, up: Tensor) -> Tensor:
 # %% [markdown]
 # ### Does it lie where it should?
 #
-# A test with a picture whose place we know. One level of a U-Net, with averages in place of learned weights: the skip has lost 2 pixels on
-# each side, the map that went down and up again has lost more. Cropped to the center, the two show the same thing at the same
-# pixel. Cropped at the top left, they do not.
+# A test with a picture whose place we know. One level of a U-Net, with averages in place of learned weights: the skip
+# has lost 2 pixels on each side, the map that went down and up again has lost more. Cropped to the center, the two
+# show the same thing at the same pixel. Cropped at the top left, they do not.
 
 # %%
 disc = generated[1]["image"][None, :, 40:132, 40:132]
@@ -350,17 +359,18 @@ figures.show(
 # %% [markdown]
 # ## Two convolutions, and how they start
 #
-# The building block: convolution, ReLU, convolution, ReLU. With 18 of the network's 23 convolutions inside such blocks, how large their weights are
-# at the start decides how large the numbers are at the end. The paper asks for a standard deviation of
+# The building block: convolution, ReLU, convolution, ReLU. With 18 of the network's 23 convolutions inside such
+# blocks, how large their weights are at the start decides how large the numbers are at the end. The paper asks for a
+# standard deviation of
 #
 # $$\sqrt{2 / \text{fan in}}, \qquad \text{fan in} = \text{numbers that one output is made of} = k \cdot k \cdot C_{\text{in}}.$$
 #
-# Why that: a sum of $n$ products with weights of variance $2/n$ has twice the mean square of its inputs, and the ReLU after it sets
-# half of that to zero. So the mean square stays as it was.
+# Why that: a sum of $n$ products with weights of variance $2/n$ has twice the mean square of its inputs, and the ReLU
+# after it sets half of that to zero. So the mean square stays as it was.
 #
-# By hand: a 3×3 convolution of 64 channels has a fan in of $9 \cdot 64 = 576$ and needs weights of
-# $\sqrt{2/576} = 0.059$. PyTorch's own start is $\sqrt{1/(3 \cdot 576)} = 0.024$, smaller by a factor of
-# $\sqrt 6$, whatever the fan in.
+# By hand: a 3×3 convolution of 64 channels has a fan in of $9 \cdot 64 = 576$ and needs weights of $\sqrt{2/576} =
+# 0.059$. PyTorch's own start is $\sqrt{1/(3 \cdot 576)} = 0.024$, smaller by a factor of $\sqrt 6$, whatever the fan
+# in.
 
 # %%
 print(f"paper: {math.sqrt(2 / 576):.3f}, PyTorch: {nn.Conv2d(64, 64, 3).weight.std().item():.3f}")
@@ -395,8 +405,8 @@ class DoubleConv(nn.Module):
 # %% [markdown]
 # ### Eighteen convolutions deep
 #
-# Nine blocks in a row, as many as a U-Net has, on noise. After each, we take the root of the mean square. The other curves have
-# the same weights, scaled.
+# Nine blocks in a row, as many as a U-Net has, on noise. After each, we take the root of the mean square. The other
+# curves have the same weights, scaled.
 
 # %%
 torch.manual_seed(0)
@@ -417,22 +427,25 @@ figures.show(
 )
 
 # %% [markdown]
-# With PyTorch's start, nothing of the image would reach the top; its biases, which are not zero, would drown it. Batch normalization (lecture
-# 2) would repair that as well. U-Net is from the same year and has none: a good start is all it needs.
+# With PyTorch's start, nothing of the image would reach the top; its biases, which are not zero, would drown it.
+# Batch normalization (lecture 2) would repair that as well. U-Net is from the same year and has none: a good start is
+# all it needs.
 #
 # ## The whole network
 #
 # Now put the parts together. With `base` channels $b$ and depth $d$:
 #
-# - down, for each level $l = 0, \dots, d - 1$: a double convolution to $b\,2^l$ channels; keep the map; max pool by 2;
+# - down, for each level $l = 0, \dots, d - 1$: a double convolution to $b\,2^l$ channels; keep the map; max pool by
+#   2;
 # - bottom: a double convolution to $b\,2^d$ channels;
-# - up, for each level $l = d - 1, \dots, 0$: a transposed convolution, 2×2 with stride 2, to $b\,2^l$ channels; the skip in front of it;
-#   a double convolution from $2 b\,2^l$ to $b\,2^l$ channels;
+# - up, for each level $l = d - 1, \dots, 0$: a transposed convolution, 2×2 with stride 2, to $b\,2^l$ channels; the
+#   skip in front of it; a double convolution from $2 b\,2^l$ to $b\,2^l$ channels;
 # - top: a 1×1 convolution to the classes. No softmax; that belongs to the loss.
 #
-# Counting the convolutions by hand, $d = 4$: $4 \cdot 2$ down, 2 at the bottom, $4 \cdot (1 + 2)$ up and 1 on top: **23**, as
-# the paper says. Give the transposed convolutions and the top their $\sqrt{2/\text{fan in}}$ as well. Careful: a transposed convolution
-# of 2×2 with stride 2 makes each output from one position alone, so its fan in is $C_{\text{in}}$.
+# Counting the convolutions by hand, $d = 4$: $4 \cdot 2$ down, 2 at the bottom, $4 \cdot (1 + 2)$ up and 1 on top:
+# **23**, as the paper says. Give the transposed convolutions and the top their $\sqrt{2/\text{fan in}}$ as well.
+# Careful: a transposed convolution of 2×2 with stride 2 makes each output from one position alone, so its fan in is
+# $C_{\text{in}}$.
 
 
 # %% exercise="UNet"
@@ -476,8 +489,8 @@ class UNet(nn.Module):
 # %% [markdown]
 # ### The network of the paper, without a computation
 #
-# On PyTorch's *meta* device, tensors have shapes and no numbers. There the network of the paper costs nothing, and we can look at every
-# map in it.
+# On PyTorch's *meta* device, tensors have shapes and no numbers. There the network of the paper costs nothing, and we
+# can look at every map in it.
 
 # %%
 with torch.device("meta"):
@@ -506,13 +519,16 @@ print(
     f"{sum(costs[turn:]) / sum(costs):.0%} of them on the way up"
 )
 scores_up = SkipFCN(2, (256, 512, 1024), "8s")
-print(f"parameters on the way up: U-Net {sum(sizes[turn:]):,}, FCN-8s {sum(p.numel() for p in scores_up.parameters()):,}")
+print(
+    f"parameters on the way up: U-Net {sum(sizes[turn:]):,}, FCN-8s {sum(p.numel() for p in scores_up.parameters()):,}"
+)
 
 # %% [markdown]
-# Here is the difference to an FCN, in numbers. The FCN of lecture 6 makes *scores* of its coarse features at once, two channels for two classes, and
-# everything on the way up is adding and enlarging scores: a few thousand parameters. The U-Net keeps *features* on the way up, 512,
-# 256, 128, 64 channels of them, and joins them with those of the skip before anything is decided. The way up is as deep as the way down and costs
-# more than half of all multiplications. What is a cell and what a line is decided at full resolution, with all the context in reach.
+# Here is the difference to an FCN, in numbers. The FCN of lecture 6 makes *scores* of its coarse features at once,
+# two channels for two classes, and everything on the way up is adding and enlarging scores: a few thousand
+# parameters. The U-Net keeps *features* on the way up, 512, 256, 128, 64 channels of them, and joins them with those
+# of the skip before anything is decided. The way up is as deep as the way down and costs more than half of all
+# multiplications. What is a cell and what a line is decided at full resolution, with all the context in reach.
 #
 # | | FCN-8s | U-Net |
 # |---|---|---|
@@ -523,8 +539,8 @@ print(f"parameters on the way up: U-Net {sum(sizes[turn:]):,}, FCN-8s {sum(p.num
 #
 # ### A test by moving
 #
-# A convolution moves with its image: shift the image, and the map is shifted likewise. Max pooling breaks that, since its windows stand still.
-# What about a U-Net?
+# A convolution moves with its image: shift the image, and the map is shifted likewise. Max pooling breaks that, since
+# its windows stand still. What about a U-Net?
 
 # %%
 predict(
@@ -544,32 +560,37 @@ with torch.no_grad():
     for shift in range(1, 9):
         moved = untrained(scene[..., :188, shift : 188 + shift])
         difference = (moved[..., :-shift] - still[..., shift:]).abs().max()
-        print(f"shifted by {shift}: largest difference {difference:.1e}, of logits up to {still.abs().max():.1f}")
+        print(
+            f"shifted by {shift}: largest difference {difference:.1e}, of logits up to {still.abs().max():.1f}"
+        )
 
 # %% [markdown]
-# Break it, if you like: give the layers padding, and no shift at all leaves the border as it was.
+# Break it, if you like: give the 3×3 convolutions a padding of 1, and a shift by 4 changes numbers near the border,
+# too.
 #
 # ## Overlap-tile
 #
-# Images of a microscope have thousands of pixels a side, and no legal size. The way out: predict a **tile** at a time, each from a window that
-# holds the tile and its context. The windows overlap, the tiles do not. With valid convolutions the context is exactly what the network
-# loses on each side:
+# Images of a microscope have thousands of pixels a side, and no legal size. The way out: predict a **tile** at a
+# time, each from a window that holds the tile and its context. The windows overlap, the tiles do not. With valid
+# convolutions the context is exactly what the network loses on each side:
 #
 # $$\text{context} = \frac{s - \text{map}(s)}{2} = 6 \cdot 2^{\text{depth}} - 4 \qquad (8,\ 20,\ 44,\ 92 \text{ for depths 1 to 4})$$
 #
-# At the image's border the context is missing. It is made up by mirroring the image, without repeating the edge pixel.
+# At the image's border the context is missing. It is made up by mirroring the image, without repeating the edge
+# pixel.
 #
-# By hand: the row $(1, 2, 3, 4)$ with a context of 2 becomes $(3, 2 \mid 1, 2, 3, 4 \mid 3, 2)$. With a context of 5 the mirror image is used
-# up after 3 pixels, and mirrored again: $(2, 3, 4, 3, 2 \mid 1, 2, 3, 4 \mid 3, 2, 1, 2, 3)$. Tiles of 3 pixels: the first covers
-# $1, 2, 3$, the second $4$ and two pixels beyond the border, which are thrown away.
+# By hand: the row $(1, 2, 3, 4)$ with a context of 2 becomes $(3, 2 \mid 1, 2, 3, 4 \mid 3, 2)$. With a context of 5
+# the mirror image is used up after 3 pixels, and mirrored again: $(2, 3, 4, 3, 2 \mid 1, 2, 3, 4 \mid 3, 2, 1, 2,
+# 3)$. Tiles of 3 pixels: the first covers $1, 2, 3$, the second $4$ and two pixels beyond the border, which are
+# thrown away.
 
 # %%
 for context in (2, 5):
     print(f"context {context}:", np.pad([1, 2, 3, 4], context, mode="reflect").tolist())
 
 # %% [markdown]
-# The function takes any network that maps a window of tile + 2·context to its central tile. The network answers as in inference,
-# without gradients; leave its mode as you found it.
+# The function takes any network that maps a window of tile + 2·context to its central tile. The network answers as in
+# inference, without gradients; leave its mode as you found it.
 
 
 # %% exercise="overlap_tile"
@@ -620,7 +641,9 @@ for top, left, size, hue, words in (
     (-92, 8, 284, "blue", "window: 284×284"),
     (0, 100, 100, "orange", "tile: 100×100"),
 ):
-    axis.add_patch(plt.Rectangle((left, top), size, size, fill=False, lw=2.5, ec=figures.COLORS[hue], label=words))
+    axis.add_patch(
+        plt.Rectangle((left, top), size, size, fill=False, lw=2.5, ec=figures.COLORS[hue], label=words)
+    )
 axis.legend(loc="lower left", frameon=True)
 axis.set(xlim=(-92, 348), ylim=(348, -92))
 axis.grid(False)
@@ -633,8 +656,9 @@ figures.show(
 # %% [markdown]
 # ### The same numbers?
 #
-# Tiles ought to be a matter of memory, not of the result: each pixel is predicted from the same context as in one pass over the whole mirrored
-# image. We test that with three untrained networks, an image of 252 pixels and tiles of 84.
+# Tiles ought to be a matter of memory, not of the result: each pixel is predicted from the same context as in one
+# pass over the whole mirrored image. We test that with three untrained networks, an image of 252 pixels and tiles of
+# 84.
 
 # %%
 predict(
@@ -660,12 +684,13 @@ for depth in (1, 2, 3):
     )
 
 # %% [markdown]
-# So the rule is: *the tile has to be divisible by the total stride*. Now look at the paper's own network: its map has 388 pixels, $388 = 24 \cdot 16 + 4$,
-# and so has every one of its legal sizes a remainder of 4. Its tiles do not give the numbers of one pass. That is no disaster, since all
-# answers come from full context; they are only not the same answers.
+# So the rule is: *the tile has to be divisible by the total stride*. Now look at the paper's own network: its map has
+# 388 pixels, $388 = 24 \cdot 16 + 4$, and every legal size of that map leaves this remainder. Its tiles do not give
+# the numbers of one pass. That is no disaster, since all answers come from full context; they are only not the same
+# answers.
 #
-# What valid convolutions spare us is another thing. We give the same network of depth 2 a padding of 1 in each 3×3 convolution, so that it keeps the size, and
-# let it predict tiles without context.
+# What valid convolutions spare us is another thing. We give the same network of depth 2 a padding of 1 in each 3×3
+# convolution, so that it keeps the size, and let it predict tiles without context.
 
 # %%
 torch.manual_seed(0)
@@ -689,43 +714,54 @@ figures.show(
 )
 
 # %% [markdown]
-# The seams are as wide as the context. A padded network has them at its image borders, too, where nobody looks; tiles bring them
-# into the middle.
+# The seams are as wide as the context. A padded network has them at its image borders, too, where nobody looks; tiles
+# bring them into the middle.
 #
 # ## Elastic deformations
 #
-# Thirty annotated slices, that is all the paper had for training on neural tissue. New images can be made of old ones where we know what does not change the labels.
-# Tissue is soft: bend it, and it is still tissue. The recipe: put a coarse lattice over the image, 3×3 points, and move each point by a random vector:
+# Thirty annotated slices, that is all the paper had for training on neural tissue. New images can be made of old ones
+# where we know what does not change the labels. Tissue is soft: bend it, and it is still tissue. The recipe: put a
+# coarse lattice over the image, 3×3 points, and move each point by a random vector:
 #
 # $$\Delta_{ab} \sim \mathcal N(0, \sigma^2), \qquad \Delta(y, x) = \text{bicubic interpolation of } \Delta_{ab}, \qquad
 # \text{new}(y, x) = \text{old}\bigl((y, x) + \Delta(y, x)\bigr)$$
 #
-# Each pixel of the new image *looks up* where it comes from; so no pixel stays empty. Between the pixels of the old image one interpolates bilinearly.
-# Labels must not be interpolated: between cell 1 and cell 3 there is no cell 2. They take the nearest pixel. And both need the *same* displacements.
+# Each pixel of the new image *looks up* where it comes from; so no pixel stays empty. Between the pixels of the old
+# image one interpolates bilinearly. Labels must not be interpolated: between cell 1 and cell 3 there is no cell 2.
+# They take the nearest pixel. And both need the *same* displacements.
 #
 # By hand, a row of three pixels $(3, 1, 4)$ with labels $(7, 0, 9)$, all displaced by $+0.4$:
 #
 # - pixel 0 reads at 0.4: $0.6 \cdot 3 + 0.4 \cdot 1 = 2.2$; pixel 1 reads at 1.4: $0.6 \cdot 1 + 0.4 \cdot 4 = 2.2$;
-# - pixel 2 reads at 2.4, beyond the border: the mirror stands on the last pixel, so it reads at 1.6: $0.4 \cdot 1 + 0.6 \cdot 4 = 2.8$;
-# - the nearest pixels are 0, 1 and 2: the labels stay $(7, 0, 9)$. A displacement of $+0.6$ would make them $(0, 9, 0)$: the last one reads at $2.6$, mirrored $1.4$.
+# - pixel 2 reads at 2.4, beyond the border: the mirror stands on the last pixel, so it reads at 1.6: $0.4 \cdot 1 +
+#   0.6 \cdot 4 = 2.8$;
+# - the nearest pixels are 0, 1 and 2: the labels stay $(7, 0, 9)$. A displacement of $+0.6$ would make them $(0, 9,
+#   0)$: the last one reads at $2.6$, mirrored $1.4$.
 
 # %%
 three = torch.tensor([3.0, 1.0, 4.0])[None, None, None]
 for displacement in (0.4, 0.6):
-    x_place = torch.arange(3.0) + displacement - 1  # from -1 to 1, which grid_sample takes for the first and last pixel
+    x_place = torch.arange(3.0) + displacement - 1  # -1 and 1 are the first and the last pixel
     where = torch.stack([x_place, torch.zeros(3)], dim=-1)[None, None]
     look_up = {"padding_mode": "reflection", "align_corners": True}
     values = F.grid_sample(three, where, **look_up)
     ids = F.grid_sample(torch.tensor([7.0, 0.0, 9.0])[None, None, None], where, mode="nearest", **look_up)
-    print(f"displaced by {displacement}: image {[round(v, 1) for v in values.flatten().tolist()]}, labels {ids.flatten().tolist()}")
+    print(
+        f"displaced by {displacement}: image {[round(v, 1) for v in values.flatten().tolist()]}, labels {ids.flatten().tolist()}"
+    )
 
 # %% [markdown]
-# Draw the displacements as `torch.randn(2, grid, grid, generator=generator)`, rows first, so that your function bends as ours does.
+# Draw the displacements as `torch.randn(2, grid, grid, generator=generator)`, rows first, so that your function bends
+# as ours does.
 
 
 # %% exercise="elastic_deformation"
 def elastic_deformation(
-    image: Tensor, labels: Tensor, grid: int = 3, sigma: float = 10.0, generator: torch.Generator | None = None
+    image: Tensor,
+    labels: Tensor,
+    grid: int = 3,
+    sigma: float = 10.0,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Bend an image (C, H, W) and its labels (H, W) by one random field.
 
@@ -746,7 +782,9 @@ def elastic_deformation(
     places = torch.stack([x, y], dim=-1)[None]
 
     def read(values: Tensor, mode: str) -> Tensor:
-        return F.grid_sample(values[None], places.to(values), mode, padding_mode="reflection", align_corners=True)[0]
+        return F.grid_sample(
+            values[None], places.to(values), mode, padding_mode="reflection", align_corners=True
+        )[0]
 
     bent = read(pixels.to(field.dtype), "bilinear").to(pixels.dtype)
     return bent, read(labels[None].double(), "nearest")[0].to(labels.dtype)
@@ -775,10 +813,11 @@ figures.show(
 )
 
 # %% [markdown]
-# With 10 pixels, the paper's choice, it could still be tissue; with 30 it could not. What you allow here, the network will believe.
+# With 10 pixels, the paper's choice, it could still be tissue; with 30 it could not. What you allow here, the network
+# will believe.
 #
-# And the labels? We bend the mask of the cells once as labels, and once as an image that is then cut at 0.5. With the same field, the two
-# agree but for rounding. With two fields, the network would be trained on wrong borders.
+# And the labels? We bend the mask of the cells once as labels, and once as an image that is then cut at 0.5. With the
+# same field, the two agree but for rounding. With two fields, the network would be trained on wrong borders.
 
 # %%
 mask = (item["instances"] > 0).long()
@@ -794,8 +833,9 @@ print(f"one field:  {(first[0] == first[1]).float().mean():.1%} of the pixels ag
 print(f"two fields: {(first[0] == second[1]).float().mean():.1%}")
 
 # %% [markdown]
-# The paper calls elastic deformations the key to training with few images. We do not test that here: with a hundred generated images, mirroring and
-# quarter turns are enough, and they cost nothing. At the end there is a place where you can try it.
+# The paper calls elastic deformations the key to training with few images. We do not test that here: with a hundred
+# generated images, mirroring and quarter turns are enough, and they cost nothing. At the end there is a place where
+# you can try it.
 #
 # ## The weight map
 #
@@ -803,11 +843,12 @@ print(f"two fields: {(first[0] == second[1]).float().mean():.1%}")
 #
 # $$w(p) = w_c(p) + w_0 \cdot \exp\!\left(-\frac{(d_1(p) + d_2(p))^2}{2 \sigma^2}\right), \qquad w_0 = 10,\ \sigma = 5$$
 #
-# $d_1$ is the distance to the nearest cell, $d_2$ to the second nearest. The second term is large only where *two* cells are close: on the lines between
-# them. $w_c$ balances the classes: background and cells get half of the total weight each, so $w_c = \frac{HW/2}{\text{pixels of the class}}$.
+# $d_1$ is the distance to the nearest cell, $d_2$ to the second nearest. The second term is large only where *two*
+# cells are close: on the lines between them. $w_c$ balances the classes: background and cells get half of the total
+# weight each, so $w_c = \frac{HW/2}{\text{pixels of the class}}$.
 #
-# By hand. Two cells with a gap of $g$ background pixels in a row. The first pixel of the gap has $d_1 = 1$ and $d_2 = g$, the next one 2 and
-# $g - 1$: the sum is $g + 1$ *everywhere in the gap*.
+# By hand. Two cells with a gap of $g$ background pixels in a row. The first pixel of the gap has $d_1 = 1$ and $d_2 =
+# g$, the next one 2 and $g - 1$: the sum is $g + 1$ *everywhere in the gap*.
 #
 # | gap $g$ | $d_1 + d_2$ | border term |
 # |---|---|---|
@@ -826,8 +867,9 @@ for gap in (1, 5, 10, 20):
     print(f"gap {gap:2}: from {terms.min():.3f} to {terms.max():.3f}")
 
 # %% [markdown]
-# The paper does not say what the border term does *on* cells. Ours is zero there: a cell pixel near a neighbor is still a cell pixel. Cells are told apart by their
-# ids. With fewer than two cells there is no second nearest one, and only $w_c$ is left.
+# The paper does not say what the border term does *on* cells. Ours is zero there: a cell pixel near a neighbor is
+# still a cell pixel. Cells are told apart by their ids. With fewer than two cells there is no second nearest one, and
+# only $w_c$ is left.
 
 
 # %% exercise="unet_weight_map"
@@ -863,9 +905,9 @@ def unet_weight_map(
 # %% [markdown]
 # ### Where the loss looks
 #
-# The weight map of generated cells, of tissue and of nuclei. One more step is needed for the nuclei: some touch without a pixel between
-# them. Then there is no background to learn the line from. We carve one, as the paper did: a pixel that has a pixel of a higher id beside it becomes
-# background.
+# The weight map of generated cells, of tissue and of nuclei. One more step is needed for the nuclei: some touch
+# without a pixel between them. Then there is no background to learn the line from. We carve one, as the paper did: a
+# pixel that has a pixel of a higher id beside it becomes background.
 
 
 # %%
@@ -875,13 +917,17 @@ def carved(instances: Tensor) -> Tensor:
     return torch.where((instances > 0) & (highest > instances), 0, instances)
 
 
-nucleus = max(grown, key=lambda item: int(item["instances"].max()))
-before, after = (int(connected_components(m).max()) for m in (nucleus["instances"], carved(nucleus["instances"])))
-print(f"{grown_words}: {int(nucleus['instances'].max())} instances; in pieces {before}, after carving {after}")
+crowded = max(stained, key=lambda item: int(item["instances"].max()))
+before, after = (
+    int(connected_components(m).max()) for m in (crowded["instances"], carved(crowded["instances"]))
+)
+print(
+    f"{nuclei_words}: {int(crowded['instances'].max())} instances; in pieces {before}, after carving {after}"
+)
 maps = {
     "generated cells": (generated[0]["image"][0], generated[0]["instances"]),
     tissue_words: (corner(tissue[0])["image"][0], corner(tissue[0])["instances"]),
-    grown_words: (nucleus["image"][0], carved(nucleus["instances"])),
+    nuclei_words: (crowded["image"][0], carved(crowded["instances"])),
 }
 fig, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
 for (name, (gray, ids)), (upper, lower) in zip(maps.items(), axes.T, strict=True):
@@ -890,7 +936,9 @@ for (name, (gray, ids)), (upper, lower) in zip(maps.items(), axes.T, strict=True
     heat = lower.imshow(weights, vmin=0, vmax=11, cmap="magma")
     upper.set_title(name)
     line = weights > 3
-    print(f"{name:25} weights above 3: {line.float().mean():.1%} of the pixels, {weights[line].sum() / weights.sum():.0%} of the weight")
+    print(
+        f"{name:25} weights above 3: {line.float().mean():.1%} of the pixels, {weights[line].sum() / weights.sum():.0%} of the weight"
+    )
 for axis in axes.flat:
     axis.axis("off")
 fig.colorbar(heat, ax=axes[1], label="weight", shrink=0.8)
@@ -901,7 +949,8 @@ figures.show(
 )
 
 # %% [markdown]
-# $\sigma$ says how wide a gap may be to count, $w_0$ how much it counts. For one pair of neighbors, drawn as a section through the gap:
+# $\sigma$ says how wide a gap may be to count, $w_0$ how much it counts. For one pair of neighbors, drawn as a
+# section through the gap:
 
 # %%
 gaps = list(range(1, 26))
@@ -929,8 +978,9 @@ figures.show(
 #
 # ## Touching cells, with and without it
 #
-# Now the experiment. Two small U-Nets of 8 channels and depth 2 learn from the same 100 images in the same order, from the same start. One loss has the border term,
-# the other has only the class weights ($w_0 = 0$). The loss is the weighted cross entropy over the pixels of the map, with labels and weights cropped to its center:
+# Now the experiment. Two small U-Nets of 8 channels and depth 2 learn from the same 100 images in the same order,
+# from the same start. One loss has the border term, the other has only the class weights ($w_0 = 0$). The loss is the
+# weighted cross entropy over the pixels of the map, with labels and weights cropped to its center:
 #
 # $$\text{loss} = \frac{1}{\text{pixels}} \sum_p w(p) \cdot \ell(p)$$
 
@@ -981,13 +1031,13 @@ without = learn(small, 0.0, steps=course.scaled(220, fast=3))
 predict(
     "On new images: which of the two networks has more pixels right, and which more cells?",
     [
-        "With the border term: more of both, many more cells",
-        "With the border term: more cells; without it: more pixels",
+        "With the border term: more cells, and slightly more pixels",
+        "With the border term: more cells, and slightly fewer pixels",
         "Both are about equal, the lines are learned anyway",
     ],
-    answer="With the border term: more of both, many more cells",
-    because="Without it, a line that is hard to see is painted over, since either answer costs little. Here the lines are so many that "
-    "the share of right pixels suffers as well, but by little.",
+    answer="With the border term: more cells, and slightly fewer pixels",
+    because="The border term pays for lines with pixels: a network that fears a missed line ten times as much draws some "
+    "too many, and too wide.",
 )
 
 # %%
@@ -1016,7 +1066,10 @@ figures.show(
     figures.grid(
         [
             colored(new[0]),
-            *(colored({"image": new[0]["image"], "instances": ids[0]}) for ids in (found_with, found_without)),
+            *(
+                colored({"image": new[0]["image"], "instances": ids[0]})
+                for ids in (found_with, found_without)
+            ),
         ],
         ["truth", "with border term", "without"],
         columns=3,
@@ -1027,15 +1080,18 @@ figures.show(
 )
 
 # %% [markdown]
-# The gap in F1 is **strong**: nearly all of it comes from cells that have grown together, as the pieces per cell show. But be careful about how far
-# it reaches. The lines between these cells are one or two pixels wide and faint by design. And weights are a choice of *which mistakes are worse*: the network with the border term
-# draws lines through some cells that are whole. Where borders are wide and dark, as the membranes in tissue are, class weights alone may do.
+# The gap in F1 is **strong**, and where it comes from can be read off the pieces per cell: without the border term
+# most cells have grown together. But be careful about how far it reaches. The lines between these cells are one or
+# two pixels wide and faint by design. And weights are a choice of *which mistakes are worse*: the network with the
+# border term has fewer pixels right, and it cuts some whole cells into pieces. Where borders are wide and dark, as
+# the membranes in tissue are, class weights alone may do.
 #
 # ## Training
 #
-# Now yours. `train_unet` gets the data set itself, integers from 0 to 255 in its images, and instances. It returns a network that takes images from 0 to 1. It is
-# trained on 100 images of 128×128, and judged by F1 on images made afterwards. The time is yours to spend, but 30 seconds should do. `fit`, `one_cycle`, `quarter_turns`
-# and `drawn_from` of `coursekit.training` are there to be used; a loop of your own is as good.
+# Now yours. `train_unet` gets the data set itself, integers from 0 to 255 in its images, and instances. It returns a
+# network that takes images from 0 to 1. It is trained on 100 images of 128×128, and judged by F1 on images made
+# afterwards. The time is yours to spend, but 30 seconds should do. `fit`, `one_cycle`, `quarter_turns` and
+# `drawn_from` of `coursekit.training` are there to be used; a loop of your own is as good.
 
 
 # %% exercise="train_unet"
@@ -1078,22 +1134,24 @@ def train_unet(dataset: Dataset, generator: torch.Generator) -> nn.Module:
 # %% [markdown]
 # ### Instances out of it
 #
-# Your network on the same new images as before, and where it errs: cells that were found, those that were missed, and pieces that
-# match no cell.
+# Your network on the same new images as before, and where it errs: cells that were found, those that were missed, and
+# pieces that match no cell.
 
 # %%
-yours = train_unet(Cells(course.scaled(100, fast=6), 128, seed=20), torch.Generator().manual_seed(0)).to(course.device)
+yours = train_unet(Cells(course.scaled(100, fast=6), 128, seed=20), torch.Generator().manual_seed(0)).to(
+    course.device
+)
 
 # %%
 found_yours = report("train_unet", yours)
 
 
 def outcome(found: Tensor, truth: Tensor) -> Tensor:
-    """2 on predicted pieces that match a cell, 4 on those that match none, 1 on the rest of missed cells, (H, W)."""
+    """2 on predicted pieces that match a cell, 5 on those that match none, 6 on the rest of missed cells, (H, W)."""
     pairs = match_instances(found, truth)
     right = torch.isin(found, pairs[:, 0]) & (found > 0)
     missed = (truth > 0) & ~torch.isin(truth, pairs[:, 1])
-    return torch.where(right, 2, torch.where(found > 0, 4, torch.where(missed, 1, 0)))
+    return torch.where(right, 2, torch.where(found > 0, 5, torch.where(missed, 6, 0)))
 
 
 worst = outcome(found_yours[0], new[0]["instances"])
@@ -1104,20 +1162,21 @@ figures.show(
             colored({"image": new[0]["image"], "instances": found_yours[0]}),
             figures.overlay_labels(new[0]["image"], worst, alpha=0.6),
         ],
-        ["truth", "your instances", "green: right, red: no match, orange: missed"],
+        ["truth", "your instances", "green right, purple no match, yellow missed"],
         columns=3,
         cell=3.0,
     ),
-    alt="The same new cells: truth, the instances of your network, and their outcome in color. Most are green, found and right; some red pieces hold "
+    alt="The same new cells: truth, the instances of your network, and their outcome in color. Most are green, found and right; some purple pieces hold "
     "two cells or half of one.",
 )
 
 # %% [markdown]
 # ### The same recipe on tissue
 #
-# Slices of neural tissue, where they lie on your machine, and generated cells elsewhere. The network learns from pieces of 128×128 pixels; a whole slice is then segmented by your
-# `overlap_tile`. Pieces smaller than 30 pixels are dropped: they are no cells. The **Rand error** looks at pairs of pixels: how many are together in the truth and apart in the prediction,
-# or the other way round.
+# Slices of neural tissue, where they lie on your machine, and generated cells elsewhere. The network learns from
+# pieces of 128×128 pixels; a whole slice is then segmented by your `overlap_tile`. Pieces smaller than 30 pixels are
+# dropped: they are no cells. The **Rand error** looks at pairs of pixels: how many are together in the truth and
+# apart in the prediction, or the other way round.
 
 # %%
 tissue_new, _ = pictures("tissue", "val", 2)
@@ -1155,26 +1214,35 @@ figures.show(
 )
 
 # %% [markdown]
-# A few seconds of training are far from the competition's state: the paper's network trained for ten hours on a GPU, with elastic deformations. Two things to try, each with one line: `learn(squares, 0.0, …)`, and
-# `elastic_deformation` inside `with_weights`. When we tried the first on ISBI 2012, the border term did **not** help in so short a training: membranes are wide, a fifth of all pixels, and
-# the class weights already make them count. On the generated cells above it decided everything. A trick is worth what the data make of it.
+# A few seconds of training are far from the competition's state: the paper's network trained for ten hours on a GPU,
+# with elastic deformations. Two things to try, each with one line: `learn(squares, 0.0, …)`, and
+# `elastic_deformation` inside `with_weights`. When we tried the first on ISBI 2012, the border term did **not** help
+# in so short a training: membranes are wide, a fifth of all pixels, and the class weights already make them count. On
+# the generated cells above it decided everything. A trick is worth what the data make of it.
 
 # %% [markdown] written="a_new_microscope" points=3
 # ### Written question: a new microscope
 #
-# A laboratory has 12 annotated photographs of 2000×1500 pixels. The cells in them touch; the annotators gave each its own id and left no pixel between neighbors. A colleague trains a U-Net of
-# depth 4 with valid convolutions, with class weights and without a border term, and reports: 98 % of the pixels are right. But the count of cells, by connected components, is 30 % too low.
+# A laboratory has 12 annotated photographs of 2000×1500 pixels. The cells in them touch; the annotators gave each its
+# own id and left no pixel between neighbors. A colleague trains a U-Net of depth 4 with valid convolutions, with
+# class weights and without a border term, and reports: 98 % of the pixels are right. But the count of cells, by
+# connected components, is 30 % too low.
 #
-# 1. Which two things in the *labels and the loss* have to change before anybody touches the network? Say what each of them does to the pixel between two neighbors.
-# 2. The photographs do not fit into the GPU. Windows of 572 pixels do. How large are tile and context, how many windows does one photograph take, and what happens to tiles at the border of the photograph?
+# 1. Which two things in the *labels and the loss* have to change before anybody touches the network? Say what each of
+#    them does to the pixel between two neighbors.
+# 2. The photographs do not fit into the GPU. Windows of 572 pixels do. How large are tile and context, how many
+#    windows does one photograph take, and what happens to tiles at the border of the photograph?
 # 3. Why can 98 % of right pixels and 30 % missing cells go together? Name the number you would report instead.
 #
 # ### BEGIN SOLUTION
-# 1. *(1 point)* The labels need a line of background between touching cells (carving); as it is, the target of every pixel between neighbors is "cell", and a perfect network merges them. And the loss needs the border term: the line is
-#    so thin that painting it over costs next to nothing; its weight of about 10 makes that expensive.
-# 2. *(1 point)* The tile is 388 pixels, the context $(572 - 388)/2 = 92$. $\lceil 2000/388 \rceil \cdot \lceil 1500/388 \rceil = 6 \cdot 4 = 24$ windows. At the border the context is made up by mirroring, and the parts of the last tiles that lie beyond the
-#    photograph are thrown away.
-# 3. *(1 point)* The lines are a few percent of the pixels, and each missing one merges two cells, so almost all pixels may be right while many cells are gone. F1 of the instances at an intersection over union of 0.5 (or
+# 1. *(1 point)* The labels need a line of background between touching cells (carving); as it is, the target of every
+#    pixel between neighbors is "cell", and a perfect network merges them. And the loss needs the border term: the
+#    line is so thin that painting it over costs next to nothing; its weight of about 10 makes that expensive.
+# 2. *(1 point)* The tile is 388 pixels, the context $(572 - 388)/2 = 92$. $\lceil 2000/388 \rceil \cdot \lceil
+#    1500/388 \rceil = 6 \cdot 4 = 24$ windows. At the border the context is made up by mirroring, and the parts of
+#    the last tiles that lie beyond the photograph are thrown away.
+# 3. *(1 point)* The lines are a few percent of the pixels, and each missing one merges two cells, so almost all
+#    pixels may be right while many cells are gone. F1 of the instances at an intersection over union of 0.5 (or
 #    precision and recall of instances, or the Rand error).
 # ### END SOLUTION
 
@@ -1196,26 +1264,34 @@ figures.show(
 #
 # ## Summary
 #
-# - Two paths: down for what, up for where; at each level the early map is cropped to its center and put beside the late one.
+# - Two paths: down for what, up for where; at each level the early map is cropped to its center and put beside the
+#   late one.
 # - Valid convolutions: 572 → 388. Every answer has its full context; legal sizes come in steps of the total stride.
-# - Against an FCN: features instead of scores on the way up, concatenated instead of summed, with more than half of all multiplications there.
-# - Overlap-tile: windows overlap, tiles do not, the border is mirrored. Equal to one pass if the tile is divisible by the total stride.
+# - Against an FCN: features instead of scores on the way up, concatenated instead of summed, with more than half of
+#   all multiplications there.
+# - Overlap-tile: windows overlap, tiles do not, the border is mirrored. Equal to one pass if the tile is divisible by
+#   the total stride.
 # - Elastic deformations: one smooth field for image and labels, bilinear for the one, nearest for the other.
 # - The weight map makes few pixels count that decide about cells. Connected components do the rest.
 #
 # ## Where the paper differs from us
 #
-# - **Size.** The network of Ronneberger, Fischer and Brox (2015) has 64 channels, depth 4 and 31 million parameters; those we train have 8 or 16 channels and depth 2. It uses
-#   dropout at the end of the way down; ours does not.
-# - **Training.** One large window a step, momentum 0.99, about ten hours on a GPU; ours takes four small images a step, Adam, and seconds.
-# - **Weights.** The paper adds the border term to all pixels by its formula; ours leaves it out on cells. Its labels had gaps carved by morphological operations, as we do with nuclei.
-# - **Deformations.** "Random displacement vectors on a coarse 3 by 3 grid" with 10 pixels; that the lattice's corners lie on the image's corners is our reading.
+# - **Size.** The network of Ronneberger, Fischer and Brox (2015) has 64 channels, depth 4 and 31 million parameters;
+#   those we train have 8 or 16 channels and depth 2. It uses dropout at the end of the way down; ours does not.
+# - **Training.** One large window a step, momentum 0.99, about ten hours on a GPU; ours takes four small images a
+#   step, Adam, and seconds.
+# - **Weights.** The paper adds the border term to all pixels by its formula; ours leaves it out on cells. Its labels
+#   had gaps carved by morphological operations, as we do with nuclei.
+# - **Deformations.** Where the 3×3 lattice lies on the image, the paper does not say; that its corners are the
+#   image's corners is our reading.
 # - **Tiles.** The paper mirrors the border as we do. That its tile size is not a multiple of 16 goes unmentioned.
-# - Today many U-Nets are padded, for convenience. Their maps are as large as the image, and their answers at its border rest on zeros.
+# - Today many U-Nets are padded, for convenience. Their maps are as large as the image, and their answers at its
+#   border rest on zeros.
 #
 # ## Next
 #
-# This was the last lecture. You have the parts of most segmentation networks in use: normalization, fully convolutional maps, upsampling, skips, and losses that look where it matters.
+# This was the last lecture. You have the parts of most segmentation networks in use: normalization, fully
+# convolutional maps, upsampling, skips, and losses that look where it matters.
 
 # %%
 progress()
