@@ -57,7 +57,9 @@ def _uneven(d: Any) -> Case:
 def _nothing_left(d: Any) -> Case:
     """Even at every pooling, and too small: at depth 1 and 2 the largest of them leaves a map of side 0."""
     lowest = d.integer(-3, 1)
-    sizes = [(_side(b, depth), depth) for depth in (4, 1, 2, 3) for b in range(3 - (depth == 1), lowest - 1, -1)]
+    sizes = [
+        (_side(b, depth), depth) for depth in (4, 1, 2, 3) for b in range(3 - (depth == 1), lowest - 1, -1)
+    ]
     return Case(extra={"sizes and depths": sizes})
 
 
@@ -1151,8 +1153,9 @@ def _net_input(d: Any, depths: list[int], *, base: int = 3, classes: int = 4) ->
     """in_channels is told apart from the network's own numbers of channels."""
     depth = d.choice(depths)
     h, w = (_side(d.integer(4, 5 if depth > 1 else 7), depth) for _ in range(2))
+    n = d.choice([1, 2]) if depth < 3 else 1
     config = {"base": base, "depth": depth}
-    return Case((2, classes), config, {"x": d.tensor(d.choice([1, 2]), 2, h, w), "seed": d.seed()})
+    return Case((2, classes), config, {"x": d.tensor(n, 2, h, w), "seed": d.seed()})
 
 
 def _net_sizes(d: Any) -> Case:
@@ -1529,7 +1532,7 @@ UNET = Exercise(
         Misconception(
             "channels_never_double",
             "Every level has base channels.",
-            "They double with every pooling: base, 2·base, 4·base, …",
+            "They double with every pooling: base · 2^level.",
             ("layers", *COMPUTED),
             _NetConstantWidth,
         ),

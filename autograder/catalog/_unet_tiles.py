@@ -6,13 +6,14 @@ depend on the layout, or with a pooling and a tile that it divides.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.catalog._common import as_double, described, filled
+from autograder.catalog._common import as_double, changed_tensors, described, filled
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import unet as reference
@@ -85,6 +86,28 @@ def _two_kinds(d: Any) -> Case:
     )
 
 
+def _normalized(d: Any) -> Case:
+    """A network whose answer depends on its mode."""
+    classes, (h, w) = d.choice([2, 3]), d.choice([(6, 11), (9, 6)])
+    net = filled(d, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, classes, 1)))
+    net[1].running_mean.copy_(d.tensor(2))
+    net[1].running_var.copy_(d.positive(2))
+    net.train(not d.flag())
+    return Case((Network.describe(net), d.tensor(1, h, w), 4, 1, classes))
+
+
+def _left_as_found(subject: Any, case: Case) -> dict[str, Any]:
+    net = subject.build(case.args[0])
+    before = net.inspect()
+    scores = _part(lambda *args: subject(net, *args[1:]), case, ~_ring(case))
+    after = net.inspect()
+    return {
+        "scores": scores,
+        "training flags afterwards": after["training"],
+        "tensors changed": changed_tensors(before, after),
+    }
+
+
 def _ring(case: Case, more: int = 0) -> torch.Tensor:
     """Pixels whose context, and so many pixels more, goes beyond the image."""
     _, image, _, context, _ = case.args
@@ -106,7 +129,7 @@ def _inner(subject: Any, case: Case) -> Any:
 
 
 def _inner_pooled(subject: Any, case: Case) -> Any:
-    # A cell of the pooled map stands for two pixels: the farther one has less context than it would have alone.
+    # A cell of the pooled map stands for two pixels: what both have seen reaches a pixel farther.
     return _part(subject, case, ~_ring(case, 1))
 
 
@@ -160,7 +183,7 @@ def _floating(image):
 
 
 def _tiles(
-    net, image, tile, context, num_classes, *, place=_mirrored, black=False, step=None, whole_only=False,
+    net, image, tile, context, num_classes, *, mode="restored", place=_mirrored, black=False, step=None, whole_only=False,
     shifted=False, own_mirror=False, square=False, offset=0, finish=None, dtype=None, convert=_floating,
 ):  # fmt: skip
     """The tiles with a switch for each mistake."""
@@ -168,14 +191,16 @@ def _tiles(
     h, w = x.shape[1:]
     scores = torch.zeros(num_classes, h, w, dtype=dtype or _floating(image).dtype, device=image.device)
     stride = tile + 2 * context if step == "window" else tile
+    was = net.training
+    net.train(was and mode == "found")
     bottom, right = (h // tile * tile, w // tile * tile) if whole_only else (h, w)
     with torch.no_grad():
         for top in range(0, bottom, stride):
             for left in range(0, min(bottom, right) if square else right, stride):
-                t, l = (max(min(s, n - tile), 0) if shifted else s for s, n in ((top, h), (left, w)))
-                source, r0, c0 = x, t + offset, l + offset
+                row, column = (max(min(s, n - tile), 0) if shifted else s for s, n in ((top, h), (left, w)))
+                source, r0, c0 = x, row + offset, column + offset
                 if own_mirror:
-                    source, r0, c0 = x[:, t : t + tile, l : l + tile], 0, 0
+                    source, r0, c0 = x[:, row : row + tile, column : column + tile], 0, 0
                 rows = torch.arange(r0 - context, r0 + tile + context)
                 columns = torch.arange(c0 - context, c0 + tile + context)
                 size = source.shape[1:]
@@ -185,7 +210,8 @@ def _tiles(
                     window = torch.where(inside.to(window.device), window, torch.zeros_like(window))
                 y = net(window[None])[0]
                 y = finish(y) if finish else y
-                scores[:, t : t + tile, l : l + tile] = y[:, : h - t, : w - l]
+                scores[:, row : row + tile, column : column + tile] = y[:, : h - row, : w - column]
+    net.train(was and mode != "left")
     return scores
 
 
@@ -210,11 +236,14 @@ def _pad_refuses(net, image, tile, context, num_classes):
     x = F.pad(_floating(image)[None], [context] * 4, mode="reflect")
     x = F.pad(x, [0, -w % tile, 0, -h % tile])
     scores = x.new_zeros(num_classes, h, w)
+    was = net.training
+    net.eval()
     with torch.no_grad():
         for top in range(0, h, tile):
             for left in range(0, w, tile):
                 y = net(x[:, :, top : top + tile + 2 * context, left : left + tile + 2 * context])[0]
                 scores[:, top : top + tile, left : left + tile] = y[:, : h - top, : w - left]
+    net.train(was)
     return scores
 
 
@@ -234,6 +263,8 @@ def _numpy_padded(net, image, tile, context, num_classes):
     margins = [(0, 0), (context, context + rows * tile - h), (context, context + columns * tile - w)]
     padded = torch.from_numpy(np.pad(image.cpu().numpy(), margins, mode="reflect")).to(image.device)
     lines = []
+    was = net.training
+    net.eval()
     with torch.inference_mode():
         for r in range(rows):
             line = []
@@ -241,6 +272,7 @@ def _numpy_padded(net, image, tile, context, num_classes):
                 window = padded[None, :, r * tile :, c * tile :]
                 line.append(net(window[..., : tile + 2 * context, : tile + 2 * context]))
             lines.append(torch.cat(line, dim=3))
+    net.train(was)
     return torch.cat(lines, dim=2)[0, :, :h, :w].clone()
 
 
@@ -260,12 +292,13 @@ def _all_at_once(net, image, tile, context, num_classes):
     rows, columns = windows.shape[1:3]
     batch = windows.permute(1, 2, 0, 3, 4).reshape(rows * columns, c, side, side)
     with torch.no_grad():
-        maps = net(batch).reshape(rows, columns, num_classes, tile, tile)
+        # On a copy of the network, so that its mode is nobody's business.
+        maps = copy.deepcopy(net).eval()(batch).reshape(rows, columns, num_classes, tile, tile)
     return maps.permute(2, 0, 3, 1, 4).reshape(num_classes, rows * tile, columns * tile)[:, :h, :w]
 
 
-EVERY = ("tiles", "any_size", "border", "small_images", "pooling")
-SEVERAL = ("tiles", "any_size", "border", "pooling")
+EVERY = ("tiles", "any_size", "border", "small_images", "pooling", "mode")
+SEVERAL = ("tiles", "any_size", "border", "pooling", "mode")
 
 TILES = Exercise(
     id="overlap_tile",
@@ -278,7 +311,7 @@ TILES = Exercise(
         Property(
             "tiles",
             "tiles side by side give the scores of one pass, without seams",
-            1.0,
+            0.75,
             _whole_tiles,
             _inner,
             tolerance=LOOSE,
@@ -288,7 +321,7 @@ TILES = Exercise(
         Property(
             "any_size",
             "also where the tile does not divide height or width",
-            1.0,
+            0.75,
             _any_size,
             _inner,
             tolerance=LOOSE,
@@ -323,6 +356,16 @@ TILES = Exercise(
             tolerance=LOOSE,
             examples=4,
             tried="a network of total stride 2, and an even tile",
+        ),
+        Property(
+            "mode",
+            "the network answers in eval mode, and its mode is left as it was",
+            0.5,
+            _normalized,
+            _left_as_found,
+            tolerance=LOOSE,
+            examples=4,
+            tried="pixels whose context lies inside the image, and the network afterwards",
         ),
         Property(
             "kinds",
@@ -381,7 +424,7 @@ TILES = Exercise(
             "rest_dropped",
             "Rows and columns that do not fill a tile are never predicted.",
             "Go on to the end, range(0, H, tile), and cut what the last tile has too much.",
-            ("any_size", "small_images", "pooling"),
+            ("any_size", "small_images", "pooling", "mode"),
             _answer(whole_only=True),
         ),
         Misconception(
@@ -432,6 +475,20 @@ TILES = Exercise(
             "The network wants (1, C, …) and gives (1, L, …): take [0].",
             (*EVERY, "kinds"),
             _batch_kept,
+        ),
+        Misconception(
+            "eval_forgotten",
+            "The network ran in the mode you found it in: in training mode, batch norm uses the tile.",
+            "Call net.eval() before, and put the mode back afterwards.",
+            ("mode",),
+            _answer(mode="found"),
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You left the network in eval mode.",
+            "Remember net.training before, and call net.train(was) afterwards.",
+            ("mode",),
+            _answer(mode="left"),
         ),
         Misconception(
             "default_dtype",

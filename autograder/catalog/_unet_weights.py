@@ -275,9 +275,7 @@ def _by_cdist(instances, w0=10.0, sigma=5.0, class_weights=None):
         pixels = torch.cartesian_prod(*(torch.arange(s, device=instances.device) for s in instances.shape))
         from_background = ~is_cell.flatten()
         d = torch.cdist(pixels[from_background].double(), pixels.double())
-        nearest = [
-            d[:, (index == k).flatten()].amin(1) for k in range(len(ids)) if int(ids[k]) != 0
-        ]
+        nearest = [d[:, (index == k).flatten()].amin(1) for k in range(len(ids)) if int(ids[k]) != 0]
         d1d2 = torch.stack(nearest, 1).topk(2, largest=False).values.sum(1)
         weights[~is_cell] += (w0 * torch.exp(-0.5 * (d1d2 / sigma) ** 2)).float()
     return weights
