@@ -123,7 +123,13 @@ POINTS = {
     "confusion_matrix": 3,
     "segmentation_scores": 4,
     "train_fcn": 6,
+    "unet_output_size": 3,
+    "crop_and_concat": 2,
+    "DoubleConv": 2,
+    "UNet": 6,
+    "unet_weight_map": 5,
     "elastic_deformation": 4,
+    "overlap_tile": 5,
     "train_unet": 6,
 }
 

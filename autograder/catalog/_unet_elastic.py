@@ -1,0 +1,562 @@
+"""The exercise of lecture 07 that bends an image and its labels.
+
+Two right answers need not draw the same random numbers, so nothing is compared with the reference. The image
+that is deformed carries its own row and column coordinates as channels: reading them off the result gives the
+displacement of every pixel, and all claims are judged on that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
+from coursekit import unet as reference
+
+SIGMA = 1.0
+# Displacements above this are rarer than one in 10⁸ on the lattice; bicubic interpolation overshoots a little.
+REACH = 8
+
+
+def _scene(d: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image whose channels are row, column and random numbers, and random blocks of labels."""
+    h, w = d.integer(37, 44), d.integer(37, 47)
+    rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
+    columns = torch.arange(w, dtype=torch.float64)[None, :].expand(h, w)
+    labels = d.integers(-(-h // 3), -(-w // 3), low=0, high=3).repeat_interleave(3, 0).repeat_interleave(3, 1)
+    return torch.stack([rows, columns, d.tensor(h, w)]), labels[:h, :w] * 50
+
+
+def _bent(d: Any) -> Case:
+    return Case((*_scene(d),), {"grid": d.integer(3, 4), "sigma": SIGMA, "generator": d.generator()})
+
+
+def _still(d: Any) -> Case:
+    return Case((*_scene(d),), {"grid": d.integer(2, 4), "sigma": 0.0, "generator": d.generator()})
+
+
+def _many(d: Any) -> Case:
+    generators = [d.generator() for _ in range(24)]
+    return Case((*_scene(d),), {"grid": 3, "sigma": SIGMA}, {"generators": generators})
+
+
+def _small(d: Any) -> Case:
+    image, labels = _scene(d)
+    dtype = d.choice([torch.int64, torch.uint8])
+    return Case((image.float(), labels.to(dtype)), {"grid": 3, "sigma": SIGMA, "generator": d.generator()})
+
+
+def _deform(subject: Any, case: Case) -> Any:
+    result = subject(*case.args, **case.kwargs)
+    if not isinstance(result, list | tuple) or len(result) != 2:
+        return result
+    return {"image": result[0], "labels": result[1]}
+
+
+def _deform_often(subject: Any, case: Case) -> Any:
+    """The image after each of many generators, and once more after the first."""
+    generators = case.extra["generators"]
+    images = []
+    for generator in [*generators, generators[0]]:
+        result = subject(*case.args, **case.kwargs, generator=generator)
+        if not isinstance(result, list | tuple) or len(result) != 2:
+            return result
+        images.append(result[0])
+    return images
+
+
+def _kinds(subject: Any, case: Case) -> Any:
+    image, labels = subject(*case.args, **case.kwargs)
+    allowed = set(case.args[1].unique().tolist())
+    known = set(labels.unique().tolist()) <= allowed if isinstance(labels, torch.Tensor) else None
+    return {
+        "image": [str(image.dtype), list(image.shape)],
+        "labels": [str(labels.dtype), list(labels.shape)],
+        "only labels that were there": known,
+    }
+
+
+# -- reading the field off the result -----------------------------------------------------------------------
+
+
+def _basis(grid: int, h: int, w: int) -> torch.Tensor:
+    """(H·W, grid²): what one unit of displacement at each lattice point moves each pixel."""
+    points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
+    return F.interpolate(points, size=(h, w), mode="bicubic", align_corners=True)[0].flatten(1).T
+
+
+def _inner(h: int, w: int) -> torch.Tensor:
+    """Pixels so far inside that no displacement reaches the border."""
+    inside = torch.zeros(h, w, dtype=torch.bool)
+    inside[REACH:-REACH, REACH:-REACH] = True
+    return inside
+
+
+def _places(image: torch.Tensor) -> torch.Tensor:
+    """(2, H, W): the row and column each pixel of the result was read from."""
+    return image[:2].double()
+
+
+def _displacement(image: torch.Tensor) -> torch.Tensor:
+    h, w = image.shape[1:]
+    grid = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double()
+    return _places(image) - grid
+
+
+def _fitted(image: torch.Tensor, grid: int) -> tuple[torch.Tensor, float]:
+    """The lattice (2, grid²) that explains the inner displacements best, and the largest remainder in px."""
+    h, w = image.shape[1:]
+    inside = _inner(h, w).flatten()
+    basis = _basis(grid, h, w)
+    shifts = _displacement(image).flatten(1).T
+    lattice = torch.linalg.lstsq(basis[inside], shifts[inside], driver="gelsd").solution
+    remainder = float((basis[inside] @ lattice - shifts[inside]).abs().max())
+    return lattice.T, remainder
+
+
+def _wrong(message: str, code: str, where: str = "") -> Mismatch:
+    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)
+
+
+def _usable(got: Any) -> bool:
+    return (
+        isinstance(got, dict)
+        and isinstance(got["image"], torch.Tensor)
+        and isinstance(got["labels"], torch.Tensor)
+        and bool(torch.isfinite(got["image"].double()).all())
+    )
+
+
+def _of_kind(case: Case, got: Any) -> Mismatch | None:
+    image, labels = case.args
+    if not _usable(got):
+        return Mismatch(Outcome.WRONG_KIND, "expected a pair of finite tensors (image, labels)", code="kind")
+    for name, one, other in (("image", image, got["image"]), ("labels", labels, got["labels"])):
+        if one.shape != other.shape:
+            message = f"expected shape {tuple(one.shape)}, got {tuple(other.shape)}"
+            return Mismatch(Outcome.WRONG_KIND, message, name, code="shape")
+    return None
+
+
+def _judge_identity(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if wrong := _of_kind(case, got):
+        return wrong
+    image, labels = case.args
+    if not torch.allclose(got["image"], image, atol=1e-9):
+        return _wrong("with sigma=0 the image changes", "identity", "image")
+    if not torch.equal(got["labels"].long(), labels.long()):
+        return _wrong("with sigma=0 the labels change", "identity", "labels")
+    return None
+
+
+def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if wrong := _of_kind(case, got):
+        return wrong
+    grid = case.kwargs["grid"]
+    _, remainder = _fitted(got["image"], grid)
+    if remainder < 1e-4:
+        return None
+    h, w = case.args[1].shape
+    inside = _inner(h, w).flatten()
+    shifts = _displacement(got["image"]).flatten(1).T[inside]
+    for name, options in (
+        ("bilinear", {"mode": "bilinear", "align_corners": True}),
+        ("corners", {"mode": "bicubic", "align_corners": False}),
+    ):
+        points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
+        basis = F.interpolate(points, size=(h, w), **options)[0].flatten(1).T[inside]
+        lattice = torch.linalg.lstsq(basis, shifts, driver="gelsd").solution
+        if float((basis @ lattice - shifts).abs().max()) < 1e-4:
+            why = {
+                "bilinear": "the displacements are bilinear between the lattice points",
+                "corners": "the lattice's corners do not lie on the image's (align_corners=False)",
+            }[name]
+            return _wrong(why, f"field:{name}")
+    # Of the whole field: a single displacement can be small by chance, and the mirror keeps all of them in the image.
+    if float(shifts.square().mean().sqrt()) > 3 * SIGMA:
+        return _wrong(
+            f"displacements of up to {float(shifts.abs().max()):.0f} px at sigma={SIGMA:g}", "field:huge"
+        )
+    share = float((shifts - shifts.round()).abs().max())
+    if share < 1e-6:
+        return _wrong("every pixel is read at a whole coordinate", "field:whole")
+    message = (
+        f"the displacements are no bicubic field of a {grid}×{grid} lattice: up to {remainder:.2g} px off"
+    )
+    return _wrong(message, "field")
+
+
+def _folded(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
+    folded = []
+    for place, size in zip(places, sizes, strict=True):
+        period = 2 * (size - 1)
+        folded.append(((place % period + period) % period - (size - 1)).abs().neg() + (size - 1))
+    return torch.stack(folded)
+
+
+def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if wrong := _of_kind(case, got):
+        return wrong
+    h, w = case.args[1].shape
+    grid = case.kwargs["grid"]
+    lattice, remainder = _fitted(got["image"], grid)
+    if remainder > 1e-4:
+        return _wrong("the field is not the one asked for, so the border cannot be judged", "border:field")
+    shifts = (_basis(grid, h, w) @ lattice.T).T.reshape(2, h, w)
+    places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double() + shifts
+    seen = _places(got["image"])
+    # Just outside, bilinear reading mixes the two sides of the mirror: exact only from one pixel on.
+    edge = torch.stack(
+        [(places[0] - e).abs() for e in (0, h - 1)] + [(places[1] - e).abs() for e in (0, w - 1)]
+    )
+    clear = (edge.min(0).values > 1) & (
+        (places < 0) | (places > torch.tensor([h - 1, w - 1])[:, None, None])
+    ).any(0)
+    if not clear.any():
+        return None
+    if float((seen - _folded(places, (h, w))).abs().amax(0)[clear].max()) < 1e-2:
+        return None
+    clamped = torch.stack([places[0].clamp(0, h - 1), places[1].clamp(0, w - 1)])
+    if float((seen - clamped).abs().amax(0)[clear].max()) < 1e-2:
+        return _wrong("beyond the border the edge pixel is repeated", "border:clamped")
+    if float(seen.abs().amax(0)[clear].max()) < 1e-2:
+        return _wrong("beyond the border the image is black", "border:zeros")
+    return _wrong("beyond the border the image is not mirrored at its edge pixel", "border")
+
+
+def _judge_image(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if wrong := _of_kind(case, got):
+        return wrong
+    image, _ = case.args
+    h, w = image.shape[1:]
+    inside = _inner(h, w)
+    y, x = _places(got["image"])[:, inside]
+    if float(torch.stack([y, x]).frac().abs().max()) < 1e-6:
+        return _wrong("the image is read at whole pixels", "image:nearest")
+    top, left = y.floor().long().clamp(0, h - 2), x.floor().long().clamp(0, w - 2)
+    down, right = y - top, x - left
+    v = image[2]
+    upper = v[top, left] * (1 - right) + v[top, left + 1] * right
+    lower = v[top + 1, left] * (1 - right) + v[top + 1, left + 1] * right
+    off = float((got["image"][2].double()[inside] - (upper * (1 - down) + lower * down)).abs().max())
+    if off < 1e-4:
+        return None
+    return _wrong(f"the image is not read bilinearly between its pixels: up to {off:.2g} off", "image")
+
+
+def _judge_labels(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if wrong := _of_kind(case, got):
+        return wrong
+    _, labels = case.args
+    h, w = labels.shape
+    inside = _inner(h, w)
+    new = set(got["labels"].unique().tolist()) - set(labels.unique().tolist())
+    if new:
+        return _wrong(f"labels appear that were not there: {sorted(new)[:4]}", "labels:new", "labels")
+    places = _places(got["image"])
+    # At the middle between two pixels either label is the nearest.
+    clear = inside & ((places.frac().abs() - 0.5).abs().amin(0) > 1e-3)
+    y, x = (places[k].round().long().clamp(0, n - 1) for k, n in enumerate((h, w)))
+    wrong_share = float((got["labels"].long() != labels.long()[y, x])[clear].double().mean())
+    if wrong_share == 0:
+        return None
+    if torch.equal(got["labels"].long()[inside], labels.long()[inside]):
+        return _wrong("the labels are not deformed", "labels:still", "labels")
+    floored = labels.long()[tuple(places[k].floor().long().clamp(0, n - 1) for k, n in enumerate((h, w)))]
+    if torch.equal(got["labels"].long()[clear], floored[clear]):
+        return _wrong("the labels are read at the pixel above and to the left", "labels:floor", "labels")
+    message = f"{wrong_share:.0%} of the labels do not belong to the place their pixel was read from"
+    return _wrong(message, "labels:other field", "labels")
+
+
+def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if not isinstance(got, list) or not all(isinstance(i, torch.Tensor) and i.dim() == 3 for i in got):
+        return Mismatch(Outcome.WRONG_KIND, "expected a pair of tensors (image, labels)", code="kind")
+    *images, again = got
+    if not torch.equal(images[0], again):
+        return _wrong("the same generator gives another deformation", "spread:not repeatable")
+    if torch.equal(images[0], images[1]):
+        return _wrong("another generator gives the same deformation", "spread:constant")
+    middle = []
+    for image in images:
+        fit, _ = _fitted(image, 3)
+        middle.append(fit[:, 4])
+    # The middle point of the lattice is read off best; corners lie where the mirror is.
+    rows, columns = torch.stack(middle).T
+    both = torch.cat([rows, columns])
+    std = float(both.std())
+    # 48 normal numbers: outside these bounds once in 10⁶ right answers.
+    if not 0.5 * SIGMA < std < 1.62 * SIGMA or abs(float(both.mean())) > 0.75 * SIGMA:
+        message = (
+            f"displacements at sigma={SIGMA:g} have mean {float(both.mean()):.2g} and spread {std:.2g} px"
+        )
+        return _wrong(message, "spread:constant" if std < 0.05 else "spread:size")
+    correlation = float(torch.corrcoef(torch.stack([rows, columns]))[0, 1])
+    if abs(correlation) > 0.8:
+        return _wrong("rows and columns are displaced alike", "spread:alike")
+    return None
+
+
+# -- answers ------------------------------------------------------------------------------------------------
+
+
+def _bend(
+    image, labels, grid, sigma, generator, *, field="bicubic", corners=True, noise=torch.randn, alike=False,
+    border="reflection", reading="bilinear", label_reading="nearest", second_field=False, labels_still=False,
+    normalized=False, per_pixel=False,
+):  # fmt: skip
+    """The deformation by grid_sample, with a switch for each of its mistakes."""
+    h, w = labels.shape
+    kind = image.dtype if image.is_floating_point() else torch.float32
+
+    def draw():
+        size = (h, w) if per_pixel else (grid, grid)
+        lattice = sigma * noise(1, 2, *size, generator=generator)
+        if alike:
+            lattice = lattice[:, :1].expand(1, 2, *size)
+        lattice = lattice.to(image.device, kind)
+        if per_pixel:
+            return lattice[0]
+        return F.interpolate(lattice, size=(h, w), mode=field, align_corners=corners)[0]
+
+    def coordinates():
+        shift = draw()
+        if normalized:
+            shift = (
+                shift
+                * torch.tensor([(h - 1) / 2, (w - 1) / 2], device=image.device, dtype=kind)[:, None, None]
+            )
+        y = torch.arange(h, device=image.device, dtype=kind)[:, None] + shift[0]
+        x = torch.arange(w, device=image.device, dtype=kind)[None, :] + shift[1]
+        return torch.stack([2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1], -1)[None]
+
+    where = coordinates()
+    read = {"padding_mode": border, "align_corners": True}
+    bent = F.grid_sample(image.to(kind)[None], where, mode=reading, **read)[0]
+    if labels_still:
+        return bent, labels.clone()
+    if second_field:
+        where = coordinates()
+    moved = F.grid_sample(labels.to(kind)[None, None], where, mode=label_reading, **read)[0, 0]
+    return bent, moved.round().to(labels.dtype)
+
+
+def _answer(**mistakes: Any) -> Any:
+    def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
+        return _bend(image, labels, grid, sigma, generator, **mistakes)
+
+    return elastic_deformation
+
+
+def _uniform(*shape, generator=None):
+    return torch.rand(*shape, generator=generator) * 0.5 - 0.25
+
+
+def _ignored(*shape, generator=None):
+    return torch.randn(*shape)
+
+
+def _labels_floored(image, labels, grid=3, sigma=10.0, generator=None):
+    seen, _ = _bend(image, labels, grid, sigma, generator)
+    h, w = labels.shape
+    ramps = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).to(image)
+    twin = torch.Generator().manual_seed(generator.initial_seed()) if generator is not None else None
+    places, _ = _bend(ramps, labels, grid, sigma, twin)
+    return seen, labels[(places[0] + 1e-6).floor().long(), (places[1] + 1e-6).floor().long()]
+
+
+def _scipy(image, labels, grid=3, sigma=10.0, generator=None):
+    """scipy reads, torch interpolates the field, and each axis is drawn by itself."""
+    import numpy as np
+    from scipy import ndimage
+
+    h, w = labels.shape
+    kind = image.dtype if image.is_floating_point() else torch.float32
+    shifts = []
+    for _ in range(2):
+        lattice = torch.randn(grid, grid, generator=generator, dtype=torch.float64) * sigma
+        fine = F.interpolate(lattice[None, None], size=(h, w), mode="bicubic", align_corners=True)
+        shifts.append(fine[0, 0].numpy())
+    places = np.indices((h, w)) + np.stack(shifts)
+    pixels = image.cpu().to(torch.float64).numpy()
+    bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode="mirror") for c in pixels])
+    moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode="mirror")
+    return torch.from_numpy(bent).to(image.device, kind), torch.from_numpy(moved).to(
+        labels.device, labels.dtype
+    )
+
+
+ELASTIC = Exercise(
+    id="elastic_deformation",
+    topic="unet",
+    title="One smooth field bends image and labels",
+    reference=reference.elastic_deformation,
+    minutes=30,
+    difficulty=4,
+    properties=(
+        Property(
+            "identity", "sigma=0 changes nothing", 0.25, _still, _deform, judge=_judge_identity, examples=3
+        ),
+        Property(
+            "field",
+            "displacements are bicubic between lattice points, the lattice's corners on the image's",
+            1.0,
+            _bent,
+            _deform,
+            judge=_judge_field,
+            examples=4,
+            tried="an image that carries its own coordinates is deformed, and the field read off the result",
+        ),
+        Property(
+            "spread",
+            "displacements are N(0, sigma²) pixels, rows and columns apart, repeatable under the generator",
+            0.75,
+            _many,
+            _deform_often,
+            judge=_judge_spread,
+            examples=2,
+            tried="24 generators, and the first once more",
+        ),
+        Property(
+            "border",
+            "beyond the border the image is mirrored, the edge pixel not repeated",
+            0.5,
+            _bent,
+            _deform,
+            judge=_judge_border,
+            examples=6,
+        ),
+        Property(
+            "image", "the image is read bilinearly", 0.5, _bent, _deform, judge=_judge_image, examples=4
+        ),
+        Property(
+            "labels",
+            "labels follow the same field, by nearest neighbor",
+            0.75,
+            _bent,
+            _deform,
+            judge=_judge_labels,
+            examples=4,
+        ),
+        Property(
+            "kinds", "shapes and dtypes are kept, and no new label appears", 0.25, _small, _kinds, examples=4
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "two_fields",
+            "You drew a second field for the labels: they no longer lie on the image.",
+            "Draw the displacements once and read image and labels at the same places.",
+            ("labels",),
+            _answer(second_field=True),
+        ),
+        Misconception(
+            "labels_interpolated",
+            "You interpolated the labels, so between class 0 and class 2 there is suddenly class 1.",
+            "Labels are names, not numbers: read them with mode='nearest'.",
+            ("labels", "kinds"),
+            _answer(label_reading="bilinear"),
+        ),
+        Misconception(
+            "labels_not_deformed",
+            "You deformed the image and left the labels where they were.",
+            "Read the labels at the same displaced places.",
+            ("labels",),
+            _answer(labels_still=True),
+        ),
+        Misconception(
+            "labels_cut_off",
+            "You cut the coordinates off to whole numbers, so labels come from above and to the left.",
+            "Round to the nearest pixel.",
+            ("labels",),
+            _labels_floored,
+        ),
+        Misconception(
+            "black_border",
+            "Beyond the border your image is black.",
+            "Mirror it: padding_mode='reflection' with align_corners=True.",
+            ("border",),
+            _answer(border="zeros"),
+        ),
+        Misconception(
+            "border_repeated",
+            "Beyond the border you repeat the edge pixel.",
+            "Mirror the image there: padding_mode='reflection' with align_corners=True.",
+            ("border",),
+            _answer(border="border"),
+        ),
+        Misconception(
+            "bilinear_field",
+            "Your displacements are bilinear between the lattice points, with kinks.",
+            "Interpolate the lattice with mode='bicubic'.",
+            ("field", "border"),
+            _answer(field="bilinear"),
+        ),
+        Misconception(
+            "corners_not_aligned",
+            "Your lattice's corners lie inside the image.",
+            "F.interpolate(..., align_corners=True) puts them on the corner pixels.",
+            ("field", "border"),
+            _answer(corners=False),
+        ),
+        Misconception(
+            "image_by_nearest",
+            "You read the image by nearest neighbor.",
+            "Labels are read by nearest neighbor, the image bilinearly.",
+            ("field", "border", "image"),
+            _answer(reading="nearest"),
+        ),
+        Misconception(
+            "noise_per_pixel",
+            "You drew a displacement for every pixel: that is noise, not a smooth field.",
+            "Draw on a grid×grid lattice and interpolate to the pixels.",
+            ("field", "border", "spread"),
+            _answer(per_pixel=True),
+        ),
+        Misconception(
+            "sigma_in_half_images",
+            "You took sigma in grid_sample's units, where 2 is the whole image.",
+            "sigma is in pixels: convert at the end, 2·pixels/(size − 1).",
+            ("field", "border", "spread"),
+            _answer(normalized=True),
+        ),
+        Misconception(
+            "uniform_displacements",
+            "Your displacements are uniform and too small.",
+            "Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).",
+            ("spread",),
+            _answer(noise=_uniform),
+        ),
+        Misconception(
+            "axes_alike",
+            "You displaced rows and columns by the same numbers, so everything moves along the diagonal.",
+            "Draw two lattices, one for each axis.",
+            ("spread",),
+            _answer(alike=True),
+        ),
+        Misconception(
+            "generator_ignored",
+            "You drew without the generator.",
+            "torch.randn(..., generator=generator).",
+            ("spread",),
+            _answer(noise=_ignored),
+        ),
+    ),
+    right=(Variant("grid_sample", _answer()), Variant("scipy's map_coordinates", _scipy)),
+    hints=(
+        Hint(
+            "I don't know how to move pixels",
+            "Where is pixel (r, c) of the result read from? Build that place for every pixel, then read twice.",
+        ),
+        Hint(
+            "My field is not smooth enough, or not in place",
+            "F.interpolate turns a (1, 2, grid, grid) lattice into a (1, 2, H, W) field: which mode, and align_corners?",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "field = F.interpolate(sigma·randn(1, 2, grid, grid), (H, W), mode='bicubic', align_corners=True); coordinates = pixel + field, scaled to [−1, 1] as (x, y); F.grid_sample with padding_mode='reflection', align_corners=True: bilinear for the image, nearest for the labels.",
+        ),
+    ),
+)
