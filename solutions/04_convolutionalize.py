@@ -29,7 +29,6 @@
 
 # %% role="setup"
 import copy
-import os
 import time
 
 import matplotlib.pyplot as plt
@@ -41,7 +40,7 @@ from torch.nn import functional as F
 import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
-from coursekit.data import SmallImages, photographs, textures
+from coursekit.data import SmallImages, here, photographs, textures
 from coursekit.data.scenes import CLASSES, Scenes
 from coursekit.data.sealions import sealion_patches, sealion_photographs
 from coursekit.models import pretrained, settings
@@ -60,7 +59,7 @@ predict = coursekit.notebook.predict
 # background, at half their size. All cells below are the same for both.
 
 # %%
-REAL = os.path.isdir(os.path.join(os.environ.get("COURSEKIT_DATA", ""), "sealions"))
+REAL = here("sealions")
 WINDOW = 48 if REAL else 32
 
 

@@ -29,7 +29,6 @@
 
 # %% role="setup"
 import copy
-import os
 import time
 
 import matplotlib.pyplot as plt
@@ -41,6 +40,7 @@ from torch.utils.data import Dataset
 import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
+from coursekit.data import here
 from coursekit.data.camvid import camvid
 from coursekit.data.scenes import Scenes
 from coursekit.models import FCN, SmallBackbone
@@ -60,7 +60,7 @@ predict = coursekit.notebook.predict
 # All cells below are the same for both.
 
 # %%
-REAL = os.path.isdir(os.path.join(os.environ.get("COURSEKIT_DATA", ""), "camvid"))
+REAL = here("camvid")
 VOID = 255
 
 

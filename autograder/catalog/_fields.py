@@ -553,10 +553,15 @@ PATCHES = Exercise(
             _odd_fields,
             examples=6,
         ),
-        Property("even_fields", "fields of even size, whose center lies between two pixels", 0.25, _even_fields),
+        Property(
+            "even_fields", "fields of even size, whose center lies between two pixels", 0.25, _even_fields
+        ),
         Property("rectangular", "maps that are not square", 0.25, _rectangular, examples=6),
         Property(
-            "order", "one patch an image, the k images with the highest activations, strongest first", 0.5, _several
+            "order",
+            "one patch an image, the k images with the highest activations, strongest first",
+            0.5,
+            _several,
         ),
         Property("clipped", "boxes end at the image's border", 0.5, _at_the_border),
         Property("ties", "among equal units the first in row order", 0.25, _ties, examples=6),

@@ -23,7 +23,7 @@ FRESH_SIZE, FRESH = 252, 12
 DEPTHS = (1, 2, 3, 4)
 # Name → (F1, points).
 LEVELS = {"learns": (0.25, 1.5), "better": (0.4, 1.5), "good": (0.52, 1.0), "very_good": (0.62, 1.0)}
-MARGIN = 0.1
+MARGIN = 0.3
 
 
 def _to_train(d: Any) -> Case:

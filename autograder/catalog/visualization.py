@@ -560,7 +560,11 @@ CAPTURE = Exercise(
             examples=4,
         ),
         Property(
-            "twice", "a layer that is called twice gives the output of its last call", 0.5, _called_twice, examples=4
+            "twice",
+            "a layer that is called twice gives the output of its last call",
+            0.5,
+            _called_twice,
+            examples=4,
         ),
         Property(
             "mode", "the network runs in the mode it is in, training mode too", 0.5, _running, examples=4

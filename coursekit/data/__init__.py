@@ -161,6 +161,17 @@ def whereabouts(name: str) -> str:
     return _WORDS[name]
 
 
+def here(name: str) -> bool:
+    """Whether a data set can be had without a network: generated, installed with a library, or on this machine.
+
+    Raises:
+        ValueError: an unknown data set.
+    """
+    from coursekit.data._files import ABSENT
+
+    return ABSENT not in whereabouts(name)
+
+
 def check_split(split: str, splits: Sequence[str] = SPLITS) -> str:
     """`split`, if it is one of `splits`."""
     if split not in splits:

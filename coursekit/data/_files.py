@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 CHUNK = 1 << 20
+ABSENT = "not on this machine"
 
 
 class DataError(RuntimeError):
@@ -120,7 +121,7 @@ def whereabouts(title: str, folder: str) -> str:
     if local_folder(folder) is not None:
         return f"{title} (COURSEKIT_DATA)"
     here = cache_folder(folder).is_dir()
-    return f"{title} (downloaded earlier)" if here else f"{title} (not on this machine)"
+    return f"{title} (downloaded earlier)" if here else f"{title} ({ABSENT})"
 
 
 def digest(folder: Path, paths: Iterable[str]) -> str:

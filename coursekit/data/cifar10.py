@@ -20,7 +20,7 @@ from torch import Tensor
 
 from coursekit import _validate as validate
 from coursekit.data import SmallImages, _files, check_split
-from coursekit.data._files import DataError, cache_folder, local_folder
+from coursekit.data._files import ABSENT, DataError, cache_folder, local_folder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -38,7 +38,7 @@ def whereabouts() -> str:
     """In words, where `cifar10` reads from."""
     if local_folder("cifar10") is not None:
         return "CIFAR-10 (COURSEKIT_DATA)"
-    return "CIFAR-10 (downloaded earlier)" if _archive().exists() else "CIFAR-10 (not on this machine)"
+    return "CIFAR-10 (downloaded earlier)" if _archive().exists() else f"CIFAR-10 ({ABSENT})"
 
 
 def cifar10(split: str, per_class: int | None = None, download: bool = False) -> SmallImages:

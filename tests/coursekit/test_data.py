@@ -17,6 +17,7 @@ from coursekit.data import (
     SPLITS,
     _files,
     cifar10,
+    here,
     photographs,
     small_images,
     textures,
@@ -204,6 +205,7 @@ def test_textures_where_there_is_no_cifar(nowhere, capsys):
 def test_where_every_data_set_comes_from_can_be_told(nowhere):
     for name in ("small_images", "photographs", "textures", "scenes", "cells", *LOADED):
         assert isinstance(whereabouts(name), str)
+        assert here(name) == (name not in LOADED)
 
 
 def test_the_source_can_be_chosen(folder):

@@ -22,6 +22,7 @@ from coursekit.data import (
     SmallImages,
     _files,
     camvid,
+    here,
     isbi2012,
     nuclei,
     pets,
@@ -266,6 +267,7 @@ def test_every_data_set_tells_what_it_is(name, written):
     assert name in repr(data)
     assert str(len(data)) in repr(data)
     assert "COURSEKIT_DATA" in whereabouts(name)
+    assert here(name)
     assert torch.equal(pickle.loads(pickle.dumps(data))[0]["image"], data[0]["image"])
     assert len(list(data)) == len(data)
 
