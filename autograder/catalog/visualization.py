@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Raised
-from autograder.catalog._common import carries, changed_tensors, described, filled, gradients
+from autograder.catalog._common import as_double, carries, changed_tensors, described, filled, gradients
 from autograder.catalog._fields import FIELD, PATCHES
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Named, Network
@@ -69,16 +69,34 @@ def _grid_kinds(d: Any) -> Case:
     return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
 
 
+def _picture(subject: Any, case: Case) -> Any:
+    """The numbers; their dtype is another property's business."""
+    return as_double(subject(*case.args, **case.kwargs))
+
+
+def _first_row(subject: Any, case: Case) -> Any:
+    """The first row of filters, so that a wrong number of rows costs nothing here."""
+    picture = _picture(subject, case)
+    return picture[:, : case.args[0].shape[2]] if isinstance(picture, torch.Tensor) else picture
+
+
+def _grid_dtype(subject: Any, case: Case) -> dict[str, Any]:
+    picture = subject(*case.args, **case.kwargs)
+    dtype = str(picture.dtype).removeprefix("torch.") if isinstance(picture, torch.Tensor) else "none"
+    changed = [int(c) for c in subject.changed(*case.args, **case.kwargs)]
+    return {"dtype": dtype, "arguments changed in place": changed}
+
+
 def _grid(
     weight, columns, padding, *, scale="own", flat="half", lines=1.0, empty=1.0, order="rows", swapped=False, narrow=False,
-    outer=True, dropped=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False,
+    outer=True, dropped=False, added=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False, dtype=None,
 ):  # fmt: skip
     """The picture of the filters with a switch for each mistake."""
     if weight.shape[1] not in (1, 3):
         if not any_channels:
             raise ValueError(f"weight must have 1 or 3 channels, got {weight.shape[1]}")
         weight = weight.mean(1, keepdim=True)
-    count, channels, h, w = weight.shape
+    count, _, h, w = weight.shape
     axes = {"together": (0, 1, 2, 3), "channels": (2, 3)}.get(scale, (1, 2, 3))
     low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
     if scale == "maximum":
@@ -99,10 +117,10 @@ def _grid(
     if swapped:
         columns = -(-count // columns)
     wide = min(count, columns) if narrow else columns
-    rows = count // columns if dropped else -(-count // columns)
+    rows = count // columns if dropped else count // columns + 1 if added else -(-count // columns)
     border, gap = padding * outer, padding * (2 if thick else 1)
     size = (rows * (h + gap) - gap + 2 * border, wide * (w + gap) - gap + 2 * border)
-    picture = weight.new_full((tiles.shape[1], *size), lines)
+    picture = weight.new_full((tiles.shape[1], *size), lines, dtype=dtype)
     for place in range(rows * wide):
         row, column = (place // wide, place % wide) if order == "rows" else (place % rows, place // rows)
         top, left = border + row * (h + gap), border + column * (w + gap)
@@ -120,7 +138,7 @@ def _grid_with(**mistakes: Any) -> Any:
 
 def _grid_of_rows(weight, columns=8, padding=1):
     """Rows of tiles glued together, with strips of ones between."""
-    count, channels, h, w = weight.shape
+    channels, h, w = weight.shape[1:]
     if channels != 1 and channels != 3:
         raise ValueError("weight: 1 or 3 channels")
     tiles = []
@@ -156,6 +174,8 @@ def _grid_by_reshape(weight, columns=8, padding=1):
     return F.pad(picture, (0, padding, 0, padding), value=1.0)
 
 
+# A picture in float32 is as good; which dtype it has is asked for once.
+PICTURE = (1e-3, 1e-4)
 SCALED = ("scaled", "layout", "missing", "gray", "constant")
 
 GRID = Exercise(
@@ -171,6 +191,9 @@ GRID = Exercise(
             "each filter is stretched on its own from its least weight, 0, to its greatest, 1",
             0.75,
             _one_row,
+            _first_row,
+            tried="the first row of the picture",
+            tolerance=PICTURE,
             examples=6,
         ),
         Property(
@@ -178,6 +201,8 @@ GRID = Exercise(
             "filters stand row by row, with `padding` pixels of 1 around and between them",
             0.75,
             _full_rows,
+            _picture,
+            tolerance=PICTURE,
             examples=6,
         ),
         Property(
@@ -185,19 +210,39 @@ GRID = Exercise(
             "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
             0.5,
             _missing,
+            _picture,
+            tolerance=PICTURE,
             examples=6,
         ),
-        Property("gray", "filters with one channel are repeated to three", 0.25, _gray, examples=4),
-        Property("constant", "a constant filter is 0.5", 0.25, _flat_filter, examples=4),
+        Property(
+            "gray",
+            "filters with one channel are repeated to three",
+            0.25,
+            _gray,
+            _first_row,
+            tried="the first row of the picture",
+            tolerance=PICTURE,
+            examples=4,
+        ),
+        Property(
+            "constant",
+            "a constant filter is 0.5",
+            0.25,
+            _flat_filter,
+            _first_row,
+            tried="the first row of the picture",
+            tolerance=PICTURE,
+            examples=4,
+        ),
         Property("refused", "another number of channels is a ValueError", 0.25, _other_channels, examples=3),
         Property(
             "kinds",
             "the dtype of the weights carries over, and they are not changed",
             0.25,
             _grid_kinds,
-            carries,
+            _grid_dtype,
             examples=4,
-            tried="kind and shape of the picture, and the weights afterwards",
+            tried="the dtype of the picture, and the weights afterwards",
         ),
     ),
     misconceptions=(
@@ -275,7 +320,7 @@ GRID = Exercise(
             "columns_are_rows",
             "You made `columns` rows.",
             "`columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.",
-            ("scaled", "layout", "missing", "gray", "constant", "kinds"),
+            SCALED,
             _grid_with(swapped=True),
         ),
         Misconception(
@@ -307,6 +352,20 @@ GRID = Exercise(
             _grid_with(dropped=True),
         ),
         Misconception(
+            "row_too_many",
+            "You added a row where the last one is full.",
+            "K // columns + 1 is one too many where K divides by columns. Round up: (K + columns − 1) // columns.",
+            ("layout",),
+            _grid_with(added=True),
+        ),
+        Misconception(
+            "float32_canvas",
+            "Your picture is float32 whatever the weights are: torch.ones takes the default dtype.",
+            "torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).",
+            ("kinds",),
+            _grid_with(dtype=torch.float32),
+        ),
+        Misconception(
             "gray_stays_gray",
             "Filters of one channel gave a picture of one channel.",
             "Repeat them: tile.expand(3, h, w). The picture always has three channels.",
@@ -317,7 +376,7 @@ GRID = Exercise(
             "channels_last",
             "You returned (H, W, 3), as matplotlib wants it.",
             "The course's pictures are (3, H, W); figures.grid turns them.",
-            (*SCALED, "kinds"),
+            SCALED,
             _grid_with(last=True),
         ),
         Misconception(
@@ -406,20 +465,20 @@ def _unknown(d: Any) -> Case:
 
 def _capture_found(d: Any, *, broken: bool = False) -> Case:
     model = _nested(d, training=True, broken=broken)
-    if d.flag():
-        # One module in another mode than the rest: neither train() nor eval() puts that back.
-        model = replace(model, training=tuple(path for path in model.training if path != "0.1"))
-    return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])))
+    # One module in another mode than the rest: neither train() nor eval() puts that back.
+    model = replace(model, training=tuple(path for path in model.training if path != "0.1"))
+    extra = {"the network raises": True} if broken else {}
+    return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])), {}, extra)
 
 
 def _left_behind(subject: Any, case: Case) -> Any:
-    """Modes and hooks afterwards, whatever became of the call."""
+    """Modes and hooks afterwards, also where the network raised its error."""
     model = subject.build(case.args[0])
     try:
         subject(model, *case.args[1:])
     except Raised as raised:
-        # A stub leaves everything as it was, and has done nothing.
-        if "NotImplementedError" in raised.kinds:
+        # A stub or a mistake of the learner's own leaves everything as it was, too.
+        if not case.extra.get("the network raises") or raised.kinds[0] != "RuntimeError":
             raise
     after = model.inspect()
     return {"training flags": after["training"], "hooks": after["hooks"]}
@@ -434,23 +493,23 @@ def _graph(subject: Any, case: Case) -> Any:
 
 def _capture(
     model, x, layers, *, kept="copy", graph=False, what="output", calls="last", mode="found", hooks="finally", unknown="refuse",
-    late=False, numpy=False, listed=False, first_image=False,
+    late=None, numpy=False, tree="modules", listed=False, first_image=False,
 ):  # fmt: skip
     """Hooks with a switch for each mistake."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules() if tree == "modules" else model.named_children())
     missing = [layer for layer in layers if layer not in modules]
     if missing and unknown == "refuse":
         raise ValueError(f"layers: there is no {missing[0]!r} in the network")
     if missing and unknown == "raise":
         raise KeyError(missing[0])
     found: dict[str, Any] = {}
-    flags = {m: m.training for m in modules.values()}
+    flags = {m: m.training for m in model.modules()}
     if mode != "found":
         model.eval()
 
     def hook_for(layer):
         def hook(module, inputs, output):
-            name = layers[-1] if late else layer
+            name = {None: layer, "layers": layers[-1], "modules": [*modules][-1]}[late]
             if calls == "first" and name in found:
                 return
             value = inputs[0] if what == "input" else output
@@ -479,6 +538,8 @@ def _capture(
     finally:
         if hooks == "finally":
             clear()
+        if mode == "trained":
+            model.train()
         if mode == "restored":
             for module, flag in flags.items():
                 module.training = flag
@@ -560,7 +621,11 @@ CAPTURE = Exercise(
             examples=4,
         ),
         Property(
-            "twice", "a layer that is called twice gives the output of its last call", 0.5, _called_twice, examples=4
+            "twice",
+            "a layer that is called twice gives the output of its last call",
+            0.5,
+            _called_twice,
+            examples=4,
         ),
         Property(
             "mode", "the network runs in the mode it is in, training mode too", 0.5, _running, examples=4
@@ -614,7 +679,21 @@ CAPTURE = Exercise(
             "All your hooks write under the same name: a function made in a loop sees the loop variable's last value.",
             "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
             ("values",),
-            _capture_with(late=True),
+            _capture_with(late="layers"),
+        ),
+        Misconception(
+            "late_closure_over_modules",
+            "All your hooks write under the name of the network's last module: a function made in a loop sees the loop variable's last value.",
+            "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
+            CAPTURED,
+            _capture_with(late="modules"),
+        ),
+        Misconception(
+            "top_level_only",
+            "You looked for layers among the children of the network; those inside a block were not found.",
+            'model.named_modules() lists all of them, with paths like "0.1".',
+            ("values", "in_place", "mode", "as_found", "after_error", "detached"),
+            _capture_with(tree="children"),
         ),
         Misconception(
             "inputs_captured",
@@ -664,6 +743,20 @@ CAPTURE = Exercise(
             "Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.",
             ("as_found", "after_error"),
             _capture_with(hooks="left"),
+        ),
+        Misconception(
+            "mode_and_hooks_left",
+            "You left the network in eval mode, and your hooks on it.",
+            "Leave the mode alone here, and remove the hooks in a finally block: handle.remove() for each handle.",
+            ("mode", "as_found", "after_error"),
+            _capture_with(mode="left", hooks="left"),
+        ),
+        Misconception(
+            "train_afterwards",
+            "You switched the network to eval mode, and to training mode afterwards, whatever it was before.",
+            "Leave the mode alone here. The caller decides.",
+            ("mode", "as_found", "after_error"),
+            _capture_with(mode="trained"),
         ),
         Misconception(
             "hooks_left_after_an_error",
@@ -827,6 +920,10 @@ def _tv_both_ways(x):
     return 2 * _variation(x)
 
 
+def _tv_half(x):
+    return _variation(x) / 2
+
+
 def _tv_cut(x):
     corner = x[:, :, :-1, :-1]
     return (x[:, :, 1:, :-1] - corner).abs().sum() + (x[:, :, :-1, 1:] - corner).abs().sum()
@@ -847,7 +944,7 @@ def _tv_cut_off(x):
 def _tv_pad(x):
     """The border repeated, so that the differences across it vanish."""
     down = F.pad(x, (0, 0, 0, 1), mode="replicate") - F.pad(x, (0, 0, 1, 0), mode="replicate")
-    right = F.pad(x, (0, 1), mode="replicate") - F.pad(x, (1, 0), mode="replicate")
+    right = F.pad(x, (0, 1, 0, 0), mode="replicate") - F.pad(x, (1, 0, 0, 0), mode="replicate")
     return down.abs().sum() + right.abs().sum()
 
 
@@ -1005,6 +1102,13 @@ VARIATION = Exercise(
             _tv_both_ways,
         ),
         Misconception(
+            "halved",
+            "You took half: the mean of the two directions, or half of each pair.",
+            "The sum of both, each pair of neighbors once.",
+            (*TV_NUMBERS, "thin"),
+            _tv_half,
+        ),
+        Misconception(
             "last_row_and_column_cut",
             "You cut both differences to the same size, and lost pairs in the last row and column.",
             "They need not have the same shape: sum each by itself.",
@@ -1085,8 +1189,8 @@ def _drawn(d: Any, **changes: Any) -> dict[str, Any]:
         "model": changes.pop("model", None) or _network(d),
         "layer": changes.pop("layer", "0"),
         "channel": d.integer(0, 1),
-        "shape": (d.integer(1, 2), 3, *size),
-        "steps": d.integer(1, 4),
+        "shape": (d.choice([2, 1]), 3, *size),
+        "steps": d.choice([2, 1, 3, 4]),
         "step_size": d.choice([1.0, 0.25]),
         "generator": d.generator(),
         **changes,
@@ -1098,7 +1202,7 @@ def _start(d: Any) -> Case:
 
 
 def _mean(d: Any) -> Case:
-    return Case((), _drawn(d, layer=d.choice(["0", "3"])))
+    return Case((), _drawn(d, layer=d.choice(["3", "0"])))
 
 
 def _at_position(d: Any) -> Case:
@@ -1106,7 +1210,8 @@ def _at_position(d: Any) -> Case:
 
 
 def _with_l2(d: Any) -> Case:
-    return Case((), _drawn(d, l2=d.choice([5.0, 20.0]), step_size=1.0, steps=d.integer(2, 4)))
+    # Behind a linear layer alone, every second step would lead back to the noise, whatever l2 is.
+    return Case((), _drawn(d, layer="3", l2=d.choice([5.0, 20.0]), step_size=1.0, steps=d.choice([3, 2, 4])))
 
 
 def _with_tv(d: Any) -> Case:
@@ -1115,7 +1220,7 @@ def _with_tv(d: Any) -> Case:
 
 def _in_training(d: Any) -> Case:
     return Case(
-        (), _drawn(d, model=_network(d, training=True, dropout=True), layer="4", steps=d.integer(1, 2))
+        (), _drawn(d, model=_network(d, training=True, dropout=True), layer="4", steps=d.choice([2, 1]))
     )
 
 
@@ -1179,10 +1284,11 @@ class _Ascent:
             model.eval()
         kept = {}
         hook = dict(model.named_modules())[layer].register_forward_hook(lambda m, i, o: kept.update(out=o))
+        past = 0.0
         for _ in range(steps):
             x = x.detach().requires_grad_()
             model(x.to(p.dtype))
-            unit = kept["out"][:, channel]
+            unit = kept["out"][:1, channel] if wrong.get("one_image") else kept["out"][:, channel]
             value = unit.sum() if wrong.get("summed") else unit.mean()
             if position is not None:
                 row, col = position if not wrong.get("x_before_y") else position[::-1]
@@ -1197,9 +1303,13 @@ class _Ascent:
                 g = x.grad
             else:
                 (g,) = torch.autograd.grad(goal, x)
+            if wrong.get("accumulated"):
+                g = past = past + g
             norm = g.norm() if wrong.get("whole_norm") else (g**2).mean().sqrt()
             if wrong.get("raw_gradient"):
                 norm = torch.ones(())
+            if wrong.get("mean_absolute"):
+                norm = g.abs().mean()
             x = x.detach()
             if norm > 0 or wrong.get("zero_divides"):
                 step = step_size * g / norm
@@ -1360,6 +1470,27 @@ MAXIMIZE = Exercise(
             "Divide by the root of the mean of its squares, not of their sum.",
             ("ascent", "position", "l2", "tv", "eval_mode"),
             _answer(whole_norm=True),
+        ),
+        Misconception(
+            "mean_absolute",
+            "You divided by the mean of the gradient's absolute values.",
+            "Divide by its root mean square, (g**2).mean().sqrt().",
+            ("ascent", "position", "l2", "tv", "eval_mode"),
+            _answer(mean_absolute=True),
+        ),
+        Misconception(
+            "gradients_accumulate",
+            "backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.",
+            "Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).",
+            ("ascent", "l2", "tv", "eval_mode"),
+            _answer(accumulated=True),
+        ),
+        Misconception(
+            "one_image",
+            "You took the activation of the first image only.",
+            "The mean over all images of the batch: output[:, channel].mean().",
+            ("ascent", "position", "l2", "tv", "eval_mode"),
+            _answer(one_image=True),
         ),
         Misconception(
             "generator_ignored",
