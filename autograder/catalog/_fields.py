@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import kind_of
 from autograder.catalog._common import component
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
@@ -435,10 +436,33 @@ def _below_zero(d: Any) -> Case:
     return Case((activations - activations.max() - 1, channel, 1, field, image))
 
 
+def _numbers(subject: Any, case: Case) -> Any:
+    """The boxes as numbers; of which kind those are is another property's business."""
+    patches = subject(*case.args)
+    if not isinstance(patches, list | tuple):
+        return patches
+    return [
+        [_number(entry) for entry in patch] if isinstance(patch, list | tuple) else patch for patch in patches
+    ]
+
+
+def _kinds(subject: Any, case: Case) -> list[str]:
+    """What kinds of numbers the first patch holds."""
+    patches = subject(*case.args)
+    first = patches[0] if isinstance(patches, list | tuple) and patches else patches
+    return [kind_of(entry) for entry in first] if isinstance(first, list | tuple) else [kind_of(first)]
+
+
+def _number(entry: Any) -> Any:
+    if isinstance(entry, torch.Tensor) and entry.dim() == 0:
+        entry = entry.item()
+    return int(entry) if isinstance(entry, float) and entry.is_integer() else entry
+
+
 def _patches(
     activations, channel, k, field, image_size, *, absolute=False, floor=None, tie="first", ranked="best", descending=True,
     every_unit=False, numbers="image", place="edge", rows_for_columns=False, jumping=True, inclusive=False, clip="cut",
-    swapped_image=False, xy=False, floats=False, all_k=False, channels="one",
+    swapped_image=False, xy=False, kind=int, all_k=False, channels="one",
 ):  # fmt: skip
     """The best units with a switch for each mistake."""
     size, jump, start = field
@@ -491,7 +515,9 @@ def _patches(
             top, left = max(top, 0), max(left, 0)
         box = (left, top, right, bottom) if xy else (top, left, bottom, right)
         number = rank if numbers == "rank" else n
-        patches.append((number, *(float(v) for v in box)) if floats else (number, *box))
+        patches.append(
+            tuple(map(kind, (number, *box))) if kind is torch.tensor else (number, *map(kind, box))
+        )
     return patches
 
 
@@ -552,25 +578,34 @@ PATCHES = Exercise(
     properties=(
         Property(
             "boxes",
-            "the field of the channel's best unit: (n, top, left, bottom, right), integers, bottom and right exclusive",
-            0.75,
+            "the field of the channel's best unit: (n, top, left, bottom, right), bottom and right exclusive",
+            0.5,
             _odd_fields,
+            _numbers,
             examples=6,
         ),
+        Property("integers", "a list of tuples of Python integers", 0.25, _odd_fields, _kinds, examples=2),
         Property(
-            "even_fields", "fields of even size, whose center lies between two pixels", 0.25, _even_fields
+            "even_fields",
+            "fields of even size, whose center lies between two pixels",
+            0.25,
+            _even_fields,
+            _numbers,
         ),
-        Property("rectangular", "maps that are not square", 0.25, _rectangular, examples=6),
+        Property("rectangular", "maps that are not square", 0.25, _rectangular, _numbers, examples=6),
         Property(
             "order",
             "one patch an image, the k images with the highest activations, strongest first",
             0.5,
             _several,
+            _numbers,
         ),
-        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border),
-        Property("ties", "among equal units the first in row order", 0.25, _ties, examples=6),
-        Property("negative", "also where all activations are negative", 0.25, _below_zero, examples=6),
-        Property("few_images", "all images where there are fewer than k", 0.25, _few, examples=4),
+        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border, _numbers),
+        Property("ties", "among equal units the first in row order", 0.25, _ties, _numbers, examples=6),
+        Property(
+            "negative", "also where all activations are negative", 0.25, _below_zero, _numbers, examples=6
+        ),
+        Property("few_images", "all images where there are fewer than k", 0.25, _few, _numbers, examples=4),
     ),
     misconceptions=(
         Misconception(
@@ -626,8 +661,15 @@ PATCHES = Exercise(
             "floats",
             "Your coordinates are floats, which cannot slice an image.",
             "They are whole numbers: int(…) each of them.",
-            BOXES,
-            _patches_with(floats=True),
+            ("integers",),
+            _patches_with(kind=float),
+        ),
+        Misconception(
+            "tensors",
+            "Your tuples hold tensors.",
+            "int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.",
+            ("integers",),
+            _patches_with(kind=torch.tensor),
         ),
         Misconception(
             "divided_by_rows",
