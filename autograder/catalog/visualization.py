@@ -315,7 +315,7 @@ CAPTURE = Exercise(
         Misconception(
             "every_call",
             "You collected all calls of a layer in a list.",
-            "One tensor a layer, of its last call: captured[name] = …",
+            "One tensor a layer: assign to captured[name], and the last call stays.",
             CAPTURED,
             _capture_with(calls="all"),
         ),
