@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import kind_of
 from autograder.catalog._common import component
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
@@ -277,7 +278,7 @@ FIELD = Exercise(
         Misconception(
             "half_pixel",
             "You counted from the corner of pixel 0, where its center is 0.5.",
-            "Here the center of pixel 0 is 0: begin with start = 0.0.",
+            "Here the center of pixel 0 is 0: begin with start = 0.0. The center of pixels 0, 1 and 2 is then 1, not 1.5.",
             ("start", "padding", "together", "no_layers"),
             _field_with(origin=0.5),
         ),
@@ -290,8 +291,8 @@ FIELD = Exercise(
         ),
         Misconception(
             "layers_reversed",
-            "You went through the layers from the last to the first with a rule that goes from the first to the last.",
-            "This rule needs the jump of the layers before: for … in layers.",
+            "Your rule goes in one direction, and your loop in the other.",
+            "size += (kernel − 1) · jump goes from the first layer to the last; size = (size − 1) · stride + kernel from the last to the first.",
             ("size", "start", "padding", "dilation", "together"),
             _field_with(backwards=True),
         ),
@@ -400,10 +401,11 @@ def _ranked(d: Any, count: int, k: int) -> Case:
     best = d.integer(1, count - 1)
     top = float(activations.max())
     activations[best, channel, 0, 1], activations[best, channel, 2, 1] = top + 2, top + 3
-    # One image with one high value among low ones, one with many that are fairly high.
+    # The best unit stands in a map that is low otherwise, so that the mean ranks the images differently.
     activations[best, channel, 1] -= 100
     field, image = _seen(3, d.choice([2, 3]), 0, 3, 3)
-    return Case((activations, channel, k, field, image))
+    # Negative ones are another property's business.
+    return Case((activations - activations.min(), channel, k, field, image))
 
 
 def _several(d: Any) -> Case:
@@ -434,10 +436,33 @@ def _below_zero(d: Any) -> Case:
     return Case((activations - activations.max() - 1, channel, 1, field, image))
 
 
+def _numbers(subject: Any, case: Case) -> Any:
+    """The boxes as numbers; of which kind those are is another property's business."""
+    patches = subject(*case.args)
+    if not isinstance(patches, list | tuple):
+        return patches
+    return [
+        [_number(entry) for entry in patch] if isinstance(patch, list | tuple) else patch for patch in patches
+    ]
+
+
+def _kinds(subject: Any, case: Case) -> list[str]:
+    """What kinds of numbers the first patch holds."""
+    patches = subject(*case.args)
+    first = patches[0] if isinstance(patches, list | tuple) and patches else patches
+    return [kind_of(entry) for entry in first] if isinstance(first, list | tuple) else [kind_of(first)]
+
+
+def _number(entry: Any) -> Any:
+    if isinstance(entry, torch.Tensor) and entry.dim() == 0:
+        entry = entry.item()
+    return int(entry) if isinstance(entry, float) and entry.is_integer() else entry
+
+
 def _patches(
     activations, channel, k, field, image_size, *, absolute=False, floor=None, tie="first", ranked="best", descending=True,
     every_unit=False, numbers="image", place="edge", rows_for_columns=False, jumping=True, inclusive=False, clip="cut",
-    swapped_image=False, xy=False, floats=False, all_k=False, channels="one",
+    swapped_image=False, xy=False, kind=int, all_k=False, channels="one",
 ):  # fmt: skip
     """The best units with a switch for each mistake."""
     size, jump, start = field
@@ -468,16 +493,19 @@ def _patches(
             offset = int(start - (size - 1) / 2)
         elif place == "center":
             offset = int(start)
-        elif place == "half_size":
+        elif place in ("half_size", "true_half"):
             offset = None
         else:
             offset = 0
         if offset is None:
-            top, left = (int(start + i * step - size // 2) for i in (row, column))
+            half = size // 2 if place == "half_size" else size / 2
+            top, left = (int(start + i * step - half) for i in (row, column))
         else:
             top, left = offset + row * step, offset + column * step
+        if clip == "early":
+            top, left = max(top, 0), max(left, 0)
         bottom, right = top + size - inclusive, left + size - inclusive
-        if clip == "cut":
+        if clip in ("cut", "early"):
             top, bottom = (min(max(v, 0), height) for v in (top, bottom))
             left, right = (min(max(v, 0), width) for v in (left, right))
         elif clip == "moved":
@@ -487,7 +515,9 @@ def _patches(
             top, left = max(top, 0), max(left, 0)
         box = (left, top, right, bottom) if xy else (top, left, bottom, right)
         number = rank if numbers == "rank" else n
-        patches.append((number, *(float(v) for v in box)) if floats else (number, *box))
+        patches.append(
+            tuple(map(kind, (number, *box))) if kind is torch.tensor else (number, *map(kind, box))
+        )
     return patches
 
 
@@ -530,7 +560,7 @@ def _patches_in_loops(activations, channel, k, field, image_size):
         for cell, limit in ((row, image_size[0]), (column, image_size[1])):
             center = start + cell * jump
             low, high = center - (size - 1) / 2, center + (size - 1) / 2 + 1
-            box.append((max(0, int(round(low))), min(limit, int(round(high)))))
+            box.append((max(0, round(low)), min(limit, round(high))))
         (top, bottom), (left, right) = box
         patches.append((n, top, left, bottom, right))
     return patches
@@ -548,25 +578,34 @@ PATCHES = Exercise(
     properties=(
         Property(
             "boxes",
-            "the field of the channel's best unit: (n, top, left, bottom, right), integers, bottom and right exclusive",
-            0.75,
+            "the field of the channel's best unit: (n, top, left, bottom, right), bottom and right exclusive",
+            0.5,
             _odd_fields,
+            _numbers,
             examples=6,
         ),
+        Property("integers", "a list of tuples of Python integers", 0.25, _odd_fields, _kinds, examples=2),
         Property(
-            "even_fields", "fields of even size, whose center lies between two pixels", 0.25, _even_fields
+            "even_fields",
+            "fields of even size, whose center lies between two pixels",
+            0.25,
+            _even_fields,
+            _numbers,
         ),
-        Property("rectangular", "maps that are not square", 0.25, _rectangular, examples=6),
+        Property("rectangular", "maps that are not square", 0.25, _rectangular, _numbers, examples=6),
         Property(
             "order",
             "one patch an image, the k images with the highest activations, strongest first",
             0.5,
             _several,
+            _numbers,
         ),
-        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border),
-        Property("ties", "among equal units the first in row order", 0.25, _ties, examples=6),
-        Property("negative", "also where all activations are negative", 0.25, _below_zero, examples=6),
-        Property("few_images", "all images where there are fewer than k", 0.25, _few, examples=4),
+        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border, _numbers),
+        Property("ties", "among equal units the first in row order", 0.25, _ties, _numbers, examples=6),
+        Property(
+            "negative", "also where all activations are negative", 0.25, _below_zero, _numbers, examples=6
+        ),
+        Property("few_images", "all images where there are fewer than k", 0.25, _few, _numbers, examples=4),
     ),
     misconceptions=(
         Misconception(
@@ -589,6 +628,13 @@ PATCHES = Exercise(
             "(size − 1) / 2 reaches from the center to the first pixel of the field, also for even sizes.",
             ("even_fields",),
             _patches_with(place="half_size"),
+        ),
+        Misconception(
+            "half_of_the_size",
+            "You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.",
+            "From the center of a field to the center of its first pixel it is (size − 1) / 2.",
+            BOXES,
+            _patches_with(place="true_half"),
         ),
         Misconception(
             "jump_ignored",
@@ -615,8 +661,15 @@ PATCHES = Exercise(
             "floats",
             "Your coordinates are floats, which cannot slice an image.",
             "They are whole numbers: int(…) each of them.",
-            BOXES,
-            _patches_with(floats=True),
+            ("integers",),
+            _patches_with(kind=float),
+        ),
+        Misconception(
+            "tensors",
+            "Your tuples hold tensors.",
+            "int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.",
+            ("integers",),
+            _patches_with(kind=torch.tensor),
         ),
         Misconception(
             "divided_by_rows",
@@ -645,6 +698,13 @@ PATCHES = Exercise(
             "min(…, H) for bottom, min(…, W) for right.",
             ("clipped",),
             _patches_with(clip="below"),
+        ),
+        Misconception(
+            "clipped_too_early",
+            "You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.",
+            "First top and bottom = top + size, then clip both.",
+            ("clipped",),
+            _patches_with(clip="early"),
         ),
         Misconception(
             "moved_inside",

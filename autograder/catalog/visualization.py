@@ -15,348 +15,10 @@ from torch.nn import functional as F
 from autograder.attempt import Raised
 from autograder.catalog._common import carries, changed_tensors, described, filled, gradients
 from autograder.catalog._fields import FIELD, PATCHES
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from autograder.catalog._filters import GRID
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Named, Network
 from coursekit import visualization as reference
-
-# -- filter_grid --------------------------------------------------------------------------------------------
-
-MAKE_GRID = Forbidden("torchvision's make_grid", ("torchvision.utils.make_grid",))
-
-
-def _filters(d: Any, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
-    """Filters that differ in scale, some of them far from zero, some without a positive weight."""
-    scale = d.positive(count, 1, 1, 1, low=0.2, high=3.0)
-    return d.layout(d.tensor(count, channels, *size) * scale + d.choice([0.0, -20.0, 100.0]))
-
-
-def _one_row(d: Any) -> Case:
-    columns = d.choice([2, 3, 4])
-    side = d.choice([3, 2, 5])
-    return Case((_filters(d, columns, size=(side, side)),), {"columns": columns, "padding": 0})
-
-
-def _full_rows(d: Any) -> Case:
-    rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
-    weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
-    return Case((weight,), {"columns": columns, "padding": d.choice([1, 2, 3])})
-
-
-def _missing(d: Any) -> Case:
-    rows, columns = d.choice([1, 2, 3]), d.choice([3, 4, 2])
-    weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
-    return Case((weight,), {"columns": columns, "padding": d.choice([1, 2])})
-
-
-def _gray(d: Any) -> Case:
-    columns = d.choice([2, 3])
-    return Case((_filters(d, columns, channels=1),), {"columns": columns, "padding": 0})
-
-
-def _flat_filter(d: Any) -> Case:
-    columns = d.choice([2, 3])
-    weight = _filters(d, columns).clone()
-    weight[d.integer(0, columns - 1)] = d.choice([0.25, 0.0, -2.0, 7.0])
-    return Case((weight,), {"columns": columns, "padding": 0})
-
-
-def _other_channels(d: Any) -> Case:
-    return Case((_filters(d, 2, channels=d.choice([2, 4, 6])),), {"columns": 2})
-
-
-def _grid_kinds(d: Any) -> Case:
-    dtype = d.choice([torch.float32, torch.float64])
-    return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
-
-
-def _grid(
-    weight, columns, padding, *, scale="own", flat="half", lines=1.0, empty=1.0, order="rows", swapped=False, narrow=False,
-    outer=True, dropped=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False,
-):  # fmt: skip
-    """The picture of the filters with a switch for each mistake."""
-    if weight.shape[1] not in (1, 3):
-        if not any_channels:
-            raise ValueError(f"weight must have 1 or 3 channels, got {weight.shape[1]}")
-        weight = weight.mean(1, keepdim=True)
-    count, channels, h, w = weight.shape
-    axes = {"together": (0, 1, 2, 3), "channels": (2, 3)}.get(scale, (1, 2, 3))
-    low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
-    if scale == "maximum":
-        tiles = weight / high
-    elif scale == "clamped":
-        tiles = weight.clamp(0, 1)
-    elif scale == "zero_is_gray":
-        tiles = 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
-    elif in_place:
-        weight -= low
-        tiles = torch.where(high > low, weight / (high - low), 0.5)
-    else:
-        tiles = (weight - low) / ((high - low) if flat != "epsilon" else (high - low).clamp(min=1e-12))
-        if flat == "half":
-            tiles = torch.where(high > low, tiles, 0.5)
-    if repeated:
-        tiles = tiles.expand(-1, 3, -1, -1)
-    if swapped:
-        columns = -(-count // columns)
-    wide = min(count, columns) if narrow else columns
-    rows = count // columns if dropped else -(-count // columns)
-    border, gap = padding * outer, padding * (2 if thick else 1)
-    size = (rows * (h + gap) - gap + 2 * border, wide * (w + gap) - gap + 2 * border)
-    picture = weight.new_full((tiles.shape[1], *size), lines)
-    for place in range(rows * wide):
-        row, column = (place // wide, place % wide) if order == "rows" else (place % rows, place // rows)
-        top, left = border + row * (h + gap), border + column * (w + gap)
-        tile = tiles[place] if place < count else empty
-        picture[:, top : top + h, left : left + w] = tile
-    return picture.permute(1, 2, 0) if last else picture
-
-
-def _grid_with(**mistakes: Any) -> Any:
-    def filter_grid(weight, columns=8, padding=1):
-        return _grid(weight, columns, padding, **mistakes)
-
-    return filter_grid
-
-
-def _grid_of_rows(weight, columns=8, padding=1):
-    """Rows of tiles glued together, with strips of ones between."""
-    count, channels, h, w = weight.shape
-    if channels != 1 and channels != 3:
-        raise ValueError("weight: 1 or 3 channels")
-    tiles = []
-    for f in weight:
-        f = f - f.min()
-        f = f / f.max() if f.max() > 0 else f + 0.5
-        tiles.append(torch.cat([f] * 3) if channels == 1 else f)
-    while len(tiles) % columns:
-        tiles.append(weight.new_ones(3, h, w))
-    bands = [weight.new_ones(3, padding, columns * (w + padding) + padding)]
-    for begin in range(0, len(tiles), columns):
-        strip = [weight.new_ones(3, h, padding)]
-        for tile in tiles[begin : begin + columns]:
-            strip += [tile, weight.new_ones(3, h, padding)]
-        bands += [torch.cat(strip, 2), weight.new_ones(3, padding, columns * (w + padding) + padding)]
-    return torch.cat(bands, 1)
-
-
-def _grid_by_reshape(weight, columns=8, padding=1):
-    """Padded tiles in one array, its axes permuted."""
-    count, channels, h, w = weight.shape
-    if channels not in (1, 3):
-        raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
-    flat = weight.reshape(count, -1)
-    low, span = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
-    span = span - low
-    flat = torch.where(span == 0, torch.full_like(flat, 0.5), (flat - low) / span.where(span != 0, 1))
-    tiles = flat.view(count, channels, h, w).repeat(1, 3 // channels, 1, 1)
-    rows = (count + columns - 1) // columns
-    tiles = torch.cat([tiles, tiles.new_ones(rows * columns - count, 3, h, w)])
-    tiles = F.pad(tiles, (padding, 0, padding, 0), value=1.0).view(rows, columns, 3, h + padding, w + padding)
-    picture = tiles.permute(2, 0, 3, 1, 4).reshape(3, rows * (h + padding), columns * (w + padding))
-    return F.pad(picture, (0, padding, 0, padding), value=1.0)
-
-
-SCALED = ("scaled", "layout", "missing", "gray", "constant")
-
-GRID = Exercise(
-    id="filter_grid",
-    topic="visualization",
-    title="The first layer as a picture",
-    reference=reference.filter_grid,
-    minutes=18,
-    difficulty=2,
-    properties=(
-        Property(
-            "scaled",
-            "each filter is stretched on its own from its least weight, 0, to its greatest, 1",
-            0.75,
-            _one_row,
-            examples=6,
-        ),
-        Property(
-            "layout",
-            "filters stand row by row, with `padding` pixels of 1 around and between them",
-            0.75,
-            _full_rows,
-            examples=6,
-        ),
-        Property(
-            "missing",
-            "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
-            0.5,
-            _missing,
-            examples=6,
-        ),
-        Property("gray", "filters with one channel are repeated to three", 0.25, _gray, examples=4),
-        Property("constant", "a constant filter is 0.5", 0.25, _flat_filter, examples=4),
-        Property("refused", "another number of channels is a ValueError", 0.25, _other_channels, examples=3),
-        Property(
-            "kinds",
-            "the dtype of the weights carries over, and they are not changed",
-            0.25,
-            _grid_kinds,
-            carries,
-            examples=4,
-            tried="kind and shape of the picture, and the weights afterwards",
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "scaled_together",
-            "You took the least and greatest weight of all filters together, so weak filters look like flat gray.",
-            "Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.",
-            SCALED,
-            _grid_with(scale="together"),
-        ),
-        Misconception(
-            "channels_scaled_apart",
-            "You stretched each color channel on its own, which changes the filter's colors.",
-            "One minimum and one maximum for all three channels of a filter.",
-            ("scaled", "layout", "missing", "constant"),
-            _grid_with(scale="channels"),
-        ),
-        Misconception(
-            "divided_by_maximum",
-            "You divided by the greatest weight; the least one must become 0 too.",
-            "(f − min f) / (max f − min f).",
-            SCALED,
-            _grid_with(scale="maximum"),
-        ),
-        Misconception(
-            "clamped",
-            "You cut the weights off at 0 and 1. Weights are of any size and sign.",
-            "Stretch them: (f − min f) / (max f − min f).",
-            SCALED,
-            _grid_with(scale="clamped"),
-        ),
-        Misconception(
-            "zero_is_gray",
-            "You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.",
-            "Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).",
-            SCALED,
-            _grid_with(scale="zero_is_gray"),
-        ),
-        Misconception(
-            "constant_divides_by_zero",
-            "You divided 0 by 0 where all weights of a filter are equal.",
-            "Where max f = min f the filter is 0.5: torch.where, or an if.",
-            ("constant",),
-            _grid_with(flat="nan"),
-        ),
-        Misconception(
-            "constant_is_black",
-            "Your constant filter came out as 0.",
-            "A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it 0.5.",
-            ("constant",),
-            _grid_with(flat="epsilon"),
-        ),
-        Misconception(
-            "black_lines",
-            "Your lines and missing cells are 0.",
-            "Begin with ones: torch.ones(3, H, W).",
-            ("layout", "missing"),
-            _grid_with(lines=0.0, empty=0.0),
-        ),
-        Misconception(
-            "black_cells",
-            "The cells without a filter are 0.",
-            "Missing filters are 1, as the lines are.",
-            ("missing",),
-            _grid_with(empty=0.0),
-        ),
-        Misconception(
-            "column_by_column",
-            "You filled the picture column by column.",
-            "Filter k stands in row k // columns and column k % columns.",
-            ("layout", "missing"),
-            _grid_with(order="columns"),
-        ),
-        Misconception(
-            "columns_are_rows",
-            "You made `columns` rows.",
-            "`columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.",
-            ("scaled", "layout", "missing", "gray", "constant", "kinds"),
-            _grid_with(swapped=True),
-        ),
-        Misconception(
-            "narrow_picture",
-            "Your picture shrinks where there are fewer filters than columns.",
-            "It is always columns · (w + padding) + padding wide.",
-            ("missing",),
-            _grid_with(narrow=True),
-        ),
-        Misconception(
-            "no_outer_lines",
-            "You left the lines around the picture out.",
-            "H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at (padding, padding).",
-            ("layout", "missing"),
-            _grid_with(outer=False),
-        ),
-        Misconception(
-            "double_lines",
-            "Your lines between filters are twice as thick as those around.",
-            "Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.",
-            ("layout", "missing"),
-            _grid_with(thick=True),
-        ),
-        Misconception(
-            "last_row_lost",
-            "You rounded the number of rows down and lost the filters of the last one.",
-            "Round up: (K + columns − 1) // columns.",
-            ("missing",),
-            _grid_with(dropped=True),
-        ),
-        Misconception(
-            "gray_stays_gray",
-            "Filters of one channel gave a picture of one channel.",
-            "Repeat them: tile.expand(3, h, w). The picture always has three channels.",
-            ("gray",),
-            _grid_with(repeated=False),
-        ),
-        Misconception(
-            "channels_last",
-            "You returned (H, W, 3), as matplotlib wants it.",
-            "The course's pictures are (3, H, W); figures.grid turns them.",
-            (*SCALED, "kinds"),
-            _grid_with(last=True),
-        ),
-        Misconception(
-            "any_channels",
-            "You drew filters that are neither gray nor color.",
-            "raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.",
-            ("refused",),
-            _grid_with(any_channels=True),
-        ),
-        Misconception(
-            "weights_changed",
-            "You changed the network's weights while drawing them.",
-            "Write weight = weight - low, not weight -= low.",
-            ("kinds",),
-            _grid_with(in_place=True),
-        ),
-    ),
-    right=(
-        Variant("strips glued together", _grid_of_rows),
-        Variant("padded tiles, permuted", _grid_by_reshape),
-        Variant("a canvas, tile by tile", _grid_with()),
-    ),
-    hints=(
-        Hint(
-            "My filters look gray, or too colorful",
-            "Which numbers share one minimum and one maximum? All of one filter: its channels, rows and columns; no others.",
-        ),
-        Hint(
-            "My picture has the wrong size",
-            "There is one line more than there are filters: H = rows · (h + padding) + padding with rows = ⌈K / columns⌉. The width follows from `columns`, not from K.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "picture = torch.ones(3, H, W). For filter k: row, column = divmod(k, columns); top = padding + row · (h + padding), left likewise; picture[:, top:top+h, left:left+w] = the scaled filter (0.5 where its maximum is its minimum).",
-        ),
-    ),
-    forbidden=(MAKE_GRID,),
-)
-
 
 # -- capture_activations ------------------------------------------------------------------------------------
 
@@ -406,20 +68,20 @@ def _unknown(d: Any) -> Case:
 
 def _capture_found(d: Any, *, broken: bool = False) -> Case:
     model = _nested(d, training=True, broken=broken)
-    if d.flag():
-        # One module in another mode than the rest: neither train() nor eval() puts that back.
-        model = replace(model, training=tuple(path for path in model.training if path != "0.1"))
-    return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])))
+    # One module in another mode than the rest: neither train() nor eval() puts that back.
+    model = replace(model, training=tuple(path for path in model.training if path != "0.1"))
+    extra = {"the network raises": True} if broken else {}
+    return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])), {}, extra)
 
 
 def _left_behind(subject: Any, case: Case) -> Any:
-    """Modes and hooks afterwards, whatever became of the call."""
+    """Modes and hooks afterwards, also where the network raised its error."""
     model = subject.build(case.args[0])
     try:
         subject(model, *case.args[1:])
     except Raised as raised:
-        # A stub leaves everything as it was, and has done nothing.
-        if "NotImplementedError" in raised.kinds:
+        # A stub or a mistake of the learner's own leaves everything as it was, too.
+        if not case.extra.get("the network raises") or raised.kinds[0] != "RuntimeError":
             raise
     after = model.inspect()
     return {"training flags": after["training"], "hooks": after["hooks"]}
@@ -434,23 +96,23 @@ def _graph(subject: Any, case: Case) -> Any:
 
 def _capture(
     model, x, layers, *, kept="copy", graph=False, what="output", calls="last", mode="found", hooks="finally", unknown="refuse",
-    late=False, numpy=False, listed=False, first_image=False,
+    late=None, numpy=False, tree="modules", listed=False, first_image=False,
 ):  # fmt: skip
     """Hooks with a switch for each mistake."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules() if tree == "modules" else model.named_children())
     missing = [layer for layer in layers if layer not in modules]
     if missing and unknown == "refuse":
         raise ValueError(f"layers: there is no {missing[0]!r} in the network")
     if missing and unknown == "raise":
         raise KeyError(missing[0])
     found: dict[str, Any] = {}
-    flags = {m: m.training for m in modules.values()}
+    flags = {m: m.training for m in model.modules()}
     if mode != "found":
         model.eval()
 
     def hook_for(layer):
         def hook(module, inputs, output):
-            name = layers[-1] if late else layer
+            name = {None: layer, "layers": layers[-1], "modules": [*modules][-1]}[late]
             if calls == "first" and name in found:
                 return
             value = inputs[0] if what == "input" else output
@@ -479,6 +141,8 @@ def _capture(
     finally:
         if hooks == "finally":
             clear()
+        if mode == "trained":
+            model.train()
         if mode == "restored":
             for module, flag in flags.items():
                 module.training = flag
@@ -618,7 +282,21 @@ CAPTURE = Exercise(
             "All your hooks write under the same name: a function made in a loop sees the loop variable's last value.",
             "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
             ("values",),
-            _capture_with(late=True),
+            _capture_with(late="layers"),
+        ),
+        Misconception(
+            "late_closure_over_modules",
+            "All your hooks write under the name of the network's last module: a function made in a loop sees the loop variable's last value.",
+            "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
+            CAPTURED,
+            _capture_with(late="modules"),
+        ),
+        Misconception(
+            "top_level_only",
+            "You looked for layers among the children of the network; those inside a block were not found.",
+            'model.named_modules() lists all of them, with paths like "0.1".',
+            ("values", "in_place", "mode", "as_found", "after_error", "detached"),
+            _capture_with(tree="children"),
         ),
         Misconception(
             "inputs_captured",
@@ -637,7 +315,7 @@ CAPTURE = Exercise(
         Misconception(
             "every_call",
             "You collected all calls of a layer in a list.",
-            "One tensor a layer, of its last call: captured[name] = …",
+            "One tensor a layer: assign to captured[name], and the last call stays.",
             CAPTURED,
             _capture_with(calls="all"),
         ),
@@ -668,6 +346,20 @@ CAPTURE = Exercise(
             "Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.",
             ("as_found", "after_error"),
             _capture_with(hooks="left"),
+        ),
+        Misconception(
+            "train_afterwards",
+            "You switched the network to eval mode, and to training mode afterwards, whatever it was before.",
+            "Leave the mode alone here. The caller decides.",
+            ("mode", "as_found", "after_error"),
+            _capture_with(mode="trained"),
+        ),
+        Misconception(
+            "mode_and_hooks_left",
+            "You left the network in eval mode, and your hooks on it.",
+            "Leave the mode alone here, and remove the hooks in a finally block: handle.remove() for each handle.",
+            ("mode", "as_found", "after_error"),
+            _capture_with(mode="left", hooks="left"),
         ),
         Misconception(
             "hooks_left_after_an_error",
@@ -831,6 +523,10 @@ def _tv_both_ways(x):
     return 2 * _variation(x)
 
 
+def _tv_half(x):
+    return _variation(x) / 2
+
+
 def _tv_cut(x):
     corner = x[:, :, :-1, :-1]
     return (x[:, :, 1:, :-1] - corner).abs().sum() + (x[:, :, :-1, 1:] - corner).abs().sum()
@@ -851,7 +547,7 @@ def _tv_cut_off(x):
 def _tv_pad(x):
     """The border repeated, so that the differences across it vanish."""
     down = F.pad(x, (0, 0, 0, 1), mode="replicate") - F.pad(x, (0, 0, 1, 0), mode="replicate")
-    right = F.pad(x, (0, 1), mode="replicate") - F.pad(x, (1, 0), mode="replicate")
+    right = F.pad(x, (0, 1, 0, 0), mode="replicate") - F.pad(x, (1, 0, 0, 0), mode="replicate")
     return down.abs().sum() + right.abs().sum()
 
 
@@ -1009,6 +705,13 @@ VARIATION = Exercise(
             _tv_both_ways,
         ),
         Misconception(
+            "halved",
+            "You took half: the mean of the two directions, or half of each pair.",
+            "The sum of both, each pair of neighbors once.",
+            (*TV_NUMBERS, "thin"),
+            _tv_half,
+        ),
+        Misconception(
             "last_row_and_column_cut",
             "You cut both differences to the same size, and lost pairs in the last row and column.",
             "They need not have the same shape: sum each by itself.",
@@ -1089,8 +792,8 @@ def _drawn(d: Any, **changes: Any) -> dict[str, Any]:
         "model": changes.pop("model", None) or _network(d),
         "layer": changes.pop("layer", "0"),
         "channel": d.integer(0, 1),
-        "shape": (d.integer(1, 2), 3, *size),
-        "steps": d.integer(1, 4),
+        "shape": (d.choice([2, 1]), 3, *size),
+        "steps": d.choice([2, 1, 3, 4]),
         "step_size": d.choice([1.0, 0.25]),
         "generator": d.generator(),
         **changes,
@@ -1102,7 +805,7 @@ def _start(d: Any) -> Case:
 
 
 def _mean(d: Any) -> Case:
-    return Case((), _drawn(d, layer=d.choice(["0", "3"])))
+    return Case((), _drawn(d, layer=d.choice(["3", "0"])))
 
 
 def _at_position(d: Any) -> Case:
@@ -1110,7 +813,8 @@ def _at_position(d: Any) -> Case:
 
 
 def _with_l2(d: Any) -> Case:
-    return Case((), _drawn(d, l2=d.choice([5.0, 20.0]), step_size=1.0, steps=d.integer(2, 4)))
+    # Behind a linear layer alone, every second step would lead back to the noise, whatever l2 is.
+    return Case((), _drawn(d, layer="3", l2=d.choice([5.0, 20.0]), step_size=1.0, steps=d.choice([3, 2, 4])))
 
 
 def _with_tv(d: Any) -> Case:
@@ -1119,7 +823,7 @@ def _with_tv(d: Any) -> Case:
 
 def _in_training(d: Any) -> Case:
     return Case(
-        (), _drawn(d, model=_network(d, training=True, dropout=True), layer="4", steps=d.integer(1, 2))
+        (), _drawn(d, model=_network(d, training=True, dropout=True), layer="4", steps=d.choice([2, 1]))
     )
 
 
@@ -1183,10 +887,11 @@ class _Ascent:
             model.eval()
         kept = {}
         hook = dict(model.named_modules())[layer].register_forward_hook(lambda m, i, o: kept.update(out=o))
+        past = 0.0
         for _ in range(steps):
             x = x.detach().requires_grad_()
             model(x.to(p.dtype))
-            unit = kept["out"][:, channel]
+            unit = kept["out"][:1, channel] if wrong.get("one_image") else kept["out"][:, channel]
             value = unit.sum() if wrong.get("summed") else unit.mean()
             if position is not None:
                 row, col = position if not wrong.get("x_before_y") else position[::-1]
@@ -1201,9 +906,13 @@ class _Ascent:
                 g = x.grad
             else:
                 (g,) = torch.autograd.grad(goal, x)
+            if wrong.get("accumulated"):
+                g = past = past + g
             norm = g.norm() if wrong.get("whole_norm") else (g**2).mean().sqrt()
             if wrong.get("raw_gradient"):
                 norm = torch.ones(())
+            if wrong.get("mean_absolute"):
+                norm = g.abs().mean()
             x = x.detach()
             if norm > 0 or wrong.get("zero_divides"):
                 step = step_size * g / norm
@@ -1364,6 +1073,27 @@ MAXIMIZE = Exercise(
             "Divide by the root of the mean of its squares, not of their sum.",
             ("ascent", "position", "l2", "tv", "eval_mode"),
             _answer(whole_norm=True),
+        ),
+        Misconception(
+            "mean_absolute",
+            "You divided by the mean of the gradient's absolute values.",
+            "Divide by its root mean square, (g**2).mean().sqrt().",
+            ("ascent", "position", "l2", "tv", "eval_mode"),
+            _answer(mean_absolute=True),
+        ),
+        Misconception(
+            "gradients_accumulate",
+            "backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.",
+            "Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).",
+            ("ascent", "l2", "tv", "eval_mode"),
+            _answer(accumulated=True),
+        ),
+        Misconception(
+            "one_image",
+            "You took the activation of the first image only.",
+            "The mean over all images of the batch: output[:, channel].mean().",
+            ("ascent", "position", "l2", "tv", "eval_mode"),
+            _answer(one_image=True),
         ),
         Misconception(
             "generator_ignored",
