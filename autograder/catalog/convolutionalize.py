@@ -540,7 +540,7 @@ LINEAR_TO_CONV = Exercise(
         ),
         Hint(
             "I don't know how to start",
-            "Refuse where in_channels·h·w ≠ linear.in_features. conv = nn.Conv2d(in_channels, linear.out_features, (h, w), bias=linear.bias is not None).to(linear.weight); then, under no_grad, conv.weight.copy_(linear.weight.view(conv.weight.shape)), and the same with the bias where there is one.",
+            "Refuse where in_channels·h·w ≠ linear.in_features. Build an nn.Conv2d from in_channels to linear.out_features with the window (h, w) and bias=linear.bias is not None, and move it to dtype and device of linear.weight. Then, under no_grad, conv.weight.copy_(linear.weight.view(conv.weight.shape)), and the same with the bias where there is one.",
         ),
     ),
 )
