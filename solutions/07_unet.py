@@ -904,8 +904,8 @@ def unet_weight_map(
 # ### Where the loss looks
 #
 # The weight map of generated cells, of tissue and of nuclei. One more step is needed for the nuclei: some touch
-# without a pixel between them. Then there is no background to learn the line from. We carve one, as the paper did: a
-# pixel that has a pixel of a higher id beside it becomes background.
+# without a pixel between them (generated cells have their line from the start). Then there is no background to learn
+# the line from. We carve one, as the paper did: a pixel that has a pixel of a higher id beside it becomes background.
 
 
 # %%
