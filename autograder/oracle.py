@@ -689,11 +689,15 @@ def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
 def _alike(one: Raised, other: Raised) -> bool:
     """Whether two errors say the same. torch raises one class for nearly everything, and a lookup for every
     missing key: there the words count too, numbers left out, unless one of the two was raised on purpose."""
-    if one.kinds[0] != other.kinds[0] or _refused(one) or _refused(other):
-        return one.kinds[0] == other.kinds[0]
-    if one.kinds[0] not in ("RuntimeError", "KeyError"):
+    if one.kinds[0] != other.kinds[0]:
+        return False
+    if _refused(one) or _refused(other) or one.kinds[0] not in ("RuntimeError", "KeyError"):
         return True
-    return re.sub(r"\d+", "", one.message) == re.sub(r"\d+", "", other.message)
+    return _unnumbered(one) == _unnumbered(other)
+
+
+def _unnumbered(raised: Raised) -> str:
+    return re.sub(r"-?\d+(, -?\d+)*", "#", raised.message)
 
 
 def _agree(one: Any, other: Any, tolerance: tuple[float, float] | None) -> bool:

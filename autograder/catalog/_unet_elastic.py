@@ -140,12 +140,24 @@ def _of_kind(case: Case, got: Any) -> Mismatch | None:
     return None
 
 
+def _changed_at_rest(image: torch.Tensor) -> Mismatch:
+    h, w = image.shape[1:]
+    seen, rest = _places(image), _places(image) - _displacement(image)
+    across = torch.stack([rest[1] * (h - 1) / (w - 1), rest[0] * (w - 1) / (h - 1)])
+    if torch.allclose(seen, across, atol=1e-3):
+        return _wrong("with sigma=0 rows and columns change places", "identity:swapped", "image")
+    stretched = torch.stack([rest[0] * h / (h - 1), rest[1] * w / (w - 1)]) - 0.5
+    if torch.allclose(seen[:, 1:-1, 1:-1], stretched[:, 1:-1, 1:-1], atol=1e-3):
+        return _wrong("with sigma=0 the image is stretched by a pixel", "identity:unaligned", "image")
+    return _wrong("with sigma=0 the image changes", "identity", "image")
+
+
 def _judge_identity(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if wrong := _of_kind(case, got):
         return wrong
     image, labels = case.args
     if not torch.allclose(got["image"], image, atol=1e-9):
-        return _wrong("with sigma=0 the image changes", "identity", "image")
+        return _changed_at_rest(got["image"])
     if not torch.equal(got["labels"].long(), labels.long()):
         return _wrong("with sigma=0 the labels change", "identity", "labels")
     return None
@@ -305,7 +317,7 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
 def _bend(
     image, labels, grid, sigma, generator, *, field="bicubic", corners=True, noise=torch.randn, alike=False,
     border="reflection", reading="bilinear", label_reading="nearest", second_field=False, labels_still=False,
-    normalized=False, per_pixel=False,
+    normalized=False, per_pixel=False, swapped=False, aligned=True,
 ):  # fmt: skip
     """The deformation by grid_sample, with a switch for each of its mistakes."""
     h, w = labels.shape
@@ -330,10 +342,11 @@ def _bend(
             )
         y = torch.arange(h, device=image.device, dtype=kind)[:, None] + shift[0]
         x = torch.arange(w, device=image.device, dtype=kind)[None, :] + shift[1]
-        return torch.stack([2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1], -1)[None]
+        xy = [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
+        return torch.stack(xy[::-1] if swapped else xy, -1)[None]
 
     where = coordinates()
-    read = {"padding_mode": border, "align_corners": True}
+    read = {"padding_mode": border, "align_corners": aligned}
     bent = F.grid_sample(image.to(kind)[None], where, mode=reading, **read)[0]
     if labels_still:
         return bent, labels.clone()
@@ -500,6 +513,20 @@ ELASTIC = Exercise(
             "F.interpolate(..., align_corners=True) puts them on the corner pixels.",
             ("field", "border"),
             _answer(corners=False),
+        ),
+        Misconception(
+            "rows_as_x",
+            "You gave grid_sample (row, column).",
+            "grid_sample wants (x, y): the column first, then the row.",
+            ("identity", "field", "border"),
+            _answer(swapped=True),
+        ),
+        Misconception(
+            "reading_not_aligned",
+            "You scaled coordinates so that −1 and 1 are the corner pixels, and grid_sample takes them for the image's outer edges.",
+            "Pass align_corners=True to grid_sample.",
+            ("identity", "field", "border"),
+            _answer(aligned=False),
         ),
         Misconception(
             "image_by_nearest",

@@ -247,6 +247,13 @@ def _pad_refuses(net, image, tile, context, num_classes):
     return scores
 
 
+def _cut_twice(net, image, tile, context, num_classes):
+    def cut(y):
+        return y[:, context:-context, context:-context]
+
+    return _tiles(net, image, tile, context, num_classes, finish=cut)
+
+
 def _scaled_in_place(net, image, tile, context, num_classes):
     scores = _tiles(net, image, tile, context, num_classes)
     image -= image.min()
@@ -454,6 +461,13 @@ TILES = Exercise(
             "A window begins context pixels before its tile, above and to the left.",
             EVERY,
             _shifted_back,
+        ),
+        Misconception(
+            "tile_of_another_size",
+            "What you put into the result has another size than its tile.",
+            "Hand the network tile + 2·context pixels a side. Its output is the central tile already: cut off only what reaches over the image.",
+            (*EVERY, "kinds"),
+            _cut_twice,
         ),
         Misconception(
             "height_for_both",

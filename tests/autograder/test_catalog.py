@@ -63,7 +63,6 @@ UNTESTED = {
     "batchnorm_backward": {"carries"},
     "group_norm": {"carries"},
     "streaming_statistics": {"kinds"},
-    "elastic_deformation": {"identity"},
 }
 """Properties that no misconception fails yet."""
 

@@ -861,3 +861,16 @@ def test_no_right_answer_is_ever_called_wrong(exercise, seed):
         verdict = evaluate(exercise.id, variant.answer, seed=1000 + seed)
         assert verdict.correct, (variant.name, verdict.outcomes, verdict.message)
     assert evaluate(exercise.id, exercise.reference, seed=1000 + seed, allow_reference=True).correct
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other", "alike"),
+    [
+        ("RuntimeError", "size 3 must match size 12", "size 5 must match size 4", True),
+        ("RuntimeError", "input of shape [1, 2, -3]", "input of shape [4, 5]", True),
+        ("RuntimeError", "size 3 must match size 12", "padding is larger than the input", False),
+        ("ValueError", "too small", "larger than skip", True),
+    ],
+)
+def test_errors_of_torch_are_alike_in_their_words_and_others_in_their_kind(kind, one, other, alike):
+    assert oracle._alike(Raised((kind,), one), Raised((kind,), other)) is alike
