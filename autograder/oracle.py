@@ -623,10 +623,11 @@ def _diagnose(exercise: Exercise, findings: Sequence[_Finding]) -> Misconception
     if exercise.once:
         codes = {f.smallest.mismatch.code for f in failed.values() if f.smallest is not None}
         return next((m for m in exercise.misconceptions if m.name in codes), None)
-    deadline = time.perf_counter() + DIAGNOSIS_SECONDS
+    # Of this process, so that a busy machine diagnoses as well as an idle one.
+    deadline = time.process_time() + DIAGNOSIS_SECONDS
     ranked = []
     for number, misconception in enumerate(exercise.misconceptions):
-        if not set(misconception.fails) <= set(failed) or time.perf_counter() > deadline:
+        if not set(misconception.fails) <= set(failed) or time.process_time() > deadline:
             continue
         attempt = Attempt.local(misconception.answer, exercise.id, seconds=DIAGNOSIS_SECONDS)
         explained = [n for n in misconception.fails if _explains(attempt, failed[n], deadline)]
@@ -661,7 +662,7 @@ def _slip(findings: Sequence[_Finding]) -> _Slip | None:
 def _explains(attempt: Attempt, finding: _Finding, deadline: float) -> bool:
     prop = finding.prop
     for failure in [*finding.failures, finding.smallest]:
-        if failure is None or time.perf_counter() > deadline:
+        if failure is None or time.process_time() > deadline:
             return failure is None
         attempt.spent = 0.0
         # The same global random numbers, so that an ignored generator shows the same way.
