@@ -498,7 +498,7 @@ right = {}
 for name, w in (("all alike", None), ("median frequency", weights.to(course.device))):
     net = small_net()
     history = fit(
-        net, train, steps=course.scaled(80, fast=2), batch_size=16, target="labels", augment=quarter_turns if not REAL else None,
+        net, train, steps=course.scaled(60, fast=2), batch_size=16, target="labels", augment=quarter_turns if not REAL else None,
         optimizer=torch.optim.AdamW(net.parameters(), lr=5e-3), schedule=one_cycle(),
         loss=lambda logits, labels, w=w: pixel_cross_entropy(logits, labels, w),
         generator=torch.Generator().manual_seed(0),
@@ -753,7 +753,7 @@ mild = weights.sqrt().to(course.device)
 torch.manual_seed(0)
 three = ThreeHeads().to(course.device)
 history = fit(
-    three, train, steps=course.scaled(220, fast=2), batch_size=16, target="labels", live=True,
+    three, train, steps=course.scaled(180, fast=2), batch_size=8, target="labels", live=True,
     optimizer=torch.optim.AdamW(three.parameters(), lr=6e-3, weight_decay=0.05), schedule=one_cycle(),
     loss=lambda logits, labels: sum(pixel_cross_entropy(part, labels, mild) for part in logits.unbind(1)),
     augment=mirrored if REAL else quarter_turns, generator=torch.Generator().manual_seed(0),
@@ -855,7 +855,7 @@ def segmenter_from(backbone: nn.Module, first: int) -> nn.Module:
         batch = turned({"image": images[rows], "labels": labels[rows]}, draw)
         return pixel_cross_entropy(net(batch["image"] / 255), batch["labels"])
 
-    return trained(net, course.scaled(80, fast=2), 8, len(images), loss, seed=first)
+    return trained(net, course.scaled(60, fast=2), 8, len(images), loss, seed=first)
 
 
 def click_loss(rows: Tensor, draw: torch.Generator) -> Tensor:
@@ -870,7 +870,7 @@ deepest = nn.Sequential(from_clicks.to_8, from_clicks.to_16, from_clicks.to_32)
 classifier = nn.Sequential(deepest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, L)).to(
     course.device
 )
-trained(classifier, course.scaled(150, fast=2), 64, len(clicks), click_loss)
+trained(classifier, course.scaled(120, fast=2), 64, len(clicks), click_loss)
 
 print(
     f"{len(clicks)} patches with one label each, then {few} images with all their labels; twice, with other images"
