@@ -753,7 +753,7 @@ mild = weights.sqrt().to(course.device)
 torch.manual_seed(0)
 three = ThreeHeads().to(course.device)
 history = fit(
-    three, train, steps=course.scaled(180, fast=2), batch_size=8, target="labels", live=True,
+    three, train, steps=course.scaled(180, fast=2), batch_size=12, target="labels", live=True,
     optimizer=torch.optim.AdamW(three.parameters(), lr=6e-3, weight_decay=0.05), schedule=one_cycle(),
     loss=lambda logits, labels: sum(pixel_cross_entropy(part, labels, mild) for part in logits.unbind(1)),
     augment=mirrored if REAL else quarter_turns, generator=torch.Generator().manual_seed(0),
@@ -872,19 +872,15 @@ classifier = nn.Sequential(deepest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Li
 )
 trained(classifier, course.scaled(120, fast=2), 64, len(clicks), click_loss)
 
-print(
-    f"{len(clicks)} patches with one label each, then {few} images with all their labels; twice, with other images"
-)
+print(f"{len(clicks)} patches with one label each, then {few} images with all their labels")
 for name, backbone in (("random weights", from_nothing), ("a patch classifier", from_clicks)):
-    reached = []
-    for first in (0, few):
-        guess = predicted(segmenter_from(backbone, first), val.images)
-        reached.append(segmentation_scores(confusion_matrix(guess, val.labels, L))["mean_iou"])
-    print(f"starting from {name:20} mean IU {reached[0]:.3f} and {reached[1]:.3f}")
+    guess = predicted(segmenter_from(backbone, 0), val.images)
+    found = segmentation_scores(confusion_matrix(guess, val.labels, L))
+    print(f"starting from {name:20} mean IU {found['mean_iou']:.3f}")
 
 # %% [markdown]
 # The start is worth a little, a point or two of mean IU for labels that cost one click each. With so few steps and so small a classifier
-# it is no more than that, and a single pair of runs may come out the other way round: change the seeds and the number of images, and see. With a
+# it is no more than that, and with other images the two may come out the other way round: begin with image 20 instead of 0, and see. With a
 # million photographs behind the classifier, the paper could not do without it.
 #
 # ## Train it
@@ -909,7 +905,7 @@ def train_fcn(dataset: Dataset, generator: torch.Generator) -> nn.Module:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     items = [dataset[i] for i in range(len(dataset))]
     data = {name: torch.stack([item[name] for item in items]).to(device) for name in ("image", "labels")}
-    channels, steps, rate = (64, 96, 128), 400, 6e-3
+    channels, steps, rate = (64, 96, 128), 380, 6e-3
     with drawn_from(generator):
         net = FCN(len(dataset.classes), "8s", SmallBackbone(channels), channels).to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
