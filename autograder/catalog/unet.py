@@ -8,4 +8,4 @@ from autograder.catalog._unet_network import CROP, DOUBLE, SIZE, UNET
 from autograder.catalog._unet_tiles import TILES
 from autograder.catalog._unet_weights import WEIGHTS
 
-EXERCISES = (SIZE, CROP, DOUBLE, UNET, WEIGHTS, ELASTIC, TILES, TRAIN_UNET)
+EXERCISES = (SIZE, CROP, DOUBLE, UNET, TILES, ELASTIC, WEIGHTS, TRAIN_UNET)
