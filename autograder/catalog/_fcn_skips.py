@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.catalog._common import filled
+from autograder.catalog._common import filled, parameters_of
 from autograder.exercise import (
     Case,
     Exercise,
@@ -54,7 +54,9 @@ def _parameters(prefix: str) -> Callable[[Any, Case], Any]:
     """Parameters whose names begin so, as they are at the start, and whether they learn."""
 
     def observe(subject: Any, case: Case) -> Any:
-        seen = subject(*case.args).inspect()
+        head = subject(*case.args)
+        parameters_of(head, {}, (1, 1))
+        seen = head.inspect()
         return {
             name: {"start": value, "learns": seen["requires_grad"][name]}
             for name, value in sorted(seen["parameters"].items())

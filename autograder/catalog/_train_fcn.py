@@ -113,7 +113,7 @@ def _symptom(seen: dict[str, Any]) -> str:
 
 def _loop(
     dataset: Any, generator: Any, net: nn.Module, *, steps: int = 400, images: int | None = None, lr: float = 6e-3,
-    optimizer: Any = torch.optim.AdamW,
+    optimizer: Any = torch.optim.AdamW, augmented: bool = True,
 ) -> nn.Module:  # fmt: skip
     """A training loop written out, with mirrored and turned batches."""
     x, y = _stacked(dataset, images)
@@ -125,9 +125,9 @@ def _loop(
         if len(order) < min(16, len(x)):
             order = torch.cat([order, torch.randperm(len(x), generator=generator)])
         batch, order = order[:16], order[16:]
-        turns = int(torch.randint(4, (), generator=generator))
+        turns = int(torch.randint(4, (), generator=generator)) * augmented
         inputs, target = x[batch].rot90(turns, (2, 3)), y[batch].rot90(turns, (1, 2))
-        if torch.rand((), generator=generator) < 0.5:
+        if augmented and torch.rand((), generator=generator) < 0.5:
             inputs, target = inputs.flip(3), target.flip(2)
         loss = F.cross_entropy(net(inputs), target, ignore_index=255)
         optimizer.zero_grad()
@@ -255,7 +255,7 @@ def _never_updated(dataset, generator):
 
 
 def _few_images(dataset, generator):
-    return _loop(dataset, generator, _network(generator), steps=60, images=4)
+    return _loop(dataset, generator, _network(generator), steps=100, images=4, augmented=False)
 
 
 def _too_short(dataset, generator):

@@ -15,12 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Raised
-from autograder.catalog._common import as_double, carries, described, gradients
+from autograder.catalog._common import as_double, carries, described, gradients, parameters_of
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
 # Networks of other layer types add in another order.
 LOOSE = (1e-6, 1e-6)
+NOTHING = torch.zeros(())
 
 
 def _numbers(subject: Any, case: Case) -> Any:
@@ -756,7 +757,7 @@ def _shapes(subject: Any, case: Case) -> dict[str, int]:
     """How many parameters there are of each shape."""
     network = subject(*case.args, **case.kwargs)
     counts: dict[str, int] = {}
-    for p in network.inspect()["parameters"].values():
+    for p in parameters_of(network, NOTHING).values():
         name = f"{'biases' if p.dim() == 1 else 'weights'} of shape {tuple(p.shape)}"
         counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
@@ -789,7 +790,7 @@ def _double_made(subject: Any, case: Case) -> dict[str, int | str]:
 
 
 def _double_drawn(subject: Any, case: Case) -> dict[str, torch.Tensor]:
-    return subject(*case.args).inspect()["parameters"]
+    return parameters_of(subject(*case.args), NOTHING)
 
 
 def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:

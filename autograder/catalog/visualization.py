@@ -77,21 +77,29 @@ def _capture_found(d: Any, *, broken: bool = False) -> Case:
 def _left_behind(subject: Any, case: Case) -> Any:
     """Modes and hooks afterwards, also where the network raised its error."""
     model = subject.build(case.args[0])
+    broken = bool(case.extra.get("the network raises"))
+    seen = {"the network's error": "raised"} if broken else {}
     try:
-        subject(model, *case.args[1:])
+        found = subject(model, *case.args[1:])
+        if not isinstance(found, dict):
+            return found
+        if broken:
+            seen = {"the network's error": "not raised"}
     except Raised as raised:
         # A stub or a mistake of the learner's own leaves everything as it was, too.
-        if not case.extra.get("the network raises") or raised.kinds[0] != "RuntimeError":
+        if not broken or raised.kinds[0] != "RuntimeError":
             raise
     after = model.inspect()
-    return {"training flags": after["training"], "hooks": after["hooks"]}
+    return {**seen, "training flags": after["training"], "hooks": after["hooks"]}
 
 
 def _graph(subject: Any, case: Case) -> Any:
     """Whether gradients can flow from the activations to the network's parameters."""
     model = subject.build(case.args[0])
-    grads = subject.vjp(model, *case.args[1:], wrt=[model])["grads"]
-    return "connected" if any(g is not None for g in grads.values()) else "detached"
+    seen = subject.vjp(model, *case.args[1:], wrt=[model])
+    if not isinstance(seen["value"], dict):
+        return seen["value"]
+    return "connected" if any(g is not None for g in seen["grads"].values()) else "detached"
 
 
 def _capture(
@@ -393,7 +401,7 @@ CAPTURE = Exercise(
             "a_list",
             "You returned a list.",
             "A dictionary, the layer's path as its key.",
-            CAPTURED,
+            (*CAPTURED, "as_found", "detached"),
             _capture_with(listed=True),
         ),
         Misconception(

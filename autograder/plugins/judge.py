@@ -49,8 +49,8 @@ class Refused(RuntimeError):
 class Judge(Execute):
     """In place of nbgrader's ``Execute``: runs what is judged, and has each exercise judged from outside.
 
-    Story cells do not run; of those the learner edited, the new imports and definitions do. A check cell's
-    outputs are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason.
+    Of story cells only what they define runs: imports, functions, classes, constants. A check cell's outputs
+    are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason.
     """
 
     unsafe_no_sandbox = Bool(
@@ -119,7 +119,6 @@ class Judge(Execute):
     def _run_notebook(
         self, nb: NotebookNode, release: NotebookNode, place: Path, verdicts: dict[str, Verdict]
     ) -> None:
-        stories = {cell.id: cell.source for cell in release.cells if role_of(cell) == "story"}
         sources = {cell.id: cell.source for cell in release.cells if role_of(cell) == "check"}
         address = place / "s"
         end = time.monotonic() + self.total_timeout
@@ -133,7 +132,7 @@ class Judge(Execute):
                     continue
                 source = cell.source
                 if role_of(cell) == "story":
-                    source = new_definitions(source, stories.get(cell.id, ""))
+                    source = definitions(source)
                 if source.strip() and not self._died:
                     self._run_cell(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
 
@@ -358,20 +357,27 @@ def is_check(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and utils.is_grade(cell) and not utils.is_solution(cell)
 
 
-def new_definitions(source: str, original: str) -> str:
-    """The imports, functions and classes of an edited cell that its original does not have as they are."""
-    if source.strip() == original.strip():
+def definitions(source: str) -> str:
+    """The imports, functions, classes and constants of a cell, each on its own: where one fails the others hold."""
+    try:
+        found = [node for node in ast.parse(source).body if _defines(node)]
+        failed = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Pass()])
+        parts = [ast.Try([node], [failed], [], []) for node in found]
+        return "\n\n".join(ast.unparse(ast.fix_missing_locations(part)) for part in parts)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
-    def parts(text: str) -> list[str]:
+
+def _defines(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         try:
-            return [ast.unparse(node) for node in ast.parse(text).body if isinstance(node, kinds)]
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return []
-
-    known = set(parts(original))
-    return "\n\n".join(part for part in parts(source) if part not in known)
+            ast.literal_eval(node.value)
+        except (ValueError, TypeError):
+            return False
+        return all(isinstance(target, ast.Name) for target in targets)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    return isinstance(node, kinds)
 
 
 def harmless(output: NotebookNode) -> NotebookNode | None:

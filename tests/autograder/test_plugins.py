@@ -339,7 +339,7 @@ def test_a_flag_says_why_on_the_learners_cell(graded):
         assert "kernel died" in comment.auto_comment
 
 
-def test_story_cells_do_not_run_and_added_cells_do(graded):
+def test_figures_of_story_cells_do_not_run_and_added_cells_do(graded):
     notebook = autograded(graded, "early_connection")
     assert not next(c for c in notebook.cells if c.metadata.coursekit.role == "story").outputs
     added = next(c for c in notebook.cells if c.metadata.coursekit.role == "added")
@@ -430,17 +430,33 @@ def test_without_the_release_old_grades_stay(course):
 # --- without a kernel -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("edited", "runs"),
-    [
-        ("a = 1\ndef f():\n    return 2", ""),
-        ("a = 1\ndef f():\n    return 3", "def f():\n    return 3"),
-        ("import os\na = 2\ndef f():\n    return 2  # a remark", "import os"),
-        ("def g(:\n", ""),
-    ],
-)
-def test_only_new_definitions_of_a_story_cell_run(edited, runs):
-    assert judge.new_definitions(edited, "a = 1\ndef f():\n    return 2") == runs
+def test_of_a_story_cell_only_what_it_defines_runs():
+    source = """
+import math
+VOID = 255
+names: list = ["a", "b"]
+computed = math.factorial(VOID)
+names[0] = "c"
+print(undefined)
+
+class Broken(undefined):
+    pass
+
+def twice(x):
+    '''Two
+lines.'''
+    return 2 * x
+"""
+    found: dict = {}
+    exec(judge.definitions(source), found)
+    assert {name for name in found if not name.startswith("__")} == {"math", "VOID", "names", "twice"}
+    assert found["names"] == ["a", "b"]
+    assert found["twice"](found["VOID"]) == 510
+
+
+@pytest.mark.parametrize("source", ["def g(:\n", "%matplotlib inline", "", "f(3)", "a, b = 1, 2"])
+def test_a_story_cell_without_definitions_does_not_run(source):
+    assert judge.definitions(source) == ""
 
 
 def test_the_kernel_gets_no_tokens(monkeypatch, tmp_path):
