@@ -427,6 +427,7 @@ def test_on_the_gpu():
     assert segmentation_scores(got)["mean_iou"] == pytest.approx(segmentation_scores(got.cpu())["mean_iou"])
 
 
+@pytest.mark.slow
 def test_train_fcn_learns_scenes_it_never_saw():
     seed = 0
     state = torch.get_rng_state()

@@ -485,6 +485,7 @@ def test_on_the_gpu():
     assert (got[1].cpu() != expected[1]).sum() <= 1
 
 
+@pytest.mark.slow
 def test_train_unet_tells_cells_apart_it_never_saw():
     seed = 0
     state = torch.get_rng_state()
