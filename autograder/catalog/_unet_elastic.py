@@ -16,6 +16,8 @@ from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, O
 from coursekit import unet as reference
 
 SIGMA = 1.0
+# Neither 1, which would hide a square, nor so large that the border is reached.
+SPREAD = 1.5
 # Displacements above this are rarer than one in 10⁸ on the lattice; bicubic interpolation overshoots a little.
 REACH = 8
 
@@ -39,7 +41,7 @@ def _still(d: Any) -> Case:
 
 def _many(d: Any) -> Case:
     generators = [d.generator() for _ in range(24)]
-    return Case((*_scene(d),), {"grid": 3, "sigma": SIGMA}, {"generators": generators})
+    return Case((*_scene(d),), {"grid": 3, "sigma": SPREAD}, {"generators": generators})
 
 
 def _small(d: Any) -> Case:
@@ -149,14 +151,17 @@ def _changed_at_rest(image: torch.Tensor) -> Mismatch:
     stretched = torch.stack([rest[0] * h / (h - 1), rest[1] * w / (w - 1)]) - 0.5
     if torch.allclose(seen[:, 1:-1, 1:-1], stretched[:, 1:-1, 1:-1], atol=1e-3):
         return _wrong("with sigma=0 the image is stretched by a pixel", "identity:unaligned", "image")
-    return _wrong("with sigma=0 the image changes", "identity", "image")
+    change = float((seen - rest).abs().max())
+    message = f"with sigma=0 the image changes: pixels are read up to {change:.2g} px away"
+    return _wrong(message, f"identity {change:.2g}", "image")
 
 
 def _judge_identity(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if wrong := _of_kind(case, got):
         return wrong
     image, labels = case.args
-    if not torch.allclose(got["image"], image, atol=1e-9):
+    # A field in float32 moves coordinates by some 10⁻⁶ of the image's side.
+    if not torch.allclose(got["image"], image, atol=1e-3):
         return _changed_at_rest(got["image"])
     if not torch.equal(got["labels"].long(), labels.long()):
         return _wrong("with sigma=0 the labels change", "identity", "labels")
@@ -197,7 +202,7 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
     message = (
         f"the displacements are no bicubic field of a {grid}×{grid} lattice: up to {remainder:.2g} px off"
     )
-    return _wrong(message, "field")
+    return _wrong(message, f"field {remainder:.2g}")
 
 
 def _folded(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
@@ -213,9 +218,10 @@ def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
         return wrong
     h, w = case.args[1].shape
     grid = case.kwargs["grid"]
-    lattice, remainder = _fitted(got["image"], grid)
-    if remainder > 1e-4:
-        return _wrong("the field is not the one asked for, so the border cannot be judged", "border:field")
+    if wrong := _judge_field(case, expected, got):
+        message = "the field is not the one asked for, so the border cannot be judged"
+        return _wrong(message, f"border after {wrong.code}")
+    lattice, _ = _fitted(got["image"], grid)
     shifts = (_basis(grid, h, w) @ lattice.T).T.reshape(2, h, w)
     places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double() + shifts
     seen = _places(got["image"])
@@ -233,6 +239,10 @@ def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
     clamped = torch.stack([places[0].clamp(0, h - 1), places[1].clamp(0, w - 1)])
     if float((seen - clamped).abs().amax(0)[clear].max()) < 1e-2:
         return _wrong("beyond the border the edge pixel is repeated", "border:clamped")
+    outer = _folded(places + 0.5, (h + 1, w + 1)) - 0.5
+    twice = torch.stack([outer[0].clamp(0, h - 1), outer[1].clamp(0, w - 1)])
+    if float((seen - twice).abs().amax(0)[clear].max()) < 1e-2:
+        return _wrong("the mirror stands beside the edge pixel, which is there twice", "border:edge twice")
     if float(seen.abs().amax(0)[clear].max()) < 1e-2:
         return _wrong("beyond the border the image is black", "border:zeros")
     return _wrong("beyond the border the image is not mirrored at its edge pixel", "border")
@@ -291,24 +301,28 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         return _wrong("the same generator gives another deformation", "spread:not repeatable")
     if torch.equal(images[0], images[1]):
         return _wrong("another generator gives the same deformation", "spread:constant")
-    middle = []
-    for image in images:
-        fit, _ = _fitted(image, 3)
-        middle.append(fit[:, 4])
-    # The middle point of the lattice is read off best; corners lie where the mirror is.
-    rows, columns = torch.stack(middle).T
-    both = torch.cat([rows, columns])
-    std = float(both.std())
-    # 48 normal numbers: outside these bounds once in 10⁶ right answers.
-    if not 0.5 * SIGMA < std < 1.62 * SIGMA or abs(float(both.mean())) > 0.75 * SIGMA:
-        message = (
-            f"displacements at sigma={SIGMA:g} have mean {float(both.mean()):.2g} and spread {std:.2g} px"
-        )
-        return _wrong(message, "spread:constant" if std < 0.05 else "spread:size")
-    correlation = float(torch.corrcoef(torch.stack([rows, columns]))[0, 1])
+    fits = [_fitted(image, 3) for image in images]
+    # (24, 2, 9) lattices, each point of which is one draw; of another field only the middle can be told.
+    drawn = torch.stack([lattice for lattice, _ in fits])
+    told = max(remainder for _, remainder in fits) < 1e-3
+    drawn = drawn if told else drawn[:, :, 4:5]
+    size, std, mean = case.kwargs["sigma"], float(drawn.std()), float(drawn.mean())
+    # Of 432 or 48 normal numbers: outside once in 10⁶ right answers.
+    low, high, shift, flat = (0.82, 1.18, 0.3, 2.05) if told else (0.5, 1.62, 0.75, 0.0)
+    if std < 0.05 * size:
+        return _wrong("the displacements are the same in every place and every time", "spread:constant")
+    if float(((drawn - mean) / std).pow(4).mean()) < flat:
+        most = float(drawn.abs().max())
+        return _wrong(f"displacements are spread evenly, up to {most:.2g} px", "spread:uniform")
+    correlation = float(torch.corrcoef(drawn.transpose(0, 1).flatten(1))[0, 1])
     if abs(correlation) > 0.8:
         return _wrong("rows and columns are displaced alike", "spread:alike")
-    return None
+    if low < std / size < high and abs(mean) < shift * size:
+        return None
+    known = {"half": 0.5, "square": size, "twice": 2.0, "root": size**-0.5}
+    code = next((name for name, factor in known.items() if abs(std / size / factor - 1) < 0.14), "size")
+    message = f"displacements at sigma={size:g} have mean {mean:.2g} and spread {std:.2g} px"
+    return _wrong(message, f"spread:{code}")
 
 
 # -- answers ------------------------------------------------------------------------------------------------
@@ -317,7 +331,7 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
 def _bend(
     image, labels, grid, sigma, generator, *, field="bicubic", corners=True, noise=torch.randn, alike=False,
     border="reflection", reading="bilinear", label_reading="nearest", second_field=False, labels_still=False,
-    normalized=False, per_pixel=False, swapped=False, aligned=True,
+    normalized=False, per_pixel=False, swapped=False, aligned=True, power=1, half=False, by_size=False,
 ):  # fmt: skip
     """The deformation by grid_sample, with a switch for each of its mistakes."""
     h, w = labels.shape
@@ -325,7 +339,7 @@ def _bend(
 
     def draw():
         size = (h, w) if per_pixel else (grid, grid)
-        lattice = sigma * noise(1, 2, *size, generator=generator)
+        lattice = sigma**power * noise(1, 2, *size, generator=generator)
         if alike:
             lattice = lattice[:, :1].expand(1, 2, *size)
         lattice = lattice.to(image.device, kind)
@@ -340,9 +354,12 @@ def _bend(
                 shift
                 * torch.tensor([(h - 1) / 2, (w - 1) / 2], device=image.device, dtype=kind)[:, None, None]
             )
+        if half:
+            shift = shift / 2
         y = torch.arange(h, device=image.device, dtype=kind)[:, None] + shift[0]
         x = torch.arange(w, device=image.device, dtype=kind)[None, :] + shift[1]
-        xy = [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
+        less = 0 if by_size else 1
+        xy = [2 * x / (w - less) - 1, 2 * y / (h - less) - 1]
         return torch.stack(xy[::-1] if swapped else xy, -1)[None]
 
     where = coordinates()
@@ -364,7 +381,7 @@ def _answer(**mistakes: Any) -> Any:
 
 
 def _uniform(*shape, generator=None):
-    return torch.rand(*shape, generator=generator) * 0.5 - 0.25
+    return torch.rand(*shape, generator=generator) * 2 - 1
 
 
 def _ignored(*shape, generator=None):
@@ -380,7 +397,7 @@ def _labels_floored(image, labels, grid=3, sigma=10.0, generator=None):
     return seen, labels[(places[0] + 1e-6).floor().long(), (places[1] + 1e-6).floor().long()]
 
 
-def _scipy(image, labels, grid=3, sigma=10.0, generator=None):
+def _by_scipy(image, labels, grid, sigma, generator, mirror):
     """scipy reads, torch interpolates the field, and each axis is drawn by itself."""
     import numpy as np
     from scipy import ndimage
@@ -394,11 +411,19 @@ def _scipy(image, labels, grid=3, sigma=10.0, generator=None):
         shifts.append(fine[0, 0].numpy())
     places = np.indices((h, w)) + np.stack(shifts)
     pixels = image.cpu().to(torch.float64).numpy()
-    bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode="mirror") for c in pixels])
-    moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode="mirror")
+    bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode=mirror) for c in pixels])
+    moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode=mirror)
     return torch.from_numpy(bent).to(image.device, kind), torch.from_numpy(moved).to(
         labels.device, labels.dtype
     )
+
+
+def _scipy(image, labels, grid=3, sigma=10.0, generator=None):
+    return _by_scipy(image, labels, grid, sigma, generator, "mirror")
+
+
+def _scipy_edge_twice(image, labels, grid=3, sigma=10.0, generator=None):
+    return _by_scipy(image, labels, grid, sigma, generator, "reflect")
 
 
 ELASTIC = Exercise(
@@ -501,6 +526,13 @@ ELASTIC = Exercise(
             _answer(border="border"),
         ),
         Misconception(
+            "edge_twice",
+            "Your mirror stands beside the edge pixel, so it is there twice.",
+            "Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy, mode='mirror'.",
+            ("border",),
+            _scipy_edge_twice,
+        ),
+        Misconception(
             "bilinear_field",
             "Your displacements are bilinear between the lattice points, with kinks.",
             "Interpolate the lattice with mode='bicubic'.",
@@ -529,6 +561,20 @@ ELASTIC = Exercise(
             _answer(aligned=False),
         ),
         Misconception(
+            "scaled_by_size",
+            "You divided coordinates by the size: the last pixel then lies before 1.",
+            "With align_corners=True the last pixel, size − 1, is at 1: 2·x/(W − 1) − 1, and likewise for rows.",
+            ("identity", "field", "border"),
+            _answer(by_size=True),
+        ),
+        Misconception(
+            "image_bicubic",
+            "You read the image with bicubic interpolation.",
+            "Bicubic is the field between its lattice points; the image is read with mode='bilinear'.",
+            ("field", "border", "image"),
+            _answer(reading="bicubic"),
+        ),
+        Misconception(
             "image_by_nearest",
             "You read the image by nearest neighbor.",
             "Labels are read by nearest neighbor, the image bilinearly.",
@@ -551,10 +597,24 @@ ELASTIC = Exercise(
         ),
         Misconception(
             "uniform_displacements",
-            "Your displacements are uniform and too small.",
+            "Your displacements are uniform: each as likely as the other, and none beyond a limit.",
             "Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).",
             ("spread",),
             _answer(noise=_uniform),
+        ),
+        Misconception(
+            "sigma_squared",
+            "You multiplied by sigma², the variance.",
+            "The standard deviation is sigma: sigma * torch.randn(...).",
+            ("spread",),
+            _answer(power=2),
+        ),
+        Misconception(
+            "forgotten_two",
+            "Your displacements are half as large as they should be: from −1 to 1 it is 2, not 1.",
+            "A pixel is 2/(size − 1) in grid_sample's units.",
+            ("spread",),
+            _answer(half=True),
         ),
         Misconception(
             "axes_alike",
