@@ -595,8 +595,13 @@ def _reads_well(source: Source, solution: NotebookNode, lecture: NotebookNode) -
             where = f"{source.solution.relative_to(source.root).as_posix()} (cell {number})"
             problems += [f"{where}: {what}" for what in _code_problems(cell) if "alt=" in what]
     prose = [c.source for c in lecture.cells if c.cell_type == "markdown"][:4]
-    if not any(re.search(r"\d+\s+minutes", text) for text in prose if "Exercise:" not in text):
+    stated = [re.search(r"(\d+)\s+minutes", text) for text in prose if "Exercise:" not in text]
+    minutes = max((int(found[1]) for found in stated if found), default=0)
+    exercises = sum(exercise.minutes for exercise in catalog.topic(source.topic))
+    if not minutes:
         problems.append(f"{name}: the opening does not say how many minutes it takes")
+    elif minutes < exercises:
+        problems.append(f"{name}: {minutes} minutes are less than the {exercises} of its exercises")
     telling = [c.source for c in lecture.cells if c.metadata.coursekit.role in ("text", "story")]
     if not any(re.search(r"\bpredict", text, re.IGNORECASE) for text in telling):
         problems.append(f"{name}: the reader is nowhere asked to predict a result before seeing it")

@@ -1,6 +1,7 @@
 """The first cell of every notebook, and the question before a surprising result."""
 
 import contextlib
+import hashlib
 import html
 import os
 import platform
@@ -25,13 +26,13 @@ class Topic(NamedTuple):
 # Minutes on a laptop for someone who solves the exercises, and the data sets as `data.whereabouts` knows them, of which
 # the first that is here is used.
 TOPICS = {
-    "01_preprocessing": Topic(90, ("small_images",)),
-    "02_batchnorm": Topic(100, ("small_images",)),
-    "03_visualization": Topic(100, ("small_images",)),
-    "04_convolutionalize": Topic(100, ("sealions", "textures")),
-    "05_upsampling": Topic(130, ("textures",)),
-    "06_fcn": Topic(120, ("camvid", "scenes")),
-    "07_unet": Topic(120, ("cells",)),
+    "01_preprocessing": Topic(120, ("small_images",)),
+    "02_batchnorm": Topic(150, ("small_images",)),
+    "03_visualization": Topic(180, ("small_images",)),
+    "04_convolutionalize": Topic(140, ("sealions", "textures")),
+    "05_upsampling": Topic(170, ("textures",)),
+    "06_fcn": Topic(180, ("camvid", "scenes")),
+    "07_unet": Topic(210, ("cells",)),
 }
 
 
@@ -104,7 +105,7 @@ def predict(question: str, options: Sequence[str], answer: str, because: str) ->
 
     Args:
         question: what will happen?
-        options: two or more possible answers.
+        options: two or more possible answers, shown in an order that tells nothing: it follows from the question.
         answer: the right one of `options`.
         because: why it is right.
 
@@ -116,6 +117,7 @@ def predict(question: str, options: Sequence[str], answer: str, because: str) ->
         raise validate.refuse("options", "two or more different answers", options)
     if answer not in options:
         raise validate.refuse("answer", f"one of {options}", repr(answer))
+    options.sort(key=lambda option: hashlib.sha256(f"{question}{option}".encode()).digest())
     bundle: dict[str, Any] = {
         "text/html": _static(question, options, answer, because),
         "text/plain": "\n".join([question, *(f"  ( ) {option}" for option in options)]),

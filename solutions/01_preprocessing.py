@@ -24,7 +24,7 @@
 # - store statistics with a model, so that nobody has to remember them;
 # - find a leak from the validation set by its effect, and close it.
 #
-# It takes about 90 minutes on a laptop, exercises included; all cells together run for about half a minute. You should
+# It takes about 120 minutes on a laptop, exercises included; all cells together run for about half a minute. You should
 # know tensors in PyTorch, and what a gradient step is.
 
 # %% role="setup"

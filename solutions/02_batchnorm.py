@@ -24,7 +24,7 @@
 # - remove batch normalization from a trained network without changing what the network computes;
 # - tell batch, layer, instance and group normalization apart by the axes they average over.
 #
-# It takes about 100 minutes on a laptop, exercises included; all cells together run for about one. You should know
+# It takes about 150 minutes on a laptop, exercises included; all cells together run for about one. You should know
 # convolutions in PyTorch and lecture 1, *preprocessing*: what it did to the input, we now do inside the network.
 
 # %% role="setup"

@@ -24,7 +24,7 @@
 # - compute which pixels a unit sees, and check it against the gradient;
 # - find the patches of real images that a unit likes best, and tell what these pictures prove and what they don't.
 #
-# It takes about 100 minutes on a laptop, exercises included; all cells together run for about one. You should have done
+# It takes about 180 minutes on a laptop, exercises included; all cells together run for about one. You should have done
 # lecture 2, *batch normalization*, or know what `.eval()` is for.
 
 # %% role="setup"

@@ -24,7 +24,7 @@
 # - show that the heatmap is what classifying every window gives, and how much cheaper it is;
 # - tell classification, localization, detection, semantic and instance segmentation apart by what they output.
 #
-# It takes about 100 minutes on a laptop, exercises included; all cells together run for less than one. You should have done
+# It takes about 140 minutes on a laptop, exercises included; all cells together run for less than one. You should have done
 # lecture 3, *visualization*: its receptive fields say what a cell of a heatmap has seen.
 
 # %% role="setup"

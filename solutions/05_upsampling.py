@@ -24,7 +24,7 @@
 # - compute the output of a transposed convolution on paper, and its size;
 # - start an upsampling layer as bilinear interpolation, and see where checkerboards come from.
 #
-# It takes about 130 minutes on a laptop, exercises included; all cells together run for about one. You should have done
+# It takes about 170 minutes on a laptop, exercises included; all cells together run for about one. You should have done
 # lecture 4, *convolutionalize*: it made a classifier fully convolutional, and its maps came out coarse.
 
 # %% role="setup"

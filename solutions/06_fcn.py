@@ -24,7 +24,7 @@
 # - score a segmentation by pixel accuracy, mean accuracy, mean IU and frequency-weighted IU, on paper too;
 # - train a network that segments images it has never seen.
 #
-# It takes about 120 minutes on a laptop, exercises included; all cells together run for less than two. You should have
+# It takes about 180 minutes on a laptop, exercises included; all cells together run for less than two. You should have
 # done lecture 5, *upsampling*: the transposed convolution with its bilinear kernel is the last layer of everything here.
 
 # %% role="setup"

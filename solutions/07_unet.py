@@ -25,7 +25,7 @@
 # - compute the weight map of the loss, and show what its border term does to touching cells;
 # - train a U-Net in less than half a minute, and get instances out of it.
 #
-# It takes about 120 minutes on a laptop, exercises included; all cells together run for less than two. You should
+# It takes about 210 minutes on a laptop, exercises included; all cells together run for less than two. You should
 # have done lecture 6, *fcn*: skips, class weights and training on whole images come from there.
 
 # %% role="setup"
@@ -357,14 +357,15 @@ figures.show(
 # %% [markdown]
 # ## Two convolutions, and how they start
 #
-# The building block: convolution, ReLU, convolution, ReLU. With 18 of the network's 23 convolutions inside such
-# blocks, how large their weights are at the start decides how large the numbers are at the end. The paper asks for a
+# The building block: convolution, ReLU, convolution, ReLU. Most convolutions of the network are inside such
+# blocks, and how large their weights are at the start decides how large the numbers are at the end. The paper asks for a
 # standard deviation of
 #
 # $$\sqrt{2 / \text{fan in}}, \qquad \text{fan in} = \text{numbers that one output is made of} = k \cdot k \cdot C_{\text{in}}.$$
 #
-# Why that: a sum of $n$ products with weights of variance $2/n$ has twice the mean square of its inputs, and the ReLU
-# after it sets half of that to zero. So the mean square stays as it was.
+# Why that: a sum of $n$ products with independent weights of mean 0 and variance $2/n$ has twice the mean square of
+# its inputs. It is as often negative as positive, so the ReLU after it sets half of that to zero. The mean square
+# stays as it was.
 #
 # By hand: a 3×3 convolution of 64 channels has a fan in of $9 \cdot 64 = 576$ and needs weights of
 # $\sqrt{2/576} = 0.059$. PyTorch's own start is $\sqrt{1/(3 \cdot 576)} = 0.024$, smaller by a factor of $\sqrt 6$,
@@ -441,9 +442,9 @@ figures.show(
 # - top: a 1×1 convolution to the classes. No softmax; that belongs to the loss.
 #
 # Counting the convolutions by hand, $d = 4$: $4 \cdot 2$ down, 2 at the bottom, $4 \cdot (1 + 2)$ up and 1 on top:
-# **23**, as the paper says. Give the transposed convolutions and the top their $\sqrt{2/\text{fan in}}$ as well.
-# Careful: a transposed convolution of 2×2 with stride 2 makes each output from one position alone, so its fan in is
-# $C_{\text{in}}$.
+# **23**, as the paper says, and 18 of them in double convolutions. The transposed convolutions and the top start best
+# with $\sqrt{2/\text{fan in}}$, too; the check leaves that to you. Careful: a transposed convolution of 2×2 with stride
+# 2 makes each output from one position alone, so its fan in is $C_{\text{in}}$.
 
 
 # %% exercise="UNet"
@@ -683,10 +684,29 @@ for depth in (1, 2, 3):
 
 # %% [markdown]
 # So the rule is: *the tile has to be divisible by the total stride*. Now look at the paper's own network: its map has
-# 388 pixels, $388 = 24 \cdot 16 + 4$, and every legal size of that map leaves this remainder. Its tiles do not give
-# the numbers of one pass. That is no disaster, since all answers come from full context; they are only not the same
-# answers.
-#
+# 388 pixels, $388 = 24 \cdot 16 + 4$. Work back from the map to the input, and every legal map turns out to be 4 more
+# than a multiple of the total stride: at depths 1 and 2 that is a multiple itself, from depth 3 on it never is. The
+# paper's tiles do not give the numbers of one pass. That is no disaster, since all answers come from full context;
+# they are only not the same answers. Who wants the same ones keeps fewer pixels of each map than it has: of 84 at depth
+# 3 the middle 80, of the paper's 388 the middle 384.
+
+
+# %%
+class Middle(nn.Module):
+    """A network whose map loses some pixels on every side."""
+
+    def __init__(self, net: nn.Module, less: int):
+        super().__init__()
+        self.net, self.less = net, less
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)[..., self.less : -self.less, self.less : -self.less]
+
+
+tiled = overlap_tile(Middle(net, 2), image, 80, context + 2, 2)
+print(f"depth 3, of each map of 84 the middle 80: largest difference {(tiled - whole).abs().max():.1e}")
+
+# %% [markdown]
 # What valid convolutions spare us is another thing. We give the same network of depth 2 a padding of 1 in each 3×3
 # convolution, so that it keeps the size, and let it predict tiles without context.
 
@@ -712,7 +732,7 @@ figures.show(
 )
 
 # %% [markdown]
-# The seams are as wide as the context. A padded network has them at its image borders, too, where nobody looks; tiles
+# On each side of a border between tiles the seam is about as wide as the context. A padded network has them at its image borders, too, where nobody looks; tiles
 # bring them into the middle.
 #
 # ## Elastic deformations
@@ -749,8 +769,8 @@ for displacement in (0.4, 0.6):
     )
 
 # %% [markdown]
-# Draw the displacements as `torch.randn(2, grid, grid, generator=generator)`, rows first, so that your function bends
-# as ours does.
+# Draw the displacements of rows and columns from `generator`, in whatever order you like: judged is how they are
+# distributed, not which ones come.
 
 
 # %% exercise="elastic_deformation"
@@ -831,9 +851,8 @@ print(f"one field:  {(first[0] == first[1]).float().mean():.1%} of the pixels ag
 print(f"two fields: {(first[0] == second[1]).float().mean():.1%}")
 
 # %% [markdown]
-# The paper calls elastic deformations the key to training with few images. We do not test that here: with a hundred
-# generated images, mirroring and quarter turns are enough, and they cost nothing. At the end there is a place where
-# you can try it.
+# The paper calls elastic deformations the key to training with few images. We do not test that here; below we use
+# mirroring and quarter turns alone, which cost nothing. At the end there is a place where you can try it.
 #
 # ## The weight map
 #
@@ -865,7 +884,7 @@ for gap in (1, 5, 10, 20):
     print(f"gap {gap:2}: from {terms.min():.3f} to {terms.max():.3f}")
 
 # %% [markdown]
-# The paper does not say what the border term does *on* cells. Ours is zero there: a cell pixel near a neighbor is
+# By its formula the paper adds the border term on cells, too. Ours is zero there: a cell pixel near a neighbor is
 # still a cell pixel. Cells are told apart by their ids. With fewer than two cells there is no second nearest one, and
 # only $w_c$ is left.
 
@@ -921,6 +940,7 @@ before, after = (
 )
 print(
     f"{nuclei_words}: {int(crowded['instances'].max())} instances; in pieces {before}, after carving {after}"
+    + ("" if after > before else " (none of them touch)")
 )
 maps = {
     "generated cells": (generated[0]["image"][0], generated[0]["instances"]),
@@ -1025,6 +1045,9 @@ with_border = learn(small, 10.0, steps=course.scaled(180, fast=3))
 # %%
 without = learn(small, 0.0, steps=course.scaled(180, fast=3))
 
+# %% [markdown]
+# The two losses at the end do not tell which network is better: without the border term there is less to pay for.
+
 # %%
 predict(
     "On new images, compare the share of right pixels and F1 of the two networks.",
@@ -1092,7 +1115,9 @@ figures.show(
 # Now yours. `train_unet` gets the data set itself, integers from 0 to 255 in its images, and instances. It returns a
 # network that takes images from 0 to 1. It is trained on 100 images of 128×128, and judged by F1 on images made
 # afterwards. The time is yours to spend, but 30 seconds should do. `fit`, `one_cycle`, `quarter_turns` and
-# `drawn_from` of `coursekit.training` are there to be used; a loop of your own is as good.
+# `drawn_from` of `coursekit.training` are there to be used; a loop of your own is as good. `fit` scales images of bytes to
+# 0 … 1 and crops targets to the middle where the map is smaller. `with drawn_from(generator):` lets weights that a
+# new layer draws follow your generator, so that the same generator gives the same network.
 
 
 # %% exercise="train_unet"
@@ -1156,8 +1181,8 @@ yours = train_unet(squares, torch.Generator().manual_seed(0)).to(course.device)
 
 # %% [markdown]
 # F1 counts instances. For tissue, with cells of all sizes, one more number is common: the **Rand error** looks at
-# pairs of pixels, and at how many are together in the truth and apart in the prediction, or the other way round. The
-# last picture shows the outcome cell by cell.
+# pairs of pixels of true cells: which of them lie in one cell, and which in one piece of the prediction. It is 1 minus the
+# F score of these two sets of pairs, so 0 is perfect and 1 is the worst. The last picture shows the outcome cell by cell.
 
 
 # %%
@@ -1218,7 +1243,7 @@ figures.show(
 # 1. Which two things in the *labels and the loss* have to change before anybody touches the network? Say what each of
 #    them does to the pixel between two neighbors.
 # 2. The photographs do not fit into the GPU. Windows of 572 pixels do. How large are tile and context, how many
-#    windows does one photograph take, and what happens to tiles at the border of the photograph?
+#    windows does one photograph take at least, and what happens to tiles at the border of the photograph?
 # 3. Why can 98 % of right pixels and 30 % missing cells go together? Name the number you would report instead.
 #
 # ### BEGIN SOLUTION
@@ -1246,7 +1271,7 @@ figures.show(
 # | New labels appear after bending | labels were interpolated |
 # | Good training, bad borders | image and labels were bent by two different fields |
 # | Cells grow together | no border term, or no line of background in the labels |
-# | The weight map is huge on wide background | $d_1$ and $d_2$ both measured to the same cell |
+# | The weight map glows around every cell, also around single ones | $d_1$ and $d_2$ both measured to the same cell |
 # | The map of one cell alone is infinite or NaN | there is no second nearest cell |
 #
 # ## Summary
@@ -1267,8 +1292,8 @@ figures.show(
 #   those we train have 8 channels and depth 2. It uses dropout at the end of the way down; ours does not.
 # - **Training.** One large window a step, momentum 0.99, about ten hours on a GPU; ours takes four small images a
 #   step, Adam, and seconds.
-# - **Weights.** The paper adds the border term to all pixels by its formula; ours leaves it out on cells. Its labels
-#   had gaps carved by morphological operations, as we do with nuclei.
+# - **Weights.** The paper adds the border term to all pixels by its formula; ours leaves it out on cells. The paper
+#   measures to the cells' borders, we to their nearest pixels. Its labels had gaps carved by morphological operations, as we do with nuclei.
 # - **Deformations.** Where the 3×3 lattice lies on the image, the paper does not say; that its corners are the
 #   image's corners is our reading.
 # - **Tiles.** The paper mirrors the border as we do. That its tile size is not a multiple of 16 goes unmentioned.

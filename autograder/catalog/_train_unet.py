@@ -360,7 +360,7 @@ TRAIN_UNET = Exercise(
     hints=(
         Hint(
             "My shapes do not fit in the loss",
-            "The map is smaller than the labels on every side by the same number of pixels: crop labels and weights to its center.",
+            "The map is smaller than the labels on every side by the same number of pixels: crop labels and weights to its center (fit does that by itself).",
         ),
         Hint(
             "My cells grow together",
@@ -368,7 +368,7 @@ TRAIN_UNET = Exercise(
         ),
         Hint(
             "I don't know how to start",
-            "Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4, optimizer=Adam(net.parameters(), lr=3e-3), schedule=one_cycle(), target=('labels', 'weights'), loss=weighted_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
+            "Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); with drawn_from(generator): net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4, optimizer=torch.optim.Adam(net.parameters(), lr=3e-3), schedule=one_cycle(), target=('labels', 'weights'), loss=weighted_loss, augment=quarter_turns, generator=generator); return net.eval(). fit itself scales bytes to 0 … 1 and crops labels and weights to the map.",
         ),
     ),
     seconds=600.0,

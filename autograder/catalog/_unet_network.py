@@ -351,7 +351,7 @@ SIZE = Exercise(
     hints=(
         Hint(
             "My number is close to 388 but not 388",
-            "Write down the side at each arrow of the figure: 572, 570, 568, then 284. Which arrows have no number in your loop?",
+            "Write down the side after each step: 572, 570, 568, then 284. Which steps have no number in your loop?",
         ),
         Hint(
             "Which sizes are to be refused?",
@@ -494,6 +494,12 @@ def _skip_up_padded_in(skip, up):
 def _skip_rows_only_refused(skip, up):
     if skip.shape[2] < up.shape[2]:
         raise ValueError(f"up must be no larger than skip, got {up.shape[2]} rows")
+    return _skip_unrefused(skip, up)
+
+
+def _skip_refused_if_both(skip, up):
+    if skip.shape[2] < up.shape[2] and skip.shape[3] < up.shape[3]:
+        raise ValueError(f"up must be no larger than skip, got {tuple(up.shape[2:])}")
     return _skip_unrefused(skip, up)
 
 
@@ -674,6 +680,13 @@ CROP = Exercise(
             _skip_up_padded_in,
         ),
         Misconception(
+            "refused_if_both",
+            "You refuse an up that is larger along both sides, and let one pass that is larger along one.",
+            "Either is too much: or, not and.",
+            ("refuses_larger_up",),
+            _skip_refused_if_both,
+        ),
+        Misconception(
             "only_rows_compared",
             "You compare the numbers of rows only.",
             "Compare the columns too before you crop.",
@@ -808,6 +821,7 @@ def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
         if abs(std / right - 1) < 0.2 and abs(float(weight.mean())) < 0.3 * right:
             continue
         known = {
+            "first fan in": math.sqrt(2 / (9 * inputs)),
             "default": math.sqrt(1 / (27 * c)),
             "variance": right**2,
             "no kernel": math.sqrt(2 / c),
@@ -902,6 +916,12 @@ class _DoubleNoBias(_Double):
 
     def draw(self, conv):
         nn.init.normal_(conv.weight, 0.0, self.std(conv))
+
+
+class _DoubleFirstFan(_Double):
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * self.one.in_channels)))
+        nn.init.zeros_(conv.bias)
 
 
 class _DoubleDefault(_Double):
@@ -1103,6 +1123,13 @@ DOUBLE = Exercise(
             "fan_in counts what a unit reads: 9 · in_channels.",
             ("drawn",),
             _DoubleFanOut,
+        ),
+        Misconception(
+            "first_fan_in_twice",
+            "Both convolutions have the standard deviation of the first one.",
+            "Each has its own fan_in: the second reads out_channels channels, 9 · out_channels numbers.",
+            ("drawn",),
+            _DoubleFirstFan,
         ),
         Misconception(
             "relu_not_reckoned_with",
@@ -1656,7 +1683,7 @@ UNET = Exercise(
     hints=(
         Hint(
             "The numbers of channels do not fit",
-            "Write beside every arrow of the figure how many channels come in and go out. An expanding block takes c from the skip and c from below.",
+            "Write down for every step how many channels come in and go out. An expanding block takes c from the skip and c from below.",
         ),
         Hint(
             "crop_and_concat refuses my sizes",

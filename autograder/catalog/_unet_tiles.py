@@ -184,7 +184,7 @@ def _floating(image):
 
 def _tiles(
     net, image, tile, context, num_classes, *, mode="restored", place=_mirrored, black=False, step=None, whole_only=False,
-    shifted=False, own_mirror=False, square=False, offset=0, finish=None, dtype=None, convert=_floating,
+    shifted=False, own_mirror=False, square=False, offset=0, finish=None, dtype=None, convert=_floating, end=False,
 ):  # fmt: skip
     """The tiles with a switch for each mistake."""
     x = convert(image)
@@ -210,8 +210,10 @@ def _tiles(
                     window = torch.where(inside.to(window.device), window, torch.zeros_like(window))
                 y = net(window[None])[0]
                 y = finish(y) if finish else y
+                if end:
+                    y = y[:, -(h - row) :, -(w - column) :]
                 scores[:, row : row + tile, column : column + tile] = y[:, : h - row, : w - column]
-    net.train(was and mode != "left")
+    net.train(mode == "train" or (was and mode != "left"))
     return scores
 
 
@@ -503,6 +505,20 @@ TILES = Exercise(
             "Remember net.training before, and call net.train(was) afterwards.",
             ("mode",),
             _answer(mode="left"),
+        ),
+        Misconception(
+            "left_in_training_mode",
+            "You left the network in training mode, whatever it had been in.",
+            "Remember net.training before, and call net.train(was) afterwards.",
+            ("mode", "kinds"),
+            _answer(mode="train"),
+        ),
+        Misconception(
+            "end_of_the_last_tile",
+            "Of the last tile you keep the end; what lies in the image is its beginning.",
+            "Cut off what reaches over the image: y[:, : H − top, : W − left].",
+            ("any_size", "small_images", "pooling", "mode"),
+            _answer(end=True),
         ),
         Misconception(
             "default_dtype",

@@ -38,7 +38,8 @@ def _settings(d: Any) -> dict[str, Any]:
     return {
         "w0": d.choice([10.0, 4.0, 7.5]),
         "sigma": d.choice([5.0, 3.0, 4.0]),
-        "class_weights": d.choice([(1.0, 3.0), (0.5, 2.0)]),
+        # None is 1: to multiply by the weight of the background must show.
+        "class_weights": d.choice([(1.5, 3.0), (0.5, 2.0)]),
     }
 
 
@@ -53,13 +54,14 @@ def _many_cells(d: Any) -> Case:
 def _odd_ids(d: Any) -> Case:
     """Ids with gaps, two cells that touch, and one id in two pieces."""
     instances = _canvas(d)
-    h, w = instances.shape
+    h = len(instances)
     a, b, c = d.choice([(2, 5, 9), (7, 3, 40), (11, 300, 4)])
     top = d.integer(1, 3)
     instances[top : top + 3, 1:3] = a
     instances[top : top + 3, 3:5] = b
     instances[h - 2 :, : d.integer(2, 3)] = c
-    instances[top : top + 2, w - d.integer(2, 3) :] = c
+    # So near each other that they are the two nearest pieces of the pixels between them.
+    instances[h - 2 :, 5 : 5 + d.integer(1, 2)] = c
     return Case((instances,), _settings(d))
 
 
@@ -189,7 +191,7 @@ def _border(d1, d2, w0, sigma):
 
 def _weigh(
     instances, w0, sigma, class_weights, *, border=_border, masks=_by_id, distance=_distance,
-    balance=_balance, swapped=False, on_cells=False, joined="added", alone="none",
+    balance=_balance, swapped=False, on_cells=False, joined="added", alone="none", second=1,
 ):  # fmt: skip
     """The formula with a switch for each mistake, in float64."""
     cell = (instances != 0).cpu()
@@ -201,7 +203,7 @@ def _weigh(
     if len(found) < 2 and (alone == "none" or not found):
         return weights
     d = torch.stack([distance(mask) for mask in found]).sort(0).values
-    d1, d2 = d[0], d[1] if len(found) > 1 else d[0]
+    d1, d2 = d[0], d[second] if len(found) > 1 else d[0]
     if alone == "zero" and len(found) < 2:
         d2 = torch.zeros_like(d1)
     term = border(d1, d2, w0, sigma)
@@ -375,6 +377,20 @@ WEIGHTS = Exercise(
             "Add the distance to the second nearest cell: exp(−(d1 + d2)² / 2σ²).",
             BORDER,
             _answer(border=lambda d1, d2, w0, sigma: _border(d1, torch.zeros_like(d1), w0, sigma)),
+        ),
+        Misconception(
+            "nearest_twice",
+            "Your d1 and d2 are the same distance, to the nearest cell: every cell glows, not only the lines between two.",
+            "d2 is the distance to the second nearest cell: one distance transform a cell, and the two smallest of them.",
+            BORDER,
+            _answer(second=0),
+        ),
+        Misconception(
+            "farthest_cell",
+            "You took the farthest cell for the second nearest.",
+            "Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the two smallest.",
+            ("second_nearest", "ids"),
+            _answer(second=-1),
         ),
         Misconception(
             "squared_apart",
