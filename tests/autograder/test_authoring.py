@@ -142,7 +142,11 @@ def test_a_solution_pasted_into_a_story_cell_is_a_leak(course):
         ("# ## Doubling", "# #### Doubling", "skips from level 1 to 4"),
         ("# ## Doubling", "# # Doubling", "2 titles of level 1"),
         ("About 10 minutes on a laptop.", "Quick.", "how many minutes"),
-        ("About 10 minutes on a laptop.", "About 9 minutes on a laptop.", "less than the 10 of its exercises"),
+        (
+            "About 10 minutes on a laptop.",
+            "About 9 minutes on a laptop.",
+            "less than the 10 of its exercises",
+        ),
         ("# Predict what comes out, then run.", "# Run.", "asked to predict"),
         ("of shape (N,).", "as a tensor.", "gives no shape"),
         ("# Predict what", "# Colour and behaviour. Predict what", "British spelling 'Colour'"),
