@@ -1456,7 +1456,7 @@ figures.show(
 #    answer to a piece, such as a red and white border or letters. The red, round shapes fit that, and would fit other
 #    round red things as well. The ascent shows what drives the unit to an extreme, far beyond what real images reach;
 #    it does not say what the unit does on ordinary frames, and depends on start, penalties and steps.
-# 3. *(1 point, half for each)* Detects: on labelled frames from drives not used before, compare the distribution of
+# 3. *(1 point, half for each)* Detects: on labeled frames from drives not used before, compare the distribution of
 #    the unit's activation on stop signs with that on other signs and on no signs (a share of right decisions at a
 #    threshold, precision and recall), and with the other units of the layer; refuted if other things excite it as
 #    much, or many units do as well. Could not without it: set the channel to zero (or to its mean) and compare the

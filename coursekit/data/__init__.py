@@ -33,7 +33,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class SmallImages(Dataset):
-    """Labelled images in memory: a map-style data set whose items are `{"image", "label"}`.
+    """Labeled images in memory: a map-style data set whose items are `{"image", "label"}`.
 
     Attributes:
         name: the data set they are from.
