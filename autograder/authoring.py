@@ -36,6 +36,9 @@ LEAK_LENGTH = 30
 """A solution's line this long, found in a lecture, is a leak; shorter ones may well be coincidence."""
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDTH = 104
+"""Characters of a line of code that a page of 1100 pixels shows without scrolling."""
+
 BRITISH = re.compile(
     r"\b(colour\w*|behaviour\w*|neighbour\w*|favour\w*|honour\w*|grey\w*|centred?|centres|metres?|"
     r"modell(?:ed|ing)|labell(?:ed|ing)|cancelled|travell(?:ed|ing)|artefacts?|defence|licence|analys(?:e|ed|ing)|"
@@ -651,6 +654,12 @@ def _code_problems(cell: NotebookNode) -> list[str]:
             f"the docstring of {stub.name} gives no shape such as (N, C, H, W)"
             for stub in stubs
             if _takes_tensors(stub) and not _gives_shape(stub)
+        ]
+        problems += [
+            f"the docstring of {stub.name} has a line of {len(line)} characters; {WIDTH} are shown"
+            for stub in stubs
+            for line in (ast.get_docstring(stub, clean=False) or "").splitlines()
+            if len(line) > WIDTH
         ]
     return problems
 

@@ -337,7 +337,8 @@ print(
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of every channel.
 
-    images: (N, C, H, W), floats or integers such as uint8; the mean may be 10,000 times the standard deviation.
+    images: (N, C, H, W), floats or integers such as uint8; the mean may be 10,000 times the standard
+    deviation.
     Returns mean (C,) and std (C,), in the dtype of images; float32 for integers.
     """
     ### BEGIN SOLUTION
@@ -519,8 +520,8 @@ def streaming_statistics(batches) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of every channel, in one pass.
 
     batches: an iterable of tensors (n, C, H, W); n, H and W may differ from batch to batch.
-    Returns mean (C,) and std (C,), in the dtype of the batches; float32 for integers. In float32 data with a mean of a
-    million and a standard deviation of 1, both are accurate.
+    Returns mean (C,) and std (C,), in the dtype of the batches; float32 for integers. In float32 data
+    with a mean of a million and a standard deviation of 1, both are accurate.
     """
     ### BEGIN SOLUTION
     n, mean, S = 0, 0.0, 0.0
@@ -622,7 +623,8 @@ def zca_whiten(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Whiten samples and stay as close to them as can be.
 
     x: (N, D), one sample a row. eps is added to every eigenvalue of the covariance, which divides by N.
-    Returns the whitened samples (N, D) and the symmetric W (D, D), in the dtype of x; float32 for integers.
+    Returns the whitened samples (N, D) and the symmetric W (D, D), in the dtype of x; float32 for
+    integers.
     """
     ### BEGIN SOLUTION
     dtype = x.dtype if x.is_floating_point() else torch.float32
@@ -843,8 +845,9 @@ print("mean_image      ", (new - torch.tensor([5.0, 11.0])).tolist())
 class Standardizer(nn.Module):
     """Subtracts a mean and divides by a standard deviation that were measured on a training set.
 
-    mode: "mean_image", "channel_mean" or "channel_standard"; only the last one divides. Buffers mean and std, both empty
-    before fit. std is 1 where the mode does not divide, and where a channel has a standard deviation of 0.
+    mode: "mean_image", "channel_mean" or "channel_standard"; only the last one divides. Buffers mean
+    and std, both empty before fit. std is 1 where the mode does not divide, and where a channel has a
+    standard deviation of 0.
     """
 
     def __init__(self, mode: str = "channel_standard") -> None:
@@ -974,7 +977,8 @@ def split_then_standardize(
 ) -> tuple[Tensor, Tensor, nn.Module]:
     """Shuffle and split images, then standardize both parts by the statistics of the training part.
 
-    images: (N, C, H, W). round(N · val_fraction) of them go to validation, perhaps none; generator draws the shuffle.
+    images: (N, C, H, W). round(N · val_fraction) of them go to validation, perhaps none; generator
+    draws the shuffle.
     Returns train and val, both standardized, and the Standardizer, of mode "channel_standard".
     """
     ### BEGIN SOLUTION

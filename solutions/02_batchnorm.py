@@ -554,8 +554,9 @@ for k in range(1, 45):
 class BatchNorm(nn.Module):
     """Batch normalization as a layer, for (N, C) and (N, C, H, W).
 
-    Parameters weight (C,), ones at first, and bias (C,), zeros. Buffers running_mean (C,), zeros, running_var (C,), ones,
-    and num_batches_tracked, 0. In training, one value per channel is refused with a ValueError.
+    Parameters weight (C,), ones at first, and bias (C,), zeros. Buffers running_mean (C,), zeros,
+    running_var (C,), ones, and num_batches_tracked, 0. In training, one value per channel is refused
+    with a ValueError.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
@@ -941,8 +942,8 @@ for pixel in (3, -1, 0.5):
 def fold_batchnorm(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with the output of bn(conv(x)) in eval mode.
 
-    Filters of shape (K, C, h, w) keep it; bn has K features. Keeps stride, padding, dilation, groups and the training
-    flag of conv.
+    Filters of shape (K, C, h, w) keep it; bn has K features. Keeps stride, padding, dilation, groups
+    and the training flag of conv.
     """
     ### BEGIN SOLUTION
     gamma = 1 if bn.weight is None else bn.weight

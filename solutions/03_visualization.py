@@ -230,9 +230,9 @@ print((tiny - tiny.min()) / (tiny.max() - tiny.min()))
 def filter_grid(weight: Tensor, columns: int = 8, padding: int = 1) -> Tensor:
     """The filters of a first layer as one picture, each stretched to the range from 0 to 1 on its own.
 
-    weight: (K, C, h, w) with C = 3 or 1; one channel is repeated to gray; another C is refused with a ValueError.
-    The picture is always `columns` filters wide, filled row by row. A constant filter is 0.5; lines of `padding` pixels
-    around and between the filters, and missing filters, are 1.
+    weight: (K, C, h, w) with C = 3 or 1; one channel is repeated to gray; another C is refused with a
+    ValueError. The picture is always `columns` filters wide, filled row by row. A constant filter is
+    0.5; lines of `padding` pixels around and between the filters, and missing filters, are 1.
     Returns (3, H, W) with H = rows · (h + padding) + padding, W = columns · (w + padding) + padding.
     """
     ### BEGIN SOLUTION
@@ -452,9 +452,10 @@ print("kept the tensor:", kept["tensor"].tolist(), "   kept a copy:", kept["copy
 def capture_activations(model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
     """The outputs of some layers of a network for the input x (N, C, H, W), by module path.
 
-    The network runs once, without gradients, in the mode it is in. A layer that is called twice gives its last output.
-    Outputs are detached copies, which later in-place layers do not change. Hooks and modes are left as they were
-    found, also where the network raises an error. An unknown path is refused with a ValueError.
+    The network runs once, without gradients, in the mode it is in. A layer that is called twice gives
+    its last output. Outputs are detached copies, which later in-place layers do not change. Hooks and
+    modes are left as they were found, also where the network raises an error. An unknown path is
+    refused with a ValueError.
     Returns a dict with one tensor for each of `layers`, for a convolution (N, K, h, w).
     """
     ### BEGIN SOLUTION
@@ -605,7 +606,7 @@ print(
 
 # %% exercise="total_variation"
 def total_variation(x: Tensor) -> Tensor:
-    """The sum of the absolute differences of vertical and of horizontal neighbors in x (N, C, H, W); a scalar."""
+    """The sum of the absolute differences of vertical and horizontal neighbors in x (N, C, H, W)."""
     ### BEGIN SOLUTION
     vertical = (x[..., 1:, :] - x[..., :-1, :]).abs().sum()
     horizontal = (x[..., 1:] - x[..., :-1]).abs().sum()
@@ -663,12 +664,13 @@ def maximize_activation(
 ) -> Tensor:
     """The image (N, C, H, W) of the given shape that excites one channel of a layer, by gradient ascent from noise.
 
-    Start: 0.1 · torch.randn(shape), drawn from the generator in float32 on the generator's device (the CPU if it is
-    None), then moved to the dtype and device of the model's parameters; steps=0 returns it.
-    Objective: the mean of the channel of the layer's output (N, K, h, w), or its value at position = (row, column),
-    minus l2 · mean(x²), minus tv · total_variation(x) / x.numel().
-    Step: x + step_size · g / rms(g), and none where g is zero.
-    The network runs in eval mode. Its modes, hooks, parameters and their gradients are left as they were found.
+    Start: 0.1 · torch.randn(shape), drawn from the generator in float32 on the generator's device
+    (the CPU if it is None), then moved to the dtype and device of the model's parameters; steps=0
+    returns it.
+    Objective: the mean of the channel of the layer's output (N, K, h, w), or its value at
+    position = (row, column), minus l2 · mean(x²), minus tv · total_variation(x) / x.numel().
+    Step: x + step_size · g / rms(g), and none where g is zero. The network runs in eval mode. Its
+    modes, hooks, parameters and their gradients are left as they were found.
     """
     ### BEGIN SOLUTION
     parameter = next(model.parameters())
@@ -1052,8 +1054,9 @@ def receptive_field(layers: list[tuple[int, int, int, int]]) -> tuple[int, int, 
     """What one unit sees through a chain of layers, along one axis.
 
     layers: (kernel, stride, padding, dilation) of each layer, first to last.
-    Returns (size, jump, start): the pixels a unit sees, the pixels between neighboring units, and the center of the first
-    unit's field in pixels, where the center of pixel 0 is 0. No layers: (1, 1, 0.0).
+    Returns (size, jump, start): the pixels a unit sees, the pixels between neighboring units, and the
+    center of the first unit's field in pixels, where the center of pixel 0 is 0. No layers:
+    (1, 1, 0.0).
     """
     ### BEGIN SOLUTION
     first, last, jump = 0.0, 0.0, 1  # centers of the first and last pixel that unit 0 sees
@@ -1223,11 +1226,12 @@ def top_patches(
 ) -> list[tuple[int, int, int, int, int]]:
     """The patches that excite one channel most, at most one of each image, the strongest first.
 
-    activations: (N, K, h, w), of N images. field: (size, jump, start), as receptive_field gives it, for both axes.
+    activations: (N, K, h, w), of N images. field: (size, jump, start), as receptive_field gives it, for
+    both axes.
     image_size: (H, W) of the images, in pixels.
-    Returns (n, top, left, bottom, right) for the k images (all of them if there are fewer) with the highest activations of
-    that channel: the field of the image's best unit, the first in row order among equals. Integers; clipped to the image;
-    bottom and right exclusive.
+    Returns (n, top, left, bottom, right) for the k images (all of them if there are fewer) with the
+    highest activations of that channel: the field of the image's best unit, the first in row order
+    among equals. Integers; clipped to the image; bottom and right exclusive.
     """
     ### BEGIN SOLUTION
     size, jump, start = field

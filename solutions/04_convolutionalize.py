@@ -158,8 +158,10 @@ print("convolution:", F.conv2d(wider[None], weights.reshape(1, 2, 1, 2)).flatten
 def linear_to_conv(linear: nn.Linear, in_channels: int, kernel_size: tuple[int, int] = (1, 1)) -> nn.Conv2d:
     """The convolution with the weights of a dense layer that followed Flatten, in channels-first order.
 
-    linear: in_channels · h · w inputs, kernel_size = (h, w); anything else is refused with a ValueError. bias=None stays.
-    Returns a convolution from (N, in_channels, H, W) to (N, out_features, H - h + 1, W - w + 1), with copies of the weights.
+    linear: in_channels · h · w inputs, kernel_size = (h, w); anything else is refused with a
+    ValueError. bias=None stays.
+    Returns a convolution from (N, in_channels, H, W) to (N, out_features, H - h + 1, W - w + 1), with
+    copies of the weights.
     """
     ### BEGIN SOLUTION
     h, w = kernel_size
@@ -223,10 +225,11 @@ for name, kernel in {
 def convolutionalize(cnn: nn.Sequential, input_size: tuple[int, int, int]) -> nn.Sequential:
     """A fully convolutional network with the weights of a classifier.
 
-    cnn: features, Flatten, then Linear, ReLU, Dropout…, Sequentials may nest; AdaptiveAvgPool2d(1) before Flatten becomes an average
-    over the window it saw, with stride 1. input_size: (C, H, W) the classifier was made for.
-    Returns a network from (N, C, H', W') to (N, L, h, w): (N, L, 1, 1) at input_size, with the classifier's numbers. Weights are
-    copies; training flags carry over.
+    cnn: features, Flatten, then Linear, ReLU, Dropout…, Sequentials may nest; AdaptiveAvgPool2d(1)
+    before Flatten becomes an average over the window it saw, with stride 1. input_size: (C, H, W) the
+    classifier was made for.
+    Returns a network from (N, C, H', W') to (N, L, h, w): (N, L, 1, 1) at input_size, with the
+    classifier's numbers. Weights are copies; training flags carry over.
     """
     ### BEGIN SOLUTION
     shape: tuple[int, int, int] = input_size  # of the map that the next layer's convolutional twin reads
@@ -296,7 +299,8 @@ print("class 0:", z.softmax(1)[0, 0].tolist(), " class 1:", z.softmax(1)[0, 1].t
 def class_heatmaps(fcn: nn.Module, images: Tensor) -> Tensor:
     """The probability of every class in every cell.
 
-    fcn: from (N, C, H, W) to scores (N, L, h, w); it runs in eval mode without gradients, and its mode is left as it was.
+    fcn: from (N, C, H, W) to scores (N, L, h, w); it runs in eval mode without gradients, and its mode
+    is left as it was.
     images: (N, C, H, W). Returns (N, L, h, w), softmax over the classes.
     """
     ### BEGIN SOLUTION
@@ -454,8 +458,10 @@ print("windows of 4 in 10 rows, stride 3:", torch.arange(10).unfold(0, 4, 3).tol
 def sliding_window(cnn: nn.Module, image: Tensor, window: int, stride: int) -> Tensor:
     """The scores of every window of an image, each classified on its own.
 
-    cnn: from (n, C, window, window) to scores (n, L); it runs in eval mode without gradients, and its mode is left as it was.
-    image: (C, H, W). Returns (L, h, w): cell (r, c) has its top left pixel at (stride · r, stride · c). No softmax.
+    cnn: from (n, C, window, window) to scores (n, L); it runs in eval mode without gradients, and its
+    mode is left as it was.
+    image: (C, H, W). Returns (L, h, w): cell (r, c) has its top left pixel at (stride · r, stride · c).
+    No softmax.
     """
     ### BEGIN SOLUTION
     modes = {module: module.training for module in cnn.modules()}
@@ -569,7 +575,8 @@ print("size, jump, start:", field)
 def cell_to_box(row: int, col: int, field_y: tuple, field_x: tuple) -> tuple[int, int, int, int]:
     """The pixels that a cell of a map has seen.
 
-    field_y, field_x: (size, jump, start) along rows and along columns, as receptive_field gives them; the center of pixel 0 is 0.
+    field_y, field_x: (size, jump, start) along rows and along columns, as receptive_field gives them;
+    the center of pixel 0 is 0.
     Returns (top, left, bottom, right), integers, bottom and right exclusive, not clipped to the image.
     """
     ### BEGIN SOLUTION
@@ -646,8 +653,9 @@ def instances_to_targets(instances: Tensor, classes: dict[int, int]) -> dict:
     """What every problem asks for, from one map of objects.
 
     instances: (H, W) integers, 0 = background; classes: the class of each object's number.
-    Returns "labels": set of classes; "semantic": (H, W) int64, 0 = background; "boxes": (M, 5) int64, rows x, y, w, h, label with
-    (x, y) the top left pixel; "masks": (M, H, W) bool. Objects in ascending order of their numbers; M = 0 keeps the shapes.
+    Returns "labels": set of classes; "semantic": (H, W) int64, 0 = background; "boxes": (M, 5) int64,
+    rows x, y, w, h, label with (x, y) the top left pixel; "masks": (M, H, W) bool. Objects in ascending
+    order of their numbers; M = 0 keeps the shapes.
     """
     ### BEGIN SOLUTION
     numbers = [n for n in instances.unique().tolist() if n != 0]

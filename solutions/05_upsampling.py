@@ -208,8 +208,8 @@ print("every pair:     ", F.max_pool1d(row, 2, stride=1).tolist()[0])
 def shift_and_stitch(net: nn.Module, image: Tensor, factor: int) -> Tensor:
     """A dense map out of a network of stride factor: its maps of all shifts, interlaced.
 
-    image: (N, C, H, W). The network gives maps (N, L, h, w); it runs in eval mode without gradients, and its mode is
-    left as it was. The map of image[..., r:, c:] fills out[..., r::factor, c::factor].
+    image: (N, C, H, W). The network gives maps (N, L, h, w); it runs in eval mode without gradients,
+    and its mode is left as it was. The map of image[..., r:, c:] fills out[..., r::factor, c::factor].
     Returns (N, L, H', W'); for a network without padding H' = H - field + 1.
     """
     ### BEGIN SOLUTION
@@ -302,8 +302,9 @@ print("dilation forgotten:", F.conv1d(maxima, add).tolist()[0])
 def atrous(net: nn.Sequential) -> nn.Sequential:
     """The dense twin of a network from (N, C, H, W) to (N, L, h, w): all strides 1, later layers dilated.
 
-    Every convolution and max pool is dilated by the strides removed before it, a convolution's padding too. Average
-    pools and padded max pools are refused with a ValueError. The original is left as it was; weights are copied.
+    Every convolution and max pool is dilated by the strides removed before it, a convolution's padding
+    too. Average pools and padded max pools are refused with a ValueError. The original is left as it
+    was; weights are copied.
     """
     ### BEGIN SOLUTION
     removed, layers = 1, []
@@ -616,7 +617,10 @@ def nearest_upsample(x: Tensor, factor: int) -> Tensor:
 
 # %% exercise="bed_of_nails"
 def bed_of_nails(x: Tensor, factor: int) -> Tensor:
-    """Put every value of x (N, C, H, W) at the top left of a block of zeros. Returns (N, C, factor·H, factor·W)."""
+    """Put every value of x (N, C, H, W) at the top left of a block of zeros.
+
+    Returns (N, C, factor·H, factor·W).
+    """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
     y = x.new_zeros(N, C, factor * H, factor * W)
@@ -677,7 +681,8 @@ print(F.max_unpool2d(values, switches, 2, output_size=(2, 5))[0, 0])
 def max_pool_with_switches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The maximum of every k × k window of x (N, C, H, W), and where it stood.
 
-    Windows do not overlap; rows and columns that fill none are dropped. Of equal values the first in row order wins.
+    Windows do not overlap; rows and columns that fill none are dropped. Of equal values the first in
+    row order wins.
     Returns y (N, C, H // k, W // k) and switches, int64 of the same shape: row · W + column in x.
     """
     ### BEGIN SOLUTION
@@ -913,9 +918,10 @@ def conv_transpose2d(
 ) -> Tensor:
     """Transposed convolution: every value of x (N, C, H, W) lays down a copy of the kernel, overlaps add up.
 
-    weight: (C, K, kh, kw), for K output channels. bias: (K,) or None. padding rows and columns are cut off at each
-    side, output_padding of them are given back at the bottom and right; it is refused (ValueError) if it is not below
-    stride. Returns (N, K, stride·(H−1) + kh − 2·padding + output_padding, likewise for W).
+    weight: (C, K, kh, kw), for K output channels. bias: (K,) or None. padding rows and columns are cut
+    off at each side, output_padding of them are given back at the bottom and right; it is refused
+    (ValueError) if it is not below stride.
+    Returns (N, K, stride·(H−1) + kh − 2·padding + output_padding, likewise for W).
     """
     ### BEGIN SOLUTION
     if output_padding >= stride:
@@ -1034,8 +1040,8 @@ print(
 def bilinear_kernel(channels: int, factor: int) -> Tensor:
     """Weights of a transposed convolution of stride factor that interpolates bilinearly.
 
-    Returns float32 weights (C, C, k, k), C = channels and k = 2·factor − factor mod 2: the product of two ramps on the
-    diagonal, zeros elsewhere.
+    Returns float32 weights (C, C, k, k), C = channels and k = 2·factor − factor mod 2: the product of
+    two ramps on the diagonal, zeros elsewhere.
     """
     ### BEGIN SOLUTION
     k = 2 * factor - factor % 2

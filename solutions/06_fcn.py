@@ -150,10 +150,11 @@ def sample_patches(
 ) -> tuple[Tensor, Tensor]:
     """Patches and the labels of their centers, every class equally often.
 
-    image: (C, H, W), labels: (H, W) integers, 255 = void. The center of a patch is its pixel (size // 2, size // 2); patches lie
-    fully inside. Each class with a legal center is drawn per_class times, with replacement, in any order; void never.
-    Returns patches (P, C, size, size), float32 where the image is uint8, and targets (P,) int64; P = 0 where no class has a legal
-    center.
+    image: (C, H, W), labels: (H, W) integers, 255 = void. The center of a patch is its pixel
+    (size // 2, size // 2); patches lie fully inside. Each class with a legal center is drawn per_class
+    times, with replacement, in any order; void never.
+    Returns patches (P, C, size, size), float32 where the image is uint8, and targets (P,) int64; P = 0
+    where no class has a legal center.
     """
     ### BEGIN SOLUTION
     image = image if image.is_floating_point() else image.float()
@@ -263,8 +264,8 @@ def pixel_cross_entropy(
 ) -> Tensor:
     """Σ w·M·ℓ / Σ w·M over the valid pixels, a scalar.
 
-    logits: (N, L, H, W), target: (N, H, W) integers, ignore_index where void. class_weights: (L,) or None; mask: (N, H, W), bool
-    or float, or None. 0, with a zero gradient, where Σ w·M = 0.
+    logits: (N, L, H, W), target: (N, H, W) integers, ignore_index where void. class_weights: (L,) or
+    None; mask: (N, H, W), bool or float, or None. 0, with a zero gradient, where Σ w·M = 0.
     """
     ### BEGIN SOLUTION
     counts = target != ignore_index
@@ -425,7 +426,8 @@ def median_frequency_weights(
 ) -> Tensor:
     """Class weights median(freq) / freq(c).
 
-    label_maps: a list of maps (H, W) of any sizes, or one tensor (N, H, W); integers, ignore_index where void.
+    label_maps: a list of maps (H, W) of any sizes, or one tensor (N, H, W); integers, ignore_index
+    where void.
     Returns (L,) float32; 0 for a class that no map contains.
     """
     ### BEGIN SOLUTION
@@ -551,9 +553,11 @@ class SkipFCN(nn.Module):
     """The head of FCN-32s, FCN-16s or FCN-8s.
 
     num_classes: L; channels: (c8, c16, c32), those of the features; variant: "32s", "16s" or "8s".
-    Layers: score_32, score_16, score_8 (1×1 convolutions with bias, all zero) and up_32, up_16, up_8 (transposed convolutions
-    without bias, bilinear): up_s enlarges the sum at stride s. Only those that the variant needs.
-    forward(features, size): features {stride: (N, c, ⌈H / stride⌉, ⌈W / stride⌉)}, size (H, W). Returns logits (N, L, H, W).
+    Layers: score_32, score_16, score_8 (1×1 convolutions with bias, all zero) and up_32, up_16, up_8
+    (transposed convolutions without bias, bilinear): up_s enlarges the sum at stride s. Only those that
+    the variant needs.
+    forward(features, size): features {stride: (N, c, ⌈H / stride⌉, ⌈W / stride⌉)}, size (H, W). Returns
+    logits (N, L, H, W).
     """
 
     def __init__(self, num_classes: int, channels: tuple[int, int, int], variant: str):
@@ -652,7 +656,8 @@ print(f"IU {iu.tolist()}, mean {iu.mean():.3f}, weighted {(matrix.sum(1) * iu).s
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """How many pixels of each class were taken for each class.
 
-    prediction, target: integers of the same shape, any shape; where target is ignore_index, the pixel does not count.
+    prediction, target: integers of the same shape, any shape; where target is ignore_index, the pixel
+    does not count.
     Returns (L, L) int64: rows = truth, columns = prediction.
     """
     ### BEGIN SOLUTION
@@ -672,9 +677,9 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
 def segmentation_scores(matrix: Tensor) -> dict:
     """The scores of a confusion matrix (L, L), rows = truth.
 
-    Returns floats "pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", and "iou" (L,). A class absent from truth
-    and prediction is NaN in "iou" and left out of the means; one that is only predicted has "iou" 0 and is left out of
-    "mean_accuracy".
+    Returns floats "pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", and "iou"
+    (L,). A class absent from truth and prediction is NaN in "iou" and left out of the means; one that
+    is only predicted has "iou" 0 and is left out of "mean_accuracy".
     """
     ### BEGIN SOLUTION
     matrix = matrix.double()
@@ -898,8 +903,10 @@ for name, backbone in (("random weights", from_nothing), ("a patch classifier", 
 def train_fcn(dataset: Dataset, generator: torch.Generator) -> nn.Module:
     """A network that segments scenes it has never seen.
 
-    dataset: map-style, with .classes (L of them) and items {"image": (3, H, W) uint8, "labels": (H, W), 255 = void}.
-    Returns a network in eval mode from images (N, 3, H, W), 0 to 1, H and W divisible by 32, to logits (N, L, H, W).
+    dataset: map-style, with .classes (L of them) and items {"image": (3, H, W) uint8, "labels": (H, W),
+    255 = void}.
+    Returns a network in eval mode from images (N, 3, H, W), 0 to 1, H and W divisible by 32, to logits
+    (N, L, H, W).
     """
     ### BEGIN SOLUTION
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -231,7 +231,8 @@ for side in (28, 29, 30):
 def unet_output_size(size: int, depth: int = 4) -> int:
     """The side of the map that a U-Net makes of an image of side `size`; depth is the number of poolings.
 
-    A size that some pooling does not divide evenly, or that leaves no pixel, is refused with a ValueError.
+    A size that some pooling does not divide evenly, or that leaves no pixel, is refused with a
+    ValueError.
     """
     ### BEGIN SOLUTION
     sides = [size]
@@ -299,8 +300,8 @@ print(torch.stack([skip_row[left : left + len(up_row)], up_row]).tolist())
 def crop_and_concat(skip: Tensor, up: Tensor) -> Tensor:
     """Crop skip (N, C, H, W) to the center that up (N, C', h, w) covers, and join them, the skip's channels first.
 
-    An odd difference crops the extra row or column at the bottom or right; an up larger than skip is refused with a
-    ValueError. Returns (N, C + C', h, w).
+    An odd difference crops the extra row or column at the bottom or right; an up larger than skip is
+    refused with a ValueError. Returns (N, C + C', h, w).
     """
     ### BEGIN SOLUTION
     for axis in (2, 3):
@@ -596,9 +597,9 @@ for context in (2, 5):
 def overlap_tile(net: nn.Module, image: Tensor, tile: int, context: int, num_classes: int) -> Tensor:
     """Segment an image (C, H, W) tile by tile; returns scores (num_classes, H, W).
 
-    net maps (1, C, s, s) with s = tile + 2·context to the scores (1, num_classes, tile, tile) of the central tile. Tiles
-    begin at the top left. The border is mirrored without repeating the edge pixel, again and again where the context exceeds
-    the image.
+    net maps (1, C, s, s) with s = tile + 2·context to the scores (1, num_classes, tile, tile) of the
+    central tile. Tiles begin at the top left. The border is mirrored without repeating the edge pixel,
+    again and again where the context exceeds the image.
     """
     ### BEGIN SOLUTION
     H, W = image.shape[1:]
@@ -783,9 +784,9 @@ def elastic_deformation(
 ) -> tuple[Tensor, Tensor]:
     """Bend an image (C, H, W) and its labels (H, W) by one random field.
 
-    Displacements N(0, sigma²) in pixels, (row, column) × grid × grid, on a lattice whose corners are the image's corners;
-    bicubic between them. The image is interpolated bilinearly, labels take the nearest pixel; beyond the border both are
-    mirrored, the edge pixel not repeated.
+    Displacements N(0, sigma²) in pixels, (row, column) × grid × grid, on a lattice whose corners are
+    the image's corners; bicubic between them. The image is interpolated bilinearly, labels take the
+    nearest pixel; beyond the border both are mirrored, the edge pixel not repeated.
     """
     ### BEGIN SOLUTION
     H, W = labels.shape
@@ -895,9 +896,10 @@ def unet_weight_map(
 ) -> Tensor:
     """Weight of every pixel of instances (H, W), 0 = background: w_c, on background plus the border term.
 
-    class_weights: (background, cell); None balances them, each class that is there summing to half of H·W.
-    d1, d2: Euclidean distances to the nearest pixel of the nearest and of the second nearest cell. With fewer than two
-    cells there is no border term. Returns (H, W) float32.
+    class_weights: (background, cell); None balances them, each class that is there summing to half of
+    H·W.
+    d1, d2: Euclidean distances to the nearest pixel of the nearest and of the second nearest cell. With
+    fewer than two cells there is no border term. Returns (H, W) float32.
     """
     ### BEGIN SOLUTION
     cell = instances != 0
@@ -1124,8 +1126,9 @@ figures.show(
 def train_unet(dataset: Dataset, generator: torch.Generator) -> nn.Module:
     """A network that tells cells apart which it has never seen.
 
-    dataset: map-style, items {"image": (1, H, W) uint8, "instances": (H, W)}. Returns a network in eval mode from images
-    (N, 1, H, W), 0 to 1, to logits (N, 2, H', W') of background and cell, sizes as unet_output_size gives them.
+    dataset: map-style, items {"image": (1, H, W) uint8, "instances": (H, W)}. Returns a network in eval
+    mode from images (N, 1, H, W), 0 to 1, to logits (N, 2, H', W') of background and cell, sizes as
+    unet_output_size gives them.
     """
     ### BEGIN SOLUTION
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -149,6 +149,7 @@ def test_a_solution_pasted_into_a_story_cell_is_a_leak(course):
         ),
         ("# Predict what comes out, then run.", "# Run.", "asked to predict"),
         ("of shape (N,).", "as a tensor.", "gives no shape"),
+        ("of shape (N,).", f"of shape (N,), {100 * 'x'}.", "characters; 104 are shown"),
         ("# Predict what", "# Colour and behaviour. Predict what", "British spelling 'Colour'"),
         ("values\n\n# %% exercise", "figures.show(values)\n\n# %% exercise", "without alt="),
         ("values\n\n# %% exercise", "values = (\n\n# %% exercise", "does not compile"),
