@@ -606,7 +606,10 @@ print(
 
 # %% exercise="total_variation"
 def total_variation(x: Tensor) -> Tensor:
-    """The sum of the absolute differences of vertical and horizontal neighbors in x (N, C, H, W)."""
+    """The sum of the absolute differences of vertical and of horizontal neighbors.
+
+    x: (N, C, H, W). Returns a scalar tensor.
+    """
     ### BEGIN SOLUTION
     vertical = (x[..., 1:, :] - x[..., :-1, :]).abs().sum()
     horizontal = (x[..., 1:] - x[..., :-1]).abs().sum()
@@ -662,7 +665,7 @@ def maximize_activation(
     tv: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The image (N, C, H, W) of the given shape that excites one channel of a layer, by gradient ascent from noise.
+    """The image (N, C, H, W) that excites one channel of a layer, by gradient ascent from noise.
 
     Start: 0.1 · torch.randn(shape), drawn from the generator in float32 on the generator's device
     (the CPU if it is None), then moved to the dtype and device of the model's parameters; steps=0

@@ -298,7 +298,7 @@ print(torch.stack([skip_row[left : left + len(up_row)], up_row]).tolist())
 
 # %% exercise="crop_and_concat"
 def crop_and_concat(skip: Tensor, up: Tensor) -> Tensor:
-    """Crop skip (N, C, H, W) to the center that up (N, C', h, w) covers, and join them, the skip's channels first.
+    """Crop skip (N, C, H, W) to the center that up (N, C', h, w) covers; join them, skip's channels first.
 
     An odd difference crops the extra row or column at the bottom or right; an up larger than skip is
     refused with a ValueError. Returns (N, C + C', h, w).
@@ -450,7 +450,7 @@ figures.show(
 
 # %% exercise="UNet"
 class UNet(nn.Module):
-    """The U-Net: (N, in_channels, H, W) to logits (N, num_classes, H', W'), sizes as unet_output_size gives them.
+    """The U-Net: (N, in_channels, H, W) to logits (N, num_classes, H', W') of unet_output_size.
 
     base: channels of the first level, doubled at each level down. depth: number of poolings.
     """
