@@ -78,7 +78,7 @@ def _twice(d: Any) -> Case:
 
 
 def _patch_kinds(d: Any) -> Case:
-    image, labels, *rest = _patch_case((3,))(d).args
+    image, labels, *rest = _patch_case((3,), per_class=3)(d).args
     image = d.choice([image.float(), (image.abs() * 20).clamp(0, 255).to(torch.uint8)])
     return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest))
 

@@ -59,7 +59,7 @@ def _called_twice(d: Any) -> Case:
 
 
 def _running(d: Any) -> Case:
-    return Case((_nested(d, training=True), _images(d), [d.choice(["2", "0.1"])]))
+    return Case((_nested(d, training=True), _images(d), [d.choice(["0.2", "0.1"])]))
 
 
 def _unknown(d: Any) -> Case:
