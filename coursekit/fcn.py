@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from coursekit import _validate as validate
@@ -356,10 +357,28 @@ def _zero_score(channels: int, num_classes: int) -> nn.Conv2d:
     return score
 
 
+class _Enlarging(nn.ConvTranspose2d):
+    """A transposed convolution whose kernel is two strides wide, on a CPU several times faster for wide ones.
+
+    Every output pixel gets its value from 2×2 inputs. So the same numbers are a convolution by 2×2 with a channel
+    for each of stride × stride places, and a pixel shuffle that puts them there.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        channels, outputs = self.weight.shape[:2]
+        (stride, _), (before, _) = self.stride, self.padding
+        if x.is_cuda or stride < 8 or output_size is not None:
+            return super().forward(x, output_size)
+        split = self.weight.reshape(channels, outputs, 2, stride, 2, stride)
+        kernel = split.flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(-1, channels, 2, 2)
+        full = F.pixel_shuffle(F.conv2d(x, kernel, padding=1), stride)
+        return full[..., before : full.shape[-2] - before, before : full.shape[-1] - before]
+
+
 def _bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
     kernel = bilinear_kernel(channels, factor)
     up = nn.utils.skip_init(
-        nn.ConvTranspose2d,
+        _Enlarging,
         channels,
         channels,
         kernel.shape[-1],
