@@ -366,7 +366,7 @@ class _Enlarging(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         channels, outputs = self.weight.shape[:2]
-        (stride, _), (before, _) = self.stride, self.padding
+        stride, before = self.stride[0], int(self.padding[0])
         if x.is_cuda or stride < 8 or output_size is not None:
             return super().forward(x, output_size)
         split = self.weight.reshape(channels, outputs, 2, stride, 2, stride)

@@ -27,7 +27,7 @@ def dark_background(items: list[Item]) -> list[Item]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
 
