@@ -817,7 +817,7 @@ for name, guess in guesses.items():
 
 # %%
 pictures, titles = [], []
-for index in range(3):
+for index in (0, len(val) // 3, 2 * len(val) // 3):  # neighboring frames of a video look alike
     pictures += [val.images[index], painted(val.labels[index])]
     pictures += [painted(guess[index]) for guess in guesses.values()]
     errors = (guesses["FCN-8s"][index] != val.labels[index]) & known[index]
