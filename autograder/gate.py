@@ -80,22 +80,31 @@ def far_side() -> Iterator[Callable[[Exercise, str], Attempt]]:
 
 
 def examine(
-    exercise: Exercise, remote: Callable[[Exercise, str], Attempt] | None, seed: int | None = None
+    exercise: Exercise,
+    remote: Callable[[Exercise, str], Attempt] | None,
+    seed: int | None = None,
+    sample: int | None = None,
 ) -> dict[str, Any]:
     """One exercise's row: points of reference and right variants, points and diagnosis of misconceptions,
-    whether the wire gave the same verdicts, and every ``problem`` in words."""
+    whether the wire gave the same verdicts, and every ``problem`` in words.
+
+    The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance.
+    """
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
     own, same = [], True
     if exercise.once and seed is None:
         # On the same data and seed, so that one training can stand behind several answers.
         seed = secrets.randbits(32)
+    wrong = [m.name for m in exercise.misconceptions]
+    chance = secrets.SystemRandom()
+    here_only = set() if sample is None else set(chance.sample(wrong, max(len(wrong) - sample, 0)))
 
     def judge(answer: str, thing: Any) -> Verdict:
         nonlocal same
         allow = answer == "reference"
         verdict = evaluate(exercise.id, thing, seed=seed, devices=("cpu",), allow_reference=allow)
         own.append(verdict.seconds - verdict.learner_seconds)
-        if remote is not None:
+        if remote is not None and answer.removeprefix("misconception/") not in here_only:
             far = evaluate(
                 exercise.id,
                 remote(exercise, answer),

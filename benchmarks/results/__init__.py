@@ -12,7 +12,11 @@ HERE = Path(__file__).parent
 
 
 def record(
-    name: str, command: str, seconds: float, figures: Mapping[str, float], spread: float = 0.0
+    name: str,
+    command: str,
+    seconds: float,
+    figures: Mapping[str, float],
+    spread: float | Mapping[str, float] = 0.0,
 ) -> None:
     """Print what a command measured, and keep it for the page of results.
 
@@ -21,7 +25,8 @@ def record(
         command: what makes it again.
         seconds: how long it took.
         figures: what came out, by name; shares from 0 to 1.
-        spread: how far a figure may lie away when the command is run again, on another machine for example.
+        spread: how far a figure may lie away when the command is run again, on another machine or number of
+            cores for example; one number, or one for each figure.
     """
     import torch
 
@@ -36,7 +41,7 @@ def record(
         "on": device,
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),
-        "spread": spread,
+        "spread": dict(spread) if isinstance(spread, Mapping) else spread,
         "figures": dict(figures),
     }
     (HERE / f"{name}.json").write_text(json.dumps(row, indent=2, ensure_ascii=False) + "\n")

@@ -68,7 +68,7 @@ def train(variant: str, data: Halved, epochs: int, seed: int) -> FCN:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
 

@@ -32,8 +32,10 @@ def main() -> None:
         figures[f"pixel error, {name}"] = round(sum(pixel) / len(val), 4)
         figures[f"Rand error, {name}"] = round(sum(rand) / len(val), 3)
         print(figures, flush=True)
+    # A single gap in a membrane joins two cells: the Rand error hangs on few pixels.
+    spread = {name: 0.02 if name.startswith("pixel") else 0.2 for name in figures}
     command = f"python -m benchmarks.results.isbi2012 --steps {chosen.steps} --seed {chosen.seed}"
-    record("isbi2012", command, time.perf_counter() - started, figures, spread=0.05)
+    record("isbi2012", command, time.perf_counter() - started, figures, spread)
 
 
 if __name__ == "__main__":

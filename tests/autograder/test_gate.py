@@ -17,8 +17,9 @@ def far_side():
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
-def test_every_answer_gets_what_it_deserves_here_and_through_the_wire(exercise, far_side):
-    row = gate.examine(exercise, far_side)
+def test_every_answer_gets_what_it_deserves_here_and_through_the_wire(exercise, far_side, pytestconfig):
+    # The misconceptions all go through the wire in `autograder gate`, a sample of them here.
+    row = gate.examine(exercise, far_side, sample=None if pytestconfig.getoption("--slow") else 4)
     assert row["problems"] == []
     assert row["same_through_wire"]
     median, longest = gate.overhead([row])
@@ -131,3 +132,15 @@ def test_a_wire_that_changes_a_verdict_makes_a_problem(far_side):
     row = gate.examine(exercise, crossed, seed=1)
     assert not row["same_through_wire"]
     assert len([problem for problem in row["problems"] if "through the wire" in problem]) == 2
+
+
+def test_a_sample_of_the_wrong_answers_goes_through_the_wire(far_side):
+    exercise, sent = catalog.find("segmentation_scores"), []
+
+    def noted(exercise, answer):
+        sent.append(answer)
+        return far_side(exercise, answer)
+
+    assert gate.examine(exercise, noted, sample=2)["same_through_wire"]
+    assert sum(answer.startswith("misconception/") for answer in sent) == 2
+    assert {"reference", *(f"right/{v.name}" for v in exercise.right)} <= set(sent)
