@@ -228,17 +228,10 @@ MODULES = (
 
 
 def startup() -> Iterator[Row]:
-    def seconds_of(command: str) -> float:
-        return min(_time_of(command) for _ in range(5))
-
-    everything = f"import torch; from coursekit import {', '.join(MODULES)}"
-    extra = seconds_of(everything) - seconds_of("import torch")
-    yield at_most("import", max(extra, 0.0), 0.3, 1)
-
-
-def _time_of(command: str) -> float:
-    program = f"import time; t = time.perf_counter(); {command}; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    timed = f"import time, torch; t = time.perf_counter(); from coursekit import {', '.join(MODULES)}"
+    program = [sys.executable, "-c", f"{timed}; print(time.perf_counter() - t)"]
+    extra = min(float(subprocess.run(program, capture_output=True, check=True).stdout) for _ in range(7))
+    yield at_most("import", extra, 0.3, 1)
 
 
 def unet_gpu() -> Iterator[Row]:

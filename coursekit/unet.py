@@ -15,6 +15,9 @@ from coursekit import _validate as validate
 from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
 from coursekit.visualization import evaluation_mode
 
+# Up to here every whole number is one in single precision.
+EXACT = 2**24
+
 
 def unet_output_size(size: int, depth: int = 4) -> int:
     """The side of the map that a U-Net makes of an image of side `size`.
@@ -398,7 +401,9 @@ def deform(image: Tensor, labels: Tensor, lattice: Tensor) -> tuple[Tensor, Tens
     # Large temporaries cost more than the arithmetic on them, so it is done in place where it can be.
     y = _folded(dy.add_(torch.arange(height, device=image.device)[:, None]), height)
     x = _folded(dx.add_(torch.arange(width, device=image.device)), width)
-    nearest = y.round().int().mul_(width).add_(x.round().int()).flatten()
+    wide = labels.numel() > EXACT
+    rows, columns = (place.round().double() if wide else place.round() for place in (y, x))
+    nearest = torch.add(columns, rows, alpha=width).long().flatten()
     classes = labels.flatten().index_select(0, nearest).unflatten(0, labels.shape)
 
     where = torch.stack([_from_minus_one(x, width), _from_minus_one(y, height)], dim=-1)
