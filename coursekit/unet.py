@@ -395,23 +395,46 @@ def deform(image: Tensor, labels: Tensor, lattice: Tensor) -> tuple[Tensor, Tens
         return image.clone(), labels.clone()
     # Half precision could not tell the pixels of a large image apart.
     lattice = lattice.to(device=image.device, dtype=torch.promote_types(image.dtype, torch.float32))
-    # Bicubic interpolation goes one axis at a time: few columns of the lattice make it cheap.
-    along = F.interpolate(lattice[None], size=(len(lattice[0]), width), mode="bicubic", align_corners=True)[0]
-    dy, dx = _bicubic(len(lattice[0]), height, lattice) @ along
-    # Large temporaries cost more than the arithmetic on them, so it is done in place where it can be.
-    y = _folded(dy.add_(torch.arange(height, device=image.device)[:, None]), height)
-    x = _folded(dx.add_(torch.arange(width, device=image.device)), width)
-    wide = labels.numel() > EXACT
-    rows, columns = (place.round().double() if wide else place.round() for place in (y, x))
-    nearest = torch.add(columns, rows, alpha=width).long().flatten()
-    classes = labels.flatten().index_select(0, nearest).unflatten(0, labels.shape)
+    where = _places(lattice, height, width)
+    read = _looked_up(image.to(where.dtype), where, "bilinear").to(image.dtype)
+    if labels.element_size() < 4 or all(abs(int(end)) <= EXACT for end in labels.aminmax()):
+        return read, _looked_up(labels[None].to(where.dtype), where, "nearest")[0].to(labels.dtype)
+    distinct, ranks = labels.unique(return_inverse=True)
+    return read, distinct[_looked_up(ranks[None].double(), where.double(), "nearest")[0].long()]
 
-    where = torch.stack([_from_minus_one(x, width), _from_minus_one(y, height)], dim=-1)
+
+def _places(lattice: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel is read, (H, W, 2), as `grid_sample` counts: (x, y), −1 the first pixel and 1 the last.
+
+    One matrix product: bicubic interpolation down the columns, and each pixel's own place in two rows more.
+    """
+    points = lattice.shape[-1]
+    # Interpolation goes one axis at a time: few columns of the lattice make it cheap.
+    along = F.interpolate(lattice[None], size=(points, width), mode="bicubic", align_corners=True)[0]
+    pixel = lattice.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+    rows, columns = (torch.arange(n, device=lattice.device, dtype=lattice.dtype) for n in (height, width))
+    shifts = along.flip(0).permute(1, 2, 0) * pixel
+    start = torch.stack([columns * pixel[0] - 1, torch.full_like(columns, -1)], dim=-1)
+    step = torch.stack([torch.zeros_like(columns), pixel[1].expand(width)], dim=-1)
+    right = torch.cat([shifts, start[None], step[None]]).flatten(1)
+    left = torch.cat(
+        [_bicubic(points, height, lattice), torch.ones_like(rows)[:, None], rows[:, None]], dim=1
+    )
+    return (left @ right).view(height, width, 2)
+
+
+def _looked_up(image: Tensor, where: Tensor, mode: str) -> Tensor:
+    """The image (C, H, W) read at those places, mirrored beyond its border."""
     # Torch shares the batch out to the cores, so each row is an image here; but gradients would be kept for each.
-    bands = 1 if image.requires_grad else height
-    pixels = image.to(where.dtype).expand(bands, *image.shape)
-    warped = F.grid_sample(pixels, where.unflatten(0, (bands, -1)), mode="bilinear", align_corners=True)
-    return warped.transpose(0, 1).reshape(image.shape).to(image.dtype), classes
+    bands = 1 if image.requires_grad else len(where)
+    read = F.grid_sample(
+        image.expand(bands, *image.shape),
+        where.unflatten(0, (bands, -1)),
+        mode=mode,
+        padding_mode="reflection",
+        align_corners=True,
+    )
+    return read.transpose(0, 1).reshape(len(image), *where.shape[:2])
 
 
 def _output_size(argument: str, size: int, depth: int) -> int:
@@ -477,22 +500,6 @@ def _bicubic(points: int, size: int, like: Tensor) -> Tensor:
     """The matrix (size, points) of bicubic interpolation from lattice points to pixels, corners on corners."""
     each = torch.eye(points, dtype=like.dtype, device=like.device)[None, :, :, None]
     return F.interpolate(each, size=(size, 1), mode="bicubic", align_corners=True)[0, :, :, 0].T
-
-
-def _folded(place: Tensor, size: int) -> Tensor:
-    """Places brought back to 0 … size − 1, as if mirrors stood on the first and last pixel."""
-    if size == 1:
-        return torch.zeros_like(place)
-    period = 2 * (size - 1)
-    place = place.abs_()
-    if place.max() > period:
-        place.remainder_(period)
-    return torch.minimum(place, period - place, out=place)
-
-
-def _from_minus_one(place: Tensor, size: int) -> Tensor:
-    """Pixels as `grid_sample` counts them: −1 is the first, 1 the last."""
-    return place.mul_(2 / max(size - 1, 1)).sub_(1)
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:
