@@ -15,7 +15,7 @@ from coursekit import _validate as validate
 from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
 from coursekit.visualization import evaluation_mode
 
-# Up to here every whole number is one in single precision.
+# Up to here single precision holds every whole number.
 EXACT = 2**24
 
 
