@@ -390,6 +390,12 @@ def _predicted_left_out(matrix):
     return _scores(matrix, mean_iou=lambda iou, truth: iou[truth > 0].nanmean())
 
 
+def _only_predicted_is_nan(matrix):
+    m = matrix.double()
+    scores = _predicted_left_out(matrix)
+    return scores | {"iou": scores["iou"].where(m.sum(1) > 0, torch.nan)}
+
+
 def _dice(matrix):
     m = matrix.double()
     return _scores(matrix, union=lambda truth, predicted, hits: (truth + predicted) / 2) | {
@@ -553,6 +559,13 @@ SEGMENTATION_SCORES = Exercise(
             "Its union is not empty, so its iou is 0 and counts.",
             ("only_predicted",),
             _predicted_left_out,
+        ),
+        Misconception(
+            "false_alarms_undefined",
+            "A class that is predicted but nowhere true has no iou with you.",
+            "NaN is for a class that is in neither; this one has a union, so its iou is 0 and counts.",
+            ("only_predicted",),
+            _only_predicted_is_nan,
         ),
         Misconception(
             "tensors_for_floats",

@@ -135,10 +135,13 @@ class _Head(nn.Module):
     def enlarge(self, stride, maps):
         return getattr(self, f"up_{stride}")(maps)
 
+    def scores(self, stride, features):
+        return getattr(self, f"score_{stride}")(features[stride])
+
     def forward(self, features, size):
-        maps = self.score_32(features[32])
+        maps = self.scores(32, features)
         for coarse, fine in zip(self.strides, self.strides[1:], strict=False):
-            score = getattr(self, f"score_{fine}")(features[fine])
+            score = self.scores(fine, features)
             maps = self.join(self.crop(self.enlarge(coarse, maps), score.shape[-2:]), score)
         return self.crop(self.enlarge(self.strides[-1], maps), size)
 
@@ -214,6 +217,16 @@ class _HeadSquashed(_Head):
 class _HeadAveraged(_Head):
     def join(self, up, score):
         return (up + score) / 2
+
+
+class _HeadRectified(_Head):
+    def scores(self, stride, features):
+        return super().scores(stride, features).relu()
+
+
+class _HeadProbabilities(_Head):
+    def forward(self, features, size):
+        return super().forward(features, size).softmax(1)
 
 
 class _Scored(nn.Module):
@@ -457,6 +470,20 @@ SKIP_FCN = Exercise(
             "Skips are summed.",
             ("16s", "8s", "any_size", "gradients"),
             _HeadAveraged,
+        ),
+        Misconception(
+            "scores_rectified",
+            "A ReLU follows your scores: none of them can speak against a class.",
+            "Scores are logits: leave them as the 1×1 convolution gives them.",
+            FORWARD,
+            _HeadRectified,
+        ),
+        Misconception(
+            "probabilities",
+            "Your head returns probabilities: the softmax is in it.",
+            "Return logits: the loss takes the softmax, and the largest is the same.",
+            FORWARD,
+            _HeadProbabilities,
         ),
         Misconception(
             "padding_forgotten",
