@@ -58,6 +58,7 @@ def train(variant: str, data: Halved, epochs: int, seed: int) -> FCN:
         batch_size=4,
         optimizer=torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02),
         schedule=one_cycle(),
+        clip=1.0,
         target="labels",
         loss=lambda logits, labels: pixel_cross_entropy(logits, labels, weights),
         augment=mirrored,
