@@ -49,6 +49,8 @@ def _unbalanced(d: Any) -> Case:
     labels = torch.zeros(h, w, dtype=torch.int64)
     labels[size // 2 : -(size // 2), size // 2] = 1
     labels[h // 2, w // 2] = 4
+    # Beside the only center of a class: void in a patch is no reason to refuse it.
+    labels[h // 2 - 1, w // 2 + 1] = 255
     labels[-1] = labels[:, -1] = 3
     return Case((_addressed(d, h, w), labels, size, d.integer(3, 9), d.generator()))
 
@@ -79,8 +81,9 @@ def _twice(d: Any) -> Case:
 
 def _patch_kinds(d: Any) -> Case:
     image, labels, *rest = _patch_case((3,), per_class=3)(d).args
-    image = d.choice([image.float(), (image.abs() * 20).clamp(0, 255).to(torch.uint8)])
-    return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest))
+    labels[0, :2] = 255
+    bytes_too = (image.abs() * 20).clamp(0, 255).to(torch.uint8)
+    return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest), {}, {"as bytes": bytes_too})
 
 
 def _drawn(subject: Any, case: Case) -> Any:
@@ -102,12 +105,19 @@ def _drawn_twice(subject: Any, case: Case) -> Any:
 
 
 def _drawn_kinds(subject: Any, case: Case) -> Any:
-    result = subject(*case.args)
-    parts = [described(v) for v in result] if isinstance(result, list | tuple) else described(result)
-    return {
-        "patches and targets": parts,
-        "arguments changed in place": [int(c) for c in subject.changed(*case.args)],
-    }
+    seen: dict[str, Any] = {}
+    for kind, image in (("float64", case.args[0]), ("uint8", case.extra["as bytes"])):
+        result = subject(image, *case.args[1:])
+        pair = isinstance(result, list | tuple)
+        parts = result if pair else [result]
+        seen[f"patches and targets of a {kind} image"] = [
+            str(v.dtype).removeprefix("torch.") if isinstance(v, torch.Tensor) else described(v)
+            for v in parts
+        ]
+        if kind == "uint8" and pair and isinstance(result[0], torch.Tensor):
+            found, there = result[0].double().unique(), image.double().unique()
+            seen["bytes keep their values"] = bool((found[:, None] == there).any(1).all())
+    return {**seen, "arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
 
 
 def _bad(message: str, code: str, where: str = "") -> Mismatch:
@@ -140,7 +150,9 @@ def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, labels, size = case.args[:3]
     if wrong := _are_patches(image, size, got):
         return wrong
-    patches, targets = got["patches"].double(), got["targets"].long()
+    patches, targets = got["patches"], got["targets"].long()
+    if patches.is_floating_point():  # its dtype is another property's business
+        image = image.to(patches.dtype)
     if not len(targets):
         return _bad("there is no patch", "none")
     tops, lefts = _tops(patches)
@@ -175,8 +187,10 @@ def _judge_counts(case: Case, expected: Any, got: Any) -> Mismatch | None:
     message = f"expected {wanted} patches of each class, got {counts}"
     if set(counts) - set(wanted):
         return _bad(message, "count:classes without a center")
-    if set(wanted) - set(counts):
-        return _bad(message, "count:missing")
+    if missing := set(wanted) - set(counts):
+        return _bad(message, "count:class 0 missing" if missing == {0} else "count:missing")
+    if len(set(counts.values())) == 1:
+        return _bad(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
     return _bad(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
 
 
@@ -214,18 +228,20 @@ def _judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
         if wrong := _are_patches(image, size, part):
             return wrong
     one, again, other = (part["patches"] for part in got)
+    if one.shape == again.shape == other.shape and torch.equal(one, again) and torch.equal(one, other):
+        return _bad("another generator gives the same patches", "generator:ignored")
     if one.shape != again.shape or not torch.equal(one, again):
         return _bad("the same generator gives other patches", "generator:not repeatable")
-    if one.shape == other.shape and torch.equal(one, other):
-        return _bad("another generator gives the same patches", "generator:ignored")
     return None
 
 
 def _patches(
     image, labels, size, per_class, generator, *, center=None, legal=None, last=1, draw=None, void=255, pad=False,
-    together=False, kind=torch.int64, cast=None,
+    together=False, kind=torch.int64, cast=None, classless=(), clean=False,
 ):  # fmt: skip
     """The draw with a switch for each mistake."""
+    if cast is not None and cast is not False:
+        image = cast(image)
     if pad:
         image = torch.nn.functional.pad(image, (size // 2, size, size // 2, size))
     if cast is None and not image.is_floating_point():
@@ -234,7 +250,10 @@ def _patches(
     h, w = labels.shape
     inner = labels[center : center + h - size + last, center : center + w - size + last].long()
     inner = labels.long() if pad else inner
-    classes = [c for c in inner.unique().tolist() if c != void]
+    if clean:
+        windows = labels.unfold(0, size, 1).unfold(1, size, 1)
+        inner = inner.masked_fill((windows == void).flatten(2).any(2), void)
+    classes = [c for c in inner.unique().tolist() if c != void and c not in classless]
 
     def chosen(found, count):
         if draw is not None:
@@ -305,6 +324,58 @@ def _patches_float_targets(image, labels, size, per_class, generator):
 
 def _patches_bytes(image, labels, size, per_class, generator):
     return _patches(image, labels, size, per_class, generator, cast=False)
+
+
+def _patches_scaled(image, labels, size, per_class, generator):
+    return _patches(
+        image,
+        labels,
+        size,
+        per_class,
+        generator,
+        cast=lambda x: x if x.is_floating_point() else x.float() / 255,
+    )
+
+
+def _patches_single(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, cast=lambda x: x.float())
+
+
+def _patches_without_void(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, clean=True)
+
+
+def _patches_without_class_0(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, classless=(0,))
+
+
+def _patches_shared_out(image, labels, size, per_class, generator):
+    classes = max(len([c for c in labels.unique().tolist() if c != 255]), 1)
+    return _patches(image, labels, size, max(per_class // classes, 1), generator)
+
+
+def _patches_clamped(image, labels, size, per_class, generator):
+    """Any pixel is a center; a patch that would hang over is pushed back inside."""
+    image = image if image.is_floating_point() else image.float()
+    h, w = labels.shape
+    patches, targets = [image.new_zeros(0, len(image), size, size)], []
+    for c in labels.unique().tolist():
+        if c == 255:
+            continue
+        places = (labels == c).nonzero()
+        drawn = places[torch.randint(len(places), (per_class,), generator=generator).to(places.device)]
+        for row, column in drawn.tolist():
+            top = min(max(row - size // 2, 0), h - size)
+            left = min(max(column - size // 2, 0), w - size)
+            patches.append(image[None, :, top : top + size, left : left + size])
+            targets.append(c)
+    return torch.cat(patches), torch.tensor(targets, dtype=torch.int64, device=labels.device)
+
+
+def _patches_targets_overwritten(image, labels, size, per_class, generator):
+    patches = _patches(image, labels, size, per_class, generator)
+    labels[labels == 255] = 0
+    return patches
 
 
 def _patches_listed(image, labels, size, per_class, generator):
@@ -457,7 +528,7 @@ SAMPLE_PATCHES = Exercise(
             "void_is_a_class",
             "You drew patches with void centers, as if 255 were a class.",
             "Skip 255 when you go through the classes.",
-            ("void",),
+            ("balanced", "void"),
             _patches_of_void,
         ),
         Misconception(
@@ -475,6 +546,34 @@ SAMPLE_PATCHES = Exercise(
             _patches_padded,
         ),
         Misconception(
+            "pushed_inside",
+            "You drew centers near the border too and pushed their patches inside: the center is then another pixel.",
+            "Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.",
+            ("centers", "even_sizes", "balanced", "spread"),
+            _patches_clamped,
+        ),
+        Misconception(
+            "void_anywhere_refused",
+            "You refused every patch that holds a void pixel.",
+            "Only the center decides: it gives the target, and the other pixels are what the network sees.",
+            ("balanced",),
+            _patches_without_void,
+        ),
+        Misconception(
+            "class_0_left_out",
+            "Class 0 never comes: you took it for the background.",
+            "Void is 255, and 255 alone is left out.",
+            ("balanced", "spread"),
+            _patches_without_class_0,
+        ),
+        Misconception(
+            "per_class_shared_out",
+            "You drew fewer than per_class patches of every class.",
+            "per_class is how many each class gets, not all of them together.",
+            ("balanced", "spread"),
+            _patches_shared_out,
+        ),
+        Misconception(
             "same_place_again",
             "You drew one center of each class and repeated it.",
             "Draw per_class indices: torch.randint(count, (per_class,), generator=generator).",
@@ -490,10 +589,31 @@ SAMPLE_PATCHES = Exercise(
         ),
         Misconception(
             "generator_ignored",
-            "You drew from torch's global random numbers.",
-            "Hand the generator on: torch.randint(…, generator=generator).",
+            "Your draws do not come from the generator, but from torch's global numbers or one of your own.",
+            "Hand on the one you are given: torch.randint(…, generator=generator).",
             ("generator",),
             _patches_global,
+        ),
+        Misconception(
+            "bytes_scaled",
+            "You scaled the values of a byte image.",
+            "Change the dtype alone: image.float(). What range the network wants is somebody else's business.",
+            ("kinds",),
+            _patches_scaled,
+        ),
+        Misconception(
+            "always_float32",
+            "Your patches are float32 whatever the image was.",
+            "Only integers need another dtype: image if image.is_floating_point() else image.float().",
+            ("kinds",),
+            _patches_single,
+        ),
+        Misconception(
+            "labels_overwritten",
+            "You wrote into labels: the caller's void pixels are gone.",
+            "Make a new map, for instance with torch.where or masked_fill.",
+            ("kinds",),
+            _patches_targets_overwritten,
         ),
         Misconception(
             "targets_as_floats",
@@ -534,7 +654,7 @@ SAMPLE_PATCHES = Exercise(
 # -- pixel_cross_entropy ------------------------------------------------------------------------------------
 
 CROSS_ENTROPY = Forbidden(
-    "F.cross_entropy",
+    "F.cross_entropy or F.nll_loss",
     (
         "torch.nn.functional.cross_entropy",
         "torch.nn.functional.nll_loss",
@@ -620,8 +740,15 @@ def _with_gradient(subject: Any, case: Case) -> Any:
     return {"loss": seen["value"], "gradient in logits": seen["grads"]}
 
 
+def _light(d: Any) -> Case:
+    """Weights whose sum over the pixels is below 1."""
+    logits, target = _loss_case(void=True)(d).args
+    weights = d.positive(logits.shape[1], low=0.2, high=3.0) / 1000
+    return Case((logits, target), {"class_weights": weights, "mask": d.positive(*target.shape)})
+
+
 def _loss_single(d: Any) -> Case:
-    case = _loss_case(weights=True)(d)
+    case = _loss_case(weights=True, void=True)(d)
     logits, target = case.args
     weights = case.kwargs["class_weights"]
     return Case((logits.float(), target), {"class_weights": weights.float()})
@@ -677,6 +804,39 @@ def _loss_void_as_class(logits, target, class_weights=None, mask=None, ignore_in
 
 def _loss_nan(logits, target, class_weights=None, mask=None, ignore_index=255):
     return _loss(logits, target, class_weights, mask, ignore_index, guard=False)
+
+
+def _loss_at_least_one(logits, target, class_weights=None, mask=None, ignore_index=255):
+    def over(w, m, v):
+        return (w * m * v).sum().clamp(min=1)
+
+    return _loss(logits, target, class_weights, mask, ignore_index, over=over)
+
+
+def _loss_overwritten(logits, target, class_weights=None, mask=None, ignore_index=255):
+    value = _loss(logits, target, class_weights, mask, ignore_index)
+    target[target == ignore_index] = 0
+    return value
+
+
+def _loss_constant_zero(logits, target, class_weights=None, mask=None, ignore_index=255):
+    value = _loss(logits, target, class_weights, mask, ignore_index, guard=False)
+    return torch.tensor(0.0, device=logits.device) if bool(value.isnan()) else value
+
+
+def _loss_of_gain(logits, target, class_weights=None, mask=None, ignore_index=255):
+    return -_loss(logits, target, class_weights, mask, ignore_index)
+
+
+def _loss_of_ones(logits, target, class_weights=None, mask=None, ignore_index=255):
+    mask = None if mask is None else mask != 0
+    return _loss(logits, target, class_weights, mask, ignore_index)
+
+
+def _loss_weights_detached(logits, target, class_weights=None, mask=None, ignore_index=255):
+    class_weights = None if class_weights is None else class_weights.detach()
+    mask = None if mask is None else mask.detach()
+    return _loss(logits, target, class_weights, mask, ignore_index)
 
 
 def _loss_loose_zero(logits, target, class_weights=None, mask=None, ignore_index=255):
@@ -769,7 +929,7 @@ def _loss_selected(logits, target, class_weights=None, mask=None, ignore_index=2
     return (weight * wrong).sum() / weight.sum() if weight.sum() > 0 else (0 * wrong).sum()
 
 
-COUNTING = ("void", "class_weights", "mask", "gradients")
+COUNTING = ("void", "class_weights", "mask", "light", "gradients")
 
 PIXEL_CROSS_ENTROPY = Exercise(
     id="pixel_cross_entropy",
@@ -793,7 +953,8 @@ PIXEL_CROSS_ENTROPY = Exercise(
             0.75,
             _loss_case(weights=True),
         ),
-        Property("mask", "so does a mask of bools or of floats", 0.75, _loss_case(mask=True)),
+        Property("mask", "so does a mask of bools or of floats", 0.5, _loss_case(mask=True)),
+        Property("light", "also where they sum to less than 1", 0.25, _light),
         Property(
             "nothing",
             "where nothing counts, the loss is 0 and so is its gradient",
@@ -832,21 +993,21 @@ PIXEL_CROSS_ENTROPY = Exercise(
             "divided_by_valid_pixels",
             "You divided by the number of valid pixels, without their weights.",
             "Divide by Σ w·M: a pixel of weight 3 counts as three pixels, below as well as above.",
-            ("class_weights", "mask", "gradients"),
+            ("class_weights", "mask", "light", "gradients"),
             _loss_divided_by_valid,
         ),
         Misconception(
             "class_weights_not_in_the_divisor",
             "Your divisor holds the mask and not the class weights.",
             "Divide by Σ w·M, both of them.",
-            ("class_weights", "gradients"),
+            ("class_weights", "light", "gradients"),
             _loss_weights_not_counted,
         ),
         Misconception(
             "mask_not_in_the_divisor",
             "Your divisor holds the class weights and not the mask.",
             "Divide by Σ w·M, both of them: a pixel that is masked out is not there.",
-            ("mask", "gradients"),
+            ("mask", "light", "gradients"),
             _loss_mask_not_counted,
         ),
         Misconception(
@@ -860,7 +1021,7 @@ PIXEL_CROSS_ENTROPY = Exercise(
             "void_counts_as_class_0",
             "Your void pixels count as pixels of class 0.",
             "A stand-in class is fine for looking up, if the weight of these pixels is then 0.",
-            ("void", "ignore_index", "nothing", "gradients"),
+            ("void", "ignore_index", "light", "nothing", "gradients"),
             _loss_void_as_class,
         ),
         Misconception(
@@ -876,6 +1037,20 @@ PIXEL_CROSS_ENTROPY = Exercise(
             "Divide by 1 there: torch.where(total > 0, total, 1). The sum above is 0 already.",
             ("nothing",),
             _loss_nan,
+        ),
+        Misconception(
+            "divisor_at_least_one",
+            "Your divisor never falls below 1: small weights make the loss small.",
+            "Only 0 has to be avoided: torch.where(total > 0, total, 1).",
+            ("light",),
+            _loss_at_least_one,
+        ),
+        Misconception(
+            "constant_zero",
+            "Where no pixel counts you return a new 0, of another dtype and without a graph.",
+            "Keep the sum, which is 0 and has a gradient of 0, and divide it by 1.",
+            ("nothing",),
+            _loss_constant_zero,
         ),
         Misconception(
             "zero_without_a_graph",
@@ -909,14 +1084,14 @@ PIXEL_CROSS_ENTROPY = Exercise(
             "softmax_over_columns",
             "Your softmax runs along the columns of the image.",
             "In (N, L, H, W) the classes are axis 1.",
-            ("plain", "void", "ignore_index", "class_weights", "mask", "stable", "gradients"),
+            ("plain", "void", "ignore_index", "class_weights", "mask", "light", "stable", "gradients"),
             _loss_wrong_axis,
         ),
         Misconception(
             "sum_instead_of_mean",
             "You summed the losses and did not divide.",
             "Divide by Σ w·M.",
-            ("plain", "void", "ignore_index", "class_weights", "mask", "stable", "gradients"),
+            ("plain", "void", "ignore_index", "class_weights", "mask", "light", "stable", "gradients"),
             _loss_summed,
         ),
         Misconception(
@@ -925,6 +1100,34 @@ PIXEL_CROSS_ENTROPY = Exercise(
             "Leave detach(), item() and torch.no_grad() out.",
             ("nothing", "gradients"),
             _loss_detached,
+        ),
+        Misconception(
+            "sign_forgotten",
+            "Your loss has the wrong sign: a sure and right answer costs most.",
+            "−log softmax: the logarithm of a probability is negative.",
+            ("plain", "void", "ignore_index", "class_weights", "mask", "light", "stable", "gradients"),
+            _loss_of_gain,
+        ),
+        Misconception(
+            "mask_of_ones",
+            "You took every mask value that is not 0 for 1.",
+            "A mask of floats weighs: multiply by it.",
+            ("mask", "light", "gradients"),
+            _loss_of_ones,
+        ),
+        Misconception(
+            "weights_detached",
+            "No gradient reaches the class weights and the mask.",
+            "Leave detach(), .data and torch.tensor(…) around them out.",
+            ("gradients",),
+            _loss_weights_detached,
+        ),
+        Misconception(
+            "target_overwritten",
+            "You wrote into target: the caller's void pixels are gone.",
+            "Make a new map: target.masked_fill(void, 0), or torch.where.",
+            ("carries",),
+            _loss_overwritten,
         ),
         Misconception(
             "always_float64",

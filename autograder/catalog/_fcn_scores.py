@@ -125,6 +125,17 @@ def _confusion_shares(prediction, target, num_classes, ignore_index=255):
     return matrix / matrix.sum(1, keepdim=True).clamp(min=1)
 
 
+def _confusion_overwritten(prediction, target, num_classes, ignore_index=255):
+    counts = _pairs(prediction, target, num_classes, ignore_index)
+    target[target == ignore_index] = 0
+    return counts
+
+
+def _confusion_void_by_both(prediction, target, num_classes, ignore_index=255):
+    valid = (target != ignore_index) & (prediction != ignore_index)
+    return _pairs(prediction, target, num_classes, ignore_index, valid=valid)
+
+
 def _confusion_floats(prediction, target, num_classes, ignore_index=255):
     return _pairs(prediction, target, num_classes, ignore_index).float()
 
@@ -187,7 +198,9 @@ CONFUSION = Exercise(
         ),
         Property("shapes", "any number of axes, and classes that do not occur", 0.5, _any_shape, _as_counts),
         Property("bytes", "labels of bytes and many classes", 0.5, _many_classes, _as_counts, examples=4),
-        Property("kinds", "int64; nothing is modified in place", 0.25, _pair_case(), carries, examples=4),
+        Property(
+            "kinds", "int64; nothing is modified in place", 0.25, _pair_case(void=True), carries, examples=4
+        ),
     ),
     misconceptions=(
         Misconception(
@@ -201,7 +214,7 @@ CONFUSION = Exercise(
             "void_not_left_out",
             "Void pixels are not left out: 255 is no row of the matrix.",
             "Keep only pixels with target != ignore_index, of both maps, before you count.",
-            ("void", "ignore_index"),
+            ("void", "ignore_index", "kinds"),
             _confusion_void_kept,
         ),
         Misconception(
@@ -215,7 +228,7 @@ CONFUSION = Exercise(
             "void_by_prediction",
             "You looked for void in the prediction.",
             "The truth says where void is: valid = target != ignore_index.",
-            ("void", "ignore_index"),
+            ("void", "ignore_index", "kinds"),
             _confusion_by_prediction,
         ),
         Misconception(
@@ -224,6 +237,13 @@ CONFUSION = Exercise(
             "valid = target != ignore_index.",
             ("ignore_index",),
             _confusion_255,
+        ),
+        Misconception(
+            "void_by_both",
+            "You also left out pixels whose prediction is ignore_index.",
+            "Void is a matter of the truth alone; a prediction of that number is a class like any other.",
+            ("ignore_index",),
+            _confusion_void_by_both,
         ),
         Misconception(
             "bytes_overflow",
@@ -252,6 +272,13 @@ CONFUSION = Exercise(
             "Return the counts; what is made of them is segmentation_scores' business.",
             (*COUNTED, "kinds"),
             _confusion_shares,
+        ),
+        Misconception(
+            "labels_overwritten",
+            "You wrote into the maps: the caller's void pixels are gone.",
+            "Select instead: prediction[valid], target[valid].",
+            ("kinds",),
+            _confusion_overwritten,
         ),
         Misconception(
             "floats_for_counts",
@@ -310,10 +337,21 @@ def _only_predicted(d: Any) -> Case:
     return Case((matrix,))
 
 
+def _number(value: Any) -> Any:
+    """A score without its kind, which is another property's business."""
+    if isinstance(value, torch.Tensor):
+        return value.double()
+    plain = isinstance(value, float | int | list | tuple)
+    try:
+        return torch.tensor(value, dtype=torch.float64) if plain else value
+    except (TypeError, ValueError):
+        return value
+
+
 def _entry(name: str) -> Callable[[Any, Case], Any]:
     def observe(subject: Any, case: Case) -> Any:
         scores = subject(*case.args)
-        return {name: scores[name]} if isinstance(scores, dict) and name in scores else scores
+        return {name: _number(scores[name])} if isinstance(scores, dict) and name in scores else scores
 
     return observe
 
@@ -323,9 +361,7 @@ def _numbers(subject: Any, case: Case) -> Any:
     scores = subject(*case.args)
     if not isinstance(scores, dict):
         return scores
-    return {
-        k: v.double() if isinstance(v, torch.Tensor) else torch.tensor(v).double() for k, v in scores.items()
-    }
+    return {k: _number(v) for k, v in scores.items()}
 
 
 def _kinds(subject: Any, case: Case) -> Any:
@@ -334,7 +370,10 @@ def _kinds(subject: Any, case: Case) -> Any:
         return scores
     shown = {k: "float" if type(v) is float else type(v).__name__ for k, v in scores.items()}
     iou = scores.get("iou")
-    return {**shown, "iou": list(iou.shape) if isinstance(iou, torch.Tensor) else type(iou).__name__}
+    return {
+        **shown,
+        "iou": f"tensor {tuple(iou.shape)}" if isinstance(iou, torch.Tensor) else type(iou).__name__,
+    }
 
 
 def _scores(
@@ -394,6 +433,21 @@ def _only_predicted_is_nan(matrix):
     m = matrix.double()
     scores = _predicted_left_out(matrix)
     return scores | {"iou": scores["iou"].where(m.sum(1) > 0, torch.nan)}
+
+
+def _only_predicted_is_wrong(matrix):
+    m = matrix.double()
+    accuracy = m.diagonal() / m.sum(1)
+    there = m.sum(0) + m.sum(1) > 0
+    return _scores(matrix) | {"mean_accuracy": float(accuracy.nan_to_num(0.0)[there].mean())}
+
+
+def _recall_for_iou(matrix):
+    return _scores(matrix, union=lambda truth, predicted, hits: truth)
+
+
+def _without_background(matrix):
+    return _scores(matrix, mean_iou=lambda iou, truth: iou[1:].nanmean())
 
 
 def _dice(matrix):
@@ -568,10 +622,31 @@ SEGMENTATION_SCORES = Exercise(
             _only_predicted_is_nan,
         ),
         Misconception(
+            "only_predicted_in_mean_accuracy",
+            "A class that is predicted but nowhere true counts as 0 in your mean_accuracy.",
+            "It has no pixel that could be right: its accuracy is 0/0, and is left out.",
+            ("only_predicted",),
+            _only_predicted_is_wrong,
+        ),
+        Misconception(
+            "recall_for_iou",
+            "You divided the hits by the true pixels alone: that is each class's accuracy.",
+            "The union also holds what was wrongly taken for the class: truth + predicted − hits.",
+            ("iou", "mean_iou", "frequency_weighted_iou", "absent", "only_predicted"),
+            _recall_for_iou,
+        ),
+        Misconception(
+            "background_left_out",
+            "You left class 0 out of mean_iou.",
+            "All classes count, the background too.",
+            ("mean_iou", "absent", "only_predicted"),
+            _without_background,
+        ),
+        Misconception(
             "tensors_for_floats",
             "Your scores are tensors.",
             "Call .item() on the four averages.",
-            ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", "kinds"),
+            ("kinds",),
             _tensors,
         ),
     ),

@@ -143,7 +143,7 @@ def claims(
             tried,
         ),
         Property(
-            "repeatable", "and weights, order and augmentation are drawn from the generator", 0.5, draw, observe,
+            "repeatable", "and what is left to chance is drawn from the generator", 0.5, draw, observe,
             repeatable, tried,
         ),
     )  # fmt: skip
