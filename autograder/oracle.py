@@ -334,16 +334,26 @@ def _values(
     total = expected.numel()
     share = "the value differs" if total == 1 else f"{count} of {total} values differ"
     at = "" if total == 1 else f", most at {index}"
-    detail = f"{share}{at}: expected {short(a)}, got {short(b)}"
+    shown, came = _told_apart(a, b)
+    detail = f"{share}{at}: expected {shown}, got {came}"
     small = total <= 16
     yield Mismatch(
         Outcome.WRONG_VALUES,
         detail,
         where,
-        short(expected) if small else f"{short(a)} at {index}",
-        short(got) if small else f"{short(b)} at {index}",
+        short(expected) if small and total > 1 else f"{shown} at {index}" if index else shown,
+        short(got) if small and total > 1 else f"{came} at {index}" if index else came,
         "values",
     )
+
+
+def _told_apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two numbers in as many digits as tell them apart."""
+    shown = short(one), short(other)
+    if shown[0] == shown[1] and isinstance(one, float) and isinstance(other, float):
+        digits = next((n for n in range(6, 17) if f"{one:.{n}g}" != f"{other:.{n}g}"), 17)
+        return f"{one:.{digits}g}", f"{other:.{digits}g}"
+    return shown
 
 
 def _numbers(expected: float, got: Any, tol: tuple[float, float] | None, where: str) -> Iterator[Mismatch]:
@@ -370,14 +380,8 @@ def _numbers(expected: float, got: Any, tol: tuple[float, float] | None, where: 
             and abs(expected - got) <= atol * max(1, abs(expected)) + rtol * abs(expected)
         )
     ):
-        yield Mismatch(
-            Outcome.WRONG_VALUES,
-            f"expected {short(expected)}, got {short(got)}",
-            where,
-            short(expected),
-            short(got),
-            "values",
-        )
+        shown, came = _told_apart(expected, got)
+        yield Mismatch(Outcome.WRONG_VALUES, f"expected {shown}, got {came}", where, shown, came, "values")
 
 
 def _a(kind: str) -> str:
@@ -434,7 +438,7 @@ def _observe(prop: Property, attempt: Attempt, case: Case) -> Any:
     """What the property sees; the learner's exceptions are observations too."""
     try:
         return prop.observe(attempt.subject(), case)
-    except (Raised, TimedOut) as trouble:
+    except (Raised, TimedOut, Odd) as trouble:
         return trouble
     except Gone as gone:
         raise _Lost(str(gone)) from gone

@@ -282,7 +282,7 @@ def pixel_cross_entropy(
 
 
 # %% [markdown]
-# ### The gradient of an image is the gradient of all its patches
+# ### An image, or its patches
 #
 # A small network without padding, with a field of 15 pixels. On a patch of 15×15 it gives one vector of scores; on an image, a map
 # of them. Below, the same loss twice: for the **whole image**, and for the **batch of all its patches**, each with the
@@ -304,15 +304,15 @@ predict(
 
 
 # %%
-def field_15(padding: int = 0, norm: bool = False) -> nn.Sequential:
+def field_15(norm: bool = False) -> nn.Sequential:
     """A network with a field of 15 pixels and stride 1, in double precision."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 8), (8, 8), (8, 8)):
-        layers += [nn.Conv2d(inputs, outputs, 5, padding=padding), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, outputs, 5), nn.ReLU()]
         if norm:
             layers.insert(-1, nn.BatchNorm2d(outputs))
-    return nn.Sequential(*layers, nn.Conv2d(8, L, 3, padding=padding // 2)).double()
+    return nn.Sequential(*layers, nn.Conv2d(8, L, 3)).double()
 
 
 def gradient(net: nn.Module, image: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -333,10 +333,7 @@ patches = (
 
 def compare(net: nn.Module) -> tuple[float, float]:
     """The largest difference between the two gradients, and the largest number in them."""
-    whole = gradient(
-        net, image[..., :], labels if net(image).shape[2] == labels.shape[1] else train.labels[:1, :48, :48]
-    )
-    pieces = gradient(net, patches, labels.reshape(-1, 1, 1).expand(-1, *net(patches).shape[2:]))
+    whole, pieces = gradient(net, image, labels), gradient(net, patches, labels.reshape(-1, 1, 1))
     return (whole - pieces).abs().max().item(), whole.abs().max().item()
 
 
@@ -364,9 +361,9 @@ print(
 )
 
 # %% [markdown]
-# The difference is rounding. Training on whole images *is* training on patches, namely on batches of all patches of an image.
-# Break it, if you like: add padding (a patch then sees zeros where the image has pixels), or batch normalization (whose statistics
-# count a pixel once in the image, and once for every patch that it is in).
+# The difference is rounding. Training on whole images *is* training on patches, namely on batches of all patches of an
+# image. Batch normalization breaks it: its statistics count a pixel once in the image, and once for every patch that it
+# is in. (Padding would not, for the pixels whose patch lies inside the image: their patch holds all that they see.)
 #
 # ### Random masks
 #
@@ -374,8 +371,8 @@ print(
 # little alike; all patches of one image are very much alike. If that matters, it can be had cheaper: compute the whole
 # image, and let a random **mask** decide which pixels count.
 #
-# How much of the gradient survives? Below, the angle between the gradient of the whole image and that of a random
-# part of its pixels.
+# How much of the gradient survives? Below, the cosine of the angle between the gradient of the whole image and that of a
+# random part of its pixels, in the same network, which is untrained.
 
 # %%
 full = gradient(net, image, labels)
@@ -390,9 +387,10 @@ for share in (0.5, 0.1, 0.01):
     )
 
 # %% [markdown]
-# Half of the pixels give nearly the same direction as all of them: neighbors say the same thing. The pixels that were masked out
-# cost as much as the others, and taught next to nothing more. That is why Long, Shelhamer and Darrell found, measured in
-# seconds, no gain in sampling: a batch of *different images* is worth more than any choice of pixels in one.
+# Half of the pixels give nearly the same direction as all of them: neighbors say the same thing. The pixels that were
+# masked out cost as much as the others, and would have taught next to nothing more. It fits what Long, Shelhamer and
+# Darrell found, measured in seconds and over a whole training: no gain in sampling. A batch of *different images* is
+# worth more than any choice of pixels in one.
 #
 # ## Class weights
 #
@@ -417,7 +415,7 @@ for share in (0.5, 0.1, 0.01):
 
 # %%
 frequencies = torch.tensor([5 / 7, 1 / 4, 1 / 3])
-print("weights by hand:", [round(w, 2) for w in (frequencies.median() / frequencies).tolist()])
+print("weights by hand:", [round(w, 2) for w in (frequencies.quantile(0.5) / frequencies).tolist()])
 
 
 # %% exercise="median_frequency_weights"
@@ -452,7 +450,7 @@ def median_frequency_weights(
 
 
 # %% [markdown]
-# ### What weights trade
+# ### Without weights, and with them
 #
 # A very small network with stride 8, trained for a moment without weights and with them.
 
@@ -496,7 +494,7 @@ def predicted(net: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([net(part.to(course.device) / 255).argmax(1).cpu() for part in images.split(20)])
 
 
-right = {}
+right, said = {}, {}
 for name, w in (("all alike", None), ("median frequency", weights.to(course.device))):
     net = small_net()
     history = fit(
@@ -506,8 +504,8 @@ for name, w in (("all alike", None), ("median frequency", weights.to(course.devi
         loss=lambda logits, labels, w=w: pixel_cross_entropy(logits, labels, w),
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    guess = predicted(net, val.images)
-    hit = (guess == val.labels)[val.labels != VOID]
+    said[name] = predicted(net, val.images)
+    hit = (said[name] == val.labels)[val.labels != VOID]
     of_class = val.labels[val.labels != VOID]
     right[name] = [hit.float().mean().item()] + [hit[of_class == c].float().mean().item() for c in rarest]
 print(f"{'weights':18}{'all pixels':>12}" + "".join(f"{classes[c]:>12}" for c in rarest))
@@ -529,8 +527,17 @@ for name, row in right.items():
 #
 # - $\text{score}_s$ is a 1×1 convolution to $L$ channels. It starts at **zero**, weights and biases: a new skip changes nothing until it has
 #   learned to.
-# - $\text{up}_f$ is a transposed convolution from $L$ to $L$ channels, without bias, with the kernel of `bilinear_kernel(L, f)`, stride
-#   $f$ and padding $\lceil (f - 1)/2 \rceil$, which is $\lfloor f/2 \rfloor$. It starts as bilinear interpolation and goes on learning.
+# - $\text{up}_f$ is a transposed convolution from $L$ to $L$ channels, without bias, with the kernel of
+#   `bilinear_kernel(L, f)`, which has $2f$ rows and columns for an even $f$, stride $f$ and padding
+#   $\lceil (f - 1)/2 \rceil$, which is $\lfloor f/2 \rfloor$. It starts as bilinear interpolation and goes on learning.
+#
+# In the code, a layer bears the stride of the map that it reads. So how much `up_32` enlarges depends on the variant:
+#
+# | variant | `up_32` | `up_16` | `up_8` |
+# |---|---|---|---|
+# | 32s | × 32 | | |
+# | 16s | × 2 | × 16 | |
+# | 8s | × 2 | × 2 | × 8 |
 #
 # ### Sizes by hand
 #
@@ -699,17 +706,17 @@ def segmentation_scores(matrix: Tensor) -> dict:
 
 
 # %% [markdown]
-# ### A score that cannot be fooled by saying one word
+# ### One word for every pixel
 #
-# A "network" that calls every pixel by the most common class, scored four ways, beside the two networks from above.
+# A "network" that calls every pixel by the most common class, scored four ways, beside the two small networks from above.
 
 # %%
 predict(
     "One answer for every pixel: the most common class. Which of the four scores punishes this most?",
-    ["Pixel accuracy", "Frequency-weighted IU", "Mean IU"],
+    ["Pixel accuracy", "Mean accuracy", "Mean IU", "Frequency-weighted IU"],
     answer="Mean IU",
-    because="All classes but one have an intersection of 0, and each class counts alike. The other two count pixels, and most "
-    "pixels are of the common class.",
+    because="All classes but one have an intersection of 0, and each class counts alike. Mean accuracy comes next: it "
+    "forgives the common class what it has taken from the others. The other two count pixels, and most are of that class.",
 )
 
 # %%
@@ -724,7 +731,8 @@ def report(title: str, guess: Tensor) -> None:
 
 
 report(f"always {classes[pixels.argmax()]}", torch.full_like(val.labels, pixels.argmax().item()))
-report("small net, weighted", guess)
+for name, guess in said.items():
+    report(f"weights: {name}", guess)
 
 # %% [markdown]
 # A pixel accuracy means little until you know what the most common class alone would give.
@@ -789,8 +797,8 @@ print(
 
 # %%
 predict(
-    "From FCN-32s to FCN-8s, where do more wrong pixels disappear?",
-    ["Near outlines", "Inside, away from outlines"],
+    "From FCN-32s to FCN-8s, where do more wrong pixels disappear, counted in pixels?",
+    ["Near outlines", "Inside, away from outlines", "About as many here as there"],
     answer="Near outlines",
     because="Inside a large region the coarse scores of several cells agree, and finer ones change little. Near an outline one cell has to "
     "answer for two classes. Some disappear inside, too: of objects smaller than a cell, which FCN-32s cannot say at all.",
@@ -831,11 +839,11 @@ figures.show(
 )
 
 # %% [markdown]
-# The skip at 16 takes away the most wrong pixels. The one at 8 takes away fewer, but mean IU gains by both: in the
-# scenes, what it finds are small and thin things, which are few pixels and whole classes. Things much thinner than a
-# cell of stride 8 stay beyond all three: in the frames of CamVid, at a quarter of their size, a pole is one pixel wide.
-# What the deepest features take for the wrong thing, no skip knows better. The original network gained much from 32s
-# to 16s, little from 16s to 8s, and a further skip no longer paid.
+# Near outlines, each skip takes wrong pixels away. Inside, the finer one need not: it sees smaller pieces, and may find a
+# small thing where none is. Mean IU gains by both, since small and thin things are few pixels and whole classes. Things
+# much thinner than a cell of stride 8 stay beyond all three: in the frames of CamVid, at a quarter of their size, a pole
+# is one pixel wide. What the deepest features take for the wrong thing, no skip knows better. The original network
+# gained much from 32s to 16s, little from 16s to 8s, and a further skip no longer paid.
 #
 # ## Transfer from a classifier
 #
@@ -883,12 +891,14 @@ for name, backbone in (("random numbers", from_nothing), ("the classifier", lear
 # ## Train it
 #
 # The last exercise has no formula. Write a function that is given a data set of scenes and a generator, and returns a trained
-# network. It is graded by **mean IU on scenes that are generated after your network exists**; points grow with it, and about 25 seconds of
-# training on two cores are enough for all of them. Everything you need is on this page: a backbone, three skips, a loss.
+# network. It is graded by **mean IU on scenes that are generated after your network exists**; points grow with it, and
+# about 25 seconds of training on two cores are enough for all of them. The check trains once, and so takes that long.
+# Everything you need is on this page: a backbone, three skips, a loss.
 #
 # `FCN(L, "8s", SmallBackbone(channels), channels)` puts the course's own backbone and skips together, and works even where your
-# `SkipFCN` does not yet. `fit` is the training loop that this notebook has used; you may as well write your own. Draw
-# weights, order and augmentation from the `generator`: `with drawn_from(generator):` does it for layers that are made inside.
+# `SkipFCN` does not yet. `fit` is the training loop that this notebook has used; you may as well write your own (it then
+# has to divide the bytes by 255, as `fit` does). Draw weights, order and augmentation from the `generator`, so that the
+# same generator gives the same network: `with drawn_from(generator):` does it for layers that are made inside.
 
 
 # %% exercise="train_fcn"
@@ -953,21 +963,25 @@ print(f"pixel accuracy {scores['pixel_accuracy']:.3f}, mean IU {scores['mean_iou
 # %% [markdown] written="patches_or_images" points=3
 # ### Written question: patches or images
 #
-# A group trains a network on aerial photographs in which 1 % of the pixels are buildings. They train on patches around randomly chosen pixels, half of
-# them buildings, and use the network fully convolutionally on whole photographs. It marks far too many buildings.
+# A group trains a network on aerial photographs in which 1 % of the pixels are buildings. They train on patches around
+# randomly chosen pixels, half of them buildings, and use the network fully convolutionally on whole photographs. It marks
+# far too many buildings. (One point for each answer; two or three sentences are enough.)
 #
 # 1. Explain why, in terms of what the network was taught about how common buildings are.
-# 2. They switch to whole photographs and a class weight for buildings. Which weight teaches the network the same balance as before? Will
-#    the result differ in quality, and why or why not?
-# 3. They report a pixel accuracy of 98.7 %. Which two numbers would you ask for before you believe in the network?
+# 2. They switch to whole photographs and a class weight for buildings. Which weight, if that of the rest is 1, teaches
+#    the network the same balance as before? Will it mark fewer buildings than the network trained on patches, and why or
+#    why not?
+# 3. They report a pixel accuracy of 98.7 %. Which two numbers would you ask for before you believe in the
+#    network, and why?
 #
 # ### BEGIN SOLUTION
 # 1. *(1 point)* The network minimizes cross entropy on patches of which half are buildings, so it learns the probabilities of that world: a prior of
 #    one half. On photographs the prior is 1 %. Wherever a place is ambiguous, the odds for "building" are 99 times too high.
-# 2. *(1 point)* Weight 99 for buildings (with 1 for the rest): then both classes have the same total weight. The expected gradient is the same as before, so the
-#    result has the same bias; it is only cheaper to compute. (Good answers add that the pixels of one photograph are more alike than random
-#    patches, or that a smaller weight would repair the bias.)
-# 3. *(1 point)* The accuracy of "no building anywhere" (99 % here, more than theirs), and the IU of the class building, or mean IU. Also accepted: precision and
+# 2. *(1 point)* Weight 99 for buildings: then both classes have the same total weight. The expected gradient is the same
+#    as before, so the result has the same bias and marks as many; it is only cheaper to compute. (Good answers add that
+#    the pixels of one photograph are more alike than random patches, or that a smaller weight would repair the bias.)
+# 3. *(1 point)* The accuracy of "no building anywhere" (99 % here, more than theirs), since a pixel accuracy says nothing
+#    beside it, and the IU of the class building, or mean IU, which counts the rare class. Also accepted: precision and
 #    recall for buildings, or the confusion matrix.
 # ### END SOLUTION
 
@@ -979,7 +993,6 @@ print(f"pixel accuracy {scores['pixel_accuracy']:.3f}, mean IU {scores['mean_iou
 # | The loss is NaN after a few steps | an image without a pixel that counts: 0/0, or log of a softmax that became 0 |
 # | The loss is smaller with a mask | divided by the number of pixels instead of by the weights used |
 # | An index error on the labels | void (255) was looked up as a class |
-# | Resampled training marks rare classes everywhere | the network learned the balance of the patches |
 # | Maps are shifted by a few pixels | cropped around the middle, or the transposed convolution has no padding |
 # | Classes bleed into each other after upsampling | the bilinear kernel connects all pairs of classes |
 # | FCN-8s is no better than FCN-32s | features of different strides mixed up, or the skips never trained: their scores still are zero |

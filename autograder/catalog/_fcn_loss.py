@@ -654,9 +654,11 @@ SAMPLE_PATCHES = Exercise(
 # -- pixel_cross_entropy ------------------------------------------------------------------------------------
 
 CROSS_ENTROPY = Forbidden(
-    "F.cross_entropy or F.nll_loss",
+    "F.cross_entropy", ("torch.nn.functional.cross_entropy", "aten.cross_entropy_loss")
+)
+NLL_LOSS = Forbidden(
+    "F.nll_loss",
     (
-        "torch.nn.functional.cross_entropy",
         "torch.nn.functional.nll_loss",
         "torch.nn.functional.nll_loss_nd",
         "aten.nll_loss",
@@ -664,7 +666,6 @@ CROSS_ENTROPY = Forbidden(
         "aten.nll_loss2d",
         "aten.nll_loss2d_forward",
         "aten.nll_loss_nd",
-        "aten.cross_entropy_loss",
     ),
 )
 
@@ -1155,7 +1156,7 @@ PIXEL_CROSS_ENTROPY = Exercise(
             "ℓ = −logits.log_softmax(1).gather(1, true_class[:, None])[:, 0]; weight = valid, times class_weights[true_class], times mask; total = weight.sum(); return (weight·ℓ).sum() / torch.where(total > 0, total, 1).",
         ),
     ),
-    forbidden=(CROSS_ENTROPY,),
+    forbidden=(CROSS_ENTROPY, NLL_LOSS),
 )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Odd
 from autograder.catalog._common import filled, parameters_of
 from autograder.exercise import (
     Case,
@@ -69,8 +70,18 @@ def _parameters(prefix: str) -> Callable[[Any, Case], Any]:
 def _head(subject: Any, case: Case) -> Any:
     head = subject(*case.args)
     head.do("double")
-    # Not strict: how the layers are called is the business of the properties about the start.
-    head.do("load_state_dict", case.extra["weights"], strict=False)
+    own, weights = parameters_of(head, {}, (1, 1)), case.extra["weights"]
+    for name, tensor in weights.items():
+        if name not in own:
+            has = f"its parameters are {', '.join(own)}" if own else "it has no parameters"
+            raise Odd(f"the head of variant {case.args[2]!r} has no {name}; {has}")
+        if own[name].shape != tensor.shape:
+            raise Odd(
+                f"{name} has the shape {tuple(own[name].shape)}; for variant {case.args[2]!r} and"
+                f" channels={case.args[1]}, those of strides 8, 16 and 32, it is {tuple(tensor.shape)}"
+            )
+    # Not strict: what a head has beyond that is the business of the properties about the start.
+    head.do("load_state_dict", weights, strict=False)
     return head
 
 
@@ -176,6 +187,23 @@ class _HeadCentered(_Head):
     def crop(self, maps, size):
         top, left = ((maps.shape[-2] - size[0]) // 2, (maps.shape[-1] - size[1]) // 2)
         return maps[..., top : top + size[0], left : left + size[1]]
+
+
+class _HeadReversed(_Head):
+    def __init__(self, num_classes, channels, variant):
+        super().__init__(num_classes, channels[::-1], variant)
+
+
+class _HeadByStride(_Head):
+    def __init__(self, num_classes, channels, variant):
+        super().__init__(num_classes, channels, variant)
+        for stride in self.strides:
+            self.add_module(f"up_{stride}", self.up(num_classes, stride))
+
+
+class _HeadWithoutSkips(_Head):
+    def join(self, up, score):
+        return up
 
 
 class _HeadReplaced(_Head):
@@ -380,7 +408,7 @@ SKIP_FCN = Exercise(
             1.0,
             _head_case("16s", "8s", "32s", ragged=True),
             _scores_of_image,
-            examples=6,
+            examples=10,
             tried="a head with these weights, called on features and size",
         ),
         Property(
@@ -463,6 +491,27 @@ SKIP_FCN = Exercise(
             "Add them up: score_16(…) + cropped up_32(…).",
             ("16s", "8s", "any_size", "gradients"),
             _HeadReplaced,
+        ),
+        Misconception(
+            "skips_forgotten",
+            "You enlarged the coarse scores and never added the finer ones.",
+            "Add them up: score_16(…) + cropped up_32(…).",
+            ("16s", "8s", "any_size", "gradients"),
+            _HeadWithoutSkips,
+        ),
+        Misconception(
+            "channels_reversed",
+            "You read channels from the back.",
+            "channels = (c8, c16, c32): score_32 takes the last of them.",
+            ("start", *FORWARD),
+            _HeadReversed,
+        ),
+        Misconception(
+            "enlarged_by_the_stride",
+            "Your up layers all enlarge by their stride.",
+            "Only the last one enlarges to the image; those before it enlarge by 2, to the next finer map.",
+            ("bilinear", "16s", "8s", "any_size", "gradients"),
+            _HeadByStride,
         ),
         Misconception(
             "averaged_skips",

@@ -359,7 +359,7 @@ TRAIN_FCN = Exercise(
         ),
         Hint(
             "I don't know how to start",
-            "net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c) with c = (64, 96, 128); fit(net, dataset, steps=400, batch_size=16, optimizer=AdamW(net.parameters(), lr=6e-3), schedule=one_cycle(), target='labels', loss=pixel_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
+            "with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64, 96, 128). Then fit(net, dataset, steps=400, batch_size=16, optimizer=torch.optim.AdamW(net.parameters(), lr=6e-3), schedule=one_cycle(), target='labels', loss=pixel_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
         ),
     ),
     seconds=600.0,
