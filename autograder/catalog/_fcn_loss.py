@@ -653,9 +653,7 @@ SAMPLE_PATCHES = Exercise(
 
 # -- pixel_cross_entropy ------------------------------------------------------------------------------------
 
-CROSS_ENTROPY = Forbidden(
-    "F.cross_entropy", ("torch.nn.functional.cross_entropy", "aten.cross_entropy_loss")
-)
+CROSS_ENTROPY = Forbidden("F.cross_entropy", ("torch.nn.functional.cross_entropy", "aten.cross_entropy_loss"))
 NLL_LOSS = Forbidden(
     "F.nll_loss",
     (

@@ -202,6 +202,17 @@ def test_small_tensors_are_shown_whole():
     assert found.got.startswith("[1, 3]")
 
 
+@pytest.mark.parametrize("wrap", [float, t], ids=["floats", "tensors"])
+def test_numbers_that_differ_late_are_shown_so_far(wrap):
+    one, other = 0.010493, 0.010493 * (1 + 3e-7)
+    found = compare(wrap(one), wrap(other), (0.0, 0.0))
+    assert found.expected != found.got
+    for shown, number in ((found.expected, wrap(one)), (found.got, wrap(other))):
+        assert shown in found.message
+        assert float(shown) == pytest.approx(float(number), rel=1e-7)
+    assert compare(1.0, 2.0).message == "expected 1, got 2"
+
+
 def test_a_tolerance_of_the_property_counts():
     assert compare(X, X + 1e-3, (0.0, 1e-2)) is None
     assert compare(X, X + 1e-3, (0.0, 1e-5)) is not None
@@ -232,6 +243,20 @@ def test_the_input_shown_is_smaller_than_a_typical_one(known):
         verdict = evaluate("small", fails_from_three_rows_on, seed=seed)
         assert "shape (3, 1)" in verdict.results[0].tried[0]
         assert sum(sizes[:20]) / 20 > 3
+
+
+def test_an_observation_may_say_what_it_cannot_use(known):
+    def observe(subject, case):
+        answer = subject(*case.args)
+        if isinstance(answer, str):
+            raise Odd(f"{answer!r} is no number")
+        return answer
+
+    known(small(lambda n: n, Property("same", "", 1, lambda d: Case((d.integer(0, 9),)), observe)))
+    verdict = evaluate("small", lambda n: "seven")
+    assert verdict.outcome is Outcome.WRONG_KIND
+    assert verdict.results[0].message == "'seven' is no number"
+    assert evaluate("small", lambda n: n + 0).correct
 
 
 def test_shrinking_keeps_to_the_kind_of_failure(known, monkeypatch):
