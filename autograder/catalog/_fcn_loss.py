@@ -1196,8 +1196,8 @@ def _absent_case(d: Any) -> Case:
 
 
 def _void_case(d: Any) -> Case:
-    """Void takes half of the image from which class 2 is missing."""
-    void = d.choice([255, -1])
+    """Void, which may be the number of a class, takes half of the image from which class 2 is missing."""
+    void = d.choice([255, -1, 1])
     h, w = d.integer(5, 6), d.choice([6, 8])
     one, other = _filled_map(d, h, w, [0, 1]), _filled_map(d, h, w, [0, 2, 1])
     one[h // 2 :] = void
@@ -1226,7 +1226,7 @@ def _balanced(
     for labels in label_maps:
         size = labels.numel() if not void else int((labels != ignore_index).sum())
         for c in range(num_classes):
-            count = int((labels == c).sum())
+            count = int(((labels == c) & (labels != ignore_index)).sum())
             if count or pooled:
                 pixels[c] += count
                 valid[c] += size
@@ -1294,6 +1294,10 @@ def _balanced_void_counted(label_maps, num_classes, ignore_index=255):
     return _balanced(label_maps, num_classes, ignore_index, void=False)
 
 
+def _balanced_255(label_maps, num_classes, ignore_index=255):
+    return _balanced(label_maps, num_classes, 255)
+
+
 def _balanced_double(label_maps, num_classes, ignore_index=255):
     return _balanced(label_maps, num_classes, ignore_index).double()
 
@@ -1322,7 +1326,10 @@ def _balanced_table(label_maps, num_classes, ignore_index=255):
     import numpy as np
 
     counts = torch.stack(
-        [torch.stack([(m == c).sum() for c in range(num_classes)]) for m in label_maps]
+        [
+            torch.stack([((m == c) & (m != ignore_index)).sum() for c in range(num_classes)])
+            for m in label_maps
+        ]
     ).double()
     sizes = torch.stack([(m != ignore_index).sum() for m in label_maps]).double()
     frequency = counts.sum(0) / ((counts > 0) * sizes[:, None]).sum(0)
@@ -1358,7 +1365,14 @@ MEDIAN_FREQUENCY = Exercise(
             _absent_case,
             _doubled,
         ),
-        Property("void", "void pixels count nowhere", 0.25, _void_case, _doubled),
+        Property(
+            "void",
+            "void pixels count nowhere; their label may be any integer, also the number of a class",
+            0.25,
+            _void_case,
+            _doubled,
+            examples=12,
+        ),
         Property("kinds", "maps of any integers; float32 weights", 0.25, _weights_kinds, carries, examples=6),
     ),
     misconceptions=(
@@ -1438,6 +1452,13 @@ MEDIAN_FREQUENCY = Exercise(
             "Take the median over the classes that have a pixel, and set the others to 0.",
             ("absent",),
             _balanced_all_nan,
+        ),
+        Misconception(
+            "void_is_always_255",
+            "You compare with 255 instead of with ignore_index.",
+            "valid = labels != ignore_index.",
+            ("void",),
+            _balanced_255,
         ),
         Misconception(
             "void_counted",
