@@ -457,6 +457,11 @@ def _dice(matrix):
     }
 
 
+def _mean_for_pixel_accuracy(matrix):
+    scores = _scores(matrix)
+    return scores | {"pixel_accuracy": scores["mean_accuracy"]}
+
+
 def _tensors(matrix):
     return _scores(matrix, number=lambda v: v)
 
@@ -564,6 +569,13 @@ SEGMENTATION_SCORES = Exercise(
             "Rows are the truth: divide the diagonal by the row sums, matrix.sum(1).",
             ("mean_accuracy", "absent", "only_predicted"),
             _precision,
+        ),
+        Misconception(
+            "classes_for_pixels",
+            "Your pixel_accuracy is the average over classes, where a rare class counts as much as a common one.",
+            "In pixel_accuracy every pixel counts alike: matrix.diagonal().sum() / matrix.sum().",
+            ("pixel_accuracy", "absent", "only_predicted"),
+            _mean_for_pixel_accuracy,
         ),
         Misconception(
             "hits_counted_twice",

@@ -179,7 +179,7 @@ def _loop(
 
 
 def _own_loop(dataset, generator):
-    return _loop(dataset, generator)
+    return _loop(dataset, generator, steps=400)
 
 
 def _gaps_by_windows(dataset, generator):

@@ -92,12 +92,18 @@ def _normalized(d: Any) -> Case:
     net = filled(d, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, classes, 1)))
     net[1].running_mean.copy_(d.tensor(2))
     net[1].running_var.copy_(d.positive(2))
-    net.train(not d.flag())
-    return Case((Network.describe(net), d.tensor(1, h, w), 4, 1, classes))
+    modes = {"in training mode": Network.describe(net.train())}
+    return Case((Network.describe(net.eval()), d.tensor(1, h, w), 4, 1, classes), {}, modes)
 
 
 def _left_as_found(subject: Any, case: Case) -> dict[str, Any]:
-    net = subject.build(case.args[0])
+    """Of the network in both modes: what it says, and how it is left."""
+    networks = {"in eval mode": case.args[0], **case.extra}
+    return {mode: _used(subject, network, case) for mode, network in networks.items()}
+
+
+def _used(subject: Any, network: Network, case: Case) -> dict[str, Any]:
+    net = subject.build(network)
     before = net.inspect()
     scores = _part(lambda *args: subject(net, *args[1:]), case, ~_ring(case))
     after = net.inspect()

@@ -67,7 +67,7 @@ def _odd_ids(d: Any) -> Case:
 
 def _balanced_cells(d: Any) -> Case:
     instances = d.choice([lambda: _blocks(d, 2), lambda: _blocks(d, 3)])()
-    return Case((instances,), {"w0": d.choice([0.0, 10.0])})
+    return Case((instances,), {"w0": d.choice([4.0, 10.0])})
 
 
 def _one_class(d: Any) -> Case:
