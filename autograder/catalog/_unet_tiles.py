@@ -87,7 +87,7 @@ def _two_kinds(d: Any) -> Case:
 
 
 def _normalized(d: Any) -> Case:
-    """A network whose answer depends on its mode."""
+    """A network whose answer depends on its mode, in both modes."""
     classes, (h, w) = d.choice([2, 3]), d.choice([(6, 11), (9, 6)])
     net = filled(d, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, classes, 1)))
     net[1].running_mean.copy_(d.tensor(2))
@@ -380,7 +380,7 @@ TILES = Exercise(
             _left_as_found,
             tolerance=LOOSE,
             examples=4,
-            tried="pixels whose context lies inside the image, and the network afterwards",
+            tried="a network in eval mode, then one in training mode: pixels whose context lies inside the image, and the network afterwards",
         ),
         Property(
             "kinds",
