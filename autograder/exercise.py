@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     CORRECT = "correct"
     NOT_ATTEMPTED = "not attempted"
     RAISED = "raised"
+    RAISED_OTHER = "raised another error"
     TIMED_OUT = "timed out"
     WRONG_KIND = "wrong shape, dtype or device"
     WRONG_VALUES = "wrong values"

@@ -275,7 +275,7 @@ def _troubles(expected: Any, got: Any, where: str) -> Iterator[Mismatch]:
     elif isinstance(got, Raised) and isinstance(expected, Raised):
         if expected.kinds[0] not in got.kinds:
             message = f"expected a {expected.kinds[0]}, got {got}"
-            yield Mismatch(Outcome.RAISED, message, where, str(expected), str(got), got.kinds[0])
+            yield Mismatch(Outcome.RAISED_OTHER, message, where, str(expected), str(got), got.kinds[0])
     elif isinstance(got, Raised):
         shown = "" if expected is None else _shape(expected)
         yield Mismatch(Outcome.RAISED, _at(got), where, shown, got.kinds[0], got.kinds[0])

@@ -403,6 +403,8 @@ def _ranked(d: Any, count: int, k: int) -> Case:
     activations[best, channel, 0, 1], activations[best, channel, 2, 1] = top + 2, top + 3
     # The best unit stands in a map that is low otherwise, so that the mean ranks the images differently.
     activations[best, channel, 1] -= 100
+    # The other channel is strongest in one of the other images, for whoever looks at all of them.
+    activations[best - 1, 1 - channel, d.integer(0, 2), 0] = top + 4
     field, image = _seen(3, d.choice([2, 3]), 0, 3, 3)
     # Negative ones are another property's business.
     return Case((activations - activations.min(), channel, k, field, image))
@@ -442,7 +444,8 @@ def _numbers(subject: Any, case: Case) -> Any:
     if not isinstance(patches, list | tuple):
         return patches
     return [
-        [_number(entry) for entry in patch] if isinstance(patch, list | tuple) else patch for patch in patches
+        tuple(_number(entry) for entry in patch) if isinstance(patch, list | tuple) else patch
+        for patch in patches
     ]
 
 

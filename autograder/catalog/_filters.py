@@ -178,7 +178,7 @@ GRID = Exercise(
     properties=(
         Property(
             "scaled",
-            "each filter is stretched on its own from its least weight, 0, to its greatest, 1",
+            "each filter is stretched on its own: its least weight becomes 0, its greatest 1",
             0.75,
             _one_row,
             _first_row,

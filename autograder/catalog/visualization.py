@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -772,8 +773,9 @@ VARIATION = Exercise(
 
 # -- maximize_activation ------------------------------------------------------------------------------------
 
-# Differences grow from step to step: what rounding does to five steps must not show.
-ASCENT = (1e-4, 1e-6)
+# Differences grow from step to step: what rounding, or a small number in the divisor, does to four steps must
+# not show.
+ASCENT = (1e-3, 1e-3)
 
 
 def _network(
@@ -835,6 +837,21 @@ def _in_training(d: Any) -> Case:
     )
 
 
+def _linear(d: Any) -> Case:
+    channels, classes = d.integer(2, 3), d.choice([3, 2])
+    layers = [nn.Conv2d(3, channels, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = filled(d, nn.Sequential(*layers, nn.Linear(channels, classes)).double())
+    # Small steps, since a saturated tanh leaves next to no gradient.
+    return Case((), _drawn(d, model=Network.describe(model), layer="4", step_size=0.25))
+
+
+def _in_place_behind(d: Any) -> Case:
+    model = filled(d, nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(inplace=True)).double())
+    with torch.no_grad():
+        model[0].bias.fill_(-50.0 - d.integer(0, 9))  # behind the ReLU the unit is idle
+    return Case((), _drawn(d, model=Network.describe(model), layer="0"))
+
+
 def _dead(d: Any) -> Case:
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).double()
     with torch.no_grad():
@@ -864,10 +881,14 @@ def _left(subject: Any, case: Case) -> Any:
     return {
         "training flags": after["training"],
         "hooks": after["hooks"],
-        "parameters with a grad": sorted(n for n, g in after["grads"].items() if g is not None),
-        "parameters that require a grad": sorted(n for n, flag in after["requires_grad"].items() if flag),
-        "changed tensors": changed_tensors(before, after),
+        "parameters with a grad": _listed(n for n, g in after["grads"].items() if g is not None),
+        "parameters that require a grad": _listed(n for n, flag in after["requires_grad"].items() if flag),
+        "changed tensors": _listed(changed_tensors(before, after)),
     }
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _kinds(subject: Any, case: Case) -> Any:
@@ -894,12 +915,15 @@ class _Ascent:
         if not wrong.get("training_mode"):
             model.eval()
         kept = {}
-        hook = dict(model.named_modules())[layer].register_forward_hook(lambda m, i, o: kept.update(out=o))
+        hook = dict(model.named_modules())[layer].register_forward_hook(
+            lambda m, i, o: kept.update(out=o if wrong.get("overwritten") else o.clone())
+        )
         past = 0.0
         for _ in range(steps):
             x = x.detach().requires_grad_()
             model(x.to(p.dtype))
             unit = kept["out"][:1, channel] if wrong.get("one_image") else kept["out"][:, channel]
+            unit = kept["out"][:, channel, :, :] if wrong.get("maps_only") else unit
             value = unit.sum() if wrong.get("summed") else unit.mean()
             if position is not None:
                 row, col = position if not wrong.get("x_before_y") else position[::-1]
@@ -916,7 +940,7 @@ class _Ascent:
                 (g,) = torch.autograd.grad(goal, x)
             if wrong.get("accumulated"):
                 g = past = past + g
-            norm = g.norm() if wrong.get("whole_norm") else (g**2).mean().sqrt()
+            norm = g.norm() if wrong.get("whole_norm") else (g**2).mean().sqrt() + wrong.get("small", 0)
             if wrong.get("raw_gradient"):
                 norm = torch.ones(())
             if wrong.get("mean_absolute"):
@@ -984,6 +1008,8 @@ def _cut_off(
     return image.detach()
 
 
+ASCENDING = ("ascent", "linear", "in_place", "position", "l2", "tv", "eval_mode")
+
 MAXIMIZE = Exercise(
     id="maximize_activation",
     topic="visualization",
@@ -1002,10 +1028,26 @@ MAXIMIZE = Exercise(
         Property(
             "ascent",
             "each step adds step_size times the gradient over its root mean square",
-            1.25,
+            0.75,
             _mean,
             tolerance=ASCENT,
             examples=5,
+        ),
+        Property(
+            "linear",
+            "layer may be a linear one, with one value an image: (N, K)",
+            0.25,
+            _linear,
+            tolerance=ASCENT,
+            examples=4,
+        ),
+        Property(
+            "in_place",
+            "an in-place layer behind it changes nothing",
+            0.25,
+            _in_place_behind,
+            tolerance=ASCENT,
+            examples=3,
         ),
         Property(
             "position",
@@ -1065,56 +1107,56 @@ MAXIMIZE = Exercise(
             "descends",
             "You went down the gradient.",
             "To maximize, add the step: x + step_size·g / rms(g).",
-            ("ascent", "position", "l2", "tv", "eval_mode"),
+            ASCENDING,
             _answer(descends=True),
         ),
         Misconception(
             "raw_gradient",
             "You stepped along the raw gradient, whose size differs by orders of magnitude between layers.",
             "Divide it by its root mean square, (g**2).mean().sqrt().",
-            ("ascent", "position", "l2", "tv", "eval_mode"),
+            ASCENDING,
             _answer(raw_gradient=True),
         ),
         Misconception(
             "whole_norm",
             "You divided by the gradient's norm, so larger images take smaller steps per pixel.",
             "Divide by the root of the mean of its squares, not of their sum.",
-            ("ascent", "position", "l2", "tv", "eval_mode"),
+            ASCENDING,
             _answer(whole_norm=True),
         ),
         Misconception(
             "mean_absolute",
             "You divided by the mean of the gradient's absolute values.",
             "Divide by its root mean square, (g**2).mean().sqrt().",
-            ("ascent", "position", "l2", "tv", "eval_mode"),
+            ASCENDING,
             _answer(mean_absolute=True),
         ),
         Misconception(
             "gradients_accumulate",
             "backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.",
             "Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).",
-            ("ascent", "l2", "tv", "eval_mode"),
+            ("ascent", "linear", "l2", "tv", "eval_mode"),
             _answer(accumulated=True),
         ),
         Misconception(
             "one_image",
             "You took the activation of the first image only.",
             "The mean over all images of the batch: output[:, channel].mean().",
-            ("ascent", "position", "l2", "tv", "eval_mode"),
+            ASCENDING,
             _answer(one_image=True),
         ),
         Misconception(
             "generator_ignored",
             "You drew the starting noise without the generator.",
             "torch.randn(shape, generator=generator).",
-            ("start", "ascent", "position", "l2", "tv", "eval_mode", "zero_gradient"),
+            ("start", *ASCENDING, "zero_gradient"),
             _answer(generator_ignored=True),
         ),
         Misconception(
             "unit_noise",
             "You started from N(0, 1).",
             "Multiply the noise by 0.1.",
-            ("start", "ascent", "position", "l2", "tv", "eval_mode", "zero_gradient"),
+            ("start", *ASCENDING, "zero_gradient"),
             _answer(unit_noise=True),
         ),
         Misconception(
@@ -1130,6 +1172,20 @@ MAXIMIZE = Exercise(
             "It is (row, col): unit[:, row, col].",
             ("position",),
             _answer(x_before_y=True),
+        ),
+        Misconception(
+            "overwritten",
+            "You kept the layer's own output, and the in-place ReLU behind it wrote over it.",
+            "Keep a copy: output.clone(), without detach(), since the gradient has to flow through it.",
+            ("in_place",),
+            _answer(overwritten=True),
+        ),
+        Misconception(
+            "maps_only",
+            "Your index needs a map with rows and columns, and a linear layer has none.",
+            "output[:, channel] fits both: (N, h, w) of a map, (N,) of a linear layer.",
+            ("linear",),
+            _answer(maps_only=True),
         ),
         Misconception(
             "penalty_added",
@@ -1184,19 +1240,20 @@ MAXIMIZE = Exercise(
             "dtype_kept",
             "Your image stays float32 whatever the model's dtype is.",
             "Draw in float32, then move the noise to the model's dtype and device.",
-            ("start", "ascent", "position", "l2", "tv", "eval_mode", "zero_gradient", "kinds"),
+            ("start", *ASCENDING, "zero_gradient", "kinds"),
             _answer(dtype_kept=True),
         ),
         Misconception(
             "drawn_in_model_dtype",
             "You drew the noise in the model's dtype; other numbers come out of the same generator.",
             "Draw in float32 first, then convert.",
-            ("start", "ascent", "position", "l2", "tv", "eval_mode", "zero_gradient"),
+            ("start", *ASCENDING, "zero_gradient"),
             _answer(drawn_in_model_dtype=True),
         ),
     ),
     right=(
         Variant("hooks and autograd.grad", _answer()),
+        Variant("a small number in the divisor", _answer(small=1e-8)),
         Variant("a frozen copy, cut off at the layer", _cut_off),
     ),
     hints=(
@@ -1210,7 +1267,7 @@ MAXIMIZE = Exercise(
         ),
         Hint(
             "I don't know how to put it together",
-            "Loop: x.requires_grad_(); model(x); objective from the hooked output; (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.",
+            "Remember every training flag, then model.eval(). Loop: x.requires_grad_(); model(x); objective = mean of channel of a clone of the hooked output, minus l2·(x²).mean(), minus tv·total_variation(x)/x.numel(); (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.",
         ),
     ),
 )

@@ -166,7 +166,12 @@ KIND, VALUES = Outcome.WRONG_KIND, Outcome.WRONG_VALUES
         (X, TimedOut("late"), Outcome.TIMED_OUT, "late"),
         (X, Odd("odd"), KIND, "odd"),
         (Raised(("ValueError",)), X, VALUES, "expected a ValueError, but the call went through"),
-        (Raised(("ValueError",)), Raised(("TypeError",)), Outcome.RAISED, "expected a ValueError, got TypeError"),
+        (
+            Raised(("ValueError",)),
+            Raised(("TypeError",)),
+            Outcome.RAISED_OTHER,
+            "expected a ValueError, got TypeError",
+        ),
         (Raised(("ValueError",)), Raised(("NotImplementedError",)), Outcome.NOT_ATTEMPTED, "NotImpl"),
         (Raised(("ValueError",)), Odd("odd"), KIND, "odd"),
     ],
