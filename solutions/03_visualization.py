@@ -125,8 +125,8 @@ print(f"best of 100 000 random neighborhoods of this norm: {(others @ w).max():.
 
 # %%
 predict(
-    "The filter is the left eye of the cat, cut out of the photograph as it is (gray, values from 0 to 1). Where in this "
-    "photograph is the response of the convolution largest?",
+    "The filter is the eye on the left of the picture, cut out of the photograph as it is (gray, values from 0 to 1). "
+    "Where in this photograph is the response of the convolution largest?",
     ["At the eye it was cut from", "At the other eye", "At the brightest part of the picture"],
     answer="At the brightest part of the picture",
     because="All weights and all pixels are positive, so a bright neighborhood of any pattern gives a larger sum than a "
@@ -159,7 +159,9 @@ responses = {
     "cosine with the eye": respond(centered, gray) / (deviation * centered.norm()),
 }
 for name, response in responses.items():
-    print(f"{name:23} strongest at {strongest(response)}, cut out at {(top, left)}")
+    print(
+        f"{name:23} strongest at {strongest(response)}, cut out at {(top, left)} (row, column of the top left pixel)"
+    )
 cosine = responses["cosine with the eye"].clone()
 print(f"cosine there {cosine.max():.3f}")
 cosine[top - size : top + size, left - size : left + size] = -1
@@ -196,12 +198,13 @@ figures.show(
 
 # %% [markdown]
 # Taking away the template's mean is enough here: then a flat neighborhood gives 0, however bright it is. Most trained
-# filters come to the same by themselves, as you will see. Dividing by the norms as well leaves the cosine alone.
+# filters come to the same by themselves, as you will see. Take the neighborhood's mean away too, and divide by both
+# norms: nothing but the cosine is left.
 #
-# Look at the last two numbers, too. A piece of blurred background is *more* like this eye, entry by entry, than the
-# other eye is. One template of 21×21 pixels is a poor detector of eyes. A network of many small ones, one layer upon
-# the other, is a better one, and the price is that you cannot read it off the weights any more. First, the layer
-# where you can.
+# Look at the last two numbers, too. A piece of the head's rim, fur beside bright background, is *more* like this eye,
+# entry by entry, than the other eye is. One template of 21×21 pixels is a poor detector of eyes. A network of many
+# small ones, one layer upon the other, is a better one, and the price is that you cannot read it off the weights any
+# more. First, the layer where you can.
 #
 # ## The filters of the first layer
 #
@@ -233,7 +236,9 @@ def filter_grid(weight: Tensor, columns: int = 8, padding: int = 1) -> Tensor:
     weight: (K, C, h, w) with C = 3 or 1; one channel is repeated to gray; another C is refused with a
     ValueError. The picture is always `columns` filters wide, filled row by row. A constant filter is
     0.5; lines of `padding` pixels around and between the filters, and missing filters, are 1.
-    Returns (3, H, W) with H = rows · (h + padding) + padding, W = columns · (w + padding) + padding.
+    Returns (3, H, W) in the dtype and on the device of the weights, without their graph, with
+    H = rows · (h + padding) + padding, W = columns · (w + padding) + padding. The weights are not
+    changed.
     """
     ### BEGIN SOLUTION
     K, C, h, w = weight.shape
@@ -426,7 +431,8 @@ figures.show(
 #
 # - A hook that is not removed stays. Each run adds one more, and each keeps its tensors in memory.
 # - Taking activations out runs the network. In training mode that moves the running averages of batch normalization,
-#   and with gradients on it keeps the whole graph.
+#   and with gradients on it keeps the whole graph. Which mode is right only the caller knows, so your function does not
+#   switch it; whoever calls it on a trained network says `.eval()` first.
 # - The output you kept may be **overwritten**. `nn.ReLU(inplace=True)` writes its result into its input, and that is
 #   the tensor you hold.
 #
@@ -516,18 +522,18 @@ for layer in RELUS:
 
 # %% [markdown]
 # From top to bottom, the maps become smaller and their number grows. In the first layer you can see the cat in nearly
-# every map. Further up, most cells are zero, and what is left stands for something that not every place of the image
-# has. What it is, a single image does not tell: a channel that lights up at the eyes may like round things, dark
+# every map. In the deeper layers most cells are zero, and what is left stands for something that not every place of the
+# image has. What it is, a single image does not tell: a channel that lights up at the eyes may like round things, dark
 # things, or shiny ones.
 #
-# Did your function leave the network alone? Let us see what the other kind does.
+# Your function runs the network in the mode it finds. Here that was eval mode. And if it had been training mode?
 
 # %%
 predict(
-    "Somebody captures the activations of ten photographs, one by one, with the network in training mode, and then "
-    "switches back to eval mode. What does the network now say about our three images?",
-    ["The same as before", "Something else: its running averages have moved", "It raises an error"],
-    answer="Something else: its running averages have moved",
+    "We capture the activations of ten photographs, one by one, from a copy of the network in training mode, and "
+    "switch the copy back to eval mode. Are its probabilities for our three images still the same?",
+    ["Yes, to the last digit", "No: its running averages have moved", "It raises an error"],
+    answer="No: its running averages have moved",
     because="Each forward pass in training mode pulls every running mean and variance a tenth of the way towards that "
     "image. The weights are untouched, and the answers differ all the same.",
 )
@@ -547,13 +553,12 @@ for name in (
     "rocket",
 ):
     image = photograph(name, 64)[None]
-    with torch.no_grad():
-        careless(image)
+    capture_activations(careless, image, ["relu1"])
     capture_activations(net, image, ["relu1"])
 careless.eval()
 with torch.no_grad():
     moved, untouched = careless(small).softmax(1).cpu(), net(small).softmax(1).cpu()
-print(f"{'':11} {'before':>16} {'after yours':>18} {'after theirs':>18}")
+print(f"{'':11} {'before':>16} {'run in eval mode':>18} {'in training mode':>18}")
 for index, name in enumerate(names):
     answers = [f"{p[index].max():.1%} {CLASSES[p[index].argmax()]}" for p in (certain, untouched, moved)]
     print(f"{name:11} {answers[0]:>16} {answers[1]:>18} {answers[2]:>18}")
@@ -670,8 +675,10 @@ def maximize_activation(
     Start: 0.1 · torch.randn(shape), drawn from the generator in float32 on the generator's device
     (the CPU if it is None), then moved to the dtype and device of the model's parameters; steps=0
     returns it.
-    Objective: the mean of the channel of the layer's output (N, K, h, w), or its value at
-    position = (row, column), minus l2 · mean(x²), minus tv · total_variation(x) / x.numel().
+    Objective: the mean of the channel over the layer's output (N, K, h, w), or (N, K) of a linear
+    layer, or the mean over the N images of its value at position = (row, column), minus
+    l2 · mean(x²), minus tv · total_variation(x) / x.numel(). What counts is the output as the layer
+    gives it, before an in-place layer behind it writes over it.
     Step: x + step_size · g / rms(g), and none where g is zero. The network runs in eval mode. Its
     modes, hooks, parameters and their gradients are left as they were found.
     """
@@ -843,7 +850,7 @@ for name, values in climbs.items():
 # %% [markdown]
 # In the upper strip nothing holds the image back, and after 64 steps it excites the unit several times as much as any
 # real image does. Its colors have left the range that a photograph can have; what you see is clipped. Below, the
-# smooth version gives away a third of the excitation, and one begins to see something: arches over pale shapes with
+# smooth version gives away a good part of the excitation, and one begins to see something: arches over pale shapes with
 # dark dots, again and again, since the objective is the mean over the whole map.
 #
 # ### How much to smooth
@@ -878,10 +885,10 @@ figures.show(
 )
 
 # %% [markdown]
-# The two do different things. An $\ell_2$ penalty lowers the contrast and keeps the fine stripes. Total variation
-# takes the stripes and keeps the large shapes. Both cost excitation, total variation more of it. (The faint
-# chessboard on the right belongs to neither: steps of a fixed size cannot come to rest, and jump to and fro across
-# the kink of the absolute value.)
+# The two do different things. An $\ell_2$ penalty lowers the contrast and keeps the fine stripes. Total variation takes
+# the stripes and keeps the large shapes. Both cost excitation, total variation more at the weights tried here. (The
+# faint chessboard on the right belongs to neither: steps of a fixed size cannot come to rest, and jump to and fro
+# across the kink of the absolute value.)
 #
 # Say what you see with care, though. A smooth image looks more *natural*; whether it shows more of what the unit does
 # in real images is another question. The stripes were not noise to the network: it was excited by them.
@@ -900,9 +907,8 @@ predict(
         "Undecided, since there is no cat",
     ],
     answer="Nearly certain, and you see no cat",
-    because="The logit only has to be large. Parts that speak for a cat, many of them in no order, do that better than "
-    "one whole animal: the network averages over the map at the end, so it does not ask how the parts are "
-    "arranged.",
+    because="The logit only has to be large. The network averages over the map at the end, so each place may show its "
+    "own parts that speak for a cat, and no whole animal is needed.",
 )
 
 # %%
@@ -982,16 +988,16 @@ figures.show(
 # - **Intermediate**: bent lines, then textures, such as scales, grids, strokes like fur.
 # - **Deep**: pieces of larger shapes, less regular, different from place to place.
 #
-# This is the hierarchy of patterns that the papers report for networks a hundred times as large (Zeiler and Fergus
+# This is the hierarchy of patterns that the papers report for much larger networks (Zeiler and Fergus
 # 2014, Yosinski et al. 2015, Olah et al. 2017). Each layer combines what the one before it has found: stripes in
 # several directions make a grid, grids and arcs make an eye.
 #
 # Or do the patterns come from the ascent, and from the smoothing? The control is the same network with *random*
-# weights: same layers, same fields, same recipe.
+# weights: same layers, same fields, same steps, only far weaker penalties, since its units answer weakly.
 
 # %%
 control, titles = [], []
-for tv in (0.0, 0.02):  # its units answer weakly, so little smoothing goes a long way
+for tv in (0.0, 0.02):
     for channel in UNITS["bn4_2"][:3]:
         x = maximize_activation(
             untrained[1:-3], "bn4_2", channel, shape=(1, 3, 40, 40), steps=STEPS, step_size=0.1, l2=tv / 10, tv=tv,
@@ -1002,7 +1008,7 @@ for tv in (0.0, 0.02):  # its units answer weakly, so little smoothing goes a lo
 figures.show(
     figures.grid(control, titles, columns=6, cell=1.55),
     alt="Images that maximize three units of the last convolution of an untrained network. Without total variation: "
-    "colored noise. With it: smoothed noise, brighter towards the middle. No lines, no textures, no shapes.",
+    "colored noise. With it: smoothed noise, of more contrast towards the middle. No lines, no textures, no shapes.",
 )
 
 # %% [markdown]
@@ -1128,7 +1134,7 @@ for layer in CONVOLUTIONS:
     print(f"{layer:7} {size:5} {jump:5} {start:6.1f}   {box!s:36} {measured}")
 
 # %% [markdown]
-# Both ways agree, pixel by pixel. Give `receptive_field` a wrong padding, and they don't.
+# Both boxes agree, to the pixel. Give `receptive_field` a wrong padding, and they don't.
 #
 # So the last units see 70 pixels, more than twice the width of the images they were trained on. Seeing is not weighing,
 # however. Here is how much each pixel counts.
@@ -1151,7 +1157,8 @@ figures.show(
 )
 
 # %% [markdown]
-# The middle half of the rows and columns is a quarter of the area, and holds nearly all of the squared gradient.
+# The middle half of the rows and columns is a quarter of the area, and from the second row of layers on holds almost
+# nine tenths of the squared gradient.
 # There are more ways from the middle of a field to the unit than from its rim. Luo et al. (2016) call what counts the
 # *effective* receptive field.
 #
@@ -1234,7 +1241,8 @@ def top_patches(
     image_size: (H, W) of the images, in pixels.
     Returns (n, top, left, bottom, right) for the k images (all of them if there are fewer) with the
     highest activations of that channel: the field of the image's best unit, the first in row order
-    among equals. Integers; clipped to the image; bottom and right exclusive.
+    among equals; images of the same activation in any order. Integers; clipped to the image; bottom
+    and right exclusive.
     """
     ### BEGIN SOLUTION
     size, jump, start = field
@@ -1291,19 +1299,21 @@ for layer, channels in SHOWN.items():
 figures.show(
     figures.grid(pictures, titles, columns=9, cell=1.05),
     alt="For two units in each of four layers: on the left the image made by ascent, to its right the eight patches "
-    "that excite the unit most. First layer: edges of the direction of the stripes. Second stage: stripes and "
-    "arcs in fitting colors. Third stage: similar textures. Last stage: whole pieces of images; what they share "
+    "that excite the unit most. First layer: edges of the direction of the stripes. Second stage: outlines and "
+    "stripes, some in fitting colors. Third stage: similar textures. Last stage: whole pieces of images; what they share "
     "is harder to say.",
 )
 
 # %% [markdown]
-# Read it row by row: the made image on the left, the found ones beside it, with gray where the field leaves the image.
+# Read it row by row: the made image on the left, the found ones beside it. Gray fills up patches that the border of an
+# image has cut to a strip. Each photograph is in the collection at two sizes, so some patches come in pairs.
 #
 # In the first rows both say the same. Towards the bottom, made and found drift apart, and the collection begins to
 # matter. In the images of CIFAR-10, the eight favorites of unit 0 of `bn4_2` are eight cats, and those of unit 5 are
-# cats and dogs; now the arches above and the dots in their middle look like ears and eyes. In our few photographs the
-# same two units have to make do with coins, petals and a tripod: the list always has eight entries, however little
-# the unit cares. **Look at the activations, too,** not only at the order.
+# cats and dogs; now the arches above and the dots in their middle look like ears and eyes. Among our few photographs,
+# unit 0 begins with a cat's forehead and has to go on with petals, coins and gravel; unit 5 has a crater, a rocket,
+# petals and a tripod. The list always has eight entries, however little the unit cares. **Look at the activations,
+# too,** not only at the order.
 #
 # ### What a number can say
 #
@@ -1417,10 +1427,13 @@ figures.show(
 )
 
 # %% [markdown]
-# Both maps have a bright spot between the cat's larger eye and its nose, and both find that the "airplane" on the
-# moon is a few craters and rocks. Otherwise they have little in common: for the cat and the motorcycle, the
-# correlation is about zero. That does not make one of them wrong. As in the example by hand, they answer different
-# questions, and whoever shows such a map has to say which.
+# How to read the last column: middle gray is no change. Where it is bright, covering lowers the logit; where it is
+# dark, covering raises it; white and black are the number above the map.
+#
+# For the cat, saliency is brightest on the larger eye, occlusion between that eye and the nose. Both find that the
+# "airplane" on the moon is a few craters and rocks. Otherwise they have little in common: for the cat and the
+# motorcycle, the correlation is about zero. That does not make one of them wrong. As in the example by hand, they
+# answer different questions, and whoever shows such a map has to say which.
 #
 # The third column is the check that Adebayo et al. (2018) recommend: the same picture from a network with *random*
 # weights. If it looks as convincing as the trained one, the method shows the image and not what was learned. Here
@@ -1432,6 +1445,8 @@ figures.show(
 # - A made image shows what drives a unit to its extreme. Between extreme and everyday lies all that the unit does
 #   most of the time.
 # - Found patches depend on the collection; the strongest eight of many thousand say little about the rest.
+# - Whether the network *needs* a unit, no picture of it tells. That takes taking it away: replace its map by its mean,
+#   measure again, and do the same with other units, to compare.
 # - Both are shown for one unit at a time. Szegedy et al. (2014) found that random *mixtures* of units have top images
 #   that look as meaningful as those of single units. It need not be the units that carry the meaning.
 # - People agree with pictures too easily. In an experiment by Borowski et al. (2021), natural images helped people to
@@ -1480,10 +1495,11 @@ figures.show(
 # | Filters in rainbow colors | each color channel stretched on its own |
 # | Activations of a layer before a ReLU are never negative | the kept tensor was overwritten in place: keep a copy |
 # | Memory grows with every run | hooks not removed, or graphs kept: no `detach` |
-# | The network answers differently after it was looked at | it ran in training mode, and its running averages moved |
+# | The network answers differently after you looked at it | it ran in training mode, and its running averages moved |
 # | The ascent does not move at all | the unit is idle behind a ReLU: take the layer before it, or another start |
-# | The made image gets paler with each step | the penalties were added instead of subtracted, or the step goes downhill |
-# | The made image differs from run to run | noise not drawn from the generator, or the network in training mode |
+# | The excitation falls with each step | the step goes downhill |
+# | Penalties fill the made image with glaring noise, more than there is without them | they were added instead of subtracted |
+# | The made image differs from run to run | noise not drawn from the generator, or dropout in training mode |
 # | Training goes wrong after the ascent | its backward pass left gradients in the parameters |
 # | Patches beside what the unit likes | padding left out of `start`, or the jump multiplied before it was used |
 # | Eight patches, all the same | several units of one image instead of the best of each |
@@ -1493,7 +1509,8 @@ figures.show(
 # - A filter is a template: among inputs of equal norm it likes itself best. First-layer filters can be read as
 #   pictures.
 # - Deeper weights cannot: channels have no natural order or scale. Shuffled and rescaled, they are the same function.
-# - Activations come out of a network through hooks: copied, detached, in eval mode, and the hook removed.
+# - Activations come out of a network through hooks: copied, detached, and the hook removed. The mode is the caller's
+#   to set, as a rule eval.
 # - Gradient ascent makes the input that maximizes a unit. For the first layer that *is* the filter. An $\ell_2$ penalty
 #   lowers contrast, total variation removes fine detail.
 # - From shallow to deep: stripes and colors, textures, parts.
@@ -1515,8 +1532,8 @@ figures.show(
 # - **Yosinski et al. (2015)** and **Olah et al. (2017)** add blurring, random shifts and rotations, other color
 #   spaces. Their pictures are clearer; more of the clearness is theirs, and not the network's.
 # - **Araujo, Norris and Sim (2019)** compute fields as we do, for networks with several paths as well.
-# - **Simonyan et al.** take saliency from the logit, as we do. Many programs take it from the probability, which
-#   hides what speaks for the other classes.
+# - **Simonyan et al.** take saliency from the logit, as we do. Many programs take it from the probability, whose
+#   gradient mixes in what speaks for the other classes, and vanishes where the network is certain.
 #
 # ## Next
 #
