@@ -1157,10 +1157,9 @@ figures.show(
 )
 
 # %% [markdown]
-# The middle half of the rows and columns is a quarter of the area, and from the second row of layers on holds almost
-# nine tenths of the squared gradient.
-# There are more ways from the middle of a field to the unit than from its rim. Luo et al. (2016) call what counts the
-# *effective* receptive field.
+# The middle half of the rows and columns is a quarter of the area, and holds more than four fifths of the squared
+# gradient. There are more ways from the middle of a field to the unit than from its rim. Luo et al. (2016) call what
+# counts the *effective* receptive field.
 #
 # ### A unit's favorite, in its own field
 #
