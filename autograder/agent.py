@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autograder.values import Foreign, Network, Ref, realize
+from autograder.values import Foreign, Network, Ref, Walk, realize
 from autograder.wire import MAX_BITS, Channel, Closed, WireError, carried
 
 PRINTED = 600
@@ -681,6 +681,8 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, list | tuple):
         for v in value:
             yield from _tensors(v)
+    elif isinstance(value, Walk):
+        yield from _tensors(value.items)
 
 
 def _snapshot(args: Any, kwargs: Any) -> dict[str, Any]:

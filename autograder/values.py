@@ -6,7 +6,7 @@ the learner's code runs; nothing is pickled and no closure travels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,7 +195,7 @@ def realize(value: Any, objects: Mapping[int, Any], device: str = "cpu") -> Any:
         case Generator(seed):
             return torch.Generator().manual_seed(seed)
         case Batches(items):
-            return _once([realize(item, objects, device) for item in items])
+            return Walk(realize(item, objects, device) for item in items)
         case Network():
             return value.build().to(device)
         case Named(name, kwargs):
@@ -212,8 +212,15 @@ def realize(value: Any, objects: Mapping[int, Any], device: str = "cpu") -> Any:
     return value
 
 
-def _once(items: list[Any]) -> Iterator[Any]:
-    yield from items
+class Walk(Iterator[Any]):
+    """An iterator that is walked once. It holds on to its ``items``, so that they can be looked at afterwards."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = list(items)
+        self._rest = iter(self.items)
+
+    def __next__(self) -> Any:
+        return next(self._rest)
 
 
 def short(value: Any, limit: int = 16) -> str:

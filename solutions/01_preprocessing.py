@@ -93,7 +93,7 @@ print(f"all pixels: mean {pixels.mean():.2f}, standard deviation {pixels.std(cor
 #   $101 - 100 = 1$: they are about $102$ and $1/102$, and $\kappa \approx 10\,400$.
 # - With the mean subtracted, $x = -1$ and $x = 1$: $A = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$, $\kappa = 1$. The bowl is
 #   round, and a step with $\eta = 1/2$ lands at the bottom.
-# - The scale matters in the same way. Two centered inputs with standard deviations 1 and 10 have
+# - The scale matters in the same way. Two centered, uncorrelated inputs with standard deviations 1 and 10 have
 #   $A = \begin{pmatrix} 1 & 0 \\ 0 & 100 \end{pmatrix}$, so $\kappa = 100$. Divide each by its own, and $\kappa = 1$ again.
 
 # %%
@@ -130,7 +130,7 @@ for name, given in {"x = 9, 11": x, "x = −1, 1": x - x.mean(0)}.items():
     print(f"{name:10}  condition number {condition:9.1f}   {steps:6} steps")
 
 # %% [markdown]
-# Try `x * 10`, or `x - 9`. Then go on to images.
+# Try `x - 9`, or `(x - 10) * 10`. Then go on to images.
 #
 # ### Loss contours of two image features
 #
@@ -207,7 +207,7 @@ figures.show(
 # 1 and bias 0: $1.12 \cdot (-1) = -1.12$. Nothing has happened, and nothing will before the weight is off by 100 %.
 #
 # The figure does it with two clouds in the plane, far from the origin and centered. All weights, the bias included, are
-# multiplied by random factors of standard deviation 5 %, forty times.
+# multiplied by random factors of mean 1 and standard deviation 5 %, forty times.
 
 # %%
 draw = torch.Generator().manual_seed(0)
@@ -306,7 +306,7 @@ def mean_image(images: Tensor) -> Tensor:
 #
 # Left, the mean of all training images; then the means of the single classes. Where all images of a class show their object
 # in the middle, the middle of the mean stands out. The mean of all classes is nearly flat: three numbers, one for each
-# color, say almost all of it. The spread of the pixels around it, in the last line, is several times larger.
+# color, say almost all of it. The spread of the images' pixels, in the last line, is far larger than the mean image's.
 
 # %%
 of_all = mean_image(train.images)
@@ -519,9 +519,10 @@ for numbers in (torch.tensor([1.0, 7.0]), torch.tensor([9.0, 15.0])):
 def streaming_statistics(batches) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of every channel, in one pass.
 
-    batches: an iterable of tensors (n, C, H, W); n, H and W may differ from batch to batch.
+    batches: an iterable of tensors (n, C, H, W), which can be walked once; n (at least 1), H and W may
+    differ from batch to batch. No batch is kept, none is changed.
     Returns mean (C,) and std (C,), in the dtype of the batches; float32 for integers. In float32 data
-    with a mean of a million and a standard deviation of 1, both are accurate.
+    with a mean of a million and a standard deviation of 1, both are accurate to two figures.
     """
     ### BEGIN SOLUTION
     n, mean, S = 0, 0.0, 0.0
@@ -573,8 +574,9 @@ print(
 )
 
 # %% [markdown]
-# From a mean of about ten thousand on, the textbook formula returns noise. Pixels from 0 to 255 are not that bad, but 16-bit
-# microscopy and satellite images are, and so are depth maps in millimeters.
+# From a mean of about ten thousand standard deviations on, the textbook formula returns noise. What counts is that ratio.
+# Pixels from 0 to 255 have one of about two, and nothing happens. It is large where a small signal sits on a large offset:
+# on the dark level of a camera, in map coordinates in meters, in times counted from 1970.
 #
 # ## PCA and whitening
 #
@@ -696,7 +698,7 @@ figures.show(
 # ### Whole images
 #
 # Gray, and reduced to 16×16, an image has 256 numbers, few enough for the 1,000 images to have a covariance of full rank. Row
-# by row: the images; PCA whitened; *your* ZCA, with a large and with a small $\varepsilon$.
+# by row: the images; PCA whitened; *your* ZCA, with a large, a small, and a very small $\varepsilon$.
 
 # %%
 gray = F.avg_pool2d(pixels.mean(1, keepdim=True), 2).flatten(1)  # (N, 256)
@@ -846,8 +848,8 @@ class Standardizer(nn.Module):
     """Subtracts a mean and divides by a standard deviation that were measured on a training set.
 
     mode: "mean_image", "channel_mean" or "channel_standard"; only the last one divides. Buffers mean
-    and std, both empty before fit. std is 1 where the mode does not divide, and where a channel has a
-    standard deviation of 0.
+    and std, both empty before fit, then of any shape that broadcasts with (N, C, H, W). std is 1 where
+    the mode does not divide, and where a channel has a standard deviation of 0.
     """
 
     def __init__(self, mode: str = "channel_standard") -> None:
@@ -1147,7 +1149,7 @@ figures.show(
 # to each other, about 20 for each. For the test on the other hospital's scanner, I standardized their 100 slices with
 # their own mean and std, to be fair to both. Validation 0.91, test 0.88. At the other hospital, the program reaches 0.70."
 #
-# 1. Name the leaks and mistakes in this report. Which one has probably cost the validation score's worth the most, and why?
+# 1. Name the leaks and mistakes in this report. Which one has probably raised the validation score the most, and why?
 # 2. Why may the test have reached 0.88 while the program reaches 0.70 on the same scanner?
 # 3. Write down, in order, the steps of a procedure whose score you would believe.
 #

@@ -19,7 +19,7 @@ from torch import nn
 from autograder import wire
 from autograder.agent import Agent, fingerprint, preserved, source_of
 from autograder.attempt import Attempt, Gone, Raised, TimedOut
-from autograder.values import Named, Network
+from autograder.values import Batches, Named, Network
 from autograder.wire import Channel
 
 
@@ -54,6 +54,13 @@ def test_arguments_changed_in_place_are_told():
     arguments = (torch.ones(2), torch.ones(2))
     changed = attempt.subject().changed(*arguments, z=torch.ones(4), net=Network.describe(nn.Linear(1, 1)))
     assert changed == ["1", "net", "z"]
+
+
+def test_batches_changed_while_they_are_walked_are_told():
+    batches = Batches((torch.ones(2), torch.ones(2)))
+    for change, told in ((lambda b: b.add_(1), ["0"]), (lambda b: b + 1, [])):
+        subject = Attempt.local(lambda batches, change=change: [change(b) for b in batches], "f").subject()
+        assert subject.changed(batches) == told
 
 
 def test_arguments_keep_their_memory_layout():
