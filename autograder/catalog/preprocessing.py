@@ -1325,11 +1325,11 @@ ZCA = Exercise(
         ),
         Hint(
             "I get inf or NaN",
-            "An eigenvalue of a covariance can be 0, and rounding can put it a little below. What is eps for?",
+            "An eigenvalue of a covariance can be 0: that is what eps is for. Rounding in float32 can put one further below 0 than eps lifts it: compute in float64, and clamp at 0.",
         ),
         Hint(
             "I don't know how to start",
-            "centered = x - x.mean(0); S, U = torch.linalg.eigh(centered.T @ centered / N); W = U @ torch.diag((S + eps) ** -0.5) @ U.T; whitened = centered @ W.",
+            "c = x.double() - x.double().mean(0); S, U = torch.linalg.eigh(c.T @ c / N); W = U @ torch.diag((S.clamp(min=0) + eps) ** -0.5) @ U.T; whitened = c @ W; then both .to(x.dtype), or float32 for integers.",
         ),
     ),
     forbidden=(Forbidden("sklearn.decomposition", ("sklearn.decomposition.",)),),
