@@ -32,7 +32,7 @@ def _scene(d: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _bent(d: Any) -> Case:
-    return Case((*_scene(d),), {"grid": d.integer(3, 4), "sigma": SIGMA, "generator": d.generator()})
+    return Case((*_scene(d),), {"grid": d.integer(4, 5), "sigma": SIGMA, "generator": d.generator()})
 
 
 def _still(d: Any) -> Case:
@@ -40,14 +40,15 @@ def _still(d: Any) -> Case:
 
 
 def _many(d: Any) -> Case:
-    generators = [d.generator() for _ in range(24)]
+    generators = [d.generator() for _ in range(40)]
     return Case((*_scene(d),), {"grid": 3, "sigma": SPREAD}, {"generators": generators})
 
 
 def _small(d: Any) -> Case:
     image, labels = _scene(d)
-    dtype = d.choice([torch.int64, torch.uint8])
-    return Case((image.float(), labels.to(dtype)), {"grid": 3, "sigma": SIGMA, "generator": d.generator()})
+    # Numbers of instances may be large.
+    kinds = {"bytes": labels.to(torch.uint8), "numbers": labels + 100_003}
+    return Case((image.float(),), {"grid": 3, "sigma": SIGMA, "generator": d.generator()}, kinds)
 
 
 def _deform(subject: Any, case: Case) -> Any:
@@ -70,14 +71,18 @@ def _deform_often(subject: Any, case: Case) -> Any:
 
 
 def _kinds(subject: Any, case: Case) -> Any:
-    image, labels = subject(*case.args, **case.kwargs)
-    allowed = set(case.args[1].unique().tolist())
-    known = set(labels.unique().tolist()) <= allowed if isinstance(labels, torch.Tensor) else None
-    return {
-        "image": [str(image.dtype), list(image.shape)],
-        "labels": [str(labels.dtype), list(labels.shape)],
-        "only labels that were there": known,
-    }
+    seen = {}
+    for given in case.extra.values():
+        image, labels = subject(*case.args, given, **case.kwargs)
+        allowed = set(given.unique().tolist())
+        known = set(labels.unique().tolist()) <= allowed if isinstance(labels, torch.Tensor) else None
+        seen[f"{given.dtype} labels".removeprefix("torch.")] = {
+            "image": [str(image.dtype), list(image.shape)],
+            "labels": [str(labels.dtype), list(labels.shape)],
+            "only labels that were there": known,
+            "modified in place": bool(subject.changed(*case.args, given, **case.kwargs)),
+        }
+    return seen
 
 
 # -- reading the field off the result -----------------------------------------------------------------------
@@ -175,6 +180,10 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
     _, remainder = _fitted(got["image"], grid)
     if remainder < 1e-4:
         return None
+    for other in range(2, 7):
+        if _fitted(got["image"], other)[1] < 1e-4:
+            message = f"a lattice of {grid}×{grid} points was asked for, yours has {other}×{other}"
+            return _wrong(message, f"field:grid {other}")
     h, w = case.args[1].shape
     inside = _inner(h, w).flatten()
     shifts = _displacement(got["image"]).flatten(1).T[inside]
@@ -235,7 +244,7 @@ def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if not clear.any():
         return None
     if float((seen - _folded(places, (h, w))).abs().amax(0)[clear].max()) < 1e-2:
-        return None
+        return _judge_border_labels(case, got, clear)
     clamped = torch.stack([places[0].clamp(0, h - 1), places[1].clamp(0, w - 1)])
     if float((seen - clamped).abs().amax(0)[clear].max()) < 1e-2:
         return _wrong("beyond the border the edge pixel is repeated", "border:clamped")
@@ -246,6 +255,20 @@ def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if float(seen.abs().amax(0)[clear].max()) < 1e-2:
         return _wrong("beyond the border the image is black", "border:zeros")
     return _wrong("beyond the border the image is not mirrored at its edge pixel", "border")
+
+
+def _judge_border_labels(case: Case, got: Any, clear: torch.Tensor) -> Mismatch | None:
+    """Labels beyond the border; not where they are wrong inside already."""
+    if _judge_labels(case, None, got) is not None:
+        return None
+    labels, places = case.args[1].long(), _places(got["image"])
+    clear = clear & ((places.frac().abs() - 0.5).abs().amin(0) > 2e-2)
+    y, x = (places[k].round().long().clamp(0, n - 1) for k, n in enumerate(labels.shape))
+    if bool((got["labels"].long() != labels[y, x])[clear].any()):
+        return _wrong(
+            "beyond the border the image is mirrored and the labels are not", "border:labels", "labels"
+        )
+    return None
 
 
 def _judge_image(case: Case, expected: Any, got: Any) -> Mismatch | None:
@@ -302,15 +325,18 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if torch.equal(images[0], images[1]):
         return _wrong("another generator gives the same deformation", "spread:constant")
     fits = [_fitted(image, 3) for image in images]
-    # (24, 2, 9) lattices, each point of which is one draw; of another field only the middle can be told.
+    # (40, 2, 9) lattices, each point of which is one draw; of another field only the middle can be told.
     drawn = torch.stack([lattice for lattice, _ in fits])
     told = max(remainder for _, remainder in fits) < 1e-3
     drawn = drawn if told else drawn[:, :, 4:5]
     size, std, mean = case.kwargs["sigma"], float(drawn.std()), float(drawn.mean())
-    # Of 432 or 48 normal numbers: outside once in 10⁶ right answers.
-    low, high, shift, flat = (0.82, 1.18, 0.3, 2.05) if told else (0.5, 1.62, 0.75, 0.0)
+    # Of 720 or 80 normal numbers: outside once in 10⁶ right answers.
+    low, high, shift, flat = (0.87, 1.14, 0.3, 2.05) if told else (0.5, 1.62, 0.75, 0.0)
     if std < 0.05 * size:
         return _wrong("the displacements are the same in every place and every time", "spread:constant")
+    lattices = drawn.unflatten(2, (3, 3)) if told else None
+    if lattices is not None and min(float(lattices.std(axis).mean()) for axis in (2, 3)) < 0.5 * std:
+        return _wrong("points of one lattice are displaced alike", "spread:points alike")
     if float(((drawn - mean) / std).pow(4).mean()) < flat:
         most = float(drawn.abs().max())
         return _wrong(f"displacements are spread evenly, up to {most:.2g} px", "spread:uniform")
@@ -332,6 +358,7 @@ def _bend(
     image, labels, grid, sigma, generator, *, field="bicubic", corners=True, noise=torch.randn, alike=False,
     border="reflection", reading="bilinear", label_reading="nearest", second_field=False, labels_still=False,
     normalized=False, per_pixel=False, swapped=False, aligned=True, power=1, half=False, by_size=False,
+    label_border=None, points=None,
 ):  # fmt: skip
     """The deformation by grid_sample, with a switch for each of its mistakes."""
     h, w = labels.shape
@@ -339,7 +366,8 @@ def _bend(
 
     def draw():
         size = (h, w) if per_pixel else (grid, grid)
-        lattice = sigma**power * noise(1, 2, *size, generator=generator)
+        lattice = sigma**power * noise(1, 2, *(points or size), generator=generator)
+        lattice = lattice.expand(1, 2, *size)
         if alike:
             lattice = lattice[:, :1].expand(1, 2, *size)
         lattice = lattice.to(image.device, kind)
@@ -369,6 +397,7 @@ def _bend(
         return bent, labels.clone()
     if second_field:
         where = coordinates()
+    read["padding_mode"] = label_border or border
     moved = F.grid_sample(labels.to(kind)[None, None], where, mode=label_reading, **read)[0, 0]
     return bent, moved.round().to(labels.dtype)
 
@@ -378,6 +407,19 @@ def _answer(**mistakes: Any) -> Any:
         return _bend(image, labels, grid, sigma, generator, **mistakes)
 
     return elastic_deformation
+
+
+def _sigma_ignored(image, labels, grid=3, sigma=10.0, generator=None):
+    return _bend(image, labels, grid, 10.0, generator)
+
+
+def _grid_ignored(image, labels, grid=3, sigma=10.0, generator=None):
+    return _bend(image, labels, 3, sigma, generator)
+
+
+def _in_place(image, labels, grid=3, sigma=10.0, generator=None):
+    bent, moved = _bend(image, labels, grid, sigma, generator)
+    return image.copy_(bent), labels.copy_(moved)
 
 
 def _uniform(*shape, generator=None):
@@ -449,17 +491,17 @@ ELASTIC = Exercise(
         ),
         Property(
             "spread",
-            "displacements are N(0, sigma²) pixels, rows and columns apart, repeatable under the generator",
+            "displacements are N(0, sigma²) pixels, each lattice point's and each axis' drawn apart, repeatable under the generator",
             0.75,
             _many,
             _deform_often,
             judge=_judge_spread,
             examples=2,
-            tried="24 generators, and the first once more",
+            tried="40 generators, and the first once more",
         ),
         Property(
             "border",
-            "beyond the border the image is mirrored, the edge pixel not repeated",
+            "beyond the border image and labels are mirrored, the edge pixel not repeated",
             0.5,
             _bent,
             _deform,
@@ -479,13 +521,18 @@ ELASTIC = Exercise(
             examples=4,
         ),
         Property(
-            "kinds", "shapes and dtypes are kept, and no new label appears", 0.25, _small, _kinds, examples=4
+            "kinds",
+            "shapes and dtypes are kept, no new label appears; nothing in place",
+            0.25,
+            _small,
+            _kinds,
+            examples=4,
         ),
     ),
     misconceptions=(
         Misconception(
             "two_fields",
-            "You drew a second field for the labels: they no longer lie on the image.",
+            "You read the labels at other places than the image, as if by a second field: they no longer lie on it.",
             "Draw the displacements once and read image and labels at the same places.",
             ("labels",),
             _answer(second_field=True),
@@ -512,10 +559,45 @@ ELASTIC = Exercise(
             _labels_floored,
         ),
         Misconception(
+            "labels_not_mirrored",
+            "Beyond the border you mirror the image, and the labels you do not.",
+            "Read both with padding_mode='reflection', align_corners=True.",
+            ("border",),
+            _answer(label_border="border"),
+        ),
+        Misconception(
+            "points_alike",
+            "Points of your lattice share their displacement: you drew fewer than grid × grid of them.",
+            "Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.",
+            ("spread",),
+            _answer(points=(1, 1)),
+        ),
+        Misconception(
+            "sigma_ignored",
+            "You did not use sigma: the displacements are as large as for 10 pixels whatever it is.",
+            "Multiply the normal numbers by the argument: sigma * torch.randn(...).",
+            ("identity", "field", "border", "spread"),
+            _sigma_ignored,
+        ),
+        Misconception(
+            "grid_ignored",
+            "Your lattice has 3×3 points whatever grid is.",
+            "Draw (2, grid, grid) numbers.",
+            ("field", "border"),
+            _grid_ignored,
+        ),
+        Misconception(
+            "in_place",
+            "You wrote into the image and the labels that you were handed.",
+            "Return new tensors: the caller needs the originals for the next deformation.",
+            ("kinds",),
+            _in_place,
+        ),
+        Misconception(
             "black_border",
             "Beyond the border your image is black.",
             "Mirror it: padding_mode='reflection' with align_corners=True.",
-            ("border",),
+            ("border", "kinds"),
             _answer(border="zeros"),
         ),
         Misconception(
@@ -643,7 +725,7 @@ ELASTIC = Exercise(
         ),
         Hint(
             "I don't know how to put it together",
-            "field = F.interpolate(sigma·randn(1, 2, grid, grid), (H, W), mode='bicubic', align_corners=True); coordinates = pixel + field, scaled to [−1, 1] as (x, y); F.grid_sample with padding_mode='reflection', align_corners=True: bilinear for the image, nearest for the labels.",
+            "field = F.interpolate(sigma·torch.randn(1, 2, grid, grid, generator=generator), (H, W), mode='bicubic', align_corners=True); coordinates = pixel + field, scaled to [−1, 1] as (x, y); F.grid_sample with padding_mode='reflection', align_corners=True: bilinear for the image, nearest for the labels[None, None] as floats. It wants image and coordinates of one floating dtype; give both results their old one.",
         ),
     ),
 )
