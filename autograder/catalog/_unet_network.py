@@ -804,6 +804,14 @@ def _double_made(subject: Any, case: Case) -> dict[str, int | str]:
     return {**_shapes(subject, case), "output": _runs(subject, case)}
 
 
+def _double_applied(subject: Any, case: Case) -> dict[str, Any]:
+    """In both modes, which a block without further layers does not tell apart."""
+    network = _filled(subject, case)
+    seen = {"in eval mode": network(case.extra["x"])}
+    network.do("train")
+    return {**seen, "in training mode": network(case.extra["x"])}
+
+
 def _double_drawn(subject: Any, case: Case) -> dict[str, torch.Tensor]:
     return parameters_of(subject(*case.args), NOTHING)
 
@@ -822,6 +830,11 @@ def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
         # Hundreds of numbers: right answers come within 12 % in all but one of 10⁹ cases.
         if abs(std / right - 1) < 0.2 and abs(float(weight.mean())) < 0.3 * right:
             continue
+        if abs(float(weight.mean())) >= 0.3 * right:
+            message = (
+                f"the weights of the {which} convolution have mean {float(weight.mean()):.3f}, expected 0"
+            )
+            return Mismatch(Outcome.WRONG_VALUES, message, "weights", code="weights: mean")
         known = {
             "first fan in": math.sqrt(2 / (9 * inputs)),
             "default": math.sqrt(1 / (27 * c)),
@@ -964,6 +977,18 @@ class _DoubleXavier(_Double):
         nn.init.zeros_(conv.bias)
 
 
+class _DoublePositive(_Double):
+    def draw(self, conv):
+        super().draw(conv)
+        with torch.no_grad():
+            conv.weight.abs_()
+
+
+class _DoubleDropout(_Double):
+    def forward(self, x):
+        return F.relu(self.two(F.dropout(F.relu(self.one(x)), 0.5, self.training)))
+
+
 class _DoubleDetached(_Double):
     def forward(self, x):
         return F.relu(self.two(F.relu(self.one(x)).detach()))
@@ -1006,7 +1031,7 @@ DOUBLE = Exercise(
     properties=(
         Property(
             "made",
-            "two 3×3 convolutions with biases, in → out → out channels; 4 pixels less along each side",
+            "two 3×3 convolutions with biases, in → out → out channels; 4 rows and 4 columns less",
             0.5,
             _double_float32,
             _double_made,
@@ -1015,12 +1040,12 @@ DOUBLE = Exercise(
         ),
         Property(
             "output",
-            "convolution, ReLU, convolution, ReLU",
+            "convolution, ReLU, convolution, ReLU, in either mode",
             0.5,
             _double_case,
-            _applied,
+            _double_applied,
             tolerance=LOOSE,
-            tried="double(), eval(), every parameter filled with numbers drawn for its shape, one call",
+            tried="double(), every parameter filled with numbers drawn for its shape, a call after eval() and one after train()",
         ),
         Property(
             "drawn",
@@ -1085,6 +1110,20 @@ DOUBLE = Exercise(
             "The block is convolution, ReLU, convolution, ReLU; this network has none.",
             ("made", "output", "drawn", "gradients"),
             _DoubleNormalized,
+        ),
+        Misconception(
+            "dropout_added",
+            "You added dropout between the convolutions.",
+            "A block is two convolutions, each with its ReLU, and nothing else.",
+            ("output",),
+            _DoubleDropout,
+        ),
+        Misconception(
+            "weights_all_positive",
+            "Your weights do not have mean 0.",
+            "Draw them from a normal distribution around 0: nn.init.normal_(conv.weight, std=...).",
+            ("drawn",),
+            _DoublePositive,
         ),
         Misconception(
             "no_biases",

@@ -47,7 +47,8 @@ def _pooled(d: Any, channels: int, classes: int) -> Network:
 
 
 def _whole_tiles(d: Any) -> Case:
-    channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), d.choice([1, 2])
+    # A context of 1 does not tell apart windows that begin a pixel late from windows without it.
+    channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), 2
     tile, (rows, columns) = d.choice([4, 5, 3]), d.choice([(2, 3), (3, 2), (2, 4)])
     image = d.tensor(channels, rows * tile, columns * tile)
     return Case((_plain(d, channels, classes, context), image, tile, context, classes))
@@ -72,7 +73,8 @@ def _less_than_context(d: Any) -> Case:
 
 def _with_pooling(d: Any) -> Case:
     tile = d.choice([6, 8])
-    h, w = d.choice([(2 * tile - 1, 3 * tile - 1), (3 * tile - 1, 2 * tile - 1)])
+    # The last tiles reach over the border by 2 and by 3: to share that out between both sides must show.
+    h, w = d.choice([(2 * tile - 2, 3 * tile - 3), (3 * tile - 3, 2 * tile - 2)])
     classes = d.choice([4, 2])
     return Case((_pooled(d, 1, classes), d.tensor(1, h, w), tile, 3, classes))
 
@@ -153,8 +155,16 @@ def _kinds(subject: Any, case: Case) -> dict[str, Any]:
     return {
         "float64 image": described(subject(*case.args)),
         "uint8 image": described(subject(single, integers, tile, context, classes)),
+        "uint8 image, not scaled": _alike(
+            *(subject(single, pixels, tile, context, classes) for pixels in (integers, integers.float()))
+        ),
         "arguments changed in place": [int(c) for c in subject.changed(*case.args)],
     }
+
+
+def _alike(one: Any, other: Any) -> bool:
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return tensors and one.shape == other.shape and torch.allclose(one, other.to(one), rtol=1e-3, atol=1e-3)
 
 
 # -- answers ------------------------------------------------------------------------------------------------
@@ -186,6 +196,10 @@ def _mirrored_once(index, size):
 
 def _floating(image):
     return image if image.is_floating_point() else image.float()
+
+
+def _to_unit_range(image):
+    return image if image.is_floating_point() else image / 255
 
 
 def _tiles(
@@ -355,7 +369,7 @@ TILES = Exercise(
         ),
         Property(
             "small_images",
-            "where the context exceeds the image, the mirror image is mirrored again",
+            "where the context is as large as the image or larger, the mirror image is mirrored again",
             0.75,
             _less_than_context,
             _all,
@@ -384,7 +398,7 @@ TILES = Exercise(
         ),
         Property(
             "kinds",
-            "the dtype of the image carries through, integers give float32, nothing is modified",
+            "the dtype of the image carries through, integers give float32 and are not scaled, nothing is modified",
             0.5,
             _two_kinds,
             _kinds,
@@ -534,6 +548,13 @@ TILES = Exercise(
             _answer(dtype=torch.float32),
         ),
         Misconception(
+            "integers_scaled",
+            "You scale the pixels of integer images.",
+            "Scaling is the caller's business: image.float() is enough.",
+            ("kinds",),
+            _answer(convert=_to_unit_range),
+        ),
+        Misconception(
             "integers_to_the_network",
             "You hand integers to the network.",
             "image.float() where the image is not floating point.",
@@ -563,7 +584,7 @@ TILES = Exercise(
         ),
         Hint(
             "I don't know how to put it together",
-            "fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). For top in range(0, H, tile), left in range(0, W, tile): rows = fold(top − context … top + tile + context − 1, H), columns alike; y = net(image[:, rows[:, None], columns][None])[0]; scores[:, top : top + tile, left : left + tile] = y[:, : H − top, : W − left].",
+            "fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float; net.eval(), torch.no_grad(), the mode put back afterwards. For top in range(0, H, tile), left in range(0, W, tile): rows = fold(top − context … top + tile + context − 1, H), columns alike; y = net(image[:, rows[:, None], columns][None])[0]; scores[:, top : top + tile, left : left + tile] = y[:, : H − top, : W − left].",
         ),
     ),
 )

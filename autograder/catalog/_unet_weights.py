@@ -36,8 +36,9 @@ def _blocks(d: Any, count: int) -> torch.Tensor:
 
 def _settings(d: Any) -> dict[str, Any]:
     return {
-        "w0": d.choice([10.0, 4.0, 7.5]),
-        "sigma": d.choice([5.0, 3.0, 4.0]),
+        # None of them a default: to leave one out must show.
+        "w0": d.choice([4.0, 7.5]),
+        "sigma": d.choice([3.0, 4.0]),
         # None is 1: to multiply by the weight of the background must show.
         "class_weights": d.choice([(1.5, 3.0), (0.5, 2.0)]),
     }
@@ -52,10 +53,10 @@ def _many_cells(d: Any) -> Case:
 
 
 def _odd_ids(d: Any) -> Case:
-    """Ids with gaps, two cells that touch, and one id in two pieces."""
+    """Ids with gaps and beyond a byte, two cells that touch, and one id in two pieces."""
     instances = _canvas(d)
     h = len(instances)
-    a, b, c = d.choice([(2, 5, 9), (7, 3, 40), (11, 300, 4)])
+    a, b, c = d.choice([(2, 258, 9), (259, 3, 40), (11, 267, 4)])
     top = d.integer(1, 3)
     instances[top : top + 3, 1:3] = a
     instances[top : top + 3, 3:5] = b
@@ -132,6 +133,10 @@ def _to_center(mask: torch.Tensor) -> torch.Tensor:
     rows, columns = mask.nonzero().double().mean(0)
     h, w = mask.shape
     return ((torch.arange(h)[:, None] - rows) ** 2 + (torch.arange(w)[None, :] - columns) ** 2).sqrt()
+
+
+def _by_byte(instances: torch.Tensor) -> list[torch.Tensor]:
+    return _by_id(instances.to(torch.uint8))
 
 
 def _by_id(instances: torch.Tensor) -> list[torch.Tensor]:
@@ -230,6 +235,10 @@ def _overwritten(instances, w0=10.0, sigma=5.0, class_weights=None):
     return weights
 
 
+def _class_weights_ignored(instances, w0=10.0, sigma=5.0, class_weights=None):
+    return _weigh(instances, w0, sigma, None).float().to(instances.device)
+
+
 def _one_cell_fails(instances, w0=10.0, sigma=5.0, class_weights=None):
     d = torch.stack([_distance(mask) for mask in _by_id(instances)]).sort(0).values
     weights = _weigh(instances, 0.0, sigma, class_weights)
@@ -315,7 +324,7 @@ WEIGHTS = Exercise(
         ),
         Property(
             "ids",
-            "cells are told apart by their ids: with gaps, touching, in two pieces",
+            "cells are told apart by their ids: with gaps, above 255, touching, in two pieces",
             0.75,
             _odd_ids,
             _on_background,
@@ -384,6 +393,34 @@ WEIGHTS = Exercise(
             "d2 is the distance to the second nearest cell: one distance transform a cell, and the two smallest of them.",
             BORDER,
             _answer(second=0),
+        ),
+        Misconception(
+            "w0_ignored",
+            "You did not use w0.",
+            "The border term is w0 · exp(…), with the w0 that is handed in.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, 10.0, sigma)),
+        ),
+        Misconception(
+            "sigma_ignored",
+            "You did not use sigma.",
+            "The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, w0, 5.0)),
+        ),
+        Misconception(
+            "class_weights_ignored",
+            "You did not use class_weights: you balanced the classes although they were handed in.",
+            "Balance only where class_weights is None; else w_c is one of (background, cell).",
+            (*BORDER, "on_cells", "few_cells"),
+            _class_weights_ignored,
+        ),
+        Misconception(
+            "ids_in_a_byte",
+            "You squeezed the ids into a byte: cell 259 becomes cell 3.",
+            "Keep the integers as they came; there may be thousands of cells.",
+            ("ids",),
+            _answer(masks=_by_byte),
         ),
         Misconception(
             "farthest_cell",
