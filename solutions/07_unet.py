@@ -189,8 +189,8 @@ figures.show(
 # two more 3×3 convolutions follow. At each level the map of the contracting path is put beside the enlarged one:
 # there is *where*.
 #
-# All convolutions are **valid**: no padding. Each 3×3 convolution costs one pixel on every side, so each pair of them
-# makes the side 4 pixels smaller:
+# All convolutions are **valid**: no padding. Each 3×3 convolution costs one pixel at every border, so each pair of
+# them makes height and width 4 pixels smaller:
 #
 # $$\text{down: } s \leftarrow \frac{s - 4}{2} \qquad \text{bottom: } s \leftarrow s - 4 \qquad \text{up: } s \leftarrow 2 s - 4$$
 #
@@ -446,6 +446,7 @@ figures.show(
 # **23**, as the paper says, and 18 of them in double convolutions. The transposed convolutions and the top start best
 # with $\sqrt{2/\text{fan in}}$, too; the check leaves that to you. Careful: a transposed convolution of 2×2 with stride
 # 2 makes each output from one position alone, so its fan in is $C_{\text{in}}$.
+# (`kaiming_normal_` counts $4\,C_{\text{out}}$ there: give `normal_` a deviation of your own.)
 
 
 # %% exercise="UNet"
@@ -599,7 +600,9 @@ def overlap_tile(net: nn.Module, image: Tensor, tile: int, context: int, num_cla
 
     net maps (1, C, s, s) with s = tile + 2·context to the scores (1, num_classes, tile, tile) of the
     central tile. Tiles begin at the top left. The border is mirrored without repeating the edge pixel,
-    again and again where the context exceeds the image.
+    again and again where the context is as large as the image or larger. The network runs in eval mode
+    without gradients, and its mode is left as it was. Scores have the dtype of the image; integers
+    become float32 and are not scaled.
     """
     ### BEGIN SOLUTION
     H, W = image.shape[1:]
@@ -666,7 +669,7 @@ predict(
     ["All three", "Depths 1 and 2", "None: the tiles end at different pixels"],
     answer="Depths 1 and 2",
     because="The tiles begin at multiples of 84. The pooling windows of one pass begin at multiples of 2, 4 or 8; 84 is divisible by 2 and 4 and "
-    "not by 8. With depth 3 every second tile is pooled in other windows.",
+    "not by 8. With depth 3 every second row and column of tiles is pooled in other windows.",
 )
 
 # %%
@@ -791,7 +794,8 @@ def elastic_deformation(
 
     Displacements N(0, sigma²) in pixels, (row, column) × grid × grid, on a lattice whose corners are
     the image's corners; bicubic between them. The image is interpolated bilinearly, labels take the
-    nearest pixel; beyond the border both are mirrored, the edge pixel not repeated.
+    nearest pixel; beyond the border both are mirrored, the edge pixel not repeated. Shapes and dtypes
+    are kept (integer images become float32), and what was handed in is not changed.
     """
     ### BEGIN SOLUTION
     H, W = labels.shape
@@ -994,7 +998,7 @@ figures.show(
         "weight in its middle",
         size=(5.6, 2.8),
     ),
-    alt="Weight in the middle of a gap against its width, for σ of 2, 5 and 10. Each curve starts near eleven or, for σ = 2, at seven, and falls to "
+    alt="Weight in the middle of a gap against its width, for σ of 2, 5 and 10. Each curve starts between ten and eleven or, for σ = 2, at seven, and falls to "
     "one: after about 6, 15 and beyond 25 pixels.",
 )
 

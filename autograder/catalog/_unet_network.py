@@ -1501,7 +1501,7 @@ UNET = Exercise(
     properties=(
         Property(
             "layers",
-            "channels double on the way down and halve on the way up; 23 convolutions at depth 4",
+            "channels double on the way down and halve on the way up; 23 convolutions at depth 4, all with biases",
             1.0,
             _net_configuration,
             _shapes,
@@ -1519,7 +1519,7 @@ UNET = Exercise(
         ),
         Property(
             "one_level",
-            "the map of a network with one pooling",
+            "the map of a network with one pooling, its weights given",
             1.5,
             lambda d: _net_input(d, [1]),
             _applied,
@@ -1529,7 +1529,7 @@ UNET = Exercise(
         ),
         Property(
             "deeper",
-            "the map of a network with two poolings",
+            "the map of a network with two poolings, its weights given",
             1.5,
             lambda d: _net_input(d, [2], base=2),
             _applied,
@@ -1734,7 +1734,7 @@ UNET = Exercise(
         ),
         Hint(
             "I don't know how to put it together",
-            "Down: for each of depth blocks x = block(x), skips.append(x), x = F.max_pool2d(x, 2). Then the bottom block, 2·c channels. Up: for each nn.ConvTranspose2d(2·c, c, 2, stride=2) and DoubleConv(2·c, c) x = block(crop_and_concat(skips.pop(), up(x))). Last nn.Conv2d(base, num_classes, 1). Layers in nn.ModuleList.",
+            "Down: for each of depth blocks x = block(x), skips.append(x), x = F.max_pool2d(x, 2). With c = base·2^(depth−1), the channels of the last of them, the bottom block is DoubleConv(c, 2·c). Up: for each c from there down to base nn.ConvTranspose2d(2·c, c, 2, stride=2) and DoubleConv(2·c, c) x = block(crop_and_concat(skips.pop(), up(x))). Last nn.Conv2d(base, num_classes, 1). Layers in nn.ModuleList.",
         ),
     ),
 )
