@@ -33,7 +33,7 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -159,7 +159,7 @@ def linear_to_conv(linear: nn.Linear, in_channels: int, kernel_size: tuple[int, 
     """The convolution with the weights of a dense layer that followed Flatten, in channels-first order.
 
     linear: in_channels · h · w inputs, kernel_size = (h, w); anything else is refused with a
-    ValueError. bias=None stays.
+    ValueError. A layer without bias (linear.bias is None) gives a convolution without one.
     Returns a convolution from (N, in_channels, H, W) to (N, out_features, H - h + 1, W - w + 1), with
     copies of the weights.
     """
@@ -213,9 +213,10 @@ for name, kernel in {
 #
 # ## The whole classifier
 #
-# Now layer by layer. Convolutions, pools and ReLUs are copied as they are. `Flatten` goes away. The first `Linear` becomes a convolution
-# with the window of the map it flattened, those after it 1×1 convolutions. To know the window, follow the shape of an image
-# of the size that the classifier was made for.
+# Now layer by layer. Convolutions, batch norms, pools, ReLUs and dropout are copied as they are. `Flatten` becomes an
+# `nn.Identity`, so that every layer keeps its place. The first `Linear` becomes a convolution with the window of the map
+# that was flattened, those after it 1×1 convolutions. To know the window, follow the shape of an image of the size that
+# the classifier was made for: in eval mode, since batch norm takes note of every image that it sees in training mode.
 #
 # Newer classifiers end otherwise: `AdaptiveAvgPool2d(1)`, then `Flatten`, then `Linear`. Left as it is, that pool would average over *any* image and
 # leave one answer. It was trained on maps of one size; an average over a **window of that size**, moved one cell at a time, keeps the map.
@@ -229,7 +230,7 @@ def convolutionalize(cnn: nn.Sequential, input_size: tuple[int, int, int]) -> nn
     before Flatten becomes an average over the window it saw, with stride 1. input_size: (C, H, W) the
     classifier was made for.
     Returns a network from (N, C, H', W') to (N, L, h, w): (N, L, 1, 1) at input_size, with the
-    classifier's numbers. Weights are copies; training flags carry over.
+    classifier's numbers. Weights are copies; the training flag carries over; the CNN stays as it was.
     """
     ### BEGIN SOLUTION
     shape: tuple[int, int, int] = input_size  # of the map that the next layer's convolutional twin reads
@@ -274,7 +275,8 @@ with torch.no_grad():
     difference = (fcn(some)[..., 0, 0] - cnn(some)).abs().max()
     print(f"on patches: largest difference {difference:.1e}, in scores up to {cnn(some).abs().max():.0f}")
     print(f"on the larger image, {tuple(large.shape[2:])}: a map of {tuple(fcn(large).shape[2:])} cells")
-for layer, twin in zip(cnn[12:], fcn[12:], strict=True):
+dense = list(cnn[13:])  # all behind Flatten
+for layer, twin in zip(dense, list(fcn.modules())[-len(dense) :], strict=False):
     print(f"{layer!s:48} → {twin}")
 
 # %% [markdown]
@@ -318,8 +320,8 @@ def class_heatmaps(fcn: nn.Module, images: Tensor) -> Tensor:
 # %% [markdown]
 # ### On a large image
 #
-# One pass over an image that no patch was cut from: a mosaic of the photographs' other regions, or one of the two photographs of the
-# sea lions, with the animals that experts counted.
+# One pass over an image that no training patch was cut from: a mosaic of the regions kept for validation, or one of the
+# two photographs of the sea lions, with the animals that experts counted.
 
 # %%
 if REAL:
@@ -350,15 +352,22 @@ def enlarged(cells: Tensor) -> Tensor:
 
 
 background = train.classes.index("backgrounds") if REAL else None
+figure = figures.grid(
+    [image, figures.overlay_labels(image, enlarged(says), alpha=0.55, background=background)],
+    ["the image", f"the likeliest class of each of {says.shape[0]}×{says.shape[1]} cells"],
+    columns=1,
+    cell=7.0,
+)
+figure.legend(
+    handles=[
+        Patch(color=figures.color(k), label=name) for k, name in enumerate(train.classes) if k != background
+    ],
+    loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, fontsize=9,
+)  # fmt: skip
 figures.show(
-    figures.grid(
-        [image, figures.overlay_labels(image, enlarged(says), alpha=0.55, background=background)],
-        ["the image", f"the likeliest class of each of {says.shape[0]}×{says.shape[1]} cells"],
-        columns=1,
-        cell=7.0,
-    ),
+    figure,
     alt="Above, a large image. Below, the same image tinted by the class that each cell finds likeliest: mostly one color for each "
-    "region, with other colors where regions meet; a hatched frame has no window around it.",
+    "region, with other colors where regions meet; a hatched frame has no window around it. A key names the classes.",
 )
 if REAL:
     cells = (
@@ -397,19 +406,19 @@ figures.show(
 #
 # ### A photograph and its scale
 #
-# This course's own classifier learned CIFAR-10: ten classes, photographs of 32×32 pixels. It ends with an average, and your
-# `convolutionalize` takes it as it is. Its window is 32 pixels: a cat that is 300 pixels high does not fit into it. So the photograph has to be
-# **scaled** until the cat does.
+# This course's own classifier learned CIFAR-10: ten classes, photographs of 32×32 pixels. It ends with an average, and
+# your `convolutionalize` takes it as it is. Its window is 32 pixels: a cat that is 300 pixels high does not fit into it.
+# So the photograph has to be **scaled** until a window holds most of the cat.
 
 # %%
 predict(
     "The cat's head fills a photograph of 300×451 pixels. At which scale will nearly every window say cat?",
     [
         "At full size: more pixels say more",
-        "At about a sixth: the head then fills a window",
+        "At about a sixth: a window then holds most of the head",
         "At any: a cat is a cat",
     ],
-    answer="At about a sixth: the head then fills a window",
+    answer="At about a sixth: a window then holds most of the head",
     because="The network knows cats that fill 32×32 pixels. At full size a window holds a piece of fur, an eye or a whisker, and for these it never "
     "learned a name. Some it takes for a cat all the same.",
 )
@@ -434,10 +443,7 @@ figures.show(
 )
 
 # %% [markdown]
-# A fully convolutional network takes any size of *image*. It does not take any size of *object*.
-#
-# A demo will stand here in a later version: it drags the image larger and smaller and shows the map it gives, and for each cell the box of
-# pixels it has seen.
+# A fully convolutional network takes an image of any size *from its window on*. It does not take any size of *object*.
 #
 # ## The wasteful way
 #
@@ -487,16 +493,13 @@ def sliding_window(cnn: nn.Module, image: Tensor, window: int, stride: int) -> T
 
 # %%
 predict(
-    f"Windows of {WINDOW}×{WINDOW} pixels, one every 8 pixels: each pixel is in {(WINDOW // 8) ** 2} of them. How many times as long does the wasteful "
-    "way take?",
-    [
-        "About as long: the sums are the same",
-        f"About {(WINDOW // 8) ** 2} times, or somewhat less",
-        "Over 1000 times",
-    ],
-    answer=f"About {(WINDOW // 8) ** 2} times, or somewhat less",
-    because="The first layer computes every pixel once for each window that it is in. Deeper layers share less and less, and the dense "
-    "layers nothing at all: every cell needs its own.",
+    f"Windows of {WINDOW}×{WINDOW} pixels, one every 8 pixels: far from the border, each pixel is in "
+    f"{(WINDOW // 8) ** 2} of them. How many times as long does the wasteful way take?",
+    ["About as long: the sums are the same", "Between three and a hundred times", "Over 1000 times"],
+    answer="Between three and a hundred times",
+    because=f"In multiplications it is about ten times. The first layer computes a pixel again for every "
+    f"window that it is in, up to {(WINDOW // 8) ** 2}. Deeper layers share less, and the dense layers nothing: every cell "
+    "needs its own. The rest is the price of many small calls instead of one large one, and depends on your machine.",
 )
 
 
@@ -610,13 +613,13 @@ for number, (k, axis) in enumerate(zip(chosen, axes[1:], strict=True)):
         )
     )
     axis.imshow(image[:, top:bottom, left:right].permute(1, 2, 0))
-    axis.set_title(f"{train.classes[k]}\n{heat[k, row, col]:.0%}", fontsize=9)
+    axis.set_title(f"{train.classes[k]}\n{heat[k, row, col]:.0%}", fontsize=9, color=figures.color(number))
     axis.axis("off")
 figure.tight_layout()
 figures.show(
     figure,
     alt="The large image with four small boxes drawn into it, and beside it what is inside each box, with the class and its "
-    "probability above: a piece of each texture, or an animal.",
+    "probability above in the color of its box: a piece of each texture, or an animal.",
 )
 
 # %% [markdown]
@@ -627,7 +630,7 @@ figures.show(
 # | problem | output | shape |
 # |---|---|---|
 # | **classification** | which classes are in the image | a set of labels |
-# | **localization** | one object: its class and its box | one row $(x, y, w, h, \text{label})$ |
+# | **localization** | one object (here the largest): its class and its box | one row $(x, y, w, h, \text{label})$ |
 # | **detection** | all objects: classes and boxes | $(M, 5)$ |
 # | **semantic segmentation** | the class of every pixel | $(H, W)$ |
 # | **instance segmentation** | the pixels of every object, each apart | $(M, H, W)$ |
@@ -694,7 +697,13 @@ shown = [
     figures.overlay_labels(dark, targets["semantic"], alpha=1.0),
     figures.overlay_labels(dark, instances, alpha=1.0),
 ]  # fmt: skip
-titles = ["classification", "localization", "detection", "semantic\nsegmentation", "instance\nsegmentation"]
+titles = [
+    "classification",
+    "localization\n(the largest)",
+    "detection",
+    "semantic\nsegmentation",
+    "instance\nsegmentation",
+]
 largest = targets["boxes"][:, 2:4].prod(1).argmax().item() if len(targets["boxes"]) else 0
 for column, (axis, content, title) in enumerate(zip(axes, shown, titles, strict=True)):
     axis.imshow(content.permute(1, 2, 0))
@@ -711,10 +720,9 @@ figures.show(
     alt="One scene five times. Classification: the image and a set of class names below. Localization: one box. Detection: a box around each object. "
     "Semantic segmentation: objects of one class in one color. Instance segmentation: a color for each object.",
 )
-same = len(kinds) - len(set(kinds.values()))
-print(
-    f"{len(kinds)} objects, {len(set(kinds.values()))} classes: {same} of them cannot be told apart by class alone"
-)
+labels = list(kinds.values())
+same = sum(labels.count(label) > 1 for label in labels)
+print(f"{len(labels)} objects, {len(set(labels))} classes: {same} of them share their class with another")
 
 # %% [markdown] written="what_the_map_can_say" points=3
 # ### Written question: what the map can say
@@ -757,7 +765,7 @@ print(
 # - Copying weights is a `reshape`, right only in the order in which `Flatten` counted.
 # - The fully convolutional network gives, in one pass, what the classifier gives for every window, at a stride that its pools fix. Without
 #   padding the numbers are the same.
-# - It takes images of any size, and objects of the size it learned.
+# - It takes images of any size from its window on, and objects of the size it learned.
 # - A heatmap is not yet a segmentation: a cell answers for its window. The five problems differ in their outputs, and all can be read off an instance map.
 #
 # ## Where the papers differ from us

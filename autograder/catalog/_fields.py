@@ -14,7 +14,7 @@ from coursekit import visualization as reference
 # -- receptive_field ----------------------------------------------------------------------------------------
 
 
-def _chain(d: Any, *, padded: bool = False, dilated: bool = False) -> Case:
+def _chain(d: Any, *, padded: bool = False, dilated: bool = False, pooled: bool = False) -> Case:
     layers = [
         (
             d.choice([3, 2, 5, 4]),
@@ -24,12 +24,19 @@ def _chain(d: Any, *, padded: bool = False, dilated: bool = False) -> Case:
         )
         for _ in range(d.choice([3, 2, 4]))
     ]
-    # What a stride does shows in the layer behind it.
-    return Case(([*layers, (3, 1, int(padded), 1 + dilated)],))
+    # What a stride does shows in the layer behind it, and that the last one counts shows in a pool at the end.
+    pool = [(2, d.choice([2, 3]), 0, 1)] * pooled
+    return Case(([*layers, (3, 1, int(padded), 1 + dilated), *pool],))
 
 
 def _unpadded(d: Any) -> Case:
     return _chain(d)
+
+
+def _strided(d: Any) -> Case:
+    """Chains that end with a stride, some of them of one layer."""
+    count = d.choice([3, 2, 1, 4])
+    return Case(([(d.choice([3, 2, 5]), d.choice([2, 3]), 0, 1) for _ in range(count)],))
 
 
 def _padded(d: Any) -> Case:
@@ -41,12 +48,17 @@ def _dilated(d: Any) -> Case:
 
 
 def _mixed(d: Any) -> Case:
-    return _chain(d, padded=True, dilated=True)
+    return _chain(d, padded=True, dilated=True, pooled=True)
 
 
 def _no_layers(d: Any) -> Case:
     pointwise = [(1, 1, 0, 1)] * d.integer(0, 2)
     return Case((pointwise,))
+
+
+def _one_pixel(subject: Any, case: Case) -> Any:
+    """A 1×1 layer adds no pixel, but its stride counts."""
+    return {"layers": subject(*case.args), "and (1, 2, 0, 1) behind": subject([*case.args[0], (1, 2, 0, 1)])}
 
 
 def _size_and_start(subject: Any, case: Case) -> Any:
@@ -59,9 +71,12 @@ def _size_and_start(subject: Any, case: Case) -> Any:
 def _field(
     layers, *, size_jump=True, start_jump=True, stride="after", jumps="product", dilation="holes", in_size=False, padding="shifts",
     center=True, origin=0.0, whole=False, backwards=False, upwards=False, floats=False, kernels=False,
+    without_last=False, pointwise=False, seen=1, full=False, order="size first",
 ):  # fmt: skip
     """The recursion with a switch for each mistake."""
-    size, jump, start = 1, 1, origin
+    if pointwise and all(layer[0] == 1 for layer in layers):
+        return 1, 1, 0.0
+    size, jump, start, before = seen, 1, origin, 1
     for k, s, p, dilated in reversed(layers) if backwards else layers:
         extent = {"holes": dilated * (k - 1), "ignored": k - 1, "kernel": dilated * k - 1}[dilation]
         after = {"product": jump * s, "last": s, "sum": jump + s - 1}[jumps]
@@ -73,9 +88,12 @@ def _field(
             more = extent - 2 * p if in_size else k if kernels else extent
             size += more * (jump if size_jump else 1)
         shift = {"shifts": p, "ignored": 0, "added": -p, "unscaled": p / jump}[padding]
-        half = (extent // 2 if whole else extent / 2) if center else 0
+        half = (extent if full else extent // 2 if whole else extent / 2) if center else 0
         start += (half - shift) * (jump if start_jump else 1)
-        jump = after
+        before, jump = jump, after
+    jump = before if without_last else jump
+    if order == "jump first":
+        return jump, size, start
     return float(size) if floats else size, jump, start
 
 
@@ -137,9 +155,9 @@ FIELD = Exercise(
         ),
         Property(
             "jump",
-            "the jump is the product of the strides",
+            "the jump is the product of all strides, the last layer's too",
             0.5,
-            _unpadded,
+            _strided,
             component(1, 3),
             tried="the second number that receptive_field(layers) returns",
         ),
@@ -170,10 +188,12 @@ FIELD = Exercise(
         Property("together", "(size, jump, start) of padded, strided and dilated layers", 0.5, _mixed),
         Property(
             "no_layers",
-            "no layers, or only pointwise ones, see one pixel: (1, 1, 0.0)",
+            "no layers, or only 1×1 layers of stride 1 without padding: (1, 1, 0.0); a 1×1 layer's stride counts",
             0.25,
             _no_layers,
+            _one_pixel,
             examples=3,
+            tried="receptive_field(layers) and receptive_field([*layers, (1, 2, 0, 1)])",
         ),
     ),
     misconceptions=(
@@ -211,6 +231,41 @@ FIELD = Exercise(
             "Strides multiply: jump *= stride.",
             ("size", "jump", "start", "padding", "dilation", "together"),
             _field_with(jumps="last"),
+        ),
+        Misconception(
+            "last_stride_left_out",
+            "You left the stride of the last layer out of the jump.",
+            "It counts as well: its units are that much farther apart. jump *= stride after each layer, the last too.",
+            ("jump", "together", "no_layers"),
+            _field_with(without_last=True),
+        ),
+        Misconception(
+            "pointwise_left_out",
+            "You passed over layers with a kernel of 1. They add no pixel, but their stride and padding count.",
+            "No case of its own is needed: with kernel 1 the rule adds 0 to the size, and jump *= stride is still right.",
+            ("no_layers",),
+            _field_with(pointwise=True),
+        ),
+        Misconception(
+            "jump_before_size",
+            "You returned (jump, size, start).",
+            "The order is (size, jump, start).",
+            ("size", "jump", "padding", "dilation", "together", "no_layers"),
+            _field_with(order="jump first"),
+        ),
+        Misconception(
+            "size_from_zero",
+            "Your size begins at 0.",
+            "Before any layer a unit is one pixel: begin with size = 1.",
+            ("size", "padding", "dilation", "together", "no_layers"),
+            _field_with(seen=0),
+        ),
+        Misconception(
+            "whole_extent",
+            "You moved the center in by all that a layer adds.",
+            "The other half lies on the other side: start += (dilation · (kernel − 1) / 2 − padding) · jump.",
+            ("start", "padding", "together"),
+            _field_with(full=True),
         ),
         Misconception(
             "strides_added",
@@ -374,15 +429,19 @@ def _odd_fields(d: Any) -> Case:
 def _even_fields(d: Any) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
-    field, image = _seen(d.choice([4, 2, 6]), d.choice([2, 3]), 0, side, side)
-    return Case((activations, channel, 1, field, image))
+    size, jump = d.choice([4, 2, 6]), d.choice([2, 3])
+    field, image = _seen(size, jump, 0, side, side)
+    outside, other = _with_best(d, side, side, 0, 0)
+    padded, smaller = _seen(size, jump, 1, side, side)
+    extra = {"at the border": (outside, other, 1, padded, smaller)}
+    return Case((activations, channel, 1, field, image), {}, extra)
 
 
 def _rectangular(d: Any) -> Case:
     rows, columns = d.choice([(2, 5), (5, 2), (3, 4)])
     row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
     activations, channel = _with_best(d, rows, columns, row, column)
-    field, image = _seen(3, d.choice([2, 3]), 0, rows, columns)
+    field, image = _seen(5, d.choice([2, 3]), 0, rows, columns)
     return Case((activations, channel, 1, field, image))
 
 
@@ -405,7 +464,7 @@ def _ranked(d: Any, count: int, k: int) -> Case:
     activations[best, channel, 1] -= 100
     # The other channel is strongest in one of the other images, for whoever looks at all of them.
     activations[best - 1, 1 - channel, d.integer(0, 2), 0] = top + 4
-    field, image = _seen(3, d.choice([2, 3]), 0, 3, 3)
+    field, image = _seen(5, d.choice([2, 3]), 0, 3, 3)
     # Negative ones are another property's business.
     return Case((activations - activations.min(), channel, k, field, image))
 
@@ -427,14 +486,14 @@ def _ties(d: Any) -> Case:
     activations[0, channel, d.integer(1, side - 1), 0] = best
     if d.flag():
         activations[0, channel, side - 1, side - 1] = best
-    field, image = _seen(3, 2, 0, side, side)
+    field, image = _seen(5, 2, 0, side, side)
     return Case((activations, channel, 1, field, image))
 
 
 def _below_zero(d: Any) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 1))
-    field, image = _seen(3, d.choice([2, 1]), 0, side, side)
+    field, image = _seen(5, d.choice([2, 1]), 0, side, side)
     return Case((activations - activations.max() - 1, channel, 1, field, image))
 
 
@@ -447,6 +506,16 @@ def _numbers(subject: Any, case: Case) -> Any:
         tuple(_number(entry) for entry in patch) if isinstance(patch, list | tuple) else patch
         for patch in patches
     ]
+
+
+def _even_numbers(subject: Any, case: Case) -> Any:
+    """Beside the box, where another one ends that begins before the image. Its beginning is cut off, and is
+    another property's business."""
+    patches = _numbers(subject, case)
+    border = _numbers(subject, Case(case.extra["at the border"]))
+    first = border[0] if isinstance(border, list) and border else border
+    ends = first[3:] if isinstance(first, tuple) and len(first) == 5 else first
+    return {"patches": patches, "bottom and right of the one at the border": ends}
 
 
 def _kinds(subject: Any, case: Case) -> list[str]:
@@ -466,9 +535,11 @@ def _patches(
     activations, channel, k, field, image_size, *, absolute=False, floor=None, tie="first", ranked="best", descending=True,
     every_unit=False, numbers="image", place="edge", rows_for_columns=False, jumping=True, inclusive=False, clip="cut",
     swapped_image=False, xy=False, kind=int, all_k=False, channels="one",
+    tile=False,
 ):  # fmt: skip
     """The best units with a switch for each mistake."""
     size, jump, start = field
+    size = jump if tile else size
     height, width = reversed(image_size) if swapped_image else image_size
     maps = activations[:, channel] if channels == "one" else activations.amax(1)
     maps = maps.abs() if absolute else maps
@@ -496,12 +567,12 @@ def _patches(
             offset = int(start - (size - 1) / 2)
         elif place == "center":
             offset = int(start)
-        elif place in ("half_size", "true_half"):
+        elif place in ("half_size", "true_half", "low_half"):
             offset = None
         else:
             offset = 0
         if offset is None:
-            half = size // 2 if place == "half_size" else size / 2
+            half = {"half_size": size // 2, "true_half": size / 2, "low_half": (size - 1) // 2}[place]
             top, left = (int(start + i * step - half) for i in (row, column))
         else:
             top, left = offset + row * step, offset + column * step
@@ -587,13 +658,21 @@ PATCHES = Exercise(
             _numbers,
             examples=6,
         ),
-        Property("integers", "a list of tuples of Python integers", 0.25, _odd_fields, _kinds, examples=2),
+        Property(
+            "integers",
+            "the five numbers of a patch are Python integers",
+            0.25,
+            _odd_fields,
+            _kinds,
+            examples=2,
+        ),
         Property(
             "even_fields",
-            "fields of even size, whose center lies between two pixels",
+            "fields of even size, whose center lies between two pixels, also where they begin before the image",
             0.25,
             _even_fields,
-            _numbers,
+            _even_numbers,
+            tried="two calls, one with a field inside the image, one with a field that begins before it",
         ),
         Property("rectangular", "maps that are not square", 0.25, _rectangular, _numbers, examples=6),
         Property(
@@ -622,15 +701,29 @@ PATCHES = Exercise(
             "start_ignored",
             "You left start out: with padding, the first unit's field begins before the image.",
             "The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.",
-            ("clipped",),
+            ("clipped", "even_fields"),
             _patches_with(place="no_start"),
         ),
         Misconception(
             "half_of_an_even_size",
-            "You took size // 2 off the center, which is half a pixel too much for an even size.",
-            "(size − 1) / 2 reaches from the center to the first pixel of the field, also for even sizes.",
+            "You took size // 2 off the center, or rounded start down: half a pixel too much for an even size.",
+            "start − (size − 1) / 2 is a whole number, also for even sizes: round nothing before.",
             ("even_fields",),
             _patches_with(place="half_size"),
+        ),
+        Misconception(
+            "rounded_to_zero",
+            "You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.",
+            "start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.",
+            ("even_fields",),
+            _patches_with(place="low_half"),
+        ),
+        Misconception(
+            "jump_for_size",
+            "Your box is as large as the jump.",
+            "A field is `size` pixels wide, however far apart the units are: bottom = top + size.",
+            BOXES,
+            _patches_with(tile=True),
         ),
         Misconception(
             "half_of_the_size",
@@ -706,14 +799,14 @@ PATCHES = Exercise(
             "clipped_too_early",
             "You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.",
             "First top and bottom = top + size, then clip both.",
-            ("clipped",),
+            ("clipped", "even_fields"),
             _patches_with(clip="early"),
         ),
         Misconception(
             "moved_inside",
             "You moved boxes into the image. The unit does not see what you then show.",
             "Cut them off: a patch at the border is smaller.",
-            ("clipped",),
+            ("clipped", "even_fields"),
             _patches_with(clip="moved"),
         ),
         Misconception(
@@ -781,7 +874,7 @@ PATCHES = Exercise(
         ),
         Misconception(
             "all_channels",
-            "You looked for the best unit in all channels.",
+            "You looked at another channel than `channel`, or at all of them.",
             "activations[:, channel] first.",
             BOXES,
             _patches_with(channels="all"),

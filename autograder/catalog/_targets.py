@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from autograder.attempt import kind_of
+from autograder.attempt import Odd, kind_of
 from autograder.catalog._common import as_double
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import convolutionalize as reference
@@ -41,8 +41,10 @@ def _one_box_case(d: Any) -> Case:
 def _sides(subject: Any, case: Case) -> Any:
     """The four numbers, whole or not, which is another property's business."""
     box = subject(*case.args)
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        return box
+    if not isinstance(box, list | tuple):
+        raise Odd(f"expected a tuple (top, left, bottom, right), got a {kind_of(box)}")
+    if len(box) != 4:
+        raise Odd(f"expected a tuple of four numbers, got {len(box)}")
     if any(isinstance(side, bool) or not isinstance(side, int | float | torch.Tensor) for side in box):
         return box
     return {name: float(side) for name, side in zip(("top", "left", "bottom", "right"), box, strict=True)}
@@ -50,7 +52,9 @@ def _sides(subject: Any, case: Case) -> Any:
 
 def _kinds(subject: Any, case: Case) -> Any:
     box = subject(*case.args)
-    return [kind_of(side) for side in box] if isinstance(box, list | tuple) else box
+    if not isinstance(box, list | tuple):
+        raise Odd(f"expected a tuple of four integers, got a {kind_of(box)}")
+    return [kind_of(side) for side in box]
 
 
 def _box(row, col, field_y, field_x, *, first=None, last=None, order=lambda *sides: sides):
@@ -195,6 +199,14 @@ def _box_moved(row, col, field_y, field_x):
     )  # fmt: skip
 
 
+def _box_tensor(row, col, field_y, field_x):
+    return torch.tensor(_box(row, col, field_y, field_x))
+
+
+def _box_dict(row, col, field_y, field_x):
+    return dict(zip(("top", "left", "bottom", "right"), _box(row, col, field_y, field_x), strict=True))
+
+
 def _box_edges(row, col, field_y, field_x):
     """From the center of the first and last pixel to their outer edges."""
     box = []
@@ -252,7 +264,13 @@ CELL_TO_BOX = Exercise(
             examples=6,
         ),
         Property(
-            "integers", "four Python integers", 0.25, _one_box_case, _kinds, examples=3, tried="their types"
+            "integers",
+            "four integers in a tuple, no floats and no tensors",
+            0.25,
+            _one_box_case,
+            _kinds,
+            examples=3,
+            tried="their types",
         ),
     ),
     misconceptions=(
@@ -410,6 +428,20 @@ CELL_TO_BOX = Exercise(
             ("integers",),
             _box_floats,
         ),
+        Misconception(
+            "one_tensor",
+            "You returned a tensor.",
+            "Return four integers, one after the other: return top, left, bottom, right.",
+            (*BOXES, "integers"),
+            _box_tensor,
+        ),
+        Misconception(
+            "named_sides",
+            "You returned a dict.",
+            "Return four integers, one after the other: return top, left, bottom, right.",
+            (*BOXES, "integers"),
+            _box_dict,
+        ),
     ),
     right=(
         Variant("from edge to edge", _box_edges),
@@ -449,18 +481,25 @@ def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
     return Case((instances.to(d.choice([torch.int64, torch.uint8, torch.int32])), classes))
 
 
-# Ids are neither dense nor in order, a class may have the number of another id, two objects may share a class, and
+# Ids are neither dense nor in order; ascending, descending, by class, in the order of `classes` and in that of the map
+# they stand differently. A class may have the number of another id, two objects may share a class, and
 # `classes` may know more ids than the map has.
 OBJECTS = [
-    ([4, 1, 3], {4: 5, 3: 5, 1: 3, 5: 4}),
+    ([4, 1, 3], {3: 2, 1: 3, 4: 2, 2: 6}),
     ([7, 2, 4], {4: 2, 2: 7, 7: 2}),
     ([3], {9: 4, 3: 1}),
-    ([5, 3, 9], {9: 1, 8: 6, 5: 3, 3: 3}),
+    ([5, 3, 9], {5: 3, 8: 6, 9: 1, 3: 3}),
 ]
 
 
 def _objects_case(d: Any) -> Case:
     return _instances(d, *d.choice(OBJECTS))
+
+
+def _small_integers_case(d: Any) -> Case:
+    """A map of fewer bits than the answer has to have."""
+    case = _objects_case(d)
+    return Case((case.args[0].to(d.choice([torch.uint8, torch.int32])), case.args[1]))
 
 
 def _nothing_case(d: Any) -> Case:
@@ -474,7 +513,7 @@ def _full_case(d: Any) -> Case:
 
 
 def _as_plain(found: Any) -> Any:
-    """Numbers whatever their dtype, which the exercise leaves open; a bool mask is told from numbers."""
+    """Numbers whatever their dtype, which is another property's business; a bool mask is told from numbers."""
     if isinstance(found, torch.Tensor):
         return found if found.dtype == torch.bool else as_double(found)
     if isinstance(found, set) and any(isinstance(label, torch.Tensor) for label in found):
@@ -492,6 +531,17 @@ def _target(*wanted: str) -> Callable[[Any, Case], Any]:
         return {name: _as_plain(targets[name]) for name in wanted if name in targets}
 
     return observe
+
+
+def _numbers(subject: Any, case: Case) -> Any:
+    targets = subject(*case.args)
+    if not isinstance(targets, dict):
+        return targets
+    found = {name: targets[name] for name in ("semantic", "boxes") if name in targets}
+    return {
+        name: str(t.dtype).removeprefix("torch.") if isinstance(t, torch.Tensor) else kind_of(t)
+        for name, t in found.items()
+    }
 
 
 def _unchanged(subject: Any, case: Case) -> Any:
@@ -601,7 +651,7 @@ def _targets_parts(instances, classes):
 
 
 def _targets_ids(instances, classes):
-    return _targets(instances, classes, semantic=lambda whole, masks: instances)
+    return _targets(instances, classes, semantic=lambda whole, masks: instances.long())
 
 
 def _targets_foreground(instances, classes):
@@ -722,6 +772,29 @@ def _targets_in_place(instances, classes):
     return targets
 
 
+def _targets_descending(instances, classes):
+    return _targets(instances, classes, ids=instances.unique()[instances.unique() > 0].tolist()[::-1])
+
+
+def _targets_by_class(instances, classes):
+    ids = instances.unique()[instances.unique() > 0].tolist()
+    return _targets(instances, classes, ids=sorted(ids, key=classes.__getitem__))
+
+
+def _targets_like_the_map(instances, classes):
+    targets = _targets(instances, classes)
+    return {**targets, "semantic": targets["semantic"].to(instances.dtype)}
+
+
+def _targets_float_boxes(instances, classes):
+    return _targets(instances, classes, boxes=lambda made: made.float())
+
+
+def _targets_float_numbers(instances, classes):
+    targets = _targets_float_boxes(instances, classes)
+    return {**targets, "semantic": targets["semantic"].float()}
+
+
 def _targets_table(instances, classes):
     """A table from id to class, and rows and columns that hold a pixel of each mask."""
     index = instances.long()
@@ -744,7 +817,7 @@ def _targets_table(instances, classes):
 def _targets_pixels(instances, classes):
     """Pixel by pixel."""
     h, w = instances.shape
-    semantic = torch.zeros(h, w, dtype=torch.int32, device=instances.device)
+    semantic = torch.zeros(h, w, dtype=torch.int64, device=instances.device)
     extents = {}
     for y in range(h):
         for x in range(w):
@@ -762,7 +835,7 @@ def _targets_pixels(instances, classes):
     masks = torch.zeros(len(ids), h, w, dtype=torch.bool, device=instances.device)
     for m, i in enumerate(ids):
         masks[m] = instances == i
-    boxes = torch.tensor(rows, dtype=torch.float32, device=instances.device).reshape(len(ids), 5)
+    boxes = torch.tensor(rows, dtype=torch.int64, device=instances.device).reshape(len(ids), 5)
     return {"masks": masks, "boxes": boxes, "labels": {classes[i] for i in ids}, "semantic": semantic}
 
 
@@ -795,7 +868,7 @@ INSTANCES = Exercise(
         Property(
             "boxes",
             '"boxes": (M, 5), a row x, y, w, h, label for each object, in ascending order of the ids',
-            0.75,
+            0.5,
             _objects_case,
             _target("boxes"),
             examples=8,
@@ -807,6 +880,15 @@ INSTANCES = Exercise(
             _objects_case,
             _target("masks"),
             examples=6,
+        ),
+        Property(
+            "dtype",
+            '"semantic" and "boxes" are int64, whatever integers the map holds',
+            0.25,
+            _small_integers_case,
+            _numbers,
+            examples=4,
+            tried="the dtypes of both",
         ),
         Property(
             "nothing",
@@ -1005,7 +1087,7 @@ INSTANCES = Exercise(
         ),
         Misconception(
             "order_of_the_dict",
-            "Your objects stand in the order of classes.",
+            "Your objects stand in the order in which the dictionary `classes` lists them.",
             "Ascending ids: instances.unique() gives them sorted.",
             ("boxes", "masks"),
             _targets_dict_order,
@@ -1018,6 +1100,20 @@ INSTANCES = Exercise(
             _targets_scan_order,
         ),
         Misconception(
+            "descending_ids",
+            "Your objects stand in descending order of their ids.",
+            "Ascending ids: instances.unique() gives them sorted.",
+            ("boxes", "masks"),
+            _targets_descending,
+        ),
+        Misconception(
+            "sorted_by_class",
+            "Your objects are sorted by their class.",
+            "Ascending ids: instances.unique() gives them sorted.",
+            ("boxes", "masks"),
+            _targets_by_class,
+        ),
+        Misconception(
             "background_as_object",
             "You counted the background as an object.",
             "Leave id 0 out.",
@@ -1028,7 +1124,7 @@ INSTANCES = Exercise(
             "class_of_the_background",
             "You asked for the class of id 0, which is background and has none.",
             "Leave id 0 out.",
-            (*PARTS, "nothing", "unchanged"),
+            (*PARTS, "dtype", "nothing", "unchanged"),
             _targets_background_refused,
         ),
         Misconception(
@@ -1042,21 +1138,21 @@ INSTANCES = Exercise(
             "tensors_as_keys",
             "You looked up classes with a tensor, which is another key than the number in it.",
             "Make the ids integers: int(i), or instances.unique().tolist().",
-            (*PARTS, "no_background", "unchanged"),
+            (*PARTS, "dtype", "no_background", "unchanged"),
             _targets_tensor_keys,
         ),
         Misconception(
             "every_id_of_the_dict",
             "You went through all ids of classes, also those that the map has not.",
             "Go through the ids of the map: instances.unique(), without 0.",
-            (*PARTS, "nothing", "no_background", "unchanged"),
+            (*PARTS, "dtype", "nothing", "no_background", "unchanged"),
             _targets_of_the_dict,
         ),
         Misconception(
             "every_number_up_to_the_largest",
             "You took every number up to the largest id for an object.",
             "Ids may have gaps: go through instances.unique(), without 0.",
-            (*PARTS, "unchanged", "no_background"),
+            (*PARTS, "dtype", "unchanged", "no_background"),
             _targets_dense_ids,
         ),
         Misconception(
@@ -1069,16 +1165,37 @@ INSTANCES = Exercise(
         Misconception(
             "shapes_lost",
             "Without objects, your boxes and masks lose their shapes.",
-            "Begin with torch.zeros(len(ids), 5) and (len(ids), H, W): with no ids their shapes remain.",
+            "Begin with torch.zeros(len(ids), 5, dtype=torch.int64) and torch.zeros(len(ids), H, W, dtype=torch.bool): with no ids their shapes remain.",
             ("nothing",),
             _targets_flat_when_empty,
         ),
         Misconception(
             "changed_in_place",
             "You wrote into instances.",
-            "Write into a map of your own: torch.zeros_like(instances).",
+            "Write into a map of your own: torch.zeros(instances.shape, dtype=torch.int64).",
             ("unchanged",),
             _targets_in_place,
+        ),
+        Misconception(
+            "semantic_like_the_map",
+            "Your semantic map has the dtype of instances, where a class above 255 may find no room.",
+            "Make it int64, whatever instances is: torch.zeros(instances.shape, dtype=torch.int64).",
+            ("dtype",),
+            _targets_like_the_map,
+        ),
+        Misconception(
+            "boxes_as_floats",
+            "Your boxes are floats.",
+            "Make them int64: torch.zeros(len(ids), 5, dtype=torch.int64).",
+            ("dtype",),
+            _targets_float_boxes,
+        ),
+        Misconception(
+            "all_floats",
+            "Your semantic map and your boxes are floats, as torch.zeros makes them.",
+            "Pass the dtype: torch.zeros(…, dtype=torch.int64).",
+            ("dtype",),
+            _targets_float_numbers,
         ),
     ),
     right=(
@@ -1096,7 +1213,7 @@ INSTANCES = Exercise(
         ),
         Hint(
             "I don't know how to start",
-            "ids = [int(i) for i in instances.unique() if i != 0]. Begin with zeros: semantic (H, W), boxes (len(ids), 5), masks (len(ids), H, W) bool. For each m, id: masks[m] = instances == id; semantic[masks[m]] = classes[id]; y, x = torch.where(masks[m]); fill boxes[m].",
+            "ids = [int(i) for i in instances.unique() if i != 0]. Begin with zeros: semantic (H, W) and boxes (len(ids), 5), both int64, masks (len(ids), H, W) bool. For each m, id: masks[m] = instances == id; semantic[masks[m]] = classes[id]; y, x = torch.where(masks[m]); fill boxes[m].",
         ),
     ),
 )

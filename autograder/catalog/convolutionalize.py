@@ -38,19 +38,27 @@ def _in_both_modes(subject: Any, case: Case) -> Any:
 
 def _mode(seen: dict[str, Any]) -> str:
     flags = set(seen["training"].values())
-    return "mixed" if len(flags) > 1 else "in training mode" if True in flags else "in eval mode"
+    if len(flags) > 1:
+        return "some layers in eval mode, others in training mode"
+    return "in training mode" if True in flags else "in eval mode"
+
+
+def _norm(d: Any, k: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(k)
+    norm.running_mean.copy_(d.tensor(k))
+    norm.running_var.copy_(d.positive(k))
+    return norm
 
 
 def _normalized(d: Any, c: int, k: int) -> list[nn.Module]:
     """Features that show the mode they run in."""
-    norm = nn.BatchNorm2d(k)
-    norm.running_mean.copy_(d.tensor(k))
-    norm.running_var.copy_(d.positive(k))
-    return [nn.Conv2d(c, k, 2), norm, nn.Tanh(), nn.Dropout(0.5)]
+    return [nn.Conv2d(c, k, 2), _norm(d, k), nn.Tanh(), nn.Dropout(0.5)]
 
 
 def _mode_case(network: nn.Module, *args: Any) -> Case:
-    evaluating = Network.describe(network.eval())
+    # All in float32: what makes its own float32 tensors is another property's business.
+    evaluating = Network.describe(network.float().eval())
+    args = tuple(a.float() if isinstance(a, torch.Tensor) else a for a in args)
     return Case((evaluating, *args), {}, {"the same in training mode": Network.describe(network.train())})
 
 
@@ -101,9 +109,20 @@ def _dense_apart(subject: Any, case: Case) -> Any:
     return {
         "result": kind,
         **{name: config.get(name) for name in ("in_channels", "out_channels", "kernel_size")},
-        "linear unchanged": not changed_tensors(before, after),
+        "linear": _kept(before, after),
         "weights shared with linear": share_memory(seen, before),
     }
+
+
+def _kept(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What became of a network that is only to be read."""
+    if before["kinds"] != after["kinds"]:
+        return "with other layers"
+    if changed := changed_tensors(before, after):
+        return f"changed: {', '.join(changed)}"
+    if before["requires_grad"] != after["requires_grad"]:
+        return "with another requires_grad"
+    return "unchanged" if before["training"] == after["training"] else "in another mode"
 
 
 def _dense_kind(subject: Any, case: Case) -> Any:
@@ -111,6 +130,15 @@ def _dense_kind(subject: Any, case: Case) -> Any:
     if not callable(conv):
         return conv
     return {name: str(p.dtype).removeprefix("torch.") for name, p in conv.inspect()["parameters"].items()}
+
+
+def _let_through(subject: Any, case: Case) -> Any:
+    """What came of sizes that do not fit, since two answers that refuse nothing need not do the same."""
+    conv = subject(*case.args)
+    if not callable(conv):
+        return conv
+    shapes = {name: list(p.shape) for name, p in conv.inspect()["parameters"].items()}
+    return {"a convolution with parameters": shapes}
 
 
 def _misfit(d: Any) -> Case:
@@ -244,6 +272,22 @@ def _dense_unchecked(linear, in_channels, kernel_size=(1, 1)):
     return _to_conv(linear, in_channels, kernel_size, check=False)
 
 
+def _dense_unchecked_copy(linear, in_channels, kernel_size=(1, 1)):
+    conv = nn.Conv2d(in_channels, linear.out_features, kernel_size, bias=linear.bias is not None)
+    conv = conv.to(linear.weight)
+    with torch.no_grad():
+        conv.weight.copy_(linear.weight.reshape(-1, in_channels, *kernel_size))
+        if linear.bias is not None:
+            conv.bias.copy_(linear.bias)
+    return conv
+
+
+def _dense_freezes(linear, in_channels, kernel_size=(1, 1)):
+    conv = _to_conv(linear, in_channels, kernel_size)
+    linear.requires_grad_(False)
+    return conv
+
+
 def _dense_any_outputs(linear, in_channels, kernel_size=(1, 1)):
     weight = linear.weight.detach().clone().reshape(-1, in_channels, *kernel_size)
     conv = nn.Conv2d(in_channels, len(weight), kernel_size, bias=linear.bias is not None).to(weight)
@@ -348,11 +392,13 @@ LINEAR_TO_CONV = Exercise(
             "sizes that do not fit the layer's inputs are refused with a ValueError",
             0.5,
             _misfit,
+            _let_through,
+            tried="linear_to_conv(linear, in_channels, kernel_size)",
             examples=6,
         ),
         Property(
             "apart",
-            "the result is an nn.Conv2d with these channels and weights of its own, and linear stays as it was",
+            "the result is an nn.Conv2d with these channels and weights of its own, and linear stays as it was: its numbers, mode and requires_grad",
             0.5,
             _dense_case(),
             _dense_apart,
@@ -483,6 +529,13 @@ LINEAR_TO_CONV = Exercise(
             _dense_shared,
         ),
         Misconception(
+            "linear_frozen",
+            "You switched requires_grad off in the layer that you were given, so it can no longer be trained.",
+            "Copy under torch.no_grad(), or from linear.weight.detach(): then nothing of linear has to change.",
+            ("apart",),
+            _dense_freezes,
+        ),
+        Misconception(
             "channels_swapped",
             "You built nn.Conv2d(out, in, …): its weights are right only because you replaced them.",
             "nn.Conv2d takes the channels that it reads first: nn.Conv2d(in_channels, linear.out_features, …).",
@@ -502,6 +555,13 @@ LINEAR_TO_CONV = Exercise(
             "Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.",
             ("refuses",),
             _dense_unchecked,
+        ),
+        Misconception(
+            "refusal_left_to_the_copy",
+            "Sizes that do not fit fail somewhere inside torch, with a message about shapes.",
+            "Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.",
+            ("refuses",),
+            _dense_unchecked_copy,
         ),
         Misconception(
             "fitting_sizes_refused",
@@ -549,17 +609,20 @@ LINEAR_TO_CONV = Exercise(
 # -- convolutionalize ---------------------------------------------------------------------------------------
 
 
-def _flattening(d: Any, *, bias: bool = True) -> tuple[nn.Sequential, tuple[int, int, int]]:
-    c, k, hidden = d.integer(1, 3), d.integer(2, 3), d.integer(2, 4)
+def _flattening(
+    d: Any, *, bias: bool = True, norm: bool = False, dropped: float = 0.5
+) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    c, k, hidden = d.integer(1, 3), d.integer(2, 3), d.integer(3, 5)
     h, w = d.integer(2, 3), d.integer(2, 4)
     cnn = nn.Sequential(
         nn.Conv2d(c, k, 3, bias=bias),
+        *([_norm(d, k)] if norm else []),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(k * h * w, hidden, bias=bias),
         nn.ReLU(),
-        nn.Dropout(0.5),
+        nn.Dropout(dropped),
         nn.Linear(hidden, d.integer(2, 4), bias=bias),
     )
     return cnn, (c, 2 * h + 2, 2 * w + 2)
@@ -574,7 +637,7 @@ def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
 
 
 def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
-    c, k = d.integer(1, 2), d.integer(2, 3)
+    c, k, h = d.integer(1, 2), d.integer(2, 3), d.integer(2, 3)
     cnn = nn.Sequential(
         nn.Conv2d(c, k, 2, stride=2),
         nn.ReLU(),
@@ -582,7 +645,13 @@ def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
         nn.Flatten(),
         nn.Linear(k, d.integer(2, 3)),
     )
-    return cnn, (c, 2 * d.integer(2, 3), 2 * d.integer(2, 4))
+    # Never a square map, so that a square window shows.
+    return cnn, (c, 2 * h, 2 * (h + d.integer(1, 2)))
+
+
+def _with_other_layers(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    """Batch norm, and a dropout that drops everything, so that its being there is no matter of chance."""
+    return _flattening(d, norm=True, dropped=1.0)
 
 
 def _drawn(
@@ -594,7 +663,9 @@ def _drawn(
     def draw(d: Any) -> Case:
         cnn, (c, h, w) = make(d)
         extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
-        images = d.tensor(d.integer(1, 2), c, h + extra[0], w + extra[1], dtype=dtype)
+        images = d.tensor(
+            d.integer(1, 2) if larger else d.integer(2, 4), c, h + extra[0], w + extra[1], dtype=dtype
+        )
         cnn = filled(d, cnn).to(images.dtype)
         return Case((Network.describe(cnn), (c, h, w)), {}, {"images": images})
 
@@ -602,7 +673,8 @@ def _drawn(
 
 
 def _in_some_mode(d: Any) -> Case:
-    cnn, size = _flattening(d)
+    # A batch norm, since it takes note of every image that a network sees in training mode.
+    cnn, size = _flattening(d, norm=True)
     cnn = filled(d, cnn).float()
     evaluating, training = Network.describe(cnn.eval()), Network.describe(cnn.train())
     return Case((evaluating, size), {}, {"the same in training mode": training})
@@ -611,6 +683,27 @@ def _in_some_mode(d: Any) -> Case:
 def _applied(subject: Any, case: Case) -> Any:
     fcn = subject(*case.args)
     return fcn(case.extra["images"]) if callable(fcn) else fcn
+
+
+def _applied_bare(subject: Any, case: Case) -> Any:
+    fcn = subject(*case.args)
+    if not callable(fcn):
+        return fcn
+    names = fcn.inspect()["parameters"]
+    scores = fcn(case.extra["images"])
+    return {"convolutionalize(…)(images)": scores, "biases": sum(n.endswith("bias") for n in names)}
+
+
+def _in_either_mode(subject: Any, case: Case) -> Any:
+    """The scores in both modes, each one set here: that the mode carries over is another property's business."""
+    fcn = subject(*case.args)
+    if not callable(fcn):
+        return fcn
+    seen = {}
+    for method, mode in (("eval", "in eval mode"), ("train", "in training mode")):
+        fcn.do(method)
+        seen[f"scores {mode}"] = fcn(case.extra["images"])
+    return seen
 
 
 def _apart(subject: Any, case: Case) -> Any:
@@ -628,16 +721,10 @@ def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
     seen = fcn.inspect()
     return {
         "weights shared with the cnn": share_memory(seen, before),
-        "the cnn afterwards": _afterwards(before, after),
+        "the cnn afterwards": _kept(before, after),
         "result's mode": _mode(seen),
         "result": "Sequential" if seen["kinds"].get("") == "Sequential" else seen["kinds"].get(""),
     }
-
-
-def _afterwards(before: dict[str, Any], after: dict[str, Any]) -> str:
-    if before["kinds"] != after["kinds"] or changed_tensors(before, after):
-        return "with other layers or weights"
-    return "unchanged" if before["training"] == after["training"] else "in another mode"
 
 
 def _dtypes(subject: Any, case: Case) -> Any:
@@ -650,12 +737,13 @@ def _convert(
     cnn: nn.Sequential,
     input_size: tuple[int, int, int],
     *,
-    reorder: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    order: str = "channels first",
     bias: bool = True,
     shared: bool = False,
     keep_mode: bool = True,
     keep_adaptive: bool = False,
     pool_stride: int | None = 1,
+    pool_square: bool = False,
     flat: bool = True,
 ) -> nn.Sequential:
     """The conversion with a switch for each of its mistakes."""
@@ -671,7 +759,10 @@ def _convert(
         if isinstance(layer, nn.Linear):
             h, w = x.shape[2:]
             weight = layer.weight
-            weight = weight.reshape(-1, h, w, x.shape[1]).permute(0, 3, 1, 2) if reorder else weight
+            if order == "channels last":
+                weight = weight.reshape(-1, h, w, x.shape[1]).permute(0, 3, 1, 2)
+            elif order == "transposed":
+                weight = weight.reshape(-1, x.shape[1], w, h).transpose(2, 3)
             weight = weight.reshape(layer.out_features, x.shape[1], h, w)
             made = nn.Conv2d(x.shape[1], layer.out_features, (h, w), bias=layer.bias is not None).to(x)
             with torch.no_grad():
@@ -682,12 +773,14 @@ def _convert(
                 if layer.bias is not None:
                     made.bias.copy_(layer.bias if bias else torch.zeros_like(layer.bias))
         elif isinstance(layer, nn.AdaptiveAvgPool2d) and not keep_adaptive:
-            made = nn.AvgPool2d(tuple(x.shape[2:]), pool_stride)
+            made = nn.AvgPool2d(x.shape[2] if pool_square else tuple(x.shape[2:]), pool_stride)
         else:
             made = layer if shared else copy.deepcopy(layer)
         with torch.no_grad():
             was = made.training
-            state["map"] = made.eval()(x)
+            answer = made.eval()(x)
+            # What stands for the average leaves one cell at input_size, whatever its window.
+            state["map"] = answer[..., :1, :1] if isinstance(layer, nn.AdaptiveAvgPool2d) else answer
             made.train(was)
         return made.train(layer.training)
 
@@ -699,7 +792,11 @@ def _convert(
 
 
 def _reordered(cnn, input_size):
-    return _convert(cnn, input_size, reorder=lambda w: w)
+    return _convert(cnn, input_size, order="channels last")
+
+
+def _window_transposed(cnn, input_size):
+    return _convert(cnn, input_size, order="transposed")
 
 
 def _no_bias(cnn, input_size):
@@ -720,6 +817,10 @@ def _adaptive_kept(cnn, input_size):
 
 def _pool_strides(cnn, input_size):
     return _convert(cnn, input_size, pool_stride=None)
+
+
+def _pool_square(cnn, input_size):
+    return _convert(cnn, input_size, pool_square=True)
 
 
 def _top_level_only(cnn, input_size):
@@ -744,6 +845,37 @@ def _averaged(cnn, input_size):
 def _flattened_at_the_end(cnn, input_size):
     fcn = _convert(cnn, input_size)
     return nn.Sequential(*fcn, nn.Flatten()).train(cnn.training)
+
+
+def _softmaxed(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*fcn, nn.Softmax(1)).train(cnn.training)
+
+
+def _leaves(cnn, input_size):
+    return [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
+
+
+def _relus_lost(cnn, input_size):
+    layers, dense = [], False
+    for layer in _leaves(cnn, input_size):
+        dense = dense or isinstance(layer, nn.Identity)
+        if not (dense and isinstance(layer, nn.ReLU)):
+            layers.append(layer)
+    return nn.Sequential(*layers).train(cnn.training)
+
+
+def _dropout_lost(cnn, input_size):
+    layers = [m for m in _leaves(cnn, input_size) if not isinstance(m, nn.Dropout)]
+    return nn.Sequential(*layers).train(cnn.training)
+
+
+def _statistics_reset(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    for layer in fcn.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+    return fcn
 
 
 def _replaced(cnn: nn.Sequential, input_size: Any, change: Callable[..., nn.Module]) -> nn.Sequential:
@@ -780,6 +912,46 @@ def _new_layers_float32(cnn, input_size):
 
 def _cnn_left_in_eval(cnn, input_size):
     return _convert(cnn.eval(), input_size)
+
+
+def _cnn_not_put_back(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    cnn.eval()
+    return fcn
+
+
+def _flags_forgotten(cnn, input_size):
+    modes = {m: m.training for m in cnn.modules()}
+    fcn = _replaced(cnn.eval(), input_size, lambda linear, conv: conv.train())
+    for module, training in modes.items():
+        module.training = training
+    fcn.training = cnn.training
+    return fcn
+
+
+def _always_training(cnn, input_size):
+    return _convert(cnn, input_size).train()
+
+
+def _converted_in_place(cnn, input_size):
+    for number, layer in enumerate(_convert(cnn, input_size)):
+        cnn[number] = layer
+    return cnn
+
+
+def _probed_as_it_is(cnn, input_size):
+    with torch.no_grad():
+        cnn(next(cnn.parameters()).new_zeros(1, *input_size))
+    return _convert(cnn, input_size)
+
+
+def _bias_of_zeros(cnn, input_size):
+    def change(linear, conv):
+        if conv.bias is None:
+            conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)))
+        return conv
+
+    return _replaced(cnn, input_size, change)
 
 
 def _average_removed(cnn, input_size):
@@ -844,9 +1016,15 @@ def _by_modules(cnn, input_size):
     return fcn
 
 
-def _property(name: str, says: str, points: float, make: Any, *, larger: bool, examples: int = 5) -> Property:
-    tried = "convolutionalize(cnn, input_size)(images)"
-    return Property(name, says, points, _drawn(make, larger=larger), _applied, tried=tried, examples=examples)
+def _property(
+    name: str, says: str, points: float, make: Any, *, larger: bool, observe: Any = _applied, tried: str = ""
+) -> Property:
+    tried = tried or "convolutionalize(cnn, input_size)(images)"
+    return Property(name, says, points, _drawn(make, larger=larger), observe, tried=tried, examples=5)
+
+
+# What a wrong number in a dense layer shows in.
+CONVERTED = ("same_scores", "larger_images", "nested", "without_bias", "other_layers")
 
 
 CONVOLUTIONALIZE = Exercise(
@@ -860,24 +1038,26 @@ CONVOLUTIONALIZE = Exercise(
         _property(
             "same_scores",
             "at input_size the output is (N, L, 1, 1) and equals the CNN's scores",
-            1.5,
+            1.25,
             _flattening,
             larger=False,
         ),
         _property(
             "larger_images",
             "a larger image gives a map, one score vector for every window",
-            1.5,
+            1.25,
             _flattening,
             larger=True,
         ),
         _property("nested", "Sequentials inside Sequentials", 0.75, _nested, larger=True),
         _property(
             "without_bias",
-            "dense layers without bias",
+            "dense layers without bias become convolutions without bias",
             0.5,
             lambda d: _flattening(d, bias=False),
             larger=True,
+            observe=_applied_bare,
+            tried="convolutionalize(cnn, input_size)(images), and how many biases the network has",
         ),
         _property(
             "average_head",
@@ -886,9 +1066,19 @@ CONVOLUTIONALIZE = Exercise(
             _averaging,
             larger=True,
         ),
+        _property(
+            "other_layers",
+            "batch norm keeps its running statistics, and dropout still drops in training mode",
+            0.5,
+            _with_other_layers,
+            larger=False,
+            observe=_in_either_mode,
+            tried="convolutionalize(cnn, input_size).eval()(images), and the same with train()",
+        ),
         Property(
             "apart",
-            "weights are copies, the CNN stays as it was, and the training flag carries over",
+            "weights are copies, the CNN stays as it was (weights, batch norm's running statistics, mode), "
+            "and the training flag carries over",
             0.5,
             _in_some_mode,
             _apart,
@@ -910,21 +1100,56 @@ CONVOLUTIONALIZE = Exercise(
             "channels_last_order",
             "You reshaped the dense weights as (L, h, w, C), the order of Keras.",
             "torch flattens channels first: weight.view(L, C, h, w).",
-            ("same_scores", "larger_images", "nested", "without_bias"),
+            CONVERTED,
             _reordered,
+        ),
+        Misconception(
+            "window_transposed",
+            "Height and width of the window have changed places in the weights of your first dense layer.",
+            "View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.",
+            CONVERTED,
+            _window_transposed,
+        ),
+        Misconception(
+            "softmax_appended",
+            "Your network ends in a softmax.",
+            "Leave it out: the result gives scores, as the CNN does.",
+            (*CONVERTED, "average_head"),
+            _softmaxed,
+        ),
+        Misconception(
+            "relus_lost",
+            "You left out the ReLUs between the dense layers.",
+            "Only Flatten, Linear and AdaptiveAvgPool2d are replaced: copy every other layer, also behind Flatten.",
+            CONVERTED,
+            _relus_lost,
+        ),
+        Misconception(
+            "dropout_lost",
+            "You left the dropout out, so your network cannot be trained as the CNN was.",
+            "Copy it as it is: in eval mode it does nothing, and in training mode it drops.",
+            ("other_layers",),
+            _dropout_lost,
+        ),
+        Misconception(
+            "statistics_reset",
+            "Your batch norm starts with new running statistics.",
+            "They belong to what the CNN has learned: deepcopy the layer, or load its whole state_dict().",
+            ("other_layers",),
+            _statistics_reset,
         ),
         Misconception(
             "biases_dropped",
             "Your convolutions do not carry the dense layers' biases.",
             "Copy linear.bias into conv.bias as it is.",
-            ("same_scores", "larger_images", "nested", "average_head"),
+            ("same_scores", "larger_images", "nested", "average_head", "other_layers"),
             _no_bias,
         ),
         Misconception(
             "window_padded",
             "You padded the convolution that stands for the first dense layer.",
             "A dense layer sees whole windows only: padding is 0.",
-            ("same_scores", "larger_images", "nested", "without_bias"),
+            CONVERTED,
             _padded,
         ),
         Misconception(
@@ -949,17 +1174,24 @@ CONVOLUTIONALIZE = Exercise(
             _pool_strides,
         ),
         Misconception(
+            "average_window_square",
+            "You took the window of the average for a square.",
+            "AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.",
+            ("average_head",),
+            _pool_square,
+        ),
+        Misconception(
             "one_by_one_everywhere",
             "Your first dense layer became a 1×1 convolution, but it reads a whole window.",
             "Its kernel is the map that was flattened: (h, w) at input_size. Only the later ones are 1×1.",
-            ("same_scores", "larger_images", "nested", "without_bias"),
+            CONVERTED,
             _one_by_one,
         ),
         Misconception(
             "flattened_at_the_end",
             "You flattened the map at the end.",
             "Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.",
-            ("same_scores", "larger_images", "nested", "without_bias", "average_head"),
+            (*CONVERTED, "average_head"),
             _flattened_at_the_end,
         ),
         Misconception(
@@ -984,6 +1216,13 @@ CONVOLUTIONALIZE = Exercise(
             _bias_required,
         ),
         Misconception(
+            "bias_of_zeros",
+            "Your convolutions have a bias of zeros where the dense layers have none: training would move it.",
+            "Build them with bias=linear.bias is not None.",
+            ("without_bias",),
+            _bias_of_zeros,
+        ),
+        Misconception(
             "weights_shared",
             "The two networks share their weights: training one changes the other.",
             "Copy them: deepcopy the layers, clone or copy_ the dense weights.",
@@ -998,6 +1237,20 @@ CONVOLUTIONALIZE = Exercise(
             _mode_lost,
         ),
         Misconception(
+            "always_in_training_mode",
+            "The result is always in training mode.",
+            "Give it the mode of the CNN: fcn.train(cnn.training).",
+            ("same_scores", "larger_images", "nested", "without_bias", "apart"),
+            _always_training,
+        ),
+        Misconception(
+            "flags_forgotten",
+            "Some layers of your result are in eval mode and others in training mode, whatever the mode of the CNN.",
+            "Give all of it the mode that the CNN had when it came: fcn.train(was) reaches every layer, fcn.training = was only the outermost.",
+            ("apart",),
+            _flags_forgotten,
+        ),
+        Misconception(
             "new_layers_in_training_mode",
             "The layers you built are in training mode, as new layers are, whatever the mode of the CNN.",
             "Give the result the mode of the CNN: fcn.train(cnn.training).",
@@ -1010,6 +1263,27 @@ CONVOLUTIONALIZE = Exercise(
             "Remember cnn.training before you measure the maps, and set it again in both afterwards.",
             ("apart",),
             _cnn_left_in_eval,
+        ),
+        Misconception(
+            "cnn_not_put_back",
+            "You left the CNN in eval mode.",
+            "Remember its mode before you measure the maps, and put it back afterwards.",
+            ("apart",),
+            _cnn_not_put_back,
+        ),
+        Misconception(
+            "converted_in_place",
+            "You put the convolutions into the CNN itself, which is no classifier any more.",
+            "Build a new nn.Sequential, out of copies.",
+            ("apart",),
+            _converted_in_place,
+        ),
+        Misconception(
+            "measured_in_training_mode",
+            "You measured the maps with the CNN in training mode, so its batch norms took your image into their statistics.",
+            "Remember the mode, call cnn.eval(), measure, and put the mode back.",
+            ("apart",),
+            _probed_as_it_is,
         ),
         Misconception(
             "new_layers_float32",
@@ -1041,7 +1315,7 @@ CONVOLUTIONALIZE = Exercise(
         ),
         Hint(
             "I don't know how to start",
-            "Walk through the layers with a zero image of input_size in hand (eval, no_grad). Flatten → Identity; Linear → Conv2d(C, out, (h, w)) with weight.view(out, C, h, w); AdaptiveAvgPool2d(1) → AvgPool2d((h, w), 1); everything else → deepcopy.",
+            "Walk through the layers with a zero image of input_size in hand, of the dtype of the weights (in eval mode, under no_grad; put the CNN's mode back afterwards, and give the result the same mode). Flatten → Identity; Linear → Conv2d(C, out, (h, w)) with weight.view(out, C, h, w); AdaptiveAvgPool2d(1) → AvgPool2d((h, w), 1); everything else → deepcopy.",
         ),
     ),
 )
@@ -1070,9 +1344,9 @@ def _heatmap_modes(d: Any) -> Case:
 
 
 def _reached(subject: Any, case: Case) -> Any:
-    fcn = subject.build(case.args[0])
-    found = subject.vjp(fcn, case.args[1], wrt=[fcn, 1])
-    names = {"1": "images"}
+    network = subject.build(case.args[0])
+    found = subject.vjp(network, *case.args[1:], wrt=[network, 1])
+    names = {"1": "images" if case.args[1].ndim == 4 else "image"}
     reached = sorted(names.get(n, n) for n, g in found["grads"].items() if g is not None)
     return {
         "answer": kind_of(found["value"]),
@@ -1318,7 +1592,7 @@ HEATMAPS = Exercise(
         Misconception(
             "eval_forgotten",
             "The network ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.",
-            "Call fcn.eval() before, and put the mode back afterwards.",
+            "Call fcn.eval() before, which reaches every layer, and put the mode back afterwards.",
             ("mode",),
             _heatmaps_in_training,
         ),
@@ -1383,12 +1657,14 @@ def _window_case(
     *,
     apart: bool = False,
     leftover: bool = False,
+    windows: tuple[int, ...] = (3, 4),
     dtype: torch.dtype = torch.float32,
 ) -> Any:
     def draw(d: Any) -> Case:
-        c, window, (h, w) = d.choice([2, 1]), d.choice([3, 4]), d.choice(cells)
+        c, window, (h, w) = d.choice([2, 1]), d.choice(windows), d.choice(cells)
         stride = d.choice(strides) + (window if apart else 0)
-        more = (d.integer(1, stride - 1), d.integer(1, stride - 1)) if leftover else (0, 0)
+        # At least two rows in one direction: half of a single one would be none.
+        more = d.choice([(stride - 1, 1), (1, stride - 1)]) if leftover else (0, 0)
         size = (window + stride * (h - 1) + more[0], window + stride * (w - 1) + more[1])
         cnn = _patch_classifier(d, c, window).to(dtype)
         return Case((Network.describe(cnn), d.layout(d.tensor(c, *size, dtype=dtype)), window, stride))
@@ -1409,7 +1685,8 @@ def _window_dtype(subject: Any, case: Case) -> Any:
 
 
 def _slide(
-    cnn, image, window, stride, *, count=None, crop=None, of=None, shape=None, mode="restored", dtype=None
+    cnn, image, window, stride, *, count=None, crop=None, of=None, shape=None, mode="restored", dtype=None,
+    grad=False,
 ):  # fmt: skip
     """The windows one by one, with a switch for each mistake."""
     was = cnn.training
@@ -1419,7 +1696,7 @@ def _slide(
     count = count or (lambda size: (size - window) // step + 1)
     crop = crop or (lambda r, c: image[:, r : r + window, c : c + window])
     h, w = count(image.shape[1]), count(image.shape[2])
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         crops = [crop(i * step, j * step) for i in range(h) for j in range(w)]
         scores = torch.cat([cnn(x[None]) for x in crops])
     if mode == "restored":
@@ -1506,6 +1783,30 @@ def _slide_map_transposed(cnn, image, window, stride):
     return _slide(cnn, image, window, stride, shape=shape)
 
 
+def _slide_width_first(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.T.reshape(-1, w, h))
+
+
+def _slide_laid_out_by_columns(cnn, image, window, stride):
+    def shape(scores, h, w):
+        return scores.T.reshape(-1, w, h).transpose(1, 2)
+
+    return _slide(cnn, image, window, stride, shape=shape)
+
+
+def _slide_squeezed(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride).squeeze()
+
+
+def _slide_grid_centered(cnn, image, window, stride):
+    top, left = ((size - window) % stride // 2 for size in image.shape[1:])
+    return _slide(cnn, image[:, top:, left:], window, stride)
+
+
+def _slide_with_graph(cnn, image, window, stride):
+    return _slide(cnn, image, window, stride, grad=True)
+
+
 def _slide_columns_first(cnn, image, window, stride):
     def shape(scores, h, w):
         # Windows collected column by column, laid out as if they had come row by row.
@@ -1559,7 +1860,7 @@ def _slide_unfold(cnn, image, window, stride):
     crops = nn.functional.unfold(image[None], window, stride=stride)[0].T
     was = [(m, m.training) for m in cnn.modules()]
     cnn.eval()
-    scores = cnn(crops.reshape(-1, image.shape[0], window, window))
+    scores = cnn(crops.reshape(-1, image.shape[0], window, window)).detach()
     for m, flag in was:
         m.training = flag
     return scores.T.unflatten(1, (h, w))
@@ -1597,7 +1898,7 @@ SLIDING = Exercise(
             "leftover",
             "rows and columns that no whole window reaches are left out",
             0.75,
-            _window_case([(2, 3), (3, 2)], [2, 3], leftover=True),
+            _window_case([(2, 3), (3, 2)], [3, 4], leftover=True, windows=(5, 6)),
             examples=4,
         ),
         Property(
@@ -1610,11 +1911,20 @@ SLIDING = Exercise(
         Property(
             "mode",
             "the classifier runs in eval mode, and its mode is left as it was",
-            0.75,
+            0.5,
             _window_modes,
             _in_both_modes,
             examples=3,
             tried="one classifier in eval and in training mode, looked at after each call",
+        ),
+        Property(
+            "no_grad",
+            "the result keeps no graph: no gradients",
+            0.25,
+            _window_case([(2, 3)], [2, 1]),
+            _reached,
+            examples=3,
+            tried="the gradients of the result's inner product with fixed random numbers",
         ),
         Property(
             "dtype",
@@ -1680,7 +1990,7 @@ SLIDING = Exercise(
             "cut_off",
             "Your last windows hang over the border, where slicing cuts them off: they are smaller than the classifier's input.",
             "The last window begins at H − window: range(0, H − window + 1, stride).",
-            ("scores", "leftover", "mode", "dtype"),
+            ("scores", "leftover", "mode", "no_grad", "dtype"),
             _slide_cut_off,
         ),
         Misconception(
@@ -1700,9 +2010,37 @@ SLIDING = Exercise(
         Misconception(
             "map_transposed",
             "Your map has rows and columns swapped: (L, w, h).",
-            "Rows of windows become rows of the map: the outer loop runs over the rows.",
+            "Rows of windows become rows of the map: lay the scores out as (L, h, w).",
             SLID,
             _slide_map_transposed,
+        ),
+        Misconception(
+            "width_before_height",
+            "You laid the scores out as (L, w, h).",
+            "Windows collected row by row are laid out row by row: (L, h, w).",
+            SLID,
+            _slide_width_first,
+        ),
+        Misconception(
+            "laid_out_by_columns",
+            "You collected the windows row by row, and laid the scores out column by column.",
+            "Windows collected row by row are laid out row by row: reshape to (L, h, w), with nothing to transpose.",
+            ("scores", "leftover"),
+            _slide_laid_out_by_columns,
+        ),
+        Misconception(
+            "axes_squeezed",
+            "Where there is one row or one column of windows, your map loses that axis.",
+            "Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.",
+            ("sparse",),
+            _slide_squeezed,
+        ),
+        Misconception(
+            "grid_centered",
+            "You centered the windows in the image, leaving rows out at both ends.",
+            "The first window begins at pixel (0, 0); what no whole window reaches is left out at the end.",
+            ("leftover",),
+            _slide_grid_centered,
         ),
         Misconception(
             "columns_first",
@@ -1713,9 +2051,9 @@ SLIDING = Exercise(
         ),
         Misconception(
             "positions_swapped",
-            "You cut at row j·stride and column i·stride.",
-            "image[:, i·stride : i·stride + window, j·stride : j·stride + window]: the rows come first.",
-            (*SLID, "mode", "dtype"),
+            "Rows and columns are exchanged where you cut: in the positions, or in how many there are of each.",
+            "An image is (C, H, W), and cell (i, j) is image[:, i·stride : i·stride + window, j·stride : j·stride + window]: the rows come first.",
+            (*SLID, "mode", "no_grad", "dtype"),
             _slide_positions_swapped,
         ),
         Misconception(
@@ -1763,7 +2101,7 @@ SLIDING = Exercise(
         Misconception(
             "eval_forgotten",
             "The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.",
-            "Call cnn.eval() before, and put the mode back afterwards.",
+            "Call cnn.eval() before, which reaches every layer, and put the mode back afterwards.",
             ("mode",),
             _slide_in_training,
         ),
@@ -1780,6 +2118,13 @@ SLIDING = Exercise(
             "Remember cnn.training before, and call cnn.train(was) afterwards.",
             ("mode",),
             _slide_left_in_training,
+        ),
+        Misconception(
+            "graph_kept",
+            "Your result keeps the graph of everything that was computed, which costs memory for every window.",
+            "Run the classifier under torch.no_grad().",
+            ("no_grad",),
+            _slide_with_graph,
         ),
         Misconception(
             "always_float32",
