@@ -101,7 +101,13 @@ def _normalized(d: Any) -> Case:
 def _left_as_found(subject: Any, case: Case) -> dict[str, Any]:
     """Of the network in both modes: what it says, and how it is left."""
     networks = {"in eval mode": case.args[0], **case.extra}
-    return {mode: _used(subject, network, case) for mode, network in networks.items()}
+    seen = {mode: _used(subject, network, case) for mode, network in networks.items()}
+    network = subject.build(case.args[0])
+    grads = subject.vjp(network, *case.args[1:], wrt=[network])["grads"]
+    return {
+        **seen,
+        "gradients reach": "something" if any(g is not None for g in grads.values()) else "nothing",
+    }
 
 
 def _used(subject: Any, network: Network, case: Case) -> dict[str, Any]:
@@ -205,6 +211,7 @@ def _to_unit_range(image):
 def _tiles(
     net, image, tile, context, num_classes, *, mode="restored", place=_mirrored, black=False, step=None, whole_only=False,
     shifted=False, own_mirror=False, square=False, offset=0, finish=None, dtype=None, convert=_floating, end=False,
+    graph=False,
 ):  # fmt: skip
     """The tiles with a switch for each mistake."""
     x = convert(image)
@@ -214,7 +221,7 @@ def _tiles(
     was = net.training
     net.train(was and mode == "found")
     bottom, right = (h // tile * tile, w // tile * tile) if whole_only else (h, w)
-    with torch.no_grad():
+    with torch.set_grad_enabled(graph):
         for top in range(0, bottom, stride):
             for left in range(0, min(bottom, right) if square else right, stride):
                 row, column = (max(min(s, n - tile), 0) if shifted else s for s, n in ((top, h), (left, w)))
@@ -388,13 +395,13 @@ TILES = Exercise(
         ),
         Property(
             "mode",
-            "the network answers in eval mode, and its mode is left as it was",
+            "the network answers in eval mode and without gradients, and its mode is left as it was",
             0.5,
             _normalized,
             _left_as_found,
             tolerance=LOOSE,
             examples=4,
-            tried="a network in eval mode, then one in training mode: pixels whose context lies inside the image, and the network afterwards",
+            tried="a network in eval mode, then one in training mode: pixels whose context lies inside the image, and the network afterwards; then the gradients of the scores",
         ),
         Property(
             "kinds",
@@ -532,6 +539,13 @@ TILES = Exercise(
             "Remember net.training before, and call net.train(was) afterwards.",
             ("mode", "kinds"),
             _answer(mode="train"),
+        ),
+        Misconception(
+            "graph_kept",
+            "Your scores keep the graph of every tile, and with it all activations of the network in memory.",
+            "Predict under torch.no_grad().",
+            ("mode",),
+            _answer(graph=True),
         ),
         Misconception(
             "end_of_the_last_tile",
