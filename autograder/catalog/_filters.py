@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Raised
 from autograder.catalog._common import as_double
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
 
-MAKE_GRID = Forbidden("torchvision's make_grid", ("torchvision.utils.make_grid",))
+MAKE_GRID = Forbidden("torchvision.utils.make_grid", ("torchvision.utils.make_grid",))
 
 
 def _filters(d: Any, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
@@ -29,13 +30,13 @@ def _one_row(d: Any) -> Case:
 def _full_rows(d: Any) -> Case:
     rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
     weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
-    return Case((weight,), {"columns": columns, "padding": d.choice([1, 2, 3])})
+    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1, 3])})
 
 
 def _missing(d: Any) -> Case:
     rows, columns = d.choice([1, 2, 3]), d.choice([3, 4, 2])
     weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
-    return Case((weight,), {"columns": columns, "padding": d.choice([1, 2])})
+    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1])})
 
 
 def _gray(d: Any) -> Case:
@@ -46,7 +47,10 @@ def _gray(d: Any) -> Case:
 def _flat_filter(d: Any) -> Case:
     columns = d.choice([2, 3])
     weight = _filters(d, columns).clone()
-    weight[d.integer(0, columns - 1)] = d.choice([0.25, 0.0, -2.0, 7.0])
+    flat = d.integer(0, columns - 1)
+    weight[flat] = d.choice([0.25, 0.0, -2.0, 7.0])
+    # A faint filter beside it is not constant, however small its range.
+    weight[(flat + 1) % columns] = d.tensor(*weight.shape[1:], scale=1e-4)
     return Case((weight,), {"columns": columns, "padding": 0})
 
 
@@ -74,18 +78,30 @@ def _grid_dtype(subject: Any, case: Case) -> dict[str, Any]:
     picture = subject(*case.args, **case.kwargs)
     dtype = str(picture.dtype).removeprefix("torch.") if isinstance(picture, torch.Tensor) else "none"
     changed = [int(c) for c in subject.changed(*case.args, **case.kwargs)]
-    return {"dtype": dtype, "arguments changed in place": changed}
+    try:
+        (gradient,) = subject.vjp(*case.args, wrt=[0], **case.kwargs)["grads"].values()
+    except Raised:
+        # What works in place on the weights raises here, and was seen already.
+        gradient = None
+    return {
+        "dtype": dtype,
+        "arguments changed in place": changed,
+        "the picture has a graph": gradient is not None,
+    }
 
 
 def _grid(
     weight, columns, padding, *, scale="own", flat="half", lines=1.0, empty=1.0, order="rows", swapped=False, narrow=False,
     outer=True, dropped=False, added=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False, dtype=None,
+    graph=False, least=0.0, fixed=None,
 ):  # fmt: skip
     """The picture of the filters with a switch for each mistake."""
     if weight.shape[1] not in (1, 3):
         if not any_channels:
             raise ValueError(f"weight must have 1 or 3 channels, got {weight.shape[1]}")
         weight = weight.mean(1, keepdim=True)
+    weight = weight if graph else weight.detach()
+    padding = padding if fixed is None else fixed
     count, _, h, w = weight.shape
     axes = {"together": (0, 1, 2, 3), "channels": (2, 3)}.get(scale, (1, 2, 3))
     low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
@@ -101,7 +117,7 @@ def _grid(
     else:
         tiles = (weight - low) / ((high - low) if flat != "epsilon" else (high - low).clamp(min=1e-12))
         if flat == "half":
-            tiles = torch.where(high > low, tiles, 0.5)
+            tiles = torch.where(high - low > least, tiles, 0.5)
     if repeated:
         tiles = tiles.expand(-1, 3, -1, -1)
     if swapped:
@@ -131,7 +147,7 @@ def _grid_of_rows(weight, columns=8, padding=1):
     channels, h, w = weight.shape[1:]
     if channels != 1 and channels != 3:
         raise ValueError("weight: 1 or 3 channels")
-    tiles = []
+    weight, tiles = weight.detach(), []
     for f in weight:
         f = f - f.min()
         f = f / f.max() if f.max() > 0 else f + 0.5
@@ -152,7 +168,7 @@ def _grid_by_reshape(weight, columns=8, padding=1):
     count, channels, h, w = weight.shape
     if channels not in (1, 3):
         raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
-    flat = weight.reshape(count, -1)
+    flat = weight.detach().reshape(count, -1)
     low, span = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
     span = span - low
     flat = torch.where(span == 0, torch.full_like(flat, 0.5), (flat - low) / span.where(span != 0, 1))
@@ -216,7 +232,7 @@ GRID = Exercise(
         ),
         Property(
             "constant",
-            "a constant filter is 0.5",
+            "a constant filter is 0.5, and a faint one is not: it is stretched like any other",
             0.25,
             _flat_filter,
             _first_row,
@@ -227,12 +243,12 @@ GRID = Exercise(
         Property("refused", "another number of channels is a ValueError", 0.25, _other_channels, examples=3),
         Property(
             "kinds",
-            "the dtype of the weights carries over, and they are not changed",
+            "the dtype of the weights carries over, the picture has no graph, and the weights are not changed",
             0.25,
             _grid_kinds,
             _grid_dtype,
             examples=4,
-            tried="the dtype of the picture, and the weights afterwards",
+            tried="the dtype and the graph of the picture, and the weights afterwards",
         ),
     ),
     misconceptions=(
@@ -286,6 +302,13 @@ GRID = Exercise(
             _grid_with(flat="epsilon"),
         ),
         Misconception(
+            "faint_is_constant",
+            "You drew a filter of small weights as constant gray.",
+            "Only a filter without any range is 0.5: compare with max f > min f, not with a threshold.",
+            ("constant",),
+            _grid_with(least=1e-3),
+        ),
+        Misconception(
             "black_lines",
             "Your lines and missing cells are 0.",
             "Begin with ones: torch.ones(3, H, W).",
@@ -328,6 +351,13 @@ GRID = Exercise(
             _grid_with(outer=False),
         ),
         Misconception(
+            "padding_ignored",
+            "Your lines are 1 pixel wide, whatever `padding` is.",
+            "Put `padding` into all sizes and places, as in H = rows · (h + padding) + padding. It may be 0.",
+            SCALED,
+            _grid_with(fixed=1),
+        ),
+        Misconception(
             "double_lines",
             "Your lines between filters are twice as thick as those around.",
             "Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.",
@@ -354,6 +384,13 @@ GRID = Exercise(
             "torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).",
             ("kinds",),
             _grid_with(dtype=torch.float32),
+        ),
+        Misconception(
+            "graph_kept",
+            "Your picture hangs on the graph of the weights: it requires a gradient, and cannot be shown as it is.",
+            "Begin with weight = weight.detach().",
+            ("kinds",),
+            _grid_with(graph=True),
         ),
         Misconception(
             "gray_stays_gray",
@@ -396,7 +433,7 @@ GRID = Exercise(
         ),
         Hint(
             "My picture has the wrong size",
-            "There is one line more than there are filters: H = rows · (h + padding) + padding with rows = ⌈K / columns⌉. The width follows from `columns`, not from K.",
+            "There is one line more than there are rows of filters: H = rows · (h + padding) + padding with rows = ⌈K / columns⌉. The width follows from `columns`, not from K.",
         ),
         Hint(
             "I don't know how to start",
