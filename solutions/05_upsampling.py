@@ -210,7 +210,7 @@ def shift_and_stitch(net: nn.Module, image: Tensor, factor: int) -> Tensor:
 
     image: (N, C, H, W). The network gives maps (N, L, h, w); it runs in eval mode without gradients,
     and its mode is left as it was. The map of image[..., r:, c:] fills out[..., r::factor, c::factor].
-    Returns (N, L, H', W'); for a network without padding H' = H - field + 1.
+    Returns (N, L, H', W'), H' and W' at least factor; for a network without padding H' = H - field + 1.
     """
     ### BEGIN SOLUTION
     was = net.training
@@ -302,9 +302,9 @@ print("dilation forgotten:", F.conv1d(maxima, add).tolist()[0])
 def atrous(net: nn.Sequential) -> nn.Sequential:
     """The dense twin of a network from (N, C, H, W) to (N, L, h, w): all strides 1, later layers dilated.
 
-    Every convolution and max pool is dilated by the strides removed before it, a convolution's padding
-    too. Average pools and padded max pools are refused with a ValueError. The original is left as it
-    was; weights are copied.
+    The dilation of every convolution and max pool is multiplied by the strides removed before it, and
+    so is a convolution's padding. Average pools and padded max pools are refused with a ValueError.
+    The original is left as it was, its mode too; weights and running statistics are copied.
     """
     ### BEGIN SOLUTION
     removed, layers = 1, []
@@ -386,8 +386,9 @@ print(
 )
 
 # %% [markdown]
-# The difference is rounding: the two *are* the same function. Break it, if you like: set one single dilation back to 1
-# and look at the first number again.
+# The difference is rounding: the two *are* the same function. Break it, if you like: set one dilation that is larger
+# than 1 back to 1. The field shrinks, so the map comes out larger, and it can't be subtracted from the stitched one any
+# more. (The last layer is the exception: a kernel of one pixel has no room for holes.)
 #
 # The equality needs a network without padding. A padded border lies beside another pixel on each shift, so there
 # the two differ, at the borders only.
@@ -683,7 +684,8 @@ def max_pool_with_switches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Windows do not overlap; rows and columns that fill none are dropped. Of equal values the first in
     row order wins.
-    Returns y (N, C, H // k, W // k) and switches, int64 of the same shape: row · W + column in x.
+    Returns y (N, C, H // k, W // k), in the dtype of x, and switches, int64 of the same shape:
+    row · W + column in x.
     """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
@@ -701,7 +703,8 @@ def max_pool_with_switches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def max_unpool(y: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
     """Put pooled values back where they stood, among zeros.
 
-    y, switches: (N, C, h, w), a switch being row · W + column. size: (H, W). Returns (N, C, H, W).
+    y, switches: (N, C, h, w), a switch being row · W + column. size: (H, W).
+    Returns (N, C, H, W), in the dtype of y.
     """
     ### BEGIN SOLUTION
     N, C = y.shape[:2]
@@ -837,8 +840,8 @@ figures.show(
 predict(
     "A convolution with stride 2 shrinks a signal, the transposed convolution with the same kernel enlarges it again. Does it "
     "give the signal back?",
-    ["Yes: one undoes the other", "No: only its size comes back"],
-    answer="No: only its size comes back",
+    ["Yes: one undoes the other", "No: at best its size comes back"],
+    answer="No: at best its size comes back",
     because="For an orthogonal matrix the transpose is the inverse, and a convolution is not orthogonal. With f = (1, 2, 3), "
     "MᵀM has 14 on its diagonal and 3 beside it.",
 )
@@ -894,8 +897,10 @@ for stride in (1, 2):
 # `padding` $p$ *cuts off* $p$ rows at each side: it is the padding of the convolution that is being transposed. And
 # `output_padding` $a$? With stride 2, several sizes shrink to the same one. A 3×3 convolution with $p = 1$ makes 4 rows of
 # 7 *and* of 8: $\lfloor (7 + 2 - 3)/2 \rfloor + 1 = \lfloor (8 + 2 - 3)/2 \rfloor + 1 = 4$. On the way back, somebody has
-# to say which: from 4 rows, $2 \cdot 3 + 3 - 2 = 7$, or 8 with $a = 1$. The extra row is not filled with zeros: it is one
-# that would otherwise have been cut off. There are $s$ candidates, so $a$ has to be smaller than $s$.
+# to say which: from 4 rows, $2 \cdot 3 + 3 - 2 = 7$, or 8 with $a = 1$. The extra row is not filled with zeros here:
+# it is one that would otherwise have been cut off. There are $s$ candidates, so $a$ has to be smaller than $s$. It may
+# be larger than $p$, and then $a - p$ rows come back that nobody cut off: no copy of the kernel reaches them, so they
+# hold the bias alone.
 
 # %%
 for rows in (7, 8):
@@ -919,8 +924,8 @@ def conv_transpose2d(
     """Transposed convolution: every value of x (N, C, H, W) lays down a copy of the kernel, overlaps add up.
 
     weight: (C, K, kh, kw), for K output channels. bias: (K,) or None. padding rows and columns are cut
-    off at each side, output_padding of them are given back at the bottom and right; it is refused
-    (ValueError) if it is not below stride.
+    off at each side. With output_padding, so many more remain at the bottom and right; those that no
+    copy reaches hold the bias alone. It is refused (ValueError) if it is not below stride.
     Returns (N, K, stride·(H−1) + kh − 2·padding + output_padding, likewise for W).
     """
     ### BEGIN SOLUTION
@@ -1057,8 +1062,8 @@ def bilinear_kernel(channels: int, factor: int) -> Tensor:
 # %% [markdown]
 # ### Does it interpolate?
 #
-# The test for bilinear interpolation: a constant image stays constant, a slope stays a slope. Away from the border, that is:
-# how far away, the printout shows.
+# The test for bilinear interpolation: a constant image stays constant, a slope stays a slope. Away from the border,
+# that is: two of the errors below leave out `factor` pixels at each side, and the last column shows what happens there.
 
 # %%
 slope = (torch.arange(6.0)[:, None] + 2 * torch.arange(8.0))[None, None]
@@ -1333,9 +1338,10 @@ with torch.no_grad():
         )
 
 # %% [markdown]
-# After training, all three are even, $k = 3$ too: the loss punished the grid directly. But its error stays higher, at about
-# what fixed bilinear interpolation reaches: with one tap for the odd outputs and two for the even ones, evenness leaves it little
-# to choose. In a large network, whose loss looks at the pixels less directly, the pattern often survives.
+# After training, all three are even, $k = 3$ too: the loss punished the grid directly. But its error stays higher, at
+# about what fixed bilinear interpolation reaches: with one tap for the even outputs and two for the odd ones (padding 1
+# has moved them by one), evenness leaves it little to choose. In a large network, whose loss looks at the pixels less
+# directly, the pattern often survives.
 #
 # One more place to look: the *gradient* of a strided convolution is a transposed convolution. A 3×3 convolution with
 # stride 2 sends back a checkerboard, however smooth the forward pass looks.
@@ -1385,7 +1391,9 @@ print(pixels.grad[0, 0, 4:8, 4:10])
 # | Stitched maps do not fit by a row | later shifts are shorter; add up the sizes you have |
 # | The dilated network gives nonsense in a plausible size | dilation of the max pools forgotten, or taken from the last stride instead of from the product |
 # | Unpooling puts values into wrong places in odd-sized maps | the switch was divided by the cut width, or the size was guessed as $k \cdot h$ |
-# | Output of a transposed convolution a row too small for the skip | output_padding 0 where the convolution came from an even size |
+# | Output of a transposed convolution a row too small for the skip | output_padding 0 where a convolution with odd $k$ and stride 2 came from an even size |
+# | The map is empty where padding is 0 | `y[..., p:-p]` with $p = 0$ is `y[..., 0:0]`; cut to an end that you computed |
+# | "element 0 of tensors does not require grad" | the upsampling cut the graph: `detach`, `.data`, numpy or `.tolist()` |
 # | All right on symmetric kernels, wrong on others | the kernel is turned where it should not be, or not turned after zero insertion |
 # | Upsampled scores bleed into other classes | the bilinear kernel fills all pairs of channels instead of the diagonal |
 # | Borders of upsampled maps too dark | zeros beyond the border; crop, or pad the input |

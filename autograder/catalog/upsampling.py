@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Raised
 from autograder.catalog._common import (
     AUTOGRAD,
-    carries,
     changed_tensors,
     component,
     described,
@@ -64,7 +64,23 @@ MAX_POOL = Forbidden(
 
 
 def _maps(d: Any) -> torch.Tensor:
-    return d.layout(d.tensor(d.choice([2, 1]), d.choice([2, 1, 3]), d.choice([2, 3, 4]), d.choice([3, 2, 5])))
+    return d.tensor(d.choice([2, 1]), d.choice([2, 1, 3]), d.choice([2, 3, 4]), d.choice([3, 2, 5]))
+
+
+def _each(subject: Any, case: Case) -> dict[str, Any]:
+    """The answers to several calls, whose arguments stand beside the case by label: none is left to chance."""
+    return {label: subject(*args) for label, args in case.extra.items()}
+
+
+def _carries(*names: str) -> Callable[[Any, Case], dict[str, Any]]:
+    """Kind of the answer, and the arguments changed in place by name; the numbers are other properties' business."""
+
+    def observe(subject: Any, case: Case) -> dict[str, Any]:
+        answer = described(subject(*case.args, **case.kwargs))
+        changed = [names[int(c)] for c in subject.changed(*case.args, **case.kwargs)]
+        return {"answer": answer, "changed in place": ", ".join(changed) or "nothing"}
+
+    return observe
 
 
 def _promoted(answer: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -132,16 +148,31 @@ def _stitch_case(
     return draw
 
 
+def _both_modes(d: Any) -> Case:
+    case = _stitch_case(_normalizing_net, training=True)(d)
+    return Case(case.args, {}, {"the same in eval mode": Network.describe(case.args[0].build().eval())})
+
+
 def _left_as_found(subject: Any, case: Case) -> Any:
-    net = subject.build(case.args[0])
-    before = net.inspect()
-    out = subject(net, *case.args[1:])
-    after = net.inspect()
-    return {
-        "map": out,
-        "training flags afterwards": after["training"],
-        "tensors changed": changed_tensors(before, after),
-    }
+    seen: dict[str, Any] = {}
+    for mode, given in (("training", case.args[0]), ("eval", case.extra["the same in eval mode"])):
+        net = subject.build(given)
+        before = net.inspect()
+        reply = subject.vjp(net, *case.args[1:], wrt=[net, 1])
+        after = net.inspect()
+        seen[f"map, net in {mode} mode"] = reply["value"]
+        seen[f"net in {mode} mode: its mode afterwards"] = _mode(after)
+        seen[f"net in {mode} mode: tensors changed"] = ", ".join(changed_tensors(before, after)) or "none"
+        kept = any(g is not None for g in (reply["grads"] or {}).values())
+        seen[f"net in {mode} mode: gradients"] = "recorded" if kept else "not recorded"
+    return seen
+
+
+def _mode(seen: dict[str, Any]) -> str:
+    flags = set(seen["training"].values())
+    if len(flags) > 1:
+        return "some layers in eval mode, others in training mode"
+    return "training mode" if True in flags else "eval mode"
 
 
 def _stitch(
@@ -155,19 +186,22 @@ def _stitch(
     whole_blocks=False,
     side_by_side=False,
     mode="restored",
+    graph=False,
 ):
     """The shifts with a switch for each mistake."""
     was = [(m, m.training) for m in net.modules()]
     if mode != "training":
         net.eval()
     maps = {}
-    with torch.no_grad():
+    with torch.set_grad_enabled(graph):
         for r in range(factor):
             for c in range(factor):
                 maps[r, c] = net(shift(image, r, c) if shift else image[..., r:, c:])
     if mode == "restored":
         for module, flag in was:
             module.training = flag
+    if mode == "back to training":
+        net.train()
     if cut:
         h = min(m.shape[2] for m in maps.values())
         w = min(m.shape[3] for m in maps.values())
@@ -198,6 +232,21 @@ def _stitch_padded(net, image, factor):
     return _stitch(net, image, factor, shift=shift)
 
 
+def _stitch_larger(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: F.pad(x, (c, 0, r, 0)))
+
+
+def _stitch_cut_behind(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: x[..., : x.shape[2] - r, : x.shape[3] - c])
+
+
+def _stitch_padded_behind(net, image, factor):
+    def shift(x, r, c):
+        return F.pad(x, (0, factor - 1, 0, factor - 1))[..., r : r + x.shape[2], c : c + x.shape[3]]
+
+    return _stitch(net, image, factor, shift=shift)
+
+
 def _stitch_rolled(net, image, factor):
     return _stitch(net, image, factor, shift=lambda x, r, c: x.roll((-r, -c), (2, 3)), whole_blocks=True)
 
@@ -224,6 +273,22 @@ def _stitch_upsampled(net, image, factor):
         out = _nearest(net.eval()(image), factor)
     net.train(was)
     return out
+
+
+def _stitch_interpolated(net, image, factor):
+    was = net.training
+    with torch.no_grad():
+        out = F.interpolate(net.eval()(image), scale_factor=factor, mode="bilinear")
+    net.train(was)
+    return out
+
+
+def _stitch_back_to_training(net, image, factor):
+    return _stitch(net, image, factor, mode="back to training")
+
+
+def _stitch_graph(net, image, factor):
+    return _stitch(net, image, factor, graph=True)
 
 
 def _stitch_training(net, image, factor):
@@ -287,26 +352,26 @@ STITCH = Exercise(
         ),
         Property(
             "larger_factors",
-            "strides in convolutions, and a factor of 4",
+            "a factor of 4, from two pools of stride 2",
             0.75,
             _stitch_case(_deep_net),
             examples=4,
         ),
         Property(
             "ragged",
-            "any image size: maps of different shifts may differ by a row or a column",
+            "a strided convolution, and images whose later shifts give a row or a column less",
             1.0,
             _stitch_case(_striding_net, ragged=True),
             examples=6,
         ),
         Property(
             "mode",
-            "the network runs in eval mode, and its mode is left as it was",
+            "the network runs in eval mode and without gradients, and its mode is left as it was, training or eval",
             0.75,
-            lambda d: _stitch_case(_normalizing_net, training=not d.flag())(d),
+            _both_modes,
             _left_as_found,
-            examples=4,
-            tried="the result, and the network afterwards",
+            examples=2,
+            tried="the result and the network afterwards, once found in training and once in eval mode",
         ),
     ),
     misconceptions=(
@@ -323,6 +388,27 @@ STITCH = Exercise(
             "Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).",
             (*STITCHED, "mode"),
             _stitch_padded,
+        ),
+        Misconception(
+            "shifted_by_padding",
+            "You shifted the image down and to the right by zeros at the top and left, so it grew.",
+            "Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).",
+            (*STITCHED, "mode"),
+            _stitch_larger,
+        ),
+        Misconception(
+            "cut_at_the_end",
+            "You cut rows off at the bottom and columns at the right, so every shift begins at pixel (0, 0).",
+            "Cut them off at the top and left: image[..., r:, c:].",
+            (*STITCHED, "mode"),
+            _stitch_cut_behind,
+        ),
+        Misconception(
+            "padded_at_the_end",
+            "You padded the image at the bottom and right, so that all maps have the same size.",
+            "Windows that reach beyond the image don't count: later shifts may have a row or a column less.",
+            ("ragged",),
+            _stitch_padded_behind,
         ),
         Misconception(
             "stitched_backwards",
@@ -367,6 +453,13 @@ STITCH = Exercise(
             _stitch_upsampled,
         ),
         Misconception(
+            "coarse_map_interpolated",
+            "You ran the network once and interpolated its map.",
+            "The values in between are there to be computed: run the network on each of the factor² shifts.",
+            (*STITCHED, "mode"),
+            _stitch_interpolated,
+        ),
+        Misconception(
             "eval_forgotten",
             "The network ran in the mode you found it in: in training mode, batch norm uses the batch.",
             "Call net.eval() before, and put the mode back afterwards.",
@@ -379,6 +472,20 @@ STITCH = Exercise(
             "Remember net.training before, and call net.train(was) afterwards.",
             ("mode",),
             _stitch_eval_left,
+        ),
+        Misconception(
+            "always_back_to_training",
+            "You put the network into training mode afterwards, even if you found it in eval mode.",
+            "Remember net.training before, and call net.train(was) afterwards.",
+            ("mode",),
+            _stitch_back_to_training,
+        ),
+        Misconception(
+            "gradients_recorded",
+            "Your result hangs on the graph: the network's gradients were recorded.",
+            "Run the network under torch.no_grad(): this map is an answer, not a step of training.",
+            ("mode",),
+            _stitch_graph,
         ),
     ),
     right=(
@@ -405,9 +512,9 @@ STITCH = Exercise(
 # -- atrous -------------------------------------------------------------------------------------------------
 
 
-def _atrous_case(make: Callable[[Any], nn.Sequential]) -> Any:
+def _atrous_case(make: Callable[[Any], nn.Sequential], *, training: bool = False) -> Any:
     def draw(d: Any) -> Case:
-        net = make(d)
+        net = make(d).train(training)
         field, _ = _reach(net)
         size = (field + d.integer(1, 4), field + d.integer(2, 6))
         return Case(
@@ -418,9 +525,18 @@ def _atrous_case(make: Callable[[Any], nn.Sequential]) -> Any:
 
 
 def _dilated_net(d: Any) -> nn.Sequential:
-    """Two pools, and between them a convolution that is dilated already."""
+    """Two pools, and between them a convolution that is dilated already.
+
+    The strides have another sum than product, and are other numbers than the sizes of their pools.
+    """
     k = d.choice([2, 3])
-    layers = (nn.Conv2d(1, k, 2), nn.MaxPool2d(2), nn.Conv2d(k, 2, 2, dilation=2), nn.Tanh(), nn.MaxPool2d(2))
+    layers = (
+        nn.Conv2d(1, k, 2),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(k, 2, 2, dilation=2),
+        nn.Tanh(),
+        nn.MaxPool2d(2, 3),
+    )
     return _filled(d, *layers, nn.Conv2d(2, 2, 2))
 
 
@@ -430,7 +546,7 @@ def _padded_net(d: Any) -> nn.Sequential:
         nn.Conv2d(1, k, 3, padding=1),
         nn.Tanh(),
         nn.MaxPool2d(2),
-        nn.Conv2d(k, 2, 3, padding=d.choice([1, 2])),
+        nn.Conv2d(k, 2, 3, padding=d.choice([1, 2]), dilation=2),
     )
     return _filled(d, *layers)
 
@@ -438,6 +554,15 @@ def _padded_net(d: Any) -> nn.Sequential:
 def _made_dense(subject: Any, case: Case) -> Any:
     dense = subject(*case.args)
     return dense(case.extra["image"]) if callable(dense) else dense
+
+
+def _made_dense_in_eval_mode(subject: Any, case: Case) -> Any:
+    """In which mode the twin comes is left open."""
+    dense = subject(*case.args)
+    if not callable(dense):
+        return dense
+    dense.do("eval")
+    return dense(case.extra["image"])
 
 
 def _beside(subject: Any, case: Case) -> Any:
@@ -450,40 +575,61 @@ def _beside(subject: Any, case: Case) -> Any:
     seen = dense.inspect()
     return {
         "net unchanged": before["config"] == after["config"] and not changed_tensors(before, after),
+        "net in the mode it had": before["training"] == after["training"],
         "weights shared with net": share_memory(seen, before),
         "result": seen["kinds"].get(""),
     }
 
 
 def _not_to_be_dilated(d: Any) -> Case:
-    pool = d.choice([nn.AvgPool2d(2), nn.MaxPool2d(3, 2, padding=1)])
-    return Case((Network.describe(_filled(d, nn.Conv2d(1, 2, 2), pool, nn.Conv2d(2, 1, 2))),))
+    pools = (nn.AvgPool2d(2), nn.MaxPool2d(3, 2, padding=1))
+    nets = [Network.describe(_filled(d, nn.Conv2d(1, 2, 2), pool, nn.Conv2d(2, 1, 2))) for pool in pools]
+    return Case((), {}, {"an average pool": (nets[0],), "a padded max pool": (nets[1],)})
+
+
+def _refusals(subject: Any, case: Case) -> dict[str, str]:
+    """Which of several calls are refused. Any other error is the answer's own."""
+    seen = {}
+    for label, args in case.extra.items():
+        try:
+            subject(*args)
+            seen[label] = "accepted"
+        except Raised as raised:
+            if "ValueError" not in raised.kinds:
+                raise
+            seen[label] = "refused with a ValueError"
+    return seen
 
 
 def _dense(
-    net, *, dilate=True, own=False, pools=True, product=True, multiply=True, keep_pools=True, padding=True, refuse=True,
-    duplicate=copy.deepcopy,
+    net, *, dilate=True, own=False, pools=True, product=True, multiply=True, keep_pools=True, padding=True,
+    accept=(), duplicate=copy.deepcopy, keep_strides=False, count=lambda layer: _pair(layer.stride),
 ):  # fmt: skip
     """The dense twin with a switch for each mistake."""
     removed, layers = (1, 1), []
     for layer in net:
         average = isinstance(layer, nn.AvgPool2d)
         padded = isinstance(layer, nn.MaxPool2d) and _pair(layer.padding) != (0, 0)
-        if refuse and (average or padded):
+        if (average and "average" not in accept) or (padded and "padded" not in accept):
             raise ValueError(f"net must have max pools without padding only, got {layer}")
         twin = duplicate(layer)
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            stride = _pair(layer.stride)
+            stride = count(layer)
             after = tuple(a * b for a, b in zip(removed, stride, strict=True)) if product else stride
             if not product and stride == (1, 1):
                 after = removed
             hole = after if own else removed
-            twin.stride = (1, 1)
+            if keep_strides and isinstance(layer, nn.Conv2d):
+                stride = (1, 1)
+                after = removed
+            else:
+                twin.stride = (1, 1)
             if dilate and (pools or isinstance(layer, nn.Conv2d)) and hole != (1, 1):
                 old = _pair(layer.dilation) if multiply else (1, 1)
                 twin.dilation = tuple(a * b for a, b in zip(old, hole, strict=True))
                 if isinstance(layer, nn.Conv2d) and padding:
-                    twin.padding = tuple(a * b for a, b in zip(layer.padding, hole, strict=True))
+                    times = twin.dilation if padding == "dilation" else hole
+                    twin.padding = tuple(a * b for a, b in zip(layer.padding, times, strict=True))
             removed = after
         elif average:
             twin.stride = (1, 1)
@@ -520,8 +666,58 @@ def _dense_padding_kept(net):
     return _dense(net, padding=False)
 
 
+def _dense_added(net):
+    """Strides added up: 2 and 2 make 4 either way, 2 and 3 do not."""
+    total, layers = 0, []
+    for layer, twin in zip(net, _dense(net), strict=True):
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            hole = max(total, 1)
+            twin.dilation = tuple(hole * v for v in _pair(layer.dilation))
+            if isinstance(layer, nn.Conv2d):
+                twin.padding = tuple(hole * v for v in layer.padding)
+            total += _pair(layer.stride)[0] if _pair(layer.stride) != (1, 1) else 0
+        layers.append(twin)
+    return nn.Sequential(*layers)
+
+
+def _dense_kernel_size(net):
+    def count(layer):
+        return layer.stride if isinstance(layer, nn.Conv2d) else _pair(layer.kernel_size)
+
+    return _dense(net, count=count)
+
+
+def _dense_strided(net):
+    return _dense(net, keep_strides=True)
+
+
+def _dense_padding_twice(net):
+    return _dense(net, padding="dilation")
+
+
+def _dense_fresh_norm(net):
+    dense = _dense(net)
+    fresh = [
+        nn.BatchNorm2d(m.num_features).to(m.weight) if isinstance(m, nn.BatchNorm2d) else m for m in dense
+    ]
+    return nn.Sequential(*fresh)
+
+
+def _dense_left_in_eval(net):
+    net.eval()
+    return _dense(net)
+
+
 def _dense_accepting(net):
-    return _dense(net, refuse=False)
+    return _dense(net, accept=("average", "padded"))
+
+
+def _dense_accepting_averages(net):
+    return _dense(net, accept=("average",))
+
+
+def _dense_accepting_padded(net):
+    return _dense(net, accept=("padded",))
 
 
 def _dense_in_place(net):
@@ -588,7 +784,7 @@ ATROUS = Exercise(
         Property(
             "pool",
             "a max pool moves by one pixel, and the convolution behind it looks at every second cell",
-            1.25,
+            1.0,
             _atrous_case(_pooling_net),
             _made_dense,
             examples=6,
@@ -605,7 +801,8 @@ ATROUS = Exercise(
         ),
         Property(
             "deep",
-            "dilations multiply: after two strides, on max pools, and where a layer is dilated already",
+            "dilations multiply: after strides of 2 and 3, on max pools (whose stride may differ from their size), "
+            "and where a layer is dilated already",
             0.75,
             _atrous_case(_dilated_net),
             _made_dense,
@@ -614,7 +811,8 @@ ATROUS = Exercise(
         ),
         Property(
             "padded",
-            "a padded convolution has its padding dilated too",
+            "a padded convolution has its padding multiplied by the strides removed before it, and not by a dilation "
+            "that it had already",
             0.5,
             _atrous_case(_padded_net),
             _made_dense,
@@ -622,17 +820,28 @@ ATROUS = Exercise(
             tried="atrous(net)(image)",
         ),
         Property(
+            "batch_norm",
+            "batch norm comes along with its weights and its running statistics",
+            0.25,
+            _atrous_case(_normalizing_net),
+            _made_dense_in_eval_mode,
+            examples=4,
+            tried="atrous(net).eval()(image)",
+        ),
+        Property(
             "refuses",
             "average pools and padded pools are refused with a ValueError",
             0.25,
             _not_to_be_dilated,
-            examples=4,
+            _refusals,
+            examples=2,
+            tried="atrous(net) for two networks",
         ),
         Property(
             "apart",
-            "the network given stays as it was and shares no weight with the new one",
+            "the network given stays as it was, its mode too, and shares no weight with the new one",
             0.5,
-            _atrous_case(_pooling_net),
+            _atrous_case(_pooling_net, training=True),
             _beside,
             examples=4,
             tried="the network before and after, and the result",
@@ -643,14 +852,14 @@ ATROUS = Exercise(
             "strides_only",
             "You set the strides to 1 and dilated nothing: every later layer now looks at the wrong cells.",
             "Behind a removed stride s, the cells that belonged together are s apart: dilation s.",
-            ("pool", "strided_convolution", "deep", "padded"),
+            ("pool", "strided_convolution", "deep", "padded", "batch_norm"),
             _dense_strides_only,
         ),
         Misconception(
             "own_stride",
             "You dilated the layer whose stride you removed.",
             "Its own window stays as it is: only the layers behind it are dilated.",
-            ("pool", "strided_convolution", "deep", "padded"),
+            ("pool", "strided_convolution", "deep", "padded", "batch_norm"),
             _dense_own,
         ),
         Misconception(
@@ -668,17 +877,38 @@ ATROUS = Exercise(
             _dense_last_stride,
         ),
         Misconception(
+            "strides_added",
+            "You added the strides up. With two of 2 it comes to the same, but not with 2 and 3.",
+            "The strides multiply: behind a stride of 2 and one of 3, cells that belonged together are 6 apart.",
+            ("deep",),
+            _dense_added,
+        ),
+        Misconception(
+            "kernel_size_for_stride",
+            "You took the size of a max pool for its stride.",
+            "nn.MaxPool2d(3, 2) has windows of 3 that move by 2: multiply by its stride.",
+            ("deep",),
+            _dense_kernel_size,
+        ),
+        Misconception(
+            "convolutions_keep_stride",
+            "You removed the strides of the max pools, and the convolutions kept theirs.",
+            "Every stride becomes 1, a convolution's too, and the layers behind it are dilated by it.",
+            ("strided_convolution",),
+            _dense_strided,
+        ),
+        Misconception(
             "own_dilation_lost",
             "You overwrote the dilation that a layer had already.",
             "Multiply it by the strides removed before.",
-            ("deep",),
+            ("deep", "padded"),
             _dense_overwritten,
         ),
         Misconception(
             "pools_removed",
             "You removed the max pools.",
             "Keep them, with stride 1: the maximum over a window is part of what the network computes.",
-            ("pool", "deep", "padded"),
+            ("pool", "deep", "padded", "batch_norm"),
             _dense_no_pools,
         ),
         Misconception(
@@ -689,11 +919,39 @@ ATROUS = Exercise(
             _dense_padding_kept,
         ),
         Misconception(
+            "padding_times_own_dilation",
+            "You multiplied the padding by the layer's new dilation, and so by the one it had already.",
+            "Multiply the padding by the strides removed before: its own dilation was in it from the start.",
+            ("padded",),
+            _dense_padding_twice,
+        ),
+        Misconception(
+            "fresh_batch_norm",
+            "You made a new batch norm: its weights and running statistics are lost.",
+            "Copy the layer, with copy.deepcopy: its buffers belong to what the network has learned.",
+            ("batch_norm",),
+            _dense_fresh_norm,
+        ),
+        Misconception(
             "accepts_any_pool",
-            "You accept average pools or padded pools.",
+            "You accept average pools and padded pools.",
             "Raise a ValueError: a padded border has no place between the pixels, and AvgPool2d has no dilation.",
             ("refuses",),
             _dense_accepting,
+        ),
+        Misconception(
+            "accepts_average_pools",
+            "You accept average pools.",
+            "Raise a ValueError: nn.AvgPool2d has no dilation, so its window cannot be spread.",
+            ("refuses",),
+            _dense_accepting_averages,
+        ),
+        Misconception(
+            "accepts_padded_pools",
+            "You accept padded max pools.",
+            "Raise a ValueError: the border of a padded pool would lie between the pixels.",
+            ("refuses",),
+            _dense_accepting_padded,
         ),
         Misconception(
             "changed_in_place",
@@ -701,6 +959,13 @@ ATROUS = Exercise(
             "Change copies of its layers: copy.deepcopy.",
             ("apart",),
             _dense_in_place,
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You put the network that was given into eval mode.",
+            "Leave its mode as it was: nothing here has to run it.",
+            ("apart",),
+            _dense_left_in_eval,
         ),
         Misconception(
             "weights_shared",
@@ -739,8 +1004,13 @@ def _blocks_case(d: Any) -> Case:
 
 
 def _narrow_case(d: Any) -> Case:
-    size = d.choice([(1, 3), (3, 1), (1, 1), (5, 4)])
-    return Case((d.tensor(d.choice([1, 2]), d.choice([1, 2]), *size), d.choice([4, 5, 1])))
+    calls = {
+        "one row, factor 4": (d.tensor(1, 2, 1, 3), 4),
+        "one column, factor 5": (d.tensor(2, 1, 3, 1), 5),
+        "one value, factor 2": (d.tensor(1, 1, 1, 1), 2),
+        "factor 1": (d.tensor(1, 1, 5, 4), 1),
+    }
+    return Case((), {}, calls)
 
 
 def _single_precision(d: Any) -> Case:
@@ -808,13 +1078,21 @@ NEAREST = Exercise(
     difficulty=1,
     properties=(
         Property("blocks", "each value is repeated factor×factor times, as one block", 1.0, _blocks_case),
-        Property("narrow", "maps of one row, one column or one value; factor 1", 0.5, _narrow_case),
+        Property(
+            "narrow",
+            "maps of one row, one column or one value; factor 1",
+            0.5,
+            _narrow_case,
+            _each,
+            examples=2,
+            tried="nearest_upsample for each of these",
+        ),
         Property(
             "carries",
             "float32 stays float32, and x is not modified in place",
             0.5,
             _single_precision,
-            carries,
+            _carries("x", "factor"),
             examples=4,
         ),
     ),
@@ -874,7 +1152,7 @@ NEAREST = Exercise(
         ),
         Hint(
             "The shape is right, the values are mixed up",
-            "Work along one axis at a time: first every row twice, then every column twice.",
+            "Work along one axis at a time: first every row factor times, then every column.",
         ),
         Hint(
             "I don't know how to start", "x.repeat_interleave(factor, dim=2), and then the same with dim=3."
@@ -970,7 +1248,7 @@ BED = Exercise(
             "float32 stays float32, and x is not modified in place",
             0.5,
             _single_precision,
-            carries,
+            _carries("x", "factor"),
             examples=4,
         ),
     ),
@@ -1071,7 +1349,7 @@ def _pool_case(ragged: bool = False, sign: float = 1.0) -> Any:
     def draw(d: Any) -> Case:
         k = d.choice([2, 3])
         x = sign * _distinct(d, d.choice([1, 2]), d.choice([2, 1, 3]), *_pool_size(d, k, ragged=ragged))
-        return Case((d.layout(x), k))
+        return Case((x, k))
 
     return draw
 
@@ -1081,6 +1359,9 @@ def _pool_ties(d: Any) -> Case:
     x = d.integers(d.choice([1, 2]), 2, *_pool_size(d, k), low=1, high=2).double()
     # Every map begins with a window of equal values, so that no draw is without ties.
     x[..., :k, :k] = 2.0
+    # In the window beside it the first in row order is not the first in column order.
+    x[..., :k, k : 2 * k] = 2.0
+    x[..., 0, k] = 1.0
     return Case((x, k))
 
 
@@ -1116,6 +1397,11 @@ def _pool(
     return (switches, y) if swap else (y, switches)
 
 
+def _pool_single_precision(d: Any) -> Case:
+    # With a ragged edge, which is easily overwritten.
+    return Case((_distinct(d, 2, 2, 5, 7).float(), 2))
+
+
 def _pool_local(x, k):
     return _pool(x, k, index=lambda row, column, H, W, k: row % k * k + column % k)
 
@@ -1145,6 +1431,73 @@ def _pool_last(x, k):
 
 def _pool_from_zero(x, k):
     return _pool(x, k, floor=True)
+
+
+def _pool_clamped(x, k):
+    y, switches = _pool(x, k)
+    return y.clamp(min=0), switches
+
+
+def _pool_zeros(x, k):
+    """Running maxima that start as zeros, and their places too."""
+    H, W = x.shape[2:]
+    cut = x[..., : H // k * k, : W // k * k]
+    number = torch.arange(H * W, device=x.device).reshape(H, W)[: H // k * k, : W // k * k]
+    y = torch.zeros_like(cut[..., ::k, ::k])
+    switches = torch.zeros_like(y, dtype=torch.int64)
+    for r in range(k):
+        for s in range(k):
+            tap = cut[..., r::k, s::k]
+            better = tap > y
+            y, switches = torch.where(better, tap, y), torch.where(better, number[r::k, s::k], switches)
+    return y, switches
+
+
+def _pool_columns_win(x, k):
+    """Windows read down their columns, so that another one of the equals comes first."""
+    y, switches = _pool(x.transpose(2, 3), k)
+    H = x.shape[2]
+    return y.transpose(2, 3), (switches % H * x.shape[3] + switches // H).transpose(2, 3)
+
+
+def _pool_swapped_inside(x, k):
+    cells, h, w = _windows(x, k)
+    y, best = cells.max(-1)
+    rows = torch.arange(h, device=x.device)[:, None] * k + best % k
+    columns = torch.arange(w, device=x.device) * k + best // k
+    return y, rows * x.shape[3] + columns
+
+
+def _pool_not_permuted(x, k):
+    N, C, H, W = x.shape
+    h, w = H // k, W // k
+    y, best = x[..., : h * k, : w * k].reshape(N, C, h, w, k * k).max(-1)
+    rows = torch.arange(h, device=x.device)[:, None] * k + best // k
+    columns = torch.arange(w, device=x.device) * k + best % k
+    return y, rows * W + columns
+
+
+def _pool_floats(x, k):
+    y, switches = _pool(x, k)
+    return y, switches.float()
+
+
+def _pool_short_integers(x, k):
+    y, switches = _pool(x, k)
+    return y, switches.int()
+
+
+def _pool_promoted(x, k):
+    return _pool(x.double(), k)
+
+
+def _pool_edge_overwritten(x, k):
+    y, switches = _pool(x, k)
+    y = y.clone()
+    with torch.no_grad():
+        x[..., x.shape[2] // k * k :, :] = float("-inf")
+        x[..., x.shape[3] // k * k :] = float("-inf")
+    return y, switches
 
 
 def _pool_detached(x, k):
@@ -1236,8 +1589,8 @@ POOL = Exercise(
         Property("values", "y holds the maximum of every k×k window", 0.5, _pool_case(), component(0, 2)),
         Property(
             "switches",
-            "switches hold row·W + column of each maximum, counted in the whole map",
-            0.75,
+            "switches (int64) hold row·W + column of each maximum, counted in the whole map",
+            0.5,
             _pool_case(),
             component(1, 2),
         ),
@@ -1246,11 +1599,19 @@ POOL = Exercise(
         Property("ragged", "rows and columns that fill no window are dropped", 0.5, _pool_case(ragged=True)),
         Property(
             "gradients",
-            "the gradient of y goes to each maximum and nowhere else",
+            "where no values are equal, the gradient of y goes to each maximum and nowhere else",
             0.5,
             _pool_case(),
             gradients(0),
             tried="the gradient of y's inner product with fixed random numbers",
+        ),
+        Property(
+            "carries",
+            "y of a float32 x is float32, and x is not modified in place",
+            0.25,
+            _pool_single_precision,
+            _carries("x", "k"),
+            examples=2,
         ),
     ),
     misconceptions=(
@@ -1297,6 +1658,13 @@ POOL = Exercise(
             _pool_last,
         ),
         Misconception(
+            "first_in_column_order",
+            "Among equal values you keep the first one down the columns of the window.",
+            "Read the window along its rows: after the permute, (…, k, k) has its rows before its columns.",
+            ("ties",),
+            _pool_columns_win,
+        ),
+        Misconception(
             "compared_with_zero",
             "Your maximum starts from 0, so negative windows give 0.",
             "Start from the window's first value, or from −∞.",
@@ -1304,17 +1672,31 @@ POOL = Exercise(
             _pool_from_zero,
         ),
         Misconception(
+            "clamped_at_zero",
+            "Your maxima are never below 0, so negative windows give 0.",
+            "The maximum of a window is one of its values: start from the first of them, or from −∞.",
+            ("negative",),
+            _pool_clamped,
+        ),
+        Misconception(
+            "started_from_zeros",
+            "Your maxima and switches start as zeros, and in negative windows they stay 0.",
+            "Start from the window's first value and its place, or from −∞.",
+            ("negative",),
+            _pool_zeros,
+        ),
+        Misconception(
             "edge_kept",
             "You pooled the ragged edge too, in windows that are not full.",
             "The result has H // k rows and W // k columns: cut the rest off first.",
-            ("ragged",),
+            ("ragged", "carries"),
             _pool_ceiling,
         ),
         Misconception(
             "overlapping_windows",
             "Your windows overlap: they move by one pixel.",
             "They move by k, in both directions.",
-            ("values", "switches", "ties", "negative", "ragged", "gradients"),
+            ("values", "switches", "ties", "negative", "ragged", "gradients", "carries"),
             _pool_overlapping,
         ),
         Misconception(
@@ -1323,6 +1705,48 @@ POOL = Exercise(
             "A row index is i·k + r, the window first: reshape to (N, C, h, k, w, k), and permute.",
             ("values", "switches", "ties", "negative", "ragged", "gradients"),
             _pool_scattered,
+        ),
+        Misconception(
+            "not_permuted",
+            "You reshaped to (N, C, h, w, k·k) at once, so a window holds k·k neighbors from one row.",
+            "Reshape to (N, C, h, k, w, k) first, permute the two k's to the end, and only then flatten them.",
+            ("values", "switches", "ties", "negative", "ragged", "gradients"),
+            _pool_not_permuted,
+        ),
+        Misconception(
+            "swapped_within_the_window",
+            "You took b % k for the row inside the window and b // k for the column.",
+            "A window's entries are numbered along its rows: row b // k, column b % k.",
+            INDEXED,
+            _pool_swapped_inside,
+        ),
+        Misconception(
+            "switches_as_floats",
+            "Your switches are floats.",
+            "They are places: keep them int64, as argmax and torch.arange give them.",
+            (*INDEXED, "carries"),
+            _pool_floats,
+        ),
+        Misconception(
+            "switches_as_int32",
+            "Your switches are int32.",
+            "Return int64, the type of torch's indices: scatter and gather accept no other.",
+            (*INDEXED, "carries"),
+            _pool_short_integers,
+        ),
+        Misconception(
+            "always_float64",
+            "y is float64 whatever x was.",
+            "Take y from x itself, so that it keeps the dtype.",
+            ("carries",),
+            _pool_promoted,
+        ),
+        Misconception(
+            "edge_overwritten",
+            "You overwrote the ragged edge of x.",
+            "Leave x as it is: take the slice x[..., :h·k, :w·k].",
+            ("carries",),
+            _pool_edge_overwritten,
         ),
         Misconception(
             "detached",
@@ -1335,7 +1759,7 @@ POOL = Exercise(
             "order_of_results",
             "You returned the switches first.",
             "Return y, then the switches.",
-            ("values", "switches", "ties", "negative", "ragged"),
+            ("values", "switches", "ties", "negative", "ragged", "carries"),
             _pool_swapped,
         ),
     ),
@@ -1372,9 +1796,14 @@ def _unpool_case(*, ragged: bool = False, sign: float = 1.0) -> Any:
         # The switches are those of another map, so that each channel has its own.
         x = _distinct(d, d.choice([2, 1]), d.choice([2, 3]), H, W)
         switches = _pool(x, k)[1]
-        return Case((d.layout(sign * _distinct(d, *switches.shape)), switches, (H, W)))
+        return Case((sign * _distinct(d, *switches.shape), switches, (H, W)))
 
     return draw
+
+
+def _unpool_single_precision(d: Any) -> Case:
+    switches = _pool(_distinct(d, 2, 2, 4, 6), 2)[1]
+    return Case((_distinct(d, *switches.shape).float(), switches, (4, 6)))
 
 
 def _unpool_guessed_size(y, switches, size):
@@ -1383,6 +1812,35 @@ def _unpool_guessed_size(y, switches, size):
     flat = y.new_zeros(N, C, size[0] * size[1])
     flat = flat.scatter(2, switches.flatten(2), y.flatten(2))
     return flat[..., : h * k * w * k].reshape(N, C, h * k, w * k)
+
+
+def _unpool_size_not_used(y, switches, size):
+    k = size[0] // y.shape[2]
+    return _unpool(y, switches, (k * y.shape[2], k * y.shape[3]))
+
+
+def _unpool_divided(y, switches, size, divisor):
+    out = y.new_zeros(*y.shape[:2], *size)
+    n = torch.arange(y.shape[0], device=y.device).view(-1, 1, 1, 1)
+    c = torch.arange(y.shape[1], device=y.device).view(-1, 1, 1)
+    out[n, c, switches // divisor, switches % divisor] = y
+    return out
+
+
+def _unpool_by_height(y, switches, size):
+    return _unpool_divided(y, switches, size, size[0])
+
+
+def _unpool_by_cut_width(y, switches, size):
+    return _unpool_divided(y, switches, size, size[1] // y.shape[3] * y.shape[3])
+
+
+def _unpool_default_dtype(y, switches, size):
+    return _unpool(y.float(), switches, size)
+
+
+def _unpool_promoted(y, switches, size):
+    return _unpool(y, switches, size).double()
 
 
 def _unpool_columns(y, switches, size):
@@ -1466,10 +1924,18 @@ UNPOOL = Exercise(
         Property(
             "gradients",
             "gradients flow back to y",
-            0.75,
+            0.5,
             _unpool_case(),
             gradients(0),
             tried="the gradient of the output's inner product with fixed random numbers",
+        ),
+        Property(
+            "carries",
+            "a float32 y gives a float32 result, and neither y nor switches is modified in place",
+            0.25,
+            _unpool_single_precision,
+            _carries("y", "switches", "size"),
+            examples=2,
         ),
     ),
     misconceptions=(
@@ -1479,6 +1945,27 @@ UNPOOL = Exercise(
             "The ragged edge that pooling dropped has to come back: the result is (N, C, *size).",
             ("any_size",),
             _unpool_guessed_size,
+        ),
+        Misconception(
+            "size_not_used",
+            "You guessed the size as k·h × k·w, which is too small for a map whose edge was dropped.",
+            "The size has to be told, since several sizes pool to the same one: the result is (N, C, *size).",
+            ("any_size",),
+            _unpool_size_not_used,
+        ),
+        Misconception(
+            "divided_by_the_height",
+            "You divided the switches by the map's height.",
+            "A switch is row·W + column: divide by the width, W = size[1].",
+            ("places", "any_size", "negative", "gradients", "carries"),
+            _unpool_by_height,
+        ),
+        Misconception(
+            "divided_by_the_cut_width",
+            "You divided the switches by k·w, the width without the edge that pooling dropped.",
+            "A switch counts in the whole map: divide by W = size[1].",
+            ("any_size",),
+            _unpool_by_cut_width,
         ),
         Misconception(
             "columns_first",
@@ -1491,7 +1978,7 @@ UNPOOL = Exercise(
             "width_first",
             "Your result is W rows high and H columns wide.",
             "size is (H, W), and so are the last two axes of the result.",
-            ("places", "any_size", "negative"),
+            ("places", "any_size", "negative", "carries"),
             _unpool_width_first,
         ),
         Misconception(
@@ -1528,6 +2015,20 @@ UNPOOL = Exercise(
             "Leave out detach, .data, .item() and no_grad.",
             ("gradients",),
             _unpool_detached,
+        ),
+        Misconception(
+            "default_dtype",
+            "Your result is float32 whatever y is.",
+            "y.new_zeros(...) makes zeros of the dtype and on the device of y.",
+            ("places", "any_size", "negative"),
+            _unpool_default_dtype,
+        ),
+        Misconception(
+            "always_float64",
+            "Your result is float64 whatever y was.",
+            "y.new_zeros(...) makes zeros of the dtype and on the device of y.",
+            ("carries",),
+            _unpool_promoted,
         ),
     ),
     right=(
@@ -1568,6 +2069,14 @@ def _matrix_overlap(d: Any) -> Case:
 def _matrix_gaps(d: Any) -> Case:
     k = d.choice([2, 1])
     return Case((_distinct(d, k), d.choice([2, 1, 3])), {"stride": k + d.integer(1, 2)})
+
+
+def _matrix_single_precision(d: Any) -> Case:
+    return Case((_distinct(d, 3).float(), 3))
+
+
+def _matrix_promoted(kernel, length, stride=1):
+    return _matrix(kernel, length, stride).double()
 
 
 def _matrix(kernel, length, stride=1):
@@ -1644,11 +2153,19 @@ MATRIX = Exercise(
         Property(
             "overlap",
             "larger strides: each copy begins stride rows below the one before",
-            0.75,
+            0.5,
             _matrix_overlap,
         ),
         Property(
             "gaps", "a kernel shorter than the stride leaves rows of zeros; one column", 0.5, _matrix_gaps
+        ),
+        Property(
+            "carries",
+            "a float32 kernel gives a float32 matrix, and kernel is not modified in place",
+            0.25,
+            _matrix_single_precision,
+            _carries("kernel", "length"),
+            examples=2,
         ),
     ),
     misconceptions=(
@@ -1656,7 +2173,7 @@ MATRIX = Exercise(
             "kernel_in_the_rows",
             "You put the kernel into the rows: this is the matrix of the convolution.",
             "Transpose it. The transposed convolution has a copy of the kernel in every column.",
-            ("columns", "overlap", "gaps"),
+            ("columns", "overlap", "gaps", "carries"),
             _matrix_transposed,
         ),
         Misconception(
@@ -1691,7 +2208,7 @@ MATRIX = Exercise(
             "last_copies_cut",
             "You cut the matrix off after stride·length rows, through the last copies of the kernel.",
             "Every copy is whole: stride·(length − 1) + k rows.",
-            ("columns", "overlap"),
+            ("columns", "overlap", "carries"),
             _matrix_cut,
         ),
         Misconception(
@@ -1700,6 +2217,13 @@ MATRIX = Exercise(
             "kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.",
             ("columns", "overlap", "gaps"),
             _matrix_default_dtype,
+        ),
+        Misconception(
+            "always_float64",
+            "Your matrix is float64 whatever the kernel is.",
+            "kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.",
+            ("carries",),
+            _matrix_promoted,
         ),
     ),
     right=(
@@ -1735,14 +2259,15 @@ def _transposed_case(
     output_padding: Any = None,
     bias: bool = False,
     dtype: Any = None,
+    channels: Any = ((2, 3), (3, 2), (1, 2), (2, 2)),
 ) -> Any:
     def draw(d: Any) -> Case:
         s, p = d.choice(stride), d.choice(padding)
-        cin, cout = d.choice([(2, 3), (3, 2), (1, 2), (2, 2)])
+        cin, cout = d.choice(channels)
         # Larger than the stride, so that copies overlap.
         kh, kw = s + d.integer(1, 2), s + d.choice([2, 1, 3])
         kind = {} if dtype is None else {"dtype": dtype}
-        x = d.layout(d.tensor(d.choice([2, 1]), cin, d.integer(2, 3), d.choice([3, 2, 4]), **kind))
+        x = d.tensor(d.choice([2, 1]), cin, d.integer(2, 3), d.choice([3, 2, 4]), **kind)
         weight = d.tensor(cin, cout, kh, kw, **kind)
         args = (x, weight, d.tensor(cout, **kind)) if bias else (x, weight)
         kwargs = {} if s == 1 else {"stride": s}
@@ -1753,6 +2278,18 @@ def _transposed_case(
         return Case(args, kwargs)
 
     return draw
+
+
+def _beyond_padding(d: Any) -> Case:
+    def call(stride: int, padding: int, output_padding: int) -> tuple[Any, ...]:
+        x, weight = d.tensor(1, 2, 2, 3), d.tensor(2, 1, stride + 1, stride + 2)
+        return x, weight, d.tensor(1) + 5, stride, padding, output_padding
+
+    calls = {
+        "stride 2, padding 0, output_padding 1": call(2, 0, 1),
+        "stride 3, padding 1, output_padding 2": call(3, 1, 2),
+    }
+    return Case((), {}, calls)
 
 
 def _lay(x, weight, stride, *, add=True):
@@ -1787,6 +2324,51 @@ def _allowed(stride, output_padding):
 def _transposed_overwritten(x, weight, bias=None, stride=1, padding=0, output_padding=0):
     _allowed(stride, output_padding)
     return _with_bias(_crop(_lay(x, weight, stride, add=False), padding, output_padding), bias)
+
+
+def _transposed_taps_overwritten(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    H, W = x.shape[2:]
+    kh, kw = weight.shape[2:]
+    y = x.new_zeros(len(x), weight.shape[1], stride * (H - 1) + kh, stride * (W - 1) + kw)
+    for r in range(kh):
+        for c in range(kw):
+            rows = slice(r, r + stride * (H - 1) + 1, stride)
+            columns = slice(c, c + stride * (W - 1) + 1, stride)
+            y[:, :, rows, columns] = torch.einsum("nihw,io->nohw", x, weight[:, :, r, c])
+    return _with_bias(_crop(y, padding, output_padding), bias)
+
+
+def _transposed_kernel_transposed(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    return _with_bias(_crop(_lay(x, weight.transpose(2, 3), stride), padding, output_padding), bias)
+
+
+def _transposed_minus_zero(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    y = F.pad(_lay(x, weight, stride), (0, output_padding, 0, output_padding))
+    return _with_bias(y[..., padding:-padding, padding:-padding], bias)
+
+
+def _transposed_cut_once(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    y = F.pad(_lay(x, weight, stride), (0, output_padding, 0, output_padding))
+    return _with_bias(y[..., padding:, padding:], bias)
+
+
+def _transposed_extra_ignored(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    return _with_bias(_crop(_lay(x, weight, stride), padding, 0), bias)
+
+
+def _transposed_extra_without_bias(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    return _crop(_with_bias(_lay(x, weight, stride), bias), padding, output_padding)
+
+
+def _transposed_extra_bounded(x, weight, bias=None, stride=1, padding=0, output_padding=0):
+    _allowed(stride, output_padding)
+    return _with_bias(_crop(_lay(x, weight, stride), padding, min(output_padding, padding)), bias)
 
 
 def _transposed_flipped(x, weight, bias=None, stride=1, padding=0, output_padding=0):
@@ -1932,8 +2514,9 @@ def _transposed_refused(d: Any) -> Case:
     return Case((x, weight), {"stride": stride, "output_padding": stride + d.integer(0, 1)})
 
 
-SUMS = ("stride_one", "strided", "bias", "padding", "output_padding", "gradients")
-STRIDED = ("strided", "padding", "output_padding", "gradients")
+SUMS = ("stride_one", "strided", "bias", "padding", "output_padding", "beyond_padding", "gradients")
+STRIDED = ("strided", "padding", "output_padding", "beyond_padding", "gradients")
+PADDED = ("padding", "output_padding", "beyond_padding")
 
 TRANSPOSED = Exercise(
     id="conv_transpose2d",
@@ -1955,18 +2538,33 @@ TRANSPOSED = Exercise(
             1.0,
             _transposed_case(stride=(2, 3)),
         ),
-        Property("bias", "bias is added once to every pixel", 0.25, _transposed_case(bias=True)),
+        Property(
+            "bias",
+            "bias is added once to every pixel",
+            0.25,
+            # As many channels in as out, so that a mix-up of the two shows in the values.
+            _transposed_case(bias=True, channels=((2, 2),)),
+        ),
         Property(
             "padding",
             "padding cuts that many rows and columns off at each side",
-            0.75,
+            0.5,
             _transposed_case(stride=(2, 3), padding=(1,)),
         ),
         Property(
             "output_padding",
             "output_padding adds rows and columns at the bottom and right: less is cut off there",
             0.5,
-            _transposed_case(stride=(2, 3), padding=(1,), output_padding=lambda d, s: d.integer(1, s - 1)),
+            _transposed_case(stride=(2, 3), padding=(1,), output_padding=lambda d, s: 1),
+        ),
+        Property(
+            "beyond_padding",
+            "an output_padding larger than padding: the rows and columns that no copy reaches hold the bias alone",
+            0.25,
+            _beyond_padding,
+            _each,
+            examples=2,
+            tried="conv_transpose2d(x, weight, bias, stride, padding, output_padding) for each of these",
         ),
         Property(
             "refuses",
@@ -1988,7 +2586,7 @@ TRANSPOSED = Exercise(
             "float32 stays float32, and no argument is modified in place",
             0.25,
             _transposed_case(stride=(1,), bias=True, dtype=torch.float32),
-            carries,
+            _carries("x", "weight", "bias"),
             examples=4,
         ),
     ),
@@ -1999,6 +2597,13 @@ TRANSPOSED = Exercise(
             "Add them up: += instead of =.",
             SUMS,
             _transposed_overwritten,
+        ),
+        Misconception(
+            "taps_overwritten",
+            "Each tap of the kernel overwrites what earlier taps wrote.",
+            "Add them up: += instead of =.",
+            SUMS,
+            _transposed_taps_overwritten,
         ),
         Misconception(
             "kernel_flipped",
@@ -2016,17 +2621,24 @@ TRANSPOSED = Exercise(
             _transposed_conv_axes,
         ),
         Misconception(
+            "kernel_transposed",
+            "You exchanged the kernel's rows and columns.",
+            "An input of 1 lays down the kernel as it is: the weight's axis 2 goes down the rows, axis 3 along them.",
+            (*SUMS, "carries"),
+            _transposed_kernel_transposed,
+        ),
+        Misconception(
             "padding_added",
             "Your padding makes the result larger.",
             "It undoes the padding of a convolution: cut padding rows and columns off at each side.",
-            ("padding", "output_padding"),
+            PADDED,
             _transposed_padded,
         ),
         Misconception(
             "padding_ignored",
             "You did not use padding.",
             "Cut padding rows and columns off at each of the four sides.",
-            ("padding", "output_padding"),
+            PADDED,
             _transposed_padding_ignored,
         ),
         Misconception(
@@ -2040,21 +2652,56 @@ TRANSPOSED = Exercise(
             "padding_at_one_side",
             "You cut 2·padding rows and columns off at the bottom and right.",
             "Cut padding of them off at each of the four sides.",
-            ("padding", "output_padding"),
+            PADDED,
             _transposed_one_side,
+        ),
+        Misconception(
+            "padding_at_the_top_only",
+            "You cut padding rows and columns off at the top and left, and none at the bottom and right.",
+            "Cut padding of them off at each of the four sides.",
+            PADDED,
+            _transposed_cut_once,
+        ),
+        Misconception(
+            "nothing_left_without_padding",
+            "Without padding your result is empty: y[..., p:-p] with p = 0 is y[..., 0:0].",
+            "Cut to an end that you have computed: y[..., p : height − p].",
+            ("stride_one", "strided", "bias", "beyond_padding", "gradients", "carries"),
+            _transposed_minus_zero,
         ),
         Misconception(
             "output_padding_as_zeros",
             "You added zeros at the bottom and right, after cutting.",
-            "output_padding means that less is cut off there: those rows hold products, and the bias.",
-            ("output_padding",),
+            "output_padding cuts less off there: those rows hold products where copies reach, and the bias.",
+            ("output_padding", "beyond_padding"),
             _transposed_extra_zeros,
+        ),
+        Misconception(
+            "output_padding_ignored",
+            "You did not use output_padding.",
+            "The result has output_padding rows and columns more: make room for them at the bottom and right.",
+            ("output_padding", "beyond_padding"),
+            _transposed_extra_ignored,
+        ),
+        Misconception(
+            "bias_before_output_padding",
+            "Rows and columns of output_padding that no copy reaches lack the bias in your result.",
+            "Make the whole result first, and add the bias at the end: it belongs to every pixel.",
+            ("beyond_padding",),
+            _transposed_extra_without_bias,
+        ),
+        Misconception(
+            "no_more_than_was_cut",
+            "You give back no more rows and columns than padding has cut off.",
+            "An output_padding above padding is legal: what no copy reaches is 0, plus the bias.",
+            ("beyond_padding",),
+            _transposed_extra_bounded,
         ),
         Misconception(
             "output_padding_at_the_top",
             "You added the extra rows and columns at the top and left.",
             "They belong at the bottom and right.",
-            ("output_padding",),
+            ("output_padding", "beyond_padding"),
             _transposed_extra_top,
         ),
         Misconception(
@@ -2075,14 +2722,14 @@ TRANSPOSED = Exercise(
             "bias_ignored",
             "You did not add the bias.",
             "Add bias.view(1, -1, 1, 1) at the end, if it is not None.",
-            ("bias", "gradients"),
+            ("bias", "beyond_padding", "gradients"),
             _transposed_no_bias,
         ),
         Misconception(
             "bias_in_every_copy",
             "You added the bias to every copy of the kernel, so it piles up where they overlap.",
             "Add it once, at the end.",
-            ("bias", "gradients"),
+            ("bias", "beyond_padding", "gradients"),
             _transposed_bias_each,
         ),
         Misconception(
@@ -2171,6 +2818,24 @@ def _bilinear_depthwise(channels, factor):
 
 def _bilinear_center(channels, factor):
     return _bilinear(channels, factor, center=factor - 1)
+
+
+def _bilinear_center_after(channels, factor):
+    return _bilinear(channels, factor, center=(2 * factor - factor % 2) // 2)
+
+
+def _bilinear_odd(channels, factor):
+    return _bilinear(channels, factor, k=2 * factor - 1)
+
+
+def _bilinear_rows_only(channels, factor):
+    return _bilinear(channels, factor, one_axis=True).mT
+
+
+def _bilinear_zero_ends(channels, factor):
+    k = 2 * factor - factor % 2
+    ramp = 1 - torch.linspace(-1, 1, k).abs() if k > 1 else torch.ones(1)
+    return torch.eye(channels)[:, :, None, None] * torch.outer(ramp, ramp)
 
 
 def _bilinear_normalized(channels, factor):
@@ -2287,6 +2952,13 @@ BILINEAR = Exercise(
             _bilinear_even,
         ),
         Misconception(
+            "odd_size_for_even_factors",
+            "Your kernel has 2·factor − 1 rows for even factors too.",
+            "k = 2·factor − factor mod 2: with an even factor the peak lies between pixels.",
+            ("even", "diagonal", "float32"),
+            _bilinear_odd,
+        ),
+        Misconception(
             "channels_mixed",
             "You filled every pair of channels, so each output channel is the sum of all input channels.",
             "Only weight[c, c] holds the pyramid; the others are 0.",
@@ -2308,6 +2980,13 @@ BILINEAR = Exercise(
             _bilinear_center,
         ),
         Misconception(
+            "peak_after_the_middle",
+            "For even factors your peak stands on pixel k // 2, half a pixel behind the middle.",
+            "The middle of k pixels is (k − 1)/2, also when that is no whole number.",
+            ("even", "diagonal"),
+            _bilinear_center_after,
+        ),
+        Misconception(
             "sum_of_one",
             "You divided the kernel by its sum.",
             "Every output pixel gets its weights from several copies: it is these that sum to 1, and the kernel to factor².",
@@ -2327,6 +3006,20 @@ BILINEAR = Exercise(
             "Bilinear is linear along both: multiply the ramp of the rows with that of the columns.",
             ("even", "odd", "diagonal"),
             _bilinear_one_axis,
+        ),
+        Misconception(
+            "rows_only",
+            "Your kernel falls off from row to row only.",
+            "Bilinear is linear along both axes: multiply the ramp of the rows with that of the columns.",
+            ("even", "odd", "diagonal"),
+            _bilinear_rows_only,
+        ),
+        Misconception(
+            "zeros_at_the_ends",
+            "Your ramp is 0 at both ends, so a row and a column at each side do nothing.",
+            "Divide the distance from the middle by factor: at the ends 1 − |i − (k − 1)/2|/factor is above 0.",
+            ("even", "odd", "diagonal"),
+            _bilinear_zero_ends,
         ),
         Misconception(
             "slope_of_half_the_kernel",
