@@ -460,8 +460,8 @@ def capture_activations(model: nn.Module, x: Tensor, layers: list[str]) -> dict[
 
     The network runs once, without gradients, in the mode it is in. A layer that is called twice gives
     its last output. Outputs are detached copies, which later in-place layers do not change. Hooks and
-    modes are left as they were found, also where the network raises an error. An unknown path is
-    refused with a ValueError.
+    modes are left as they were found, also where the network raises an error or a path is refused. An
+    unknown path is refused with a ValueError; the layers asked for are layers that run.
     Returns a dict with one tensor for each of `layers`, for a convolution (N, K, h, w).
     """
     ### BEGIN SOLUTION
@@ -676,11 +676,13 @@ def maximize_activation(
     (the CPU if it is None), then moved to the dtype and device of the model's parameters; steps=0
     returns it.
     Objective: the mean of the channel over the layer's output (N, K, h, w), or (N, K) of a linear
-    layer, or the mean over the N images of its value at position = (row, column), minus
+    layer, or the mean over the N images of its value at position=(row, column), minus
     l2 · mean(x²), minus tv · total_variation(x) / x.numel(). What counts is the output as the layer
     gives it, before an in-place layer behind it writes over it.
-    Step: x + step_size · g / rms(g), and none where g is zero. The network runs in eval mode. Its
-    modes, hooks, parameters and their gradients are left as they were found.
+    Step: x + step_size · g / rms(g), with one rms over all entries of g, the N images together. No
+    step where all of g is zero; a gradient that is merely small is stepped along like any other.
+    The network runs in eval mode. Its modes, hooks and parameters are left as they were found, and so
+    are the parameters' gradients and which of them require one.
     """
     ### BEGIN SOLUTION
     parameter = next(model.parameters())
@@ -1018,8 +1020,9 @@ figures.show(
 # depth, is plain to see. The names, "eye" and "fur", are ours. The pictures do not prove them, and the next sections
 # offer two checks: which pixels the unit can see at all, and which real images it answers to.
 #
-# A demo will stand here in a later version: pick a layer and a unit, scrub through the ascent, and change step, l2
-# and tv with a slider. Until then, `favorite("bn3_2", 7, tv=5.0)` does the same.
+# Look at other units, too, and change the penalties and the step:
+# `figures.show(figures.grid([favorite("bn3_2", 7, tv=5.0)]), alt="")` in a cell of your own shows one such image, and
+# `steps=4` how it begins.
 #
 # ## Receptive fields
 #
@@ -1164,7 +1167,9 @@ figures.show(
 # ### A unit's favorite, in its own field
 #
 # Back to the ascent, now with `position`: *one* unit, no mean over a map. It can change only the pixels it sees.
-# Everything outside its field has no gradient, and must stay the noise it was, digit by digit.
+# Everything outside its field has no gradient, and without penalties it must stay the noise it was, digit by digit.
+# The boxes printed below test this. The pictures are made with penalties, which have gradients everywhere and smooth
+# the outside away.
 
 # %%
 single, titles = [], []
@@ -1240,8 +1245,8 @@ def top_patches(
     image_size: (H, W) of the images, in pixels.
     Returns (n, top, left, bottom, right) for the k images (all of them if there are fewer) with the
     highest activations of that channel: the field of the image's best unit, the first in row order
-    among equals; images of the same activation in any order. Integers; clipped to the image; bottom
-    and right exclusive.
+    among equals; images of the same activation in any order. Python integers; clipped to the image;
+    bottom and right exclusive.
     """
     ### BEGIN SOLUTION
     size, jump, start = field
@@ -1283,6 +1288,11 @@ for layer, channels in SHOWN.items():
     )  # only the channels to be shown
     field = receptive_field(chain(layer))
     for index, channel in enumerate(channels):
+        strongest_eight = activations[:, index].amax((1, 2)).topk(8).values.tolist()
+        print(
+            f"{layer + ',':8}{channel:4}:  activations",
+            " ".join(f"{value:5.2f}" for value in strongest_eight),
+        )
         pictures.append(favorites[layer, channel])
         titles.append(f"{layer}, {channel}")
         for n, top, left, bottom, right in top_patches(activations, index, 8, field, tuple(pool.shape[2:])):
@@ -1312,7 +1322,7 @@ figures.show(
 # cats and dogs; now the arches above and the dots in their middle look like ears and eyes. Among our few photographs,
 # unit 0 begins with a cat's forehead and has to go on with petals, coins and gravel; unit 5 has a crater, a rocket,
 # petals and a tripod. The list always has eight entries, however little the unit cares. **Look at the activations,
-# too,** not only at the order.
+# too,** not only at the order: they are printed above the pictures.
 #
 # ### What a number can say
 #

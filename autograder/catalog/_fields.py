@@ -432,7 +432,7 @@ def _even_fields(d: Any) -> Case:
     size, jump = d.choice([4, 2, 6]), d.choice([2, 3])
     field, image = _seen(size, jump, 0, side, side)
     outside, other = _with_best(d, side, side, 0, 0)
-    padded, smaller = _seen(size, jump, 1, side, side)
+    padded, smaller = _seen(size + 2, jump, 1, side, side)
     extra = {"at the border": (outside, other, 1, padded, smaller)}
     return Case((activations, channel, 1, field, image), {}, extra)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.attempt import Raised
+from autograder.attempt import Handle, Raised
 from autograder.catalog._common import carries, changed_tensors, described, filled, gradients
 from autograder.catalog._fields import FIELD, PATCHES
 from autograder.catalog._filters import GRID
@@ -60,7 +60,17 @@ def _called_twice(d: Any) -> Case:
 
 
 def _running(d: Any) -> Case:
-    return Case((_nested(d, training=True), _images(d), [d.choice(["0.2", "0.1"])]))
+    return Case((_nested(d, training=True), _images(d), d.choice([["0.2", "2"], ["0.1", "1.0"]])))
+
+
+def _ran_once(subject: Any, case: Case) -> Any:
+    """The activations, and what a batch norm in training mode counted. An answer may run a copy: then it is none."""
+    model = subject.build(case.args[0])
+    found = subject(model, *case.args[1:])
+    if not isinstance(found, dict):
+        return found
+    runs = int(model.inspect()["buffers"]["0.1.num_batches_tracked"])
+    return {"activations": found, "the network ran more than once": runs > 1}
 
 
 def _unknown(d: Any) -> Case:
@@ -75,9 +85,19 @@ def _capture_found(d: Any, *, broken: bool = False) -> Case:
     return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])), {}, extra)
 
 
+def _with_hooks(subject: Any, described: Network, *paths: str) -> Handle:
+    """The network, with a hook of its owner's on some of its modules."""
+    model = subject.build(described)
+    # It takes whatever it is given and returns None, as a hook does that changes nothing.
+    hook = subject.build(Network.describe(nn.Identity())).do("__getattribute__", "__init__")
+    for path in paths:
+        model.do("get_submodule", path).do("register_forward_hook", hook)
+    return model
+
+
 def _left_behind(subject: Any, case: Case) -> Any:
     """Modes and hooks afterwards, also where the network raised its error."""
-    model = subject.build(case.args[0])
+    model = _with_hooks(subject, case.args[0], "", "0.0")
     broken = bool(case.extra.get("the network raises"))
     seen = {"the network's error": "raised"} if broken else {}
     try:
@@ -91,7 +111,14 @@ def _left_behind(subject: Any, case: Case) -> Any:
         if not broken or raised.kinds[0] != "RuntimeError":
             raise
     after = model.inspect()
-    return {**seen, "training flags": after["training"], "hooks": after["hooks"]}
+    seen |= {"training flags": after["training"], "hooks": after["hooks"]}
+    if broken:
+        refusing = subject.build(case.args[0])
+        # Which error it is, or that there is none, is another property's business.
+        with contextlib.suppress(Raised):
+            subject(refusing, case.args[1], [*case.args[2], "0.7"])
+        seen["hooks after an unknown path"] = refusing.inspect()["hooks"]
+    return seen
 
 
 def _graph(subject: Any, case: Case) -> Any:
@@ -106,11 +133,12 @@ def _graph(subject: Any, case: Case) -> Any:
 def _capture(
     model, x, layers, *, kept="copy", graph=False, what="output", calls="last", mode="found", hooks="finally", unknown="refuse",
     late=None, numpy=False, tree="modules", listed=False, first_image=False,
+    runs=1, check="first", cleared=False, too_early=False,
 ):  # fmt: skip
     """Hooks with a switch for each mistake."""
     modules = dict(model.named_modules() if tree == "modules" else model.named_children())
     missing = [layer for layer in layers if layer not in modules]
-    if missing and unknown == "refuse":
+    if missing and unknown == "refuse" and check == "first":
         raise ValueError(f"layers: there is no {missing[0]!r} in the network")
     if missing and unknown == "raise":
         raise KeyError(missing[0])
@@ -136,17 +164,28 @@ def _capture(
 
         return hook
 
-    handles = [modules[name].register_forward_hook(hook_for(name)) for name in layers if name in modules]
+    handles = []
+    for name in layers:
+        if name in modules:
+            handles.append(modules[name].register_forward_hook(hook_for(name)))
+        elif check == "in the loop":
+            raise ValueError(f"layers: there is no {name!r} in the network")
 
     def clear():
         for handle in handles:
             handle.remove()
 
+    if too_early:
+        clear()
     try:
         with torch.set_grad_enabled(graph):
-            model(x)
+            for _ in range(runs):
+                model(x)
         if hooks != "left":
             clear()
+        if cleared:
+            for module in model.modules():
+                module._forward_hooks.clear()
     finally:
         if hooks == "finally":
             clear()
@@ -240,7 +279,13 @@ CAPTURE = Exercise(
             examples=4,
         ),
         Property(
-            "mode", "the network runs in the mode it is in, training mode too", 0.5, _running, examples=4
+            "mode",
+            "the network runs once, in the mode it is in, training mode too",
+            0.5,
+            _running,
+            _ran_once,
+            examples=4,
+            tried="the activations, and how many batches the network's batch norm counted",
         ),
         Property(
             "as_found",
@@ -253,12 +298,12 @@ CAPTURE = Exercise(
         ),
         Property(
             "after_error",
-            "training flags and hooks are left as they were found also where the network raises an error",
+            "training flags and hooks are left so also where the network raises an error or a path is refused",
             0.25,
             lambda d: _capture_found(d, broken=True),
             _left_behind,
             examples=4,
-            tried="the network after a call in which its last layer raised an error",
+            tried="the network after a call in which its last layer raised an error, and after one with an unknown path",
         ),
         Property(
             "detached",
@@ -290,7 +335,7 @@ CAPTURE = Exercise(
             "late_closure",
             "All your hooks write under the same name: a function made in a loop sees the loop variable's last value.",
             "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
-            ("values",),
+            ("values", "mode"),
             _capture_with(late="layers"),
         ),
         Misconception(
@@ -336,6 +381,27 @@ CAPTURE = Exercise(
             _children_in_turn,
         ),
         Misconception(
+            "removed_too_early",
+            "You removed the hooks before the network ran, so nothing was captured.",
+            "First register all hooks, then model(x), then remove them, in a finally block.",
+            CAPTURED,
+            _capture_with(too_early=True),
+        ),
+        Misconception(
+            "run_several_times",
+            "You ran the network more than once: in training mode each run moves its running averages.",
+            "Register the hooks of all layers first, then call model(x) once.",
+            ("mode",),
+            _capture_with(runs=2),
+        ),
+        Misconception(
+            "all_hooks_removed",
+            "You removed all forward hooks of the network, also those that were there before.",
+            "Remove only your own: handle.remove() for each handle that register_forward_hook returned.",
+            ("as_found",),
+            _capture_with(cleared=True),
+        ),
+        Misconception(
             "switched_to_eval",
             "You switched the network to eval mode: its batch norm and dropout did something else than asked for.",
             "Leave the mode alone here. The caller decides.",
@@ -358,7 +424,7 @@ CAPTURE = Exercise(
         ),
         Misconception(
             "train_afterwards",
-            "You switched the network to eval mode, and to training mode afterwards, whatever it was before.",
+            "You switched the network to eval mode and gave all modules one mode afterwards; each has its own flag.",
             "Leave the mode alone here. The caller decides.",
             ("mode", "as_found", "after_error"),
             _capture_with(mode="trained"),
@@ -376,6 +442,20 @@ CAPTURE = Exercise(
             "Remove them in a finally block: try: model(x) finally: for handle in handles: handle.remove().",
             ("after_error",),
             _capture_with(hooks="removed"),
+        ),
+        Misconception(
+            "refused_too_late",
+            "You refused an unknown path when hooks were on the layers before it, and left them there.",
+            "Look at all paths before you register the first hook, or register them inside the try block.",
+            ("after_error",),
+            _capture_with(check="in the loop"),
+        ),
+        Misconception(
+            "hooks_left_after_any_error",
+            "Your hooks stay on the network where its forward raises, and where a path is refused.",
+            "Look at all paths first; then try: model(x) finally: for handle in handles: handle.remove().",
+            ("after_error",),
+            _capture_with(check="in the loop", hooks="removed"),
         ),
         Misconception(
             "unknown_ignored",
@@ -522,6 +602,18 @@ def _tv_around(x):
 
 def _tv_other_axes(x):
     return x.diff(dim=1).abs().sum() + x.diff(dim=2).abs().sum()
+
+
+def _tv_channels_for_rows(x):
+    return x.diff(dim=1).abs().sum() + x.diff(dim=3).abs().sum()
+
+
+def _tv_first_image(x):
+    return _variation(x[:1])
+
+
+def _tv_channel_mean(x):
+    return _variation(x) / x.shape[1]
 
 
 def _tv_every_axis(x):
@@ -700,6 +792,27 @@ VARIATION = Exercise(
             _tv_other_axes,
         ),
         Misconception(
+            "channels_for_rows",
+            "You took differences along the channel axis for the vertical ones.",
+            "Rows are axis 2 of (N, C, H, W): x[:, :, 1:] − x[:, :, :-1].",
+            (*TV_NUMBERS, "thin"),
+            _tv_channels_for_rows,
+        ),
+        Misconception(
+            "first_image_only",
+            "You took the first image only.",
+            "One sum over everything, all N images.",
+            ("batch", "gradient", "thin"),
+            _tv_first_image,
+        ),
+        Misconception(
+            "mean_over_channels",
+            "You divided by the number of channels.",
+            "One sum over everything, channels too.",
+            ("batch", "gradient", "thin"),
+            _tv_channel_mean,
+        ),
+        Misconception(
             "every_axis",
             "You took differences along all four axes.",
             "Images and channels are no neighbors: rows, axis 2, and columns, axis 3, only.",
@@ -857,7 +970,28 @@ def _dead(d: Any) -> Case:
     with torch.no_grad():
         model[0].weight.fill_(0.01)
         model[0].bias.fill_(-50.0 - d.integer(0, 9))
-    return Case((), _drawn(d, model=Network.describe(model), layer="1"))
+    kwargs = _drawn(d, model=Network.describe(model), layer="1")
+    return Case((), kwargs, {"faint model": _faint(d, kwargs["shape"], kwargs["channel"])})
+
+
+def _faint(d: Any, shape: tuple[int, ...], channel: int) -> Network:
+    """A network whose gradient is small and not zero, as that of an untrained one may be. It is large beside the
+    small numbers that keep a division by zero away."""
+    model = filled(d, nn.Sequential(nn.Conv2d(3, 2, 3), nn.Identity()))
+    x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(x)[:, channel].mean(), x)
+    with torch.no_grad():
+        model[0].weight.mul_(5e-5 / gradient.square().mean().sqrt())
+    return Network.describe(model)
+
+
+def _where_zero(subject: Any, case: Case) -> dict[str, Any]:
+    """The image without a gradient, and whether a small one moves it; how far is another property's business."""
+    image = subject(**case.kwargs)
+    faint = {**case.kwargs, "model": case.extra["faint model"]}
+    before, after = (subject(**{**faint, "steps": steps}) for steps in (0, 1))
+    tensors = isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
+    return {"the image": image, "a faint gradient moves it": tensors and not torch.equal(before, after)}
 
 
 def _found(d: Any) -> Case:
@@ -874,7 +1008,9 @@ def _single(d: Any) -> Case:
 
 def _left(subject: Any, case: Case) -> Any:
     """What is different about the model afterwards; its image is another property's business."""
-    model = subject.build(case.kwargs["model"])
+    model = _with_hooks(subject, case.kwargs["model"], "", case.kwargs["layer"])
+    # Some parameters are frozen and the rest are not: no one flag for all puts that back.
+    model.do("get_submodule", "0").do("requires_grad_", False)
     before = model.inspect()
     subject(**{**case.kwargs, "model": model})
     after = model.inspect()
@@ -916,8 +1052,13 @@ class _Ascent:
             model.eval()
         kept = {}
         hook = dict(model.named_modules())[layer].register_forward_hook(
-            lambda m, i, o: kept.update(out=o if wrong.get("overwritten") else o.clone())
+            lambda m, i, o: kept.update(
+                out=o if wrong.get("overwritten") else o.detach().clone() if wrong.get("cut") else o.clone()
+            )
         )
+        l2 = 0.0 if wrong.get("l2_ignored") else -l2 if wrong.get("l2_added") else l2
+        tv = 0.0 if wrong.get("tv_ignored") else -tv if wrong.get("tv_added") else tv
+        position = None if wrong.get("position_ignored") else position
         past = 0.0
         for _ in range(steps):
             x = x.detach().requires_grad_()
@@ -932,6 +1073,7 @@ class _Ascent:
             variation = _variation(x) / (1 if wrong.get("tv_summed") else x.numel())
             penalty = l2 * decay + tv * variation
             goal = value + penalty if wrong.get("penalty_added") else value - penalty
+            goal = value if wrong.get("cut") == "outright" else goal
             if wrong.get("grads_left"):
                 model.zero_grad()
                 goal.backward()
@@ -945,8 +1087,10 @@ class _Ascent:
                 norm = torch.ones(())
             if wrong.get("mean_absolute"):
                 norm = g.abs().mean()
+            if wrong.get("per_image"):
+                norm = (g**2).mean((1, 2, 3), keepdim=True).sqrt()
             x = x.detach()
-            if norm > 0 or wrong.get("zero_divides"):
+            if bool((norm > wrong.get("least", 0)).any()) or wrong.get("zero_divides"):
                 step = step_size * g / norm
                 x = x - step if wrong.get("descends") else x + step
         if not wrong.get("hook_left"):
@@ -954,9 +1098,13 @@ class _Ascent:
         if not wrong.get("mode_left"):
             for m, flag in flags.items():
                 m.training = flag
-        if wrong.get("frozen_left"):
-            for q in model.parameters():
-                q.requires_grad_(False)
+        if wrong.get("modes_flattened"):
+            model.train(flags[model])
+        if wrong.get("all_hooks_removed"):
+            for m in model.modules():
+                m._forward_hooks.clear()
+        if "requires_grad" in wrong:
+            model.requires_grad_(wrong["requires_grad"])
         return x.detach()
 
 
@@ -1027,7 +1175,7 @@ MAXIMIZE = Exercise(
         ),
         Property(
             "ascent",
-            "each step adds step_size times the gradient over its root mean square",
+            "each step adds step_size times the gradient over its root mean square, one for the whole batch",
             0.75,
             _mean,
             tolerance=ASCENT,
@@ -1051,7 +1199,7 @@ MAXIMIZE = Exercise(
         ),
         Property(
             "position",
-            "position=(row, col) maximizes one unit of the map",
+            "position=(row, column) maximizes one unit of the map",
             0.5,
             _at_position,
             tolerance=ASCENT,
@@ -1082,11 +1230,17 @@ MAXIMIZE = Exercise(
             examples=4,
         ),
         Property(
-            "zero_gradient", "where the gradient is zero the image stays as it is", 0.25, _dead, examples=3
+            "zero_gradient",
+            "where the gradient is zero the image stays as it is; where it is merely small the image moves",
+            0.25,
+            _dead,
+            _where_zero,
+            examples=3,
+            tried="the image of a model without gradient, and whether the one of a model with a small gradient moves",
         ),
         Property(
             "as_found",
-            "the model's modes, parameters, their grads and its hooks are left as they were found",
+            "the model's modes, its hooks, its parameters, their grads and which of them need one are left as found",
             0.75,
             _found,
             _left,
@@ -1132,6 +1286,27 @@ MAXIMIZE = Exercise(
             _answer(mean_absolute=True),
         ),
         Misconception(
+            "per_image",
+            "You gave each image of the batch a root mean square of its own.",
+            "One for all: (g**2).mean().sqrt() over all entries of g, the N images together.",
+            ("ascent", "linear", "l2", "tv", "eval_mode"),
+            _answer(per_image=True),
+        ),
+        Misconception(
+            "gradient_cut",
+            "You detached the layer's output, so that no gradient reaches the image.",
+            "Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook here.",
+            (*ASCENDING, "zero_gradient"),
+            _answer(cut=True),
+        ),
+        Misconception(
+            "gradient_cut_outright",
+            "The objective has no graph: the layer's output was detached, or the model ran without gradients.",
+            "Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook here.",
+            (*ASCENDING, "zero_gradient", "as_found", "kinds"),
+            _answer(cut="outright"),
+        ),
+        Misconception(
             "gradients_accumulate",
             "backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.",
             "Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).",
@@ -1161,7 +1336,7 @@ MAXIMIZE = Exercise(
         ),
         Misconception(
             "training_mode",
-            "You ran the model in the mode it came in: dropout and batch statistics moved the target.",
+            "You ran the model in training mode: dropout and batch statistics moved the target.",
             "Call model.eval() first, and put the modes back at the end.",
             ("eval_mode", "as_found"),
             _answer(training_mode=True),
@@ -1169,7 +1344,7 @@ MAXIMIZE = Exercise(
         Misconception(
             "x_before_y",
             "You read position as (x, y).",
-            "It is (row, col): unit[:, row, col].",
+            "It is (row, column): unit[:, row, column].",
             ("position",),
             _answer(x_before_y=True),
         ),
@@ -1182,7 +1357,7 @@ MAXIMIZE = Exercise(
         ),
         Misconception(
             "maps_only",
-            "Your index needs a map with rows and columns, and a linear layer has none.",
+            "An index in your code does not fit. A linear layer's output, for one, has no rows and columns.",
             "output[:, channel] fits both: (N, h, w) of a map, (N,) of a linear layer.",
             ("linear",),
             _answer(maps_only=True),
@@ -1193,6 +1368,41 @@ MAXIMIZE = Exercise(
             "They are subtracted: value − l2·mean(x²) − tv·TV/numel.",
             ("l2", "tv"),
             _answer(penalty_added=True),
+        ),
+        Misconception(
+            "l2_added",
+            "You added the l2 penalty to the objective.",
+            "It is subtracted: value − l2·mean(x²) − tv·TV/numel.",
+            ("l2",),
+            _answer(l2_added=True),
+        ),
+        Misconception(
+            "tv_added",
+            "You added the tv penalty to the objective.",
+            "It is subtracted: value − l2·mean(x²) − tv·TV/numel.",
+            ("tv",),
+            _answer(tv_added=True),
+        ),
+        Misconception(
+            "l2_ignored",
+            "You left the l2 penalty out.",
+            "Subtract l2 · mean(x²) from the objective, before you take the gradient.",
+            ("l2",),
+            _answer(l2_ignored=True),
+        ),
+        Misconception(
+            "tv_ignored",
+            "You left the tv penalty out.",
+            "Subtract tv · total_variation(x) / x.numel() from the objective, before you take the gradient.",
+            ("tv",),
+            _answer(tv_ignored=True),
+        ),
+        Misconception(
+            "position_ignored",
+            "You left position out, and took the mean of the whole map.",
+            "Where position is given, the objective is unit[:, row, column].mean().",
+            ("position",),
+            _answer(position_ignored=True),
         ),
         Misconception(
             "l2_summed",
@@ -1214,6 +1424,41 @@ MAXIMIZE = Exercise(
             "Where the gradient is zero take no step.",
             ("zero_gradient",),
             _answer(zero_divides=True),
+        ),
+        Misconception(
+            "small_is_zero",
+            "You took no step where the gradient is merely small.",
+            "Only a gradient of zero is none: rms > 0. The step has the same size, however small the gradient is.",
+            ("zero_gradient",),
+            _answer(least=1e-4),
+        ),
+        Misconception(
+            "frozen_left",
+            "You froze the model's parameters, and left them so.",
+            "Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone.",
+            ("as_found",),
+            _answer(requires_grad=False),
+        ),
+        Misconception(
+            "thawed",
+            "You set requires_grad for all parameters at the end, also for those that were frozen before.",
+            "Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone. Or remember each one's flag.",
+            ("as_found",),
+            _answer(requires_grad=True),
+        ),
+        Misconception(
+            "all_hooks_removed",
+            "You removed all forward hooks of the model, also those that were there before.",
+            "Remove only your own: handle.remove() for the handle that register_forward_hook returned.",
+            ("as_found",),
+            _answer(all_hooks_removed=True),
+        ),
+        Misconception(
+            "modes_flattened",
+            "You put one mode back for the whole network; a frozen batch norm, for one, keeps its own.",
+            "Remember module.training for each of model.modules(), and put each one back.",
+            ("as_found",),
+            _answer(modes_flattened=True),
         ),
         Misconception(
             "grads_left",
@@ -1267,7 +1512,7 @@ MAXIMIZE = Exercise(
         ),
         Hint(
             "I don't know how to put it together",
-            "Remember every training flag, then model.eval(). Loop: x.requires_grad_(); model(x); objective = mean of channel of a clone of the hooked output, minus l2·(x²).mean(), minus tv·total_variation(x)/x.numel(); (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.",
+            "Remember every training flag, then model.eval(). A forward hook keeps output.clone(), inside the hook: behind it an in-place layer writes over the output. Loop: x.requires_grad_(); model(x); objective = mean of channel of what the hook kept, minus l2·(x²).mean(), minus tv·total_variation(x)/x.numel(); (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.",
         ),
     ),
 )
