@@ -87,6 +87,14 @@ def twice(inner: nn.Module, last: nn.Module) -> nn.Module:
     return _Twice(inner, last)
 
 
+@maker
+def differentiated(network: nn.Module) -> nn.Module:
+    """A network whose parameters hold gradients, as they do after a backward pass."""
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    return network
+
+
 @dataclass(frozen=True)
 class Generator:
     """A ``torch.Generator`` on the CPU with this seed, fresh at every call."""

@@ -85,7 +85,7 @@ def _capture_found(d: Any, *, broken: bool = False) -> Case:
     return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])), {}, extra)
 
 
-def _with_hooks(subject: Any, described: Network, *paths: str) -> Handle:
+def _with_hooks(subject: Any, described: Network | Named, *paths: str) -> Handle:
     """The network, with a hook of its owner's on some of its modules."""
     model = subject.build(described)
     # It takes whatever it is given and returns None, as a hook does that changes nothing.
@@ -915,7 +915,7 @@ def _drawn(d: Any, **changes: Any) -> dict[str, Any]:
         "model": changes.pop("model", None) or _network(d),
         "layer": changes.pop("layer", "0"),
         "channel": d.integer(0, 1),
-        "shape": (d.choice([2, 1]), 3, *size),
+        "shape": (changes.pop("images", None) or d.integer(2, 3), 3, *size),
         "steps": d.choice([2, 1, 3, 4]),
         "step_size": d.choice([1.0, 0.25]),
         "generator": d.generator(),
@@ -924,7 +924,7 @@ def _drawn(d: Any, **changes: Any) -> dict[str, Any]:
 
 
 def _start(d: Any) -> Case:
-    return Case((), _drawn(d, steps=0))
+    return Case((), _drawn(d, steps=0, images=d.choice([1, 2])))
 
 
 def _mean(d: Any) -> Case:
@@ -932,7 +932,7 @@ def _mean(d: Any) -> Case:
 
 
 def _at_position(d: Any) -> Case:
-    return Case((), _drawn(d, position=d.choice([(0, 1), (1, 0), (1, 2), (2, 0)])))
+    return Case((), _drawn(d, position=d.choice([(0, 1), (1, 0), (1, 2), (2, 0)]), images=d.choice([1, 2])))
 
 
 def _with_l2(d: Any) -> Case:
@@ -1008,7 +1008,8 @@ def _single(d: Any) -> Case:
 
 def _left(subject: Any, case: Case) -> Any:
     """What is different about the model afterwards; its image is another property's business."""
-    model = _with_hooks(subject, case.kwargs["model"], "", case.kwargs["layer"])
+    described = Named("differentiated", {"network": case.kwargs["model"]})
+    model = _with_hooks(subject, described, "", case.kwargs["layer"])
     # Some parameters are frozen and the rest are not: no one flag for all puts that back.
     model.do("get_submodule", "0").do("requires_grad_", False)
     before = model.inspect()
@@ -1017,10 +1018,18 @@ def _left(subject: Any, case: Case) -> Any:
     return {
         "training flags": after["training"],
         "hooks": after["hooks"],
-        "parameters with a grad": _listed(n for n, g in after["grads"].items() if g is not None),
+        "parameters with another grad": _listed(
+            n for n, g in before["grads"].items() if not _same(g, after["grads"].get(n))
+        ),
         "parameters that require a grad": _listed(n for n, flag in after["requires_grad"].items() if flag),
         "changed tensors": _listed(changed_tensors(before, after)),
     }
+
+
+def _same(before: torch.Tensor | None, after: torch.Tensor | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return torch.equal(before, after)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -1074,8 +1083,7 @@ class _Ascent:
             penalty = l2 * decay + tv * variation
             goal = value + penalty if wrong.get("penalty_added") else value - penalty
             goal = value if wrong.get("cut") == "outright" else goal
-            if wrong.get("grads_left"):
-                model.zero_grad()
+            if wrong.get("backward"):
                 goal.backward()
                 g = x.grad
             else:
@@ -1103,6 +1111,8 @@ class _Ascent:
         if wrong.get("all_hooks_removed"):
             for m in model.modules():
                 m._forward_hooks.clear()
+        if wrong.get("backward") == "wiped":
+            model.zero_grad()
         if "requires_grad" in wrong:
             model.requires_grad_(wrong["requires_grad"])
         return x.detach()
@@ -1465,7 +1475,14 @@ MAXIMIZE = Exercise(
             "Your backward() left gradients in the model's parameters.",
             "Ask for the image's gradient only: torch.autograd.grad(objective, x).",
             ("as_found",),
-            _answer(grads_left=True),
+            _answer(backward="left"),
+        ),
+        Misconception(
+            "grads_wiped",
+            "You wiped the gradients that the parameters held before you came.",
+            "Ask for the image's gradient only: torch.autograd.grad(objective, x). Then there is nothing to wipe.",
+            ("as_found",),
+            _answer(backward="wiped"),
         ),
         Misconception(
             "hook_left",
