@@ -523,13 +523,21 @@ def _one_image(d: Any) -> Case:
 
 
 def _image_batch(d: Any) -> Case:
-    shape = d.choice([(2, 3, 3, 4), (1, 3, 4, 2), (3, 1, 2, 3), (2, 2, 3, 3)])
+    shape = d.choice([(2, 3, 3, 4), (2, 3, 4, 2), (3, 1, 2, 3), (2, 2, 3, 3)])
     return Case((d.layout(d.tensor(*shape)),))
 
 
 def _thin(d: Any) -> Case:
-    long = d.choice([4, 2, 5])
-    return Case((d.tensor(d.choice([2, 1]), 2, *d.choice([(1, long), (long, 1), (1, 1)])),))
+    images, rows, columns = d.integer(2, 3), d.choice([4, 2, 5]), d.choice([3, 2, 4])
+    extra = {
+        "one row": d.tensor(images, 2, 1, columns),
+        "one pixel": d.tensor(images, 2, 1, 1),
+    }
+    return Case((d.tensor(images, 2, rows, 1),), {}, extra)
+
+
+def _of_thin_ones(subject: Any, case: Case) -> dict[str, Any]:
+    return {"one column": subject(*case.args)} | {name: subject(x) for name, x in case.extra.items()}
 
 
 def _tv_kinds(d: Any) -> Case:
@@ -689,7 +697,15 @@ VARIATION = Exercise(
             examples=4,
             tried="the gradient with respect to x",
         ),
-        Property("thin", "images of one row, one column or one pixel", 0.25, _thin, examples=6),
+        Property(
+            "thin",
+            "images of one row, one column or one pixel",
+            0.25,
+            _thin,
+            _of_thin_ones,
+            examples=3,
+            tried="images of one column, of one row and of one pixel",
+        ),
         Property(
             "kinds",
             "a scalar tensor of the dtype of x, and x is not changed",
@@ -954,7 +970,9 @@ def _linear(d: Any) -> Case:
     channels, classes = d.integer(2, 3), d.choice([3, 2])
     layers = [nn.Conv2d(3, channels, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     model = filled(d, nn.Sequential(*layers, nn.Linear(channels, classes)).double())
-    # Small steps, since a saturated tanh leaves next to no gradient.
+    with torch.no_grad():
+        model[0].weight.mul_(0.3)
+    # Small weights and steps, since a saturated tanh leaves next to no gradient.
     return Case((), _drawn(d, model=Network.describe(model), layer="4", step_size=0.25))
 
 
@@ -981,7 +999,7 @@ def _faint(d: Any, shape: tuple[int, ...], channel: int) -> Network:
     x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(model(x)[:, channel].mean(), x)
     with torch.no_grad():
-        model[0].weight.mul_(5e-5 / gradient.square().mean().sqrt())
+        model[0].weight.mul_(1e-6 / gradient.square().mean().sqrt())
     return Network.describe(model)
 
 
@@ -1440,7 +1458,7 @@ MAXIMIZE = Exercise(
             "You took no step where the gradient is merely small.",
             "Only a gradient of zero is none: rms > 0. The step has the same size, however small the gradient is.",
             ("zero_gradient",),
-            _answer(least=1e-4),
+            _answer(least=2e-6),
         ),
         Misconception(
             "frozen_left",
