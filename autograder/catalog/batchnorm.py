@@ -432,6 +432,22 @@ def _backward_no_eps(grad_y, x, gamma, eps=1e-5):
     return _backward(grad_y, x, gamma, 0.0)
 
 
+def _backward_in_place(grad_y, x, gamma, eps=1e-5):
+    axes = _axes(x)
+    n = x.numel() // x.shape[1]
+    std = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
+    x_hat = (x - x.mean(axes, keepdim=True)) / std
+    grad_gamma, grad_beta = (grad_y * x_hat).sum(axes), grad_y.sum(axes)
+    grad_y *= _column(gamma, x)
+    shares = grad_y.sum(axes, keepdim=True) + x_hat * (grad_y * x_hat).sum(axes, keepdim=True)
+    return (grad_y - shares / n) / std, grad_gamma, grad_beta
+
+
+def _backward_axes_kept(grad_y, x, gamma, eps=1e-5):
+    grad_x, grad_gamma, grad_beta = _backward(grad_y, x, gamma, eps)
+    return grad_x, _column(grad_gamma, x), _column(grad_beta, x)
+
+
 def _backward_one_sum(grad_y, x, gamma, eps=1e-5):
     axes = _axes(x)
     n = x.numel() // x.shape[1]
@@ -570,6 +586,20 @@ BACKWARD = Exercise(
             "The standard deviation in the gradient is the forward pass's sqrt(var + eps).",
             ("eps",),
             _backward_no_eps,
+        ),
+        Misconception(
+            "axes_kept",
+            "Your grad_gamma and grad_beta still have the axes of length 1 that keepdim left.",
+            "A gradient has the shape of its tensor, here (C,): sum without keepdim, or flatten.",
+            ("parameters", "carries"),
+            _backward_axes_kept,
+        ),
+        Misconception(
+            "in_place",
+            "You multiplied grad_y by gamma in place.",
+            "Write grad_hat = grad_y * gamma, a new tensor: the caller still needs grad_y.",
+            ("carries",),
+            _backward_in_place,
         ),
     ),
     right=(
@@ -1551,6 +1581,20 @@ def _group_detached(x, num_groups, gamma, beta, eps=1e-5):
     return x_hat * gamma.view(1, c, 1, 1) + beta.view(1, c, 1, 1)
 
 
+def _group_in_place(x, num_groups, gamma, beta, eps=1e-5):
+    c = x.shape[1]
+    if c % num_groups:
+        raise ValueError(f"num_groups must divide {c}, got {num_groups}")
+    g = x.unflatten(1, (num_groups, -1))
+    g -= g.mean((2, 3, 4), keepdim=True)
+    g /= ((g**2).mean((2, 3, 4), keepdim=True) + eps).sqrt()
+    return x * gamma.view(1, c, 1, 1) + beta.view(1, c, 1, 1)
+
+
+def _group_in_double(x, num_groups, gamma, beta, eps=1e-5):
+    return _group(x.double(), num_groups, gamma, beta, eps)
+
+
 def _group_loop(x, num_groups, gamma, beta, eps=1e-5):
     c = x.shape[1]
     if c % num_groups != 0:
@@ -1690,6 +1734,20 @@ GROUP = Exercise(
             "Leave out detach, .data and no_grad: the statistics depend on x.",
             ("gradients",),
             _group_detached,
+        ),
+        Misconception(
+            "in_place",
+            "You modified x in place: a view or a reshape of x is x itself (-=, /= or a method that ends in _).",
+            "Write g - mean into a new name: the caller's tensor and the graph need the old one.",
+            ("gradients", "carries"),
+            _group_in_place,
+        ),
+        Misconception(
+            "double_returned",
+            "You computed in float64, and returned float64 for float32.",
+            "Compute in x's dtype, or convert back at the end: `.to(x.dtype)`.",
+            ("carries",),
+            _group_in_double,
         ),
     ),
     right=(

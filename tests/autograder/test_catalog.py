@@ -56,15 +56,7 @@ def test_misconceptions_are_told_apart_and_fail_something_known(exercise):
 def test_every_property_is_failed_by_some_misconception(exercise):
     failed = {name for m in exercise.misconceptions for name in m.fails}
     # What no wrong answer of the catalogue fails may be checking nothing.
-    assert set(names(exercise.properties)) - failed <= UNTESTED.get(exercise.id, set())
-
-
-UNTESTED = {
-    "batchnorm_backward": {"carries"},
-    "group_norm": {"carries"},
-    "streaming_statistics": {"kinds"},
-}
-"""Properties that no misconception fails yet."""
+    assert set(names(exercise.properties)) == failed
 
 
 @EXERCISE
