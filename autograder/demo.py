@@ -117,7 +117,10 @@ def _delete(notebook: NotebookNode, exercise: str) -> None:
 
 def _duplicate(notebook: NotebookNode, exercise: str) -> None:
     place = next(i for i, c in enumerate(notebook.cells) if c.id == exercise)
-    notebook.cells.insert(place, copy.deepcopy(notebook.cells[place]))
+    again = copy.deepcopy(notebook.cells[place])
+    # A notebook editor gives the pasted cell an id of its own; the grading metadata is the same.
+    again.id = f"{exercise}-again"
+    notebook.cells.insert(place, again)
 
 
 # -- catalogue answers as cells -----------------------------------------------------------------------------
