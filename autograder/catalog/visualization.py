@@ -908,7 +908,12 @@ ASCENT = (1e-3, 1e-3)
 
 
 def _network(
-    d: Any, *, training: bool = False, dropout: bool = False, dtype: torch.dtype = torch.float64
+    d: Any,
+    *,
+    training: bool = False,
+    dropout: bool = False,
+    dtype: torch.dtype = torch.float64,
+    gain: float = 1.0,
 ) -> Network:
     channels = d.integer(2, 3)
     layers = [
@@ -920,6 +925,7 @@ def _network(
     ]
     model = filled(d, nn.Sequential(*layers))
     with torch.no_grad():
+        model[0].weight.mul_(gain)
         model[1].running_mean.copy_(d.tensor(channels))
         model[1].running_var.copy_(d.positive(channels))
     return Network.describe(model.to(dtype).train(training))
@@ -944,7 +950,12 @@ def _start(d: Any) -> Case:
 
 
 def _mean(d: Any) -> Case:
-    return Case((), _drawn(d, layer=d.choice(["3", "0"])))
+    layer = d.choice(["3", "0", "3", "3"])
+    if layer == "0":
+        return Case((), _drawn(d))
+    # Far from linear, so that the gradients of the images of a batch differ in size.
+    model = _network(d, gain=2.0)
+    return Case((), _drawn(d, model=model, layer=layer, images=3, step_size=0.25, steps=d.choice([2, 1, 3])))
 
 
 def _at_position(d: Any) -> Case:
@@ -961,9 +972,8 @@ def _with_tv(d: Any) -> Case:
 
 
 def _in_training(d: Any) -> Case:
-    return Case(
-        (), _drawn(d, model=_network(d, training=True, dropout=True), layer="4", steps=d.choice([2, 1]))
-    )
+    model = _network(d, training=True, dropout=True, gain=2.0)
+    return Case((), _drawn(d, model=model, layer="4", images=3, step_size=0.25, steps=d.choice([2, 1])))
 
 
 def _linear(d: Any) -> Case:
@@ -971,9 +981,10 @@ def _linear(d: Any) -> Case:
     layers = [nn.Conv2d(3, channels, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     model = filled(d, nn.Sequential(*layers, nn.Linear(channels, classes)).double())
     with torch.no_grad():
-        model[0].weight.mul_(0.3)
-    # Small weights and steps, since a saturated tanh leaves next to no gradient.
-    return Case((), _drawn(d, model=Network.describe(model), layer="4", step_size=0.25))
+        model[0].weight.mul_(0.6)
+    # Small weights and few small steps, since a saturated tanh leaves next to no gradient.
+    steps = d.choice([2, 1])
+    return Case((), _drawn(d, model=Network.describe(model), layer="4", images=3, step_size=0.25, steps=steps))
 
 
 def _in_place_behind(d: Any) -> Case:
@@ -1207,7 +1218,7 @@ MAXIMIZE = Exercise(
             0.75,
             _mean,
             tolerance=ASCENT,
-            examples=5,
+            examples=6,
         ),
         Property(
             "linear",
