@@ -28,15 +28,17 @@ def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Any
         # The first class is mistaken for the last more often than the other way round; the last one occurs.
         prediction.view(-1)[:4] = classes - 1
         target.view(-1)[:4] = torch.tensor([0, 0, 0, classes - 1])
+        # Where class 0 is void, a pixel that is predicted so still counts.
+        prediction.view(-1)[4], target.view(-1)[4] = 0, 1
         holes = d.integers(*shape, low=0, high=3) == 0
-        holes.view(-1)[3] = False
+        holes.view(-1)[3:5] = False
         holes[-1, -2:] = True
         given = {}
         if void:
             target = target.masked_fill(holes, 255)
             prediction[-1, -1] = d.choice([0, 255, 77])
         if other_void:
-            given["ignore_index"] = d.choice([-1, 0, 9])
+            given["ignore_index"] = d.choice([0, -1, 9])
             target = target.masked_fill(holes, given["ignore_index"])
         return Case((prediction, target, classes), given)
 
@@ -325,7 +327,7 @@ def _full(d: Any) -> Case:
 
 def _absent(d: Any) -> Case:
     (matrix,) = _full(d).args
-    gone = d.integer(0, len(matrix) - 1)
+    gone = len(matrix) - 1 - d.integer(0, len(matrix) - 1)
     matrix[gone] = 0
     matrix[:, gone] = 0
     return Case((matrix,))

@@ -47,7 +47,7 @@ def _head_case(*variants: str, ragged: bool = False) -> Callable[[Any], Case]:
 
 
 def _fresh_case(d: Any) -> Case:
-    variant = d.choice(["32s", "16s", "8s"])
+    variant = d.choice(["16s", "8s", "32s"])
     return Case((d.integer(2, 3), (d.integer(1, 2), d.integer(2, 3), d.integer(3, 4)), variant))
 
 

@@ -34,7 +34,7 @@ def _full_rows(d: Any) -> Case:
 
 
 def _missing(d: Any) -> Case:
-    rows, columns = d.choice([1, 2, 3]), d.choice([3, 4, 2])
+    rows, columns = d.choice([1, 2, 3, 2]), d.choice([3, 4, 2])
     weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
     return Case((weight,), {"columns": columns, "padding": d.choice([2, 1])})
 
@@ -59,7 +59,7 @@ def _other_channels(d: Any) -> Case:
 
 
 def _grid_kinds(d: Any) -> Case:
-    dtype = d.choice([torch.float32, torch.float64])
+    dtype = d.choice([torch.float64, torch.float32])
     return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
 
 

@@ -23,12 +23,13 @@ REACH = 8
 
 
 def _scene(d: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image whose channels are row, column and random numbers, and random blocks of labels."""
+    """An image whose channels are row, column and random numbers, and random blocks of labels, framed by another."""
     h, w = d.integer(37, 44), d.integer(37, 47)
     rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
     columns = torch.arange(w, dtype=torch.float64)[None, :].expand(h, w)
     labels = d.integers(-(-h // 3), -(-w // 3), low=0, high=3).repeat_interleave(3, 0).repeat_interleave(3, 1)
-    return torch.stack([rows, columns, d.tensor(h, w)]), labels[:h, :w] * 50
+    labels = F.pad(labels[1 : h - 1, 1 : w - 1], (1, 1, 1, 1), value=4)
+    return torch.stack([rows, columns, d.tensor(h, w)]), labels * 50
 
 
 def _bent(d: Any) -> Case:

@@ -1483,7 +1483,12 @@ def _grouped(d: Any, groups: int, per_group: int, dtype: torch.dtype = torch.flo
 
 
 def _proper_groups(d: Any) -> Case:
-    return _grouped(d, d.integer(2, 3), d.integer(2, 3))
+    return _grouped(d, *_groups(d))
+
+
+def _groups(d: Any) -> tuple[int, int]:
+    """Of different number and size, so that the one taken for the other shows."""
+    return d.choice([(2, 3), (3, 2), (2, 4)])
 
 
 def _extreme_groups(d: Any) -> Case:
@@ -1505,7 +1510,7 @@ def _indivisible(d: Any) -> Case:
 
 
 def _group_float32(d: Any) -> Case:
-    return _grouped(d, d.integer(2, 3), d.integer(2, 3), torch.float32)
+    return _grouped(d, *_groups(d), torch.float32)
 
 
 def _group(

@@ -77,7 +77,8 @@ def _dense_case(
 ) -> Any:
     def draw(d: Any) -> Case:
         c, (h, w) = d.choice([2, 3, 1]), (1, 1) if default else d.choice(WINDOWS)
-        linear = filled(d, nn.Linear(c * h * w, d.integer(2, 4), bias=bias)).to(dtype)
+        # More outputs than inputs, so that the two numbers changed about show.
+        linear = filled(d, nn.Linear(c * h * w, c + d.integer(1, 2), bias=bias)).to(dtype)
         extra = (d.integer(1, 3), d.integer(2, 4)) if larger else (0, 0)
         x = d.tensor(d.choice([1, 2]), c, h + extra[0], w + extra[1], dtype=dtype)
         return Case((Network.describe(linear), c, *([] if default else [(h, w)])), {}, {"x": x})

@@ -2785,6 +2785,12 @@ def _bilinear_case(channels: Any, factors: Any) -> Any:
     return lambda d: Case((d.choice(channels), d.choice(factors)))
 
 
+def _described_twice(subject: Any, case: Case) -> dict[str, Any]:
+    """For an odd and for an even factor."""
+    channels, factor = case.args
+    return {f"factor {f}": described(subject(channels, f)) for f in (factor, factor + 1)}
+
+
 def _as_numbers(subject: Any, case: Case) -> Any:
     """The weights without their dtype, which is another property's business."""
     weight = subject(*case.args)
@@ -2940,7 +2946,13 @@ BILINEAR = Exercise(
             examples=2,
         ),
         Property(
-            "float32", "the weights are float32", 0.25, _bilinear_case([2, 1], [3, 2]), _described, examples=4
+            "float32",
+            "the weights are float32",
+            0.25,
+            _bilinear_case([2, 3], [3, 2]),
+            _described_twice,
+            examples=3,
+            tried="the kind of the kernel of a factor and of the next one",
         ),
     ),
     misconceptions=(

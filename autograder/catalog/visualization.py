@@ -959,7 +959,7 @@ def _mean(d: Any) -> Case:
 
 
 def _at_position(d: Any) -> Case:
-    return Case((), _drawn(d, position=d.choice([(0, 1), (1, 0), (1, 2), (2, 0)]), images=d.choice([1, 2])))
+    return Case((), _drawn(d, position=d.choice([(0, 1), (1, 0), (1, 2), (2, 0)]), images=d.choice([2, 1])))
 
 
 def _with_l2(d: Any) -> Case:
@@ -984,7 +984,9 @@ def _linear(d: Any) -> Case:
         model[0].weight.mul_(0.6)
     # Small weights and few small steps, since a saturated tanh leaves next to no gradient.
     steps = d.choice([2, 1])
-    return Case((), _drawn(d, model=Network.describe(model), layer="4", images=3, step_size=0.25, steps=steps))
+    return Case(
+        (), _drawn(d, model=Network.describe(model), layer="4", images=3, step_size=0.25, steps=steps)
+    )
 
 
 def _in_place_behind(d: Any) -> Case:
@@ -1031,7 +1033,7 @@ def _found(d: Any) -> Case:
 
 
 def _single(d: Any) -> Case:
-    dtype = d.choice([torch.float32, torch.float64])
+    dtype = d.choice([torch.float64, torch.float32])
     return Case((), _drawn(d, model=_network(d, dtype=dtype), steps=1))
 
 
