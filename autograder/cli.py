@@ -91,11 +91,18 @@ def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
 )
 @click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
 @click.option("--local", is_flag=True, help="Leave out the second run, through the wire.")
-def gate(exercises: tuple[str, ...], out: Path | None, seed: int | None, local: bool) -> None:
+@click.option("--chances", type=click.IntRange(min=1), metavar="N",
+              help="Instead, estimate from N seeds how likely one check is wrong about an answer.")  # fmt: skip
+def gate(
+    exercises: tuple[str, ...], out: Path | None, seed: int | None, local: bool, chances: int | None
+) -> None:
     """Send reference, right variants and misconceptions of EXERCISES (all when left out) through every check.
 
     Exit status 1 unless references and right variants get full points, every misconception fails exactly
     what it declares and is diagnosed as itself, and the wire gives the same verdicts.
+
+    With --chances, exit status 1 where one check in a hundred, or more, passes a mistake or fails an answer
+    that is right there. Exercises that train a network are left out.
     """
     import json
 
@@ -105,6 +112,22 @@ def gate(exercises: tuple[str, ...], out: Path | None, seed: int | None, local: 
         chosen = [catalog.find(name) for name in exercises] or list(catalog.every())
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+
+    if chances is not None:
+        if out is not None or seed is not None:
+            raise click.UsageError("--chances goes neither with --json nor with --seed")
+        likely = False
+        for exercise in chosen:
+            if exercise.once:
+                continue
+            risks = [risk for risk in gate.chances(exercise, chances) if risk.chance >= gate.SELDOM]
+            click.echo(f"{exercise.id:<24} {'ok' if not risks else 'by chance:'}")
+            for answer, prop, declared, chance in risks:
+                click.echo(
+                    f"    {prop} {'passes' if declared else 'fails'} {answer} in {chance:.1%} of checks"
+                )
+                likely |= chance >= gate.OFTEN
+        sys.exit(1 if likely else 0)
 
     def tell(row: dict) -> None:
         right, wrong = len(row["right"]), len(row["misconceptions"])

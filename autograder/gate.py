@@ -16,15 +16,18 @@ import sys
 import tempfile
 import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.catalog._training import MEMORY, remembered
 from autograder.exercise import Exercise, Outcome, Verdict
-from autograder.oracle import evaluate
+from autograder.oracle import evaluate, failed_examples
 from autograder.wire import Channel
+
+SELDOM, OFTEN = 1e-3, 1e-2
+"""Chances of a wrong check that are told, and that are too many."""
 
 
 def answers(exercise: Exercise) -> dict[str, Any]:
@@ -166,6 +169,42 @@ def run(
             rows.append(examine(exercise, remote, seed))
             after(rows[-1])
     return rows
+
+
+class Chance(NamedTuple):
+    """That one check is wrong about an answer: a declared property passes it, or another one fails it."""
+
+    answer: str
+    property: str
+    declared: bool
+    chance: float
+
+
+def chances(exercise: Exercise, seeds: int) -> list[Chance]:
+    """How likely a single check is wrong about an answer, for every answer and property where it may be.
+
+    Whether a drawn input shows a mistake is often a matter of chance. The first input of a property is the
+    simplest one there is; all others are alike, so their pass rate p makes (pass rate of the first) · p^(number
+    of the others) the chance that a property passes a wrong answer. For the properties that an answer should
+    pass it is the share of seeds for which one fails it.
+    """
+    if exercise.once:
+        raise ValueError(f"{exercise.id} is judged by one training: its answers are tried seed by seed")
+    found = []
+    expected = {f"misconception/{m.name}": set(m.fails) for m in exercise.misconceptions}
+    for name, answer in answers(exercise).items():
+        for prop in exercise.properties:
+            declared = prop.name in expected.get(name, ())
+            runs = [failed_examples(exercise, prop, answer, seed) for seed in range(seeds)]
+            if declared:
+                others = [failed for run in runs for failed in run[1:]]
+                passes = 1 - sum(others) / max(1, len(others))
+                chance = (1 - sum(run[0] for run in runs) / seeds) * passes ** (len(others) / seeds)
+            else:
+                chance = sum(any(run) for run in runs) / seeds
+            if chance > 0:
+                found.append(Chance(name, prop.name, declared, chance))
+    return found
 
 
 def overhead(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:

@@ -617,6 +617,22 @@ class _Evaluation:
         self.shrink_seconds -= time.perf_counter() - start
 
 
+def failed_examples(exercise: Exercise, prop: Property, answer: Any, seed: int) -> list[bool]:
+    """Of each example that a check with this seed draws for a property, whether the answer fails it."""
+    evaluation = _Evaluation(exercise, Attempt.local(answer, exercise.id, seconds=exercise.seconds), seed)
+    evaluation.attempt.seed = _entropy(seed, f"{prop.name} on {evaluation.device}")
+    failed: list[bool] = []
+
+    def visit(case: Case) -> None:
+        failure = evaluation.look(prop, case)
+        if failure is None and not failed:
+            failure = evaluation.again(prop, case)
+        failed.append(failure is not None)
+
+    _explore(prop, seed, visit, shrink=False, examples=prop.examples)
+    return failed
+
+
 # -- diagnosis ----------------------------------------------------------------------------------------------
 
 

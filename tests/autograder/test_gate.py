@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
 from autograder import catalog, gate
+from autograder.cli import main
 
 EXERCISES = catalog.every()
 
@@ -144,3 +146,60 @@ def test_a_sample_of_the_wrong_answers_goes_through_the_wire(far_side):
     assert gate.examine(exercise, noted, sample=2)["same_through_wire"]
     assert sum(answer.startswith("misconception/") for answer in sent) == 2
     assert {"reference", *(f"right/{v.name}" for v in exercise.right)} <= set(sent)
+
+
+# -- chances ------------------------------------------------------------------------------------------------
+
+
+def test_a_mistake_that_no_input_shows_and_one_that_every_input_shows():
+    exercise = catalog.find("segmentation_scores")
+    first = exercise.properties[0]
+    blind = replace(first, name="blind", observe=lambda subject, case: subject(*case.args) and None)
+    wrong = next(m for m in exercise.misconceptions if first.name in m.fails)
+    changed = replace(
+        exercise, properties=(first, blind), misconceptions=(replace(wrong, fails=(first.name, "blind")),)
+    )
+    (found,) = gate.chances(changed, seeds=3)
+    assert found == (f"misconception/{wrong.name}", "blind", True, 1.0)
+
+
+def test_a_mistake_that_half_of_the_inputs_show():
+    exercise = catalog.find("segmentation_scores")
+    first = exercise.properties[0]
+
+    def halved(subject, case):
+        return subject(*case.args) and (first.observe(subject, case) if case.args[0].sum() % 2 else None)
+
+    wrong = next(m for m in exercise.misconceptions if first.name in m.fails)
+    changed = replace(
+        exercise,
+        properties=(replace(first, observe=halved, examples=3),),
+        misconceptions=(replace(wrong, fails=(first.name,)),),
+    )
+    (found,) = gate.chances(changed, seeds=12)
+    assert 0.01 < found.chance < 0.5
+
+
+def test_an_answer_that_fails_what_it_should_pass():
+    exercise = catalog.find("segmentation_scores")
+    wrong = exercise.misconceptions[0]
+    changed = replace(exercise, misconceptions=(replace(wrong, fails=()),))
+    found = gate.chances(changed, seeds=2)
+    assert {(f.answer, f.property) for f in found} == {
+        (f"misconception/{wrong.name}", n) for n in wrong.fails
+    }
+    assert all(not f.declared and f.chance == 1 for f in found)
+
+
+def test_chances_are_told_by_the_command(monkeypatch):
+    def run(*arguments):
+        return CliRunner().invoke(main, ["gate", *arguments])
+
+    told = run("--chances", "2", "segmentation_scores")
+    assert (told.exit_code, told.output.split()) == (0, ["segmentation_scores", "ok"])
+    risk = gate.Chance("misconception/hasty", "mean_iou", True, 0.02)
+    monkeypatch.setattr(gate, "chances", lambda exercise, seeds: [risk])
+    told = run("--chances", "2", "segmentation_scores")
+    assert told.exit_code == 1
+    assert "mean_iou passes misconception/hasty in 2.0% of checks" in told.output
+    assert run("--chances", "2", "--seed", "1").exit_code == 2
