@@ -1230,7 +1230,7 @@ def _net_input(d: Any, depths: list[int], *, base: int = 3, classes: int = 4) ->
 
 
 def _net_sizes(d: Any) -> Case:
-    depth = d.choice([1, 3, 2])
+    depth = d.choice([2, 3, 1])
     h, w = (_side(d.integer(4, 6 if depth < 3 else 4), depth) for _ in range(2))
     n = d.choice([2, 1]) if depth < 3 else 1
     x = d.tensor(n, d.choice([1, 3]), h, w + 2**depth, dtype=torch.float32)
