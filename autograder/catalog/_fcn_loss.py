@@ -705,6 +705,8 @@ def _loss_case(
             half = d.integers(*target.shape, low=0, high=1).bool()
             half[:, 0, -1] = True
             half[:, -1, 0] = False
+            # This one is never void, so something counts.
+            half[1, 0, 0] = True
             given["mask"] = d.choice([half * d.positive(*target.shape, low=1.0, high=3.0), half])
         return Case((logits, target), given)
 
@@ -727,7 +729,7 @@ def _no_pixel(d: Any) -> Case:
 def _loss_gradient_case(d: Any) -> Case:
     case = _loss_case(void=True, weights=True, mask=True)(d)
     # Floats in any case, and more than 1 together under the smallest class weights.
-    return Case(case.args, {**case.kwargs, "mask": case.kwargs["mask"].double() * 4})
+    return Case(case.args, {**case.kwargs, "mask": case.kwargs["mask"].double() * 8})
 
 
 def _loss_gradients(subject: Any, case: Case) -> Any:
