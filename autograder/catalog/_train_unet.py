@@ -264,7 +264,7 @@ def _never_updated(dataset, generator):
 
 
 def _too_short(dataset, generator):
-    return _loop(dataset, generator, steps=40)
+    return _loop(dataset, generator, steps=25)
 
 
 def _unweighted(dataset, generator):

@@ -100,7 +100,7 @@ def test_figures_of_a_solved_lecture_are_shown_with_words(open_notebook, lab, le
                 tallest["index"],
             )
             shot = opened.page.locator(".jp-NotebookPanel-notebook:visible").first.screenshot()
-            # 256 colors are as good to the eye, in a third of the bytes.
-            picture = Image.open(io.BytesIO(shot)).convert("RGB").quantize(256)
-            picture.save(Path(target) / f"{lecture}-{number}.png", optimize=True)
+            # JPEG, since a palette would change the small patches of a key.
+            picture = Image.open(io.BytesIO(shot)).convert("RGB")
+            picture.save(Path(target) / f"{lecture}-{number}.jpg", quality=90, subsampling=0)
     shutil.rmtree(folder / ".ipynb_checkpoints", ignore_errors=True)
