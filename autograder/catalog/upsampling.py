@@ -2797,10 +2797,6 @@ def _as_numbers(subject: Any, case: Case) -> Any:
     return weight.double() if isinstance(weight, torch.Tensor) else weight
 
 
-def _described(subject: Any, case: Case) -> Any:
-    return described(subject(*case.args))
-
-
 def _bilinear(channels, factor, *, k=None, center=None, slope=None, one_axis=False, mask=None):
     k = 2 * factor - factor % 2 if k is None else k
     center = (k - 1) / 2 if center is None else center

@@ -66,6 +66,7 @@ def course(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "autograder.cli", "demo", "--unsafe-no-sandbox", "--root", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500, cwd=root)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "DuplicateCellId" not in done.stderr
     (root / "demo" / "printed.txt").write_text(done.stdout)
     return root / "demo"
 

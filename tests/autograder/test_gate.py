@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from autograder import catalog, gate
 from autograder.cli import main
+from autograder.oracle import failed_examples
 
 EXERCISES = catalog.every()
 
@@ -163,21 +164,41 @@ def test_a_mistake_that_no_input_shows_and_one_that_every_input_shows():
     assert found == (f"misconception/{wrong.name}", "blind", True, 1.0)
 
 
-def test_a_mistake_that_half_of_the_inputs_show():
+def test_the_chance_of_a_mistake_that_some_inputs_show(monkeypatch):
+    exercise = catalog.find("segmentation_scores")
+    first, wrong = exercise.properties[0], exercise.misconceptions[0]
+    changed = replace(
+        exercise, properties=(first,), right=(), misconceptions=(replace(wrong, fails=(first.name,)),)
+    )
+    seen = {0: [False, True, False, False], 1: [True, False, True, False]}
+    right = [False] * 4
+    monkeypatch.setattr(
+        gate,
+        "failed_examples",
+        lambda e, prop, answer, seed: seen[seed] if answer is wrong.answer else right,
+    )
+    (found,) = gate.chances(changed, seeds=2)
+    # The first input misses it in one of two, each of the three others in four of six.
+    assert found.chance == pytest.approx(1 / 2 * (4 / 6) ** 3)
+
+
+def test_examples_that_show_a_mistake_are_told_from_those_that_do_not():
     exercise = catalog.find("segmentation_scores")
     first = exercise.properties[0]
+    wrong = next(m for m in exercise.misconceptions if first.name in m.fails)
+    odd = []
 
     def halved(subject, case):
-        return subject(*case.args) and (first.observe(subject, case) if case.args[0].sum() % 2 else None)
+        shows = bool(case.args[0].sum() % 2)
+        odd.append(shows)
+        return subject(*case.args) and (first.observe(subject, case) if shows else None)
 
-    wrong = next(m for m in exercise.misconceptions if first.name in m.fails)
-    changed = replace(
-        exercise,
-        properties=(replace(first, observe=halved, examples=3),),
-        misconceptions=(replace(wrong, fails=(first.name,)),),
-    )
-    (found,) = gate.chances(changed, seeds=12)
-    assert 0.01 < found.chance < 0.5
+    changed = replace(first, observe=halved, examples=8)
+    failed = failed_examples(exercise, changed, wrong.answer, seed=3)
+    assert len(failed) == 8
+    assert 0 < sum(failed) < 8
+    # Each input is shown to the answer and to the reference.
+    assert sum(failed) <= sum(odd) / 2
 
 
 def test_an_answer_that_fails_what_it_should_pass():
