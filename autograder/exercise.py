@@ -66,7 +66,7 @@ def call(subject: Any, case: Case) -> Any:
 class Property:
     """A claim about an answer, worth points.
 
-    ``draw(d)`` makes a :class:`Case` from a :class:`autograder.oracle.Draw`; ``observe(subject, case)`` says
+    ``draw(d)`` makes a :class:`Case` from a :class:`~autograder.draw.Draw`; ``observe(subject, case)`` says
     what is done with the object; ``judge(case, expected, got)`` returns a :class:`Mismatch` or ``None`` (left
     out: the two observations must agree within ``tolerance`` = (rtol, atol), by dtype where it is None).
     ``tried`` is a sentence for the feedback where *observe* does more than one call.

@@ -27,6 +27,7 @@ import torch
 
 from autograder import agent, catalog
 from autograder.attempt import Attempt, Gone, Handle, Odd, Raised, TimedOut, Trouble, kind_of
+from autograder.draw import Draw
 from autograder.exercise import (
     Case,
     Exercise,
@@ -38,7 +39,7 @@ from autograder.exercise import (
     Verdict,
     without_verdict,
 )
-from autograder.values import Batches, Foreign, Generator, Network, short
+from autograder.values import Batches, Foreign, Network, short
 
 SHRINK_SECONDS = 1.0
 SHRINK_CALLS = 100
@@ -50,72 +51,6 @@ TEXT = 1000
 
 
 # -- drawing ------------------------------------------------------------------------------------------------
-
-
-class Draw:
-    """Random choices a shrinker can make smaller: whole numbers towards their lower end, choices towards the
-    first, tensors by their shapes. The numbers in a tensor follow from the seed and have two decimals, so
-    that a learner can read and retype them."""
-
-    def __init__(self, draw: Callable[[Any], Any], seed: int):
-        from hypothesis import strategies
-
-        self._draw = draw
-        self._strategies = strategies
-        self._seed = seed
-        self._generator: torch.Generator | None = None
-
-    def integer(self, low: int, high: int) -> int:
-        return self._draw(self._strategies.integers(low, high))
-
-    def choice(self, options: Sequence[Any]) -> Any:
-        return options[self.integer(0, len(options) - 1)]
-
-    def flag(self) -> bool:
-        return bool(self.integer(0, 1))
-
-    @property
-    def source(self) -> torch.Generator:
-        """The generator behind the tensors of this case, for draws that need their own."""
-        if self._generator is None:
-            salt = self._draw(self._strategies.integers(0, 2**16))
-            self._generator = torch.Generator().manual_seed((self._seed * 65_537 + salt) % 2**63)
-        return self._generator
-
-    def tensor(
-        self, *shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.0, shift: float = 0.0
-    ) -> torch.Tensor:
-        """Normal numbers times ``scale`` plus ``shift``."""
-        numbers = torch.randn(shape, generator=self.source, dtype=torch.float64)
-        return ((numbers * 100).round() / 100 * scale + shift).to(dtype)
-
-    def positive(
-        self, *shape: int, dtype: torch.dtype = torch.float64, low: float = 0.5, high: float = 2.0
-    ) -> torch.Tensor:
-        """Uniform numbers between ``low`` and ``high``."""
-        numbers = torch.rand(shape, generator=self.source, dtype=torch.float64) * (high - low) + low
-        return ((numbers * 100).round() / 100).to(dtype)
-
-    def integers(
-        self, *shape: int, low: int = 0, high: int = 9, dtype: torch.dtype = torch.int64
-    ) -> torch.Tensor:
-        """Whole numbers from ``low`` to ``high``, both included."""
-        return torch.randint(low, high + 1, shape, generator=self.source).to(dtype)
-
-    def seed(self) -> int:
-        return int(torch.randint(0, 2**31, (), generator=self.source))
-
-    def generator(self) -> Generator:
-        """A generator argument, seeded afresh."""
-        return Generator(self.seed())
-
-    def layout(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The same numbers, perhaps in another memory order, as transposed and channels-last inputs are."""
-        order = list(range(tensor.dim()))
-        if self.flag():
-            order.reverse()
-        back = [order.index(axis) for axis in range(tensor.dim())]
-        return tensor.permute(order).contiguous().permute(back)
 
 
 def _entropy(seed: int, name: str) -> int:
