@@ -10,13 +10,15 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from autograder import wire
 from autograder.agent import Agent
 from autograder.values import Batches, Foreign, Generator, Named, Network, Ref
+
+T = TypeVar("T")
 
 PATIENCE = 120.0
 """Seconds, beyond three times the learner's own, after which a far side that answers slowly is given up."""
@@ -49,11 +51,65 @@ class Odd(Trouble):
 class Gone(Trouble):
     """The far side hung up, died, or spoke something that is no answer."""
 
+    seconds = 0.0
+    """How long the learner's code had run for the question that got no answer."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions one question is asked.
+
+    Attributes:
+        seed: of the global random numbers.
+        device: where the arguments are placed.
+        threads: how many torch may use.
+        watch: how closely the learner's code is looked at while it runs: "nothing", "calls" (each library
+            function and operator) or "samples" (what is running now and then, for code that runs long).
+        seconds: how long the learner's code may run in all.
+        spent: how much of that earlier questions have used up.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    watch: Literal["nothing", "calls", "samples"] = "nothing"
+    seconds: float = 20.0
+    spent: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one question showed.
+
+    Attributes:
+        value: what the observation made of the answers, or the :class:`Trouble` that ended it.
+        kind: what the last call returned, in a word.
+        printed: the beginning of what the learner's code printed.
+        calls: the library functions and operators that ran, where they were watched.
+        devices: where the returned tensors were.
+        seconds: how long the learner's code ran.
+    """
+
+    value: Any
+    kind: str = "None"
+    printed: str = ""
+    calls: frozenset[str] = frozenset()
+    devices: frozenset[str] = frozenset()
+    seconds: float = 0.0
+
+
+class Stumbled(Exception):
+    """An observation could not use an answer and did not say why; ``seen`` is what it saw until then."""
+
+    def __init__(self, seen: Seen):
+        super().__init__(f"after {seen.kind}")
+        self.seen = seen
+
 
 class Attempt:
     """One learner's object, asked through ``exchange(request, seconds) -> reply``.
 
-    ``device`` is where the arguments are placed; ``seconds`` the time the learner's code may take in all.
+    ``seconds`` is the time the learner's code may take in all.
     """
 
     def __init__(
@@ -66,18 +122,9 @@ class Attempt:
     ):
         self._exchange = exchange
         self.name = name
-        self._across = remote
-        self.device = "cpu"
+        self.across = remote
         self.seconds = seconds
-        self.spent = 0.0
-        self.waited = 0.0
-        self.seed = 0
-        self.threads = 1
-        self.watch = "nothing"
-        self.seen: set[str] = set()
-        self.printed = ""
-        self.misplaced: set[str] = set()
-        self.returned = "None"
+        self._waited = 0.0
 
     @classmethod
     def local(cls, answer: Any, name: str, *, seconds: float = 20.0) -> Attempt:
@@ -127,16 +174,68 @@ class Attempt:
 
     def look(self) -> dict[str, Any]:
         """What bears the name: ``kind`` (missing, class, callable, value), ``module``, ``bases``, ``source``."""
-        looked = self._ask({"op": "look", "name": self.name})
+        looked = self.exchange({"op": "look", "name": self.name})
         texts = {k: v for k, v in looked.items() if isinstance(v, str)}
         bases = looked.get("bases")
         return texts | {"bases": [str(b) for b in bases] if isinstance(bases, list) else []}
 
-    def subject(self) -> Subject:
+    def subject(self, conditions: Conditions | None = None) -> Subject:
         """The object to observe; whatever an earlier observation left behind is dropped."""
-        self._ask({"op": "reset"})
-        self.printed = ""
+        return _Question(self, self._conditions(conditions)).subject()
+
+    def ask(
+        self, observe: Callable[[Subject, T], Any], case: T, conditions: Conditions | None = None
+    ) -> Seen:
+        """What an observation sees of a case. The learner's exceptions are seen too.
+
+        Raises :class:`Gone` where the far side is lost, :class:`Stumbled` where the observation raised an
+        exception of its own.
+        """
+        question = _Question(self, self._conditions(conditions))
+        try:
+            return question.seen(observe(question.subject(), case))
+        except (Raised, TimedOut, Odd) as trouble:
+            return question.seen(trouble)
+        except Gone as gone:
+            gone.seconds = question.seen(None).seconds
+            raise
+        except Exception as error:
+            raise Stumbled(question.seen(None)) from error
+
+    def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request and its reply. Raises :class:`Gone` for a far side whose answers come too slowly."""
+        start = time.perf_counter()
+        try:
+            return self._exchange(request, request.get("limit", min(10.0, self.seconds)))
+        finally:
+            self._waited += time.perf_counter() - start
+            if self._waited > 3 * self.seconds + PATIENCE:
+                raise Gone("its answers came too slowly")
+
+    def _conditions(self, given: Conditions | None) -> Conditions:
+        return Conditions(seconds=self.seconds) if given is None else given
+
+
+class _Question:
+    """One observation under way: what it has seen of the learner's object so far."""
+
+    def __init__(self, attempt: Attempt, conditions: Conditions):
+        self.attempt = attempt
+        self._conditions = conditions
+        self._kind = "None"
+        self._printed = ""
+        self._calls: set[str] = set()
+        self._devices: set[str] = set()
+        self._seconds = 0.0
+
+    def subject(self) -> Subject:
+        """The learner's object, without what an earlier question left behind over there."""
+        self.attempt.exchange({"op": "reset"})
         return Subject(self)
+
+    def seen(self, value: Any) -> Seen:
+        calls, devices = frozenset(self._calls), frozenset(self._devices)
+        return Seen(value, self._kind, self._printed, calls, devices, self._seconds)
 
     def call(
         self,
@@ -147,10 +246,11 @@ class Attempt:
         wrt: Sequence[Any] = (),
         untouched: bool = False,
     ) -> dict[str, Any]:
-        left = self.seconds - self.spent
+        given = self._conditions
+        left = given.seconds - given.spent - self._seconds
         if left <= 0:
-            raise TimedOut(f"{self.seconds:g} s were not enough")
-        limit = min(left, max(self.seconds / 2, 1.0))
+            raise TimedOut(f"{given.seconds:g} s were not enough")
+        limit = min(left, max(given.seconds / 2, 1.0))
         request = {
             "op": "call",
             "target": target,
@@ -158,37 +258,38 @@ class Attempt:
             "kwargs": {k: _lower(v) for k, v in kwargs.items()},
             "wrt": [_lower(w) for w in wrt],
             "grad_seed": 20_260,
-            "seed": self.seed,
-            "threads": self.threads,
-            "watch": self.watch,
+            "seed": given.seed,
+            "threads": given.threads,
+            "watch": given.watch,
             "untouched": untouched,
-            "device": self.device,
+            "device": given.device,
             "limit": limit,
-            "remote": self._across,
+            "remote": self.attempt.across,
         }
         start = time.perf_counter()
         try:
-            reply = self._ask(request)
+            reply = self.attempt.exchange(request)
         finally:
-            self.spent += time.perf_counter() - start
+            self._seconds += time.perf_counter() - start
         if reply.get("timed_out"):
             raise TimedOut(f"still running after {limit:.0f} s")
-        self.seen.update(_texts(reply.get("seen")))
+        self._calls.update(_texts(reply.get("seen")))
         if reply.get("printed"):
-            self.printed = (self.printed + str(reply["printed"]))[:600]
+            self._printed = (self._printed + str(reply["printed"]))[:600]
         value = _value(reply)
-        self.misplaced.update(d for d in _texts(reply.get("devices")) if d != self.device)
-        self.returned = kind_of(value)
+        self._devices.update(_texts(reply.get("devices")))
+        self._kind = kind_of(value)
         return {**reply, "value": value}
 
     def build(self, value: Any) -> Handle:
-        made = _value(self._ask({"op": "build", "value": value, "device": self.device}))
+        request = {"op": "build", "value": value, "device": self._conditions.device}
+        made = _value(self.attempt.exchange(request))
         if not isinstance(made, Ref):
             raise Gone("what was to be built is not there")
         return Handle(self, made)
 
     def inspect(self, ref: Ref) -> dict[str, Any]:
-        return _value(self._ask({"op": "inspect", "ref": ref.id}))
+        return _value(self.attempt.exchange({"op": "inspect", "ref": ref.id}))
 
     def lift(self, value: Any) -> Any:
         """References that came back become handles; what only ever goes out is no answer."""
@@ -202,69 +303,63 @@ class Attempt:
             return type(value)(self.lift(v) for v in value)
         return value
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        start = time.perf_counter()
-        try:
-            return self._exchange(request, request.get("limit", min(10.0, self.seconds)))
-        finally:
-            self.waited += time.perf_counter() - start
-            if self.waited > 3 * self.seconds + PATIENCE:
-                raise Gone("its answers came too slowly")
-
 
 class _Callable:
-    _attempt: Attempt
+    _question: _Question
 
     def _target(self, method: str = "__call__") -> dict[str, Any]:
         raise NotImplementedError
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._attempt.lift(self._attempt.call(self._target(), args, kwargs)["value"])
+        return self._question.lift(self._question.call(self._target(), args, kwargs)["value"])
 
     def vjp(self, *args: Any, wrt: Sequence[Any], **kwargs: Any) -> dict[str, Any]:
         """``{"value", "grads"}``: the result, and the gradients of its inner product with a fixed random
         cotangent with respect to the arguments at the positions or names ``wrt`` (a :class:`Handle` there
         means all its parameters). A gradient the graph does not reach is None."""
-        reply = self._attempt.call(self._target(), args, kwargs, wrt=wrt)
-        return {"value": self._attempt.lift(reply["value"]), "grads": self._attempt.lift(reply.get("grads"))}
+        reply = self._question.call(self._target(), args, kwargs, wrt=wrt)
+        return {
+            "value": self._question.lift(reply["value"]),
+            "grads": self._question.lift(reply.get("grads")),
+        }
 
     def changed(self, *args: Any, **kwargs: Any) -> list[str]:
         """The positions or names of the arguments that the call modified in place."""
-        reply = self._attempt.call(self._target(), args, kwargs, untouched=True)
+        reply = self._question.call(self._target(), args, kwargs, untouched=True)
         return _texts(reply.get("changed"))
 
     def build(self, value: Any) -> Handle:
         """An argument that must stay and be looked at afterwards: a network, a named probe."""
-        return self._attempt.build(value)
+        return self._question.build(value)
 
 
 class Subject(_Callable):
     """The learner's function or class."""
 
-    def __init__(self, attempt: Attempt):
-        self._attempt = attempt
+    def __init__(self, question: _Question):
+        self._question = question
 
     def _target(self, method: str = "__call__") -> dict[str, Any]:
-        return {"name": self._attempt.name}
+        return {"name": self._question.attempt.name}
 
 
 class Handle(_Callable):
     """An object on the learner's side: calling it calls it, ``do`` calls one of its methods."""
 
-    def __init__(self, attempt: Attempt, ref: Ref):
-        self._attempt = attempt
+    def __init__(self, question: _Question, ref: Ref):
+        self._question = question
         self.ref = ref
 
     def _target(self, method: str = "__call__") -> dict[str, Any]:
         return {"ref": self.ref.id, "method": method}
 
     def do(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._attempt.lift(self._attempt.call(self._target(method), args, kwargs)["value"])
+        return self._question.lift(self._question.call(self._target(method), args, kwargs)["value"])
 
     def inspect(self) -> dict[str, Any]:
         """``training``, ``hooks``, ``kinds`` by module path; ``parameters``, ``buffers``, ``grads`` by name;
         ``state`` the keys of its state dict; ``config`` its layers where they are standard ones."""
-        return self._attempt.inspect(self.ref)
+        return self._question.inspect(self.ref)
 
     def __repr__(self) -> str:
         return f"a {self.ref.kind}"

@@ -107,6 +107,7 @@ def gate(
     import json
 
     from autograder import catalog, gate
+    from autograder.exercise import Training
 
     try:
         chosen = [catalog.find(name) for name in exercises] or list(catalog.every())
@@ -118,7 +119,7 @@ def gate(
             raise click.UsageError("--chances goes neither with --json nor with --seed")
         likely = False
         for exercise in chosen:
-            if exercise.once:
+            if isinstance(exercise, Training):
                 continue
             risks = [risk for risk in gate.chances(exercise, chances) if risk.chance >= gate.SELDOM]
             click.echo(f"{exercise.id:<24} {'ok' if not risks else 'by chance:'}")

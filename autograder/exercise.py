@@ -2,7 +2,8 @@
 
 An :class:`Exercise` is one catalogue entry. Its :class:`Property` objects are the claims that earn points:
 each draws a :class:`Case`, does something with the learner's object (*observe*) and compares what it saw
-with what the reference shows (*judge*). A :class:`Misconception` is a real wrong answer with a name.
+with what the reference shows (*judge*). A :class:`Training` is an exercise of another kind: its claims read one
+training. A :class:`Misconception` is a real wrong answer with a name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from autograder.draw import Draw
 
 
 class Outcome(StrEnum):
@@ -63,24 +66,42 @@ def call(subject: Any, case: Case) -> Any:
 
 
 @dataclass(frozen=True)
-class Property:
-    """A claim about an answer, worth points.
+class Claim:
+    """Something that an answer may fulfil: a ``name``, a sentence that ``says`` it, and what it is worth.
 
-    ``draw(d)`` makes a :class:`Case` from a :class:`~autograder.draw.Draw`; ``observe(subject, case)`` says
-    what is done with the object; ``judge(case, expected, got)`` returns a :class:`Mismatch` or ``None`` (left
-    out: the two observations must agree within ``tolerance`` = (rtol, atol), by dtype where it is None).
-    ``tried`` is a sentence for the feedback where *observe* does more than one call.
+    ``tried`` is a sentence for the feedback where more is done with the answer than one call.
     """
 
     name: str
     says: str
     points: float
-    draw: Callable[[Any], Case]
+    tried: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class Property(Claim):
+    """A claim that is tried on drawn inputs.
+
+    ``draw(d)`` makes a :class:`Case`; ``observe(subject, case)`` says what is done with the object
+    (:class:`autograder.attempt.Subject`); ``judge(case, expected, got)`` returns a :class:`Mismatch` or ``None``
+    (left out: the two observations must agree within ``tolerance`` = (rtol, atol), by dtype where it is None).
+    """
+
+    draw: Callable[[Draw], Case]
     observe: Callable[[Any, Case], Any] = call
     judge: Callable[[Case, Any, Any], Mismatch | None] | None = None
-    tried: str = ""
     examples: int = 8
     tolerance: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reading(Claim):
+    """A claim about what one training made: ``judge(case, seen)`` returns a :class:`Mismatch` or ``None``.
+
+    A mismatch's ``code`` is the name of the misconception that shows that symptom, or empty.
+    """
+
+    judge: Callable[[Case, Any], Mismatch | None]
 
 
 @dataclass(frozen=True)
@@ -120,15 +141,22 @@ class Forbidden:
     seen: tuple[str, ...]
 
 
+C = TypeVar("C", bound=Claim)
+
+
 @dataclass(frozen=True)
-class Exercise:
-    """One entry of the catalogue. ``id`` is the function's or class's name everywhere."""
+class Exercise(Generic[C]):
+    """One entry of the catalogue. ``id`` is the function's or class's name everywhere.
+
+    An ``Exercise[Property]`` has its claims tried on drawn inputs; one whose answer trains a network is a
+    :class:`Training`.
+    """
 
     id: str
     topic: str
     title: str
     reference: Any
-    properties: tuple[Property, ...]
+    properties: tuple[C, ...]
     misconceptions: tuple[Misconception, ...]
     right: tuple[Variant, ...]
     hints: tuple[Hint, Hint, Hint]
@@ -139,13 +167,6 @@ class Exercise:
     """How long the learner's own code may run in one check before it is *timed out*."""
     uses: tuple[str, ...] = ()
     """References of other exercises that an answer may call, such as "coursekit.upsampling.bilinear_kernel"."""
-    parallel: bool = False
-    """Whether the learner's code may use every core: for exercises that train, not for small tensors."""
-    once: bool = False
-    """For exercises that train: the first property's case is drawn and observed once, by its ``observe``, and
-    the ``judge`` of every property reads that one observation (its ``expected`` is None: the reference does not
-    run). The diagnosis is the misconception whose name is the code of a mismatch. Only the module of the
-    reference counts as its copy, so that the answer may be built from the lecture's other functions."""
 
     @property
     def points(self) -> float:
@@ -162,11 +183,31 @@ class Exercise:
         bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
         return f"{self.id}{signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
 
-    def property(self, name: str) -> Property:
+    def may_use(self, reference: str) -> bool:
+        """Whether an answer may call a reference of this or another exercise, by its full name."""
+        return reference in self.uses
+
+    def property(self, name: str) -> C:
         return next(p for p in self.properties if p.name == name)
 
     def misconception(self, name: str) -> Misconception:
         return next(m for m in self.misconceptions if m.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Exercise[Reading]):
+    """An exercise whose answer trains a network: one training a check, which all its claims read.
+
+    ``draw(d)`` makes the case and ``observe(subject, case)`` looks at what the answer made of it, once; the
+    reference does not run. A wrong answer is told by its symptoms: the code of a mismatch names it. The
+    learner's code may use every core, and the lecture's other references.
+    """
+
+    draw: Callable[[Draw], Case]
+    observe: Callable[[Any, Case], Any]
+
+    def may_use(self, reference: str) -> bool:
+        return reference != f"coursekit.{self.topic}.{self.id}"
 
 
 @dataclass(frozen=True)
@@ -241,5 +282,5 @@ def without_verdict(exercise: Exercise, reason: str, *, outcome: Outcome = Outco
     return Verdict(exercise.id, outcome, 0.0, exercise.points, results, 0, message=reason, flags=(reason,))
 
 
-def names(properties: Sequence[Property]) -> tuple[str, ...]:
-    return tuple(p.name for p in properties)
+def names(claims: Sequence[Claim]) -> tuple[str, ...]:
+    return tuple(c.name for c in claims)

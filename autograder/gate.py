@@ -22,8 +22,9 @@ from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.catalog._training import MEMORY, remembered
-from autograder.exercise import Exercise, Outcome, Verdict
-from autograder.oracle import evaluate, failed_examples
+from autograder.exercise import Exercise, Outcome, Property, Training, Verdict
+from autograder.oracle import evaluate
+from autograder.oracle.examine import DrawnInputs
 from autograder.wire import Channel
 
 SELDOM, OFTEN = 1e-3, 1e-2
@@ -35,7 +36,9 @@ def answers(exercise: Exercise) -> dict[str, Any]:
     found = {"reference": exercise.reference}
     found |= {f"right/{v.name}": v.answer for v in exercise.right}
     found |= {f"misconception/{m.name}": m.answer for m in exercise.misconceptions}
-    return {name: remembered(answer) for name, answer in found.items()} if exercise.once else found
+    if isinstance(exercise, Training):
+        return {name: remembered(answer) for name, answer in found.items()}
+    return found
 
 
 class _Catalogued:
@@ -95,7 +98,7 @@ def examine(
     """
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
     own, same = [], True
-    if exercise.once and seed is None:
+    if isinstance(exercise, Training) and seed is None:
         # On the same data and seed, so that one training can stand behind several answers.
         seed = secrets.randbits(32)
     wrong = [m.name for m in exercise.misconceptions]
@@ -180,6 +183,12 @@ class Chance(NamedTuple):
     chance: float
 
 
+def failed_examples(exercise: Exercise[Property], prop: Property, answer: Any, seed: int) -> list[bool]:
+    """Of each example that a check with this seed draws for a property, whether the answer fails it."""
+    attempt = Attempt.local(answer, exercise.id, seconds=exercise.seconds)
+    return DrawnInputs(exercise, attempt, seed).every_example(prop)
+
+
 def chances(exercise: Exercise, seeds: int) -> list[Chance]:
     """How likely a single check is wrong about an answer, for every answer and property where it may be.
 
@@ -188,7 +197,7 @@ def chances(exercise: Exercise, seeds: int) -> list[Chance]:
     of the others) the chance that a property passes a wrong answer. For the properties that an answer should
     pass it is the share of seeds for which one fails it.
     """
-    if exercise.once:
+    if isinstance(exercise, Training):
         raise ValueError(f"{exercise.id} is judged by one training: its answers are tried seed by seed")
     found = []
     expected = {f"misconception/{m.name}": set(m.fails) for m in exercise.misconceptions}

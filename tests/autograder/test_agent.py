@@ -18,7 +18,8 @@ from torch import nn
 
 from autograder import wire
 from autograder.agent import Agent, fingerprint, preserved, source_of
-from autograder.attempt import Attempt, Gone, Raised, TimedOut
+from autograder.attempt import Attempt, Conditions, Gone, Odd, Raised, Stumbled, TimedOut
+from autograder.exercise import Case, call
 from autograder.values import Batches, Named, Network
 from autograder.wire import Channel
 
@@ -102,10 +103,7 @@ def test_global_numbers_follow_the_seed_of_the_call():
         return float(torch.rand(())), float(np.random.rand()), random.random()
 
     attempt = Attempt.local(f, "f")
-    attempt.seed = 5
-    one, again = attempt.subject()(), attempt.subject()()
-    attempt.seed = 6
-    other = attempt.subject()()
+    one, again, other = (attempt.subject(Conditions(seed=seed))() for seed in (5, 5, 6))
     assert one == again
     assert all(a != b for a, b in zip(one, other, strict=True))
 
@@ -225,7 +223,7 @@ def test_an_awkward_module_can_be_inspected_or_says_why_not(module):
 
 
 def test_a_module_without_end_is_timed_out(monkeypatch):
-    monkeypatch.setattr("autograder.agent.LOOKING", 0.2)
+    monkeypatch.setattr("autograder.agent.serve.LOOKING", 0.2)
     net = ask(lambda: Nameless())
     with pytest.raises(TimedOut):
         net.inspect()
@@ -270,10 +268,9 @@ def test_after_a_timeout_everything_is_put_back():
         threading.getprofile(),
         torch.get_num_threads(),
     )
-    attempt = Attempt.local(f, "f", seconds=0.5)
-    attempt.watch = "calls"
+    attempt = Attempt.local(f, "f")
     with pytest.raises(TimedOut):
-        attempt.subject()()
+        attempt.subject(Conditions(watch="calls", seconds=0.5))()
     assert (
         torch.get_default_dtype(),
         sys.stdout,
@@ -292,10 +289,10 @@ def test_an_endless_print_takes_no_memory():
     attempt = Attempt.local(f, "f")
     attempt.subject()()
     tracemalloc.start()
-    attempt.subject()()
+    seen = attempt.ask(call, Case())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 0 < len(attempt.printed) <= 600
+    assert 0 < len(seen.printed) <= 600
     assert peak < 2**20
 
 
@@ -318,7 +315,7 @@ def test_an_import_is_not_interrupted_half_way(tmp_path, monkeypatch):
 def test_an_import_without_end_is(tmp_path, monkeypatch):
     (tmp_path / "imported_for_ever.py").write_text("while True: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("autograder.agent.DEFERRED", 5)
+    monkeypatch.setattr("autograder.agent.limits.DEFERRED", 5)
 
     def f():
         import imported_for_ever
@@ -330,13 +327,44 @@ def test_an_import_without_end_is(tmp_path, monkeypatch):
 
 
 def test_time_that_is_used_up_is_used_up():
-    attempt = Attempt.local(lambda: time.sleep(0.3), "f", seconds=0.2)
-    with pytest.raises(TimedOut):
-        attempt.subject()()
+    attempt = Attempt.local(lambda: time.sleep(0.3), "f")
+    seen = attempt.ask(call, Case(), Conditions(seconds=0.2))
+    assert isinstance(seen.value, TimedOut)
+    assert 0.2 <= seen.seconds < 0.3
     start = time.monotonic()
-    with pytest.raises(TimedOut):
-        attempt.subject()()
+    later = attempt.ask(call, Case(), Conditions(seconds=0.2, spent=seen.seconds))
+    assert isinstance(later.value, TimedOut)
     assert time.monotonic() - start < 0.1
+
+
+def test_what_a_question_showed_comes_out_as_one_value():
+    def f(x):
+        print("hello")
+        return torch.relu(x)
+
+    attempt = Attempt.local(f, "f")
+    seen = attempt.ask(call, Case((torch.ones(2),)), Conditions(watch="calls"))
+    assert torch.equal(seen.value, torch.ones(2))
+    assert (seen.kind, seen.printed, seen.devices) == ("tensor", "hello\n", {"cpu"})
+    assert "aten.relu" in seen.calls
+    assert seen.seconds > 0
+    again = attempt.ask(call, Case((torch.ones(2),)))
+    assert (again.printed, again.calls) == ("hello\n", frozenset())
+    with pytest.raises(FrozenInstanceError):
+        again.printed = ""
+
+
+def test_an_observation_that_stumbles_is_told_from_one_that_says_why():
+    attempt = Attempt.local(lambda: 3, "f")
+
+    def odd(subject, case):
+        raise Odd("three is no tensor")
+
+    assert str(attempt.ask(odd, Case()).value) == "three is no tensor"
+    with pytest.raises(Stumbled) as stumbled:
+        attempt.ask(lambda subject, case: subject().shape, Case())
+    assert stumbled.value.seen.kind == "int"
+    assert isinstance(stumbled.value.__cause__, AttributeError)
 
 
 def test_preserved_puts_everything_back_after_an_error():

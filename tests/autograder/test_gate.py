@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from autograder import catalog, gate
 from autograder.cli import main
-from autograder.oracle import failed_examples
+from autograder.gate import failed_examples
 
 EXERCISES = catalog.every()
 

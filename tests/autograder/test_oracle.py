@@ -8,6 +8,7 @@ import textwrap
 import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import hostile
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-from autograder import catalog, oracle
+from autograder import catalog
 from autograder.attempt import Attempt, Odd, Raised, TimedOut
 from autograder.catalog import batchnorm
 from autograder.exercise import Case, Exercise, Misconception, Outcome, Property, Verdict
-from autograder.oracle import compare, evaluate
+from autograder.oracle import evaluate
+from autograder.oracle.compare import compare
+from autograder.oracle.diagnose import alike
 from autograder.values import Foreign, Network, Ref
 
 EXERCISES = catalog.every()
@@ -275,9 +278,9 @@ def test_shrinking_keeps_to_the_kind_of_failure(known, monkeypatch):
 
     known(small(lambda n: n, Property("same", "", 1, draw, examples=30)))
     for seed in range(6):
-        monkeypatch.setattr(oracle, "SHRINK_SECONDS", 0.0)
+        monkeypatch.setattr("autograder.oracle.examine.SHRINK_SECONDS", 0.0)
         outcome = evaluate("small", answer, seed=seed).outcome
-        monkeypatch.setattr(oracle, "SHRINK_SECONDS", 60.0)
+        monkeypatch.setattr("autograder.oracle.examine.SHRINK_SECONDS", 60.0)
         result = evaluate("small", answer, seed=seed).results[0]
         assert result.outcome is outcome
         smallest = {Outcome.RAISED: "n = 51", Outcome.WRONG_VALUES: "n = 21"}[result.outcome]
@@ -291,8 +294,8 @@ def without_times(verdict: Verdict) -> Verdict:
 @pytest.mark.parametrize("exercise", **ids(EXERCISES))
 def test_the_same_seed_gives_the_same_verdict(exercise, monkeypatch):
     # Searches are ended by their number of calls here, since a busy machine would end them by time.
-    monkeypatch.setattr(oracle, "SHRINK_SECONDS", 60.0)
-    monkeypatch.setattr(oracle, "DIAGNOSIS_SECONDS", 60.0)
+    monkeypatch.setattr("autograder.oracle.examine.SHRINK_SECONDS", 60.0)
+    monkeypatch.setattr("autograder.oracle.diagnose.DIAGNOSIS_SECONDS", 60.0)
     answer = exercise.misconceptions[1].answer
     one, other = (evaluate(exercise.id, answer, seed=11) for _ in range(2))
     assert without_times(one) == without_times(other)
@@ -780,7 +783,7 @@ def test_nothing_is_written_into_the_learners_folder(tmp_path):
         evaluate("BatchNorm", torch.nn.Identity)
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("HYPOTHESIS")}
-    root = str(os.path.dirname(os.path.dirname(oracle.__file__)))
+    root = str(Path(catalog.__file__).parents[2])
     env |= {"PYTHONPATH": root, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -895,7 +898,7 @@ def test_no_right_answer_is_ever_called_wrong(exercise, seed):
 
 
 @pytest.mark.parametrize(
-    ("kind", "one", "other", "alike"),
+    ("kind", "one", "other", "same"),
     [
         ("RuntimeError", "size 3 must match size 12", "size 5 must match size 4", True),
         ("RuntimeError", "input of shape [1, 2, -3]", "input of shape [4, 5]", True),
@@ -903,5 +906,5 @@ def test_no_right_answer_is_ever_called_wrong(exercise, seed):
         ("ValueError", "too small", "larger than skip", True),
     ],
 )
-def test_errors_of_torch_are_alike_in_their_words_and_others_in_their_kind(kind, one, other, alike):
-    assert oracle._alike(Raised((kind,), one), Raised((kind,), other)) is alike
+def test_errors_of_torch_are_alike_in_their_words_and_others_in_their_kind(kind, one, other, same):
+    assert alike(Raised((kind,), one), Raised((kind,), other)) is same

@@ -317,7 +317,6 @@ STRIPES = Exercise(
     hints=("", "", ""),
     minutes=1,
     difficulty=1,
-    parallel=True,
 )  # fmt: skip
 
 

@@ -1,0 +1,312 @@
+"""Answering requests about the learner's objects: look, build, call, inspect."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import time
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autograder.agent.calm import PRINTED, Printed, preserved, put_back, quiet, seed_all
+from autograder.agent.limits import Limit, TimeUp, threads_of
+from autograder.agent.source import code_of, fingerprint, source_of, unwrapped
+from autograder.agent.tensors import changes, gradients, snapshot
+from autograder.agent.watch import WATCHES, gradient_pass
+from autograder.values import Foreign, Network, Ref, realize
+from autograder.wire import MAX_BITS, Channel, Closed, WireError, carried
+
+NODES = 20_000
+DEPTH = 20
+LOOKING = 5.0
+
+
+class Agent:
+    """Answers the oracle's requests about the objects that ``find`` knows by name.
+
+    ``find(name)`` returns the learner's object or raises KeyError.
+    """
+
+    def __init__(self, find: Callable[[str], Any] | Mapping[str, Any]):
+        self._find = find.__getitem__ if isinstance(find, Mapping) else find
+        self._objects: dict[int, Any] = {}
+        self._numbers = 0
+
+    def serve(self, channel: Channel) -> None:
+        """Answer requests until the oracle says goodbye or hangs up."""
+        with preserved():
+            while True:
+                try:
+                    request = channel.receive()
+                except (Closed, OSError):
+                    return
+                except WireError as error:
+                    channel.send({"broken": str(error)})
+                    return
+                if not isinstance(request, dict):
+                    channel.send({"broken": "a request must be a dict"})
+                    return
+                if request.get("op") == "bye":
+                    return
+                reply = self.answer(request)
+                try:
+                    channel.send(reply)
+                except WireError as error:
+                    channel.send({"raised": _raised(error)})
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request, one reply; whatever the learner's code does, the reply is a dict.
+
+        ``value`` or ``raised`` or ``timed_out`` is the learner's doing, ``broken`` a request that could not
+        be served.
+        """
+        operation = {
+            "look": self._look,
+            "call": self._call,
+            "build": self._make,
+            "inspect": self._inspect,
+            "reset": self._reset,
+        }.get(str(request.get("op")))
+        if operation is None:
+            return {"broken": f"unknown request {request.get('op')!r}"}
+        try:
+            return operation(request)
+        except TimeUp:
+            return {"timed_out": True}
+        except Exception as error:
+            return {"broken": f"{type(error).__name__}: {_message(error)}"}
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._objects.clear()
+        return {"value": None}
+
+    def _look(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What kind of thing bears the name, where it was defined, and its source where that can be had."""
+        try:
+            found = self._find(request["name"])
+        except KeyError:
+            return {"kind": "missing"}
+        with Limit(LOOKING):
+            plain = unwrapped(found)
+            kind = "class" if inspect.isclass(plain) else "callable" if callable(plain) else "value"
+            bases = plain.__mro__ if inspect.isclass(plain) else ()
+            code = code_of(plain)
+            return {
+                "kind": kind,
+                "type": type(found).__name__,
+                "module": str(getattr(plain, "__module__", "")),
+                "qualname": str(getattr(plain, "__qualname__", "")),
+                "bases": [f"{b.__module__}.{b.__qualname__}" for b in bases],
+                "file": "" if code is None else code.co_filename,
+                "source": source_of(plain),
+                "fingerprint": fingerprint(plain),
+            }
+
+    def _make(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"value": self._keep(realize(request["value"], self._objects, request["device"]))}
+
+    def _call(self, request: dict[str, Any]) -> dict[str, Any]:
+        device = request["device"]
+        try:
+            target = self._target(request["target"])
+        except (KeyError, AttributeError) as error:
+            return {"raised": _raised(error)}
+        args = realize(request["args"], self._objects, device)
+        kwargs = realize(request["kwargs"], self._objects, device)
+        wrt = self._leaves(request.get("wrt") or [], args, kwargs)
+        before = snapshot(args, kwargs) if request.get("untouched") else None
+        seed_all(request["seed"])
+
+        seen: set[str] = set()
+        printed = Printed()
+        start = time.perf_counter()
+        try:
+            # Reading the answer and its exception runs the learner's code too, so it is limited as well.
+            with threads_of(request.get("threads", 1)), quiet(printed), Limit(request["limit"]):
+                try:
+                    grads = None
+                    with WATCHES[request.get("watch", "nothing")](seen):
+                        with put_back():
+                            result = target(*args, **kwargs)
+                        if wrt:
+                            with put_back(), gradient_pass():
+                                grads = gradients(result, wrt, request["grad_seed"])
+                    going = _Outgoing()
+                    reply = {
+                        "value": self._export(result, going),
+                        "grads": self._export(grads, _Outgoing()),
+                        "devices": sorted(going.devices),
+                    }
+                except TimeUp:
+                    raise
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt) and not request.get("remote"):
+                        raise
+                    reply = {"raised": _raised(error)}
+        except TimeUp:
+            return {"timed_out": True, "seconds": time.perf_counter() - start}
+        reply["seconds"] = time.perf_counter() - start
+        reply["printed"] = printed.getvalue()[:PRINTED]
+        reply["seen"] = sorted(seen)[:2000]
+        if before is not None and "value" in reply:
+            reply["changed"] = changes(before, snapshot(args, kwargs))
+        return reply
+
+    def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A module's state, seen from outside: modes, hooks, grads, parameters, buffers, layer classes."""
+        module = self._objects[request["ref"]]
+        if not isinstance(module, nn.Module):
+            return {"raised": _raised(TypeError(f"expected an nn.Module, got {type(module).__name__}"))}
+        try:
+            with Limit(LOOKING):
+                return {"value": self._export(self._state(module), _Outgoing())}
+        except Exception as error:
+            return {"raised": _raised(error)}
+
+    def _state(self, module: nn.Module) -> dict[str, Any]:
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return {
+            "training": {path: m.training for path, m in module.named_modules()},
+            "hooks": {path: sum(len(getattr(m, h, ())) for h in hooks) for path, m in module.named_modules()},
+            "kinds": {path: type(m).__name__ for path, m in module.named_modules()},
+            "parameters": {n: p.detach().clone() for n, p in module.named_parameters()},
+            "buffers": {n: b.detach().clone() for n, b in module.named_buffers()},
+            "state": [str(k) for k in module.state_dict()],
+            "grads": {
+                n: None if p.grad is None else p.grad.detach().clone() for n, p in module.named_parameters()
+            },
+            "requires_grad": {n: p.requires_grad for n, p in module.named_parameters()},
+            "storages": {n: p.data_ptr() for n, p in module.named_parameters()},
+            "config": _described(module),
+        }
+
+    # -- helpers ----------------------------------------------------------------------------------------
+
+    def _target(self, target: dict[str, Any]) -> Callable[..., Any]:
+        if "name" in target:
+            return self._find(target["name"])
+        found = self._objects[target["ref"]]
+        return found if target["method"] == "__call__" else getattr(found, target["method"])
+
+    def _leaves(
+        self, wrt: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        leaves: dict[str, torch.Tensor] = {}
+        for item in wrt:
+            if isinstance(item, Ref):
+                module = self._objects[item.id]
+                leaves |= {name: p for name, p in module.named_parameters() if p.requires_grad}
+                continue
+            value = args[item] if isinstance(item, int) else kwargs[item]
+            named = (
+                {f"{item}.{k}": v for k, v in value.items()}
+                if isinstance(value, dict)
+                else {str(item): value}
+            )
+            leaves |= {name: tensor.requires_grad_() for name, tensor in named.items()}
+        return leaves
+
+    def _keep(self, value: Any) -> Ref:
+        for number, kept in self._objects.items():
+            if kept is value:
+                return Ref(number, type(value).__name__)
+        self._numbers += 1
+        self._objects[self._numbers] = value
+        return Ref(self._numbers, type(value).__name__)
+
+    def _export(self, value: Any, going: _Outgoing, depth: int = 0) -> Any:
+        """The value as it travels. Types are asked for by ``type``, since ``isinstance`` and overridden
+        methods would run what the learner wrote; what is endless or has no place on the wire is Foreign."""
+        kind = type(value)
+        going.left -= 1
+        if depth > DEPTH or going.left < 0:
+            return Foreign("deeply nested value")
+        if kind in (torch.Tensor, nn.Parameter):
+            going.devices.add(value.device.type)
+            return value.detach() if carried(value) else Foreign(_oddly(value))
+        if issubclass(kind, torch.Tensor):
+            return Foreign(f"{kind.__module__}.{kind.__qualname__}")
+        if issubclass(kind, nn.Module | type):
+            return self._keep(value)
+        if kind is int and value.bit_length() > MAX_BITS:
+            return Foreign(f"int of {value.bit_length()} bits")
+        if value is None or kind in (bool, int, float, str):
+            return value
+        if kind in (list, set, frozenset) or issubclass(kind, tuple | dict):
+            own = next(t for t in (list, set, frozenset, tuple, dict) if issubclass(kind, t))
+            size = own.__len__(value)
+            if size > going.left:
+                return Foreign(f"{kind.__name__} of {size} entries")
+        if issubclass(kind, dict):
+            return {
+                self._export(k, going, depth + 1): self._export(v, going, depth + 1)
+                for k, v in dict.items(value)
+            }
+        if issubclass(kind, tuple):
+            return tuple(self._export(v, going, depth + 1) for v in tuple.__iter__(value))
+        if kind in (list, set, frozenset):
+            return kind(self._export(v, going, depth + 1) for v in value)
+        if issubclass(kind, np.generic):
+            plain = value.item()
+            return plain if type(plain) in (bool, int, float, str) else Foreign(kind.__name__)
+        if kind is np.ndarray:
+            return value if carried(value) else Foreign(f"array of {value.dtype}")
+        if kind is types.GeneratorType:
+            return Foreign("generator")
+        return self._keep(value)
+
+
+class _Outgoing:
+    """What one answer has used up of its bounds, and the devices its tensors were on."""
+
+    def __init__(self) -> None:
+        self.left = NODES
+        self.devices: set[str] = set()
+
+
+def _oddly(tensor: torch.Tensor) -> str:
+    """What is special about a tensor that cannot travel."""
+    names = (str(tensor.layout), str(tensor.dtype))
+    layout, dtype = (name.removeprefix("torch.") for name in names)
+    return f"{layout} {dtype} tensor of {tensor.numel()} values on {tensor.device.type}"
+
+
+def _described(module: nn.Module) -> Any:
+    try:
+        return Network.describe(module).layers
+    except ValueError:
+        return None
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    """An exception as data: its classes, its message, and the learner's own line that raised it."""
+    line, number = "", 0
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if str(traceback.tb_frame.f_globals.get("__name__", "")).split(".")[0] not in ("autograder", "torch"):
+            line = linecache.getline(code.co_filename, traceback.tb_lineno).strip() or line
+            number = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return {
+        "kinds": [str(c.__name__)[:100] for c in type(error).__mro__ if c is not object][:20],
+        "message": _message(error),
+        "line": line[:300],
+        "number": number,
+    }
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except TimeUp:
+        raise
+    except BaseException:
+        return "(its message could not be read)"

@@ -1,0 +1,125 @@
+"""Seeing which library functions and operators run while the learner's code does."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+GLANCE = 0.05
+WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
+
+
+class _Operators(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Skipping costs an import of torch._dynamo, two seconds at a learner's first check.
+        return False
+
+    def __init__(self, seen: set[str]):
+        super().__init__()
+        self._seen = seen
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._seen.add(str(func).rpartition(".")[0])
+        # One operator convolves both ways; the flag tells them apart.
+        if func is torch.ops.aten.convolution.default and args[6]:
+            self._seen.add("aten.convolution(transposed=True)")
+        return func(*args, **(kwargs or {}))
+
+
+def _home(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    return os.path.dirname(spec.origin) + os.sep if spec is not None and spec.origin else "\0"
+
+
+_REFERENCES = _home("coursekit")
+
+
+def _module_of(frame: types.FrameType) -> str:
+    """The module whose code runs; a reference loaded from its file under another name is still the reference."""
+    path = frame.f_code.co_filename
+    if path.startswith(_REFERENCES):
+        return "coursekit." + path.removeprefix(_REFERENCES).removesuffix(".py").replace(os.sep, ".")
+    return str(frame.f_globals.get("__name__", ""))
+
+
+_in_gradient_pass = False
+
+
+@contextlib.contextmanager
+def gradient_pass() -> Iterator[None]:
+    global _in_gradient_pass
+    _in_gradient_pass = True
+    try:
+        yield
+    finally:
+        _in_gradient_pass = False
+
+
+@contextlib.contextmanager
+def _watching(seen: set[str]) -> Iterator[None]:
+    """Record library functions and operators that run, by name, into ``seen``."""
+    known: set[types.CodeType] = set()
+
+    def profile(frame: types.FrameType, event: str, arg: Any) -> None:
+        # The engine has no Python function of its own that every way to it passes through.
+        if event == "c_call" and arg.__name__ == "run_backward" and not _in_gradient_pass:
+            seen.add("torch.autograd.backward")
+        if event != "call" or frame.f_code in known or _in_gradient_pass:
+            return
+        known.add(frame.f_code)
+        module = _module_of(frame)
+        if module.startswith(WATCHED):
+            seen.add(f"{module}.{frame.f_code.co_qualname}")
+
+    old, threads = sys.getprofile(), threading.getprofile()
+    with _Operators(seen):
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(old)
+            threading.setprofile(threads)
+
+
+@contextlib.contextmanager
+def _sampling(seen: set[str]) -> Iterator[None]:
+    """Record the library functions that are running at a glance now and then: free of cost to a training, and
+    what takes long does not escape it."""
+    own, done = threading.get_ident(), threading.Event()
+
+    def glance() -> None:
+        while not done.wait(GLANCE):
+            # Not of this thread, which has a frame of its own.
+            for frame in [f for ident, f in sys._current_frames().items() if ident != threading.get_ident()]:
+                while frame is not None:
+                    module = _module_of(frame)
+                    if module.startswith(WATCHED):
+                        seen.add(f"{module}.{frame.f_code.co_qualname}")
+                    frame = frame.f_back  # type: ignore[assignment]
+
+    watcher = threading.Thread(target=glance, name=f"watching {own}", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+WATCHES: dict[str, Callable[[set[str]], contextlib.AbstractContextManager[None]]] = {
+    "nothing": lambda seen: contextlib.nullcontext(),
+    "calls": _watching,
+    "samples": _sampling,
+}
+"""How closely the learner's code is looked at while it runs."""

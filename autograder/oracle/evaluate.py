@@ -1,0 +1,179 @@
+"""The verdict on one answer."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from autograder import agent, catalog
+from autograder.attempt import Attempt, Gone, TimedOut
+from autograder.exercise import (
+    Case,
+    Claim,
+    Exercise,
+    Misconception,
+    Outcome,
+    PropertyResult,
+    Verdict,
+    without_verdict,
+)
+from autograder.oracle.compare import with_article
+from autograder.oracle.diagnose import Slip, diagnose, slip
+from autograder.oracle.examine import Evidence, Examination, examination_of
+from autograder.oracle.observe import Lost
+from autograder.oracle.shortcut import shortcut
+from autograder.values import short
+
+TEXT = 1000
+
+
+def devices_present() -> tuple[str, ...]:
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def evaluate(
+    exercise_id: str,
+    attempt: Any,
+    *,
+    seed: int | None = None,
+    devices: Sequence[str] | None = None,
+    allow_reference: bool = False,
+) -> Verdict:
+    """Judge an answer to an exercise.
+
+    ``attempt`` is the function or class, a mapping that may hold it under its name (a namespace), or an
+    :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict; ``devices``
+    defaults to every one present. ``allow_reference`` switches the search for shortcuts off: the gate
+    uses it for the reference itself.
+
+    Raises ValueError for an unknown exercise or device. Whatever the answer does is in the verdict.
+    """
+    exercise = catalog.find(exercise_id)
+    seed = secrets.randbits(32) if seed is None else int(seed)
+    devices = tuple(devices or devices_present())
+    for device in devices:
+        if device not in devices_present():
+            raise ValueError(f"devices must be among {devices_present()}, got {device!r}")
+    if not issubclass(type(attempt), Attempt):
+        attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
+    start = time.perf_counter()
+    examination = examination_of(exercise, attempt, seed, devices)
+    try:
+        with agent.preserved():
+            verdict = _evaluate(exercise, attempt, examination, allow_reference)
+    except (Gone, Lost) as gone:
+        examination.spent += gone.seconds
+        verdict = without_verdict(exercise, f"no verdict: {gone}")
+    except TimedOut as late:
+        verdict = replace(without_verdict(exercise, str(late), outcome=Outcome.TIMED_OUT), flags=())
+    return replace(
+        verdict,
+        seed=seed,
+        devices=devices,
+        seconds=time.perf_counter() - start,
+        learner_seconds=examination.spent,
+    )
+
+
+def _evaluate(
+    exercise: Exercise[Any], attempt: Attempt, examination: Examination, allow_reference: bool
+) -> Verdict:
+    looked = attempt.look()
+    problem = _not_usable(exercise, looked)
+    if problem is not None:
+        outcome, message = problem
+        return replace(without_verdict(exercise, message, outcome=outcome), flags=())
+
+    if not allow_reference and (why := shortcut(exercise, looked, set())):
+        return _as_shortcut(exercise, why)
+    evidence: list[Evidence] = []
+    for claim in exercise.properties:
+        evidence.append(examination.of(claim))
+        if not allow_reference and (why := shortcut(exercise, looked, examination.calls)):
+            return _as_shortcut(exercise, why)
+
+    results = tuple(_result(exercise, found) for found in evidence)
+    wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
+    named: Misconception | Slip | None = None
+    if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
+        named = diagnose(exercise, evidence) or slip(evidence)
+    return Verdict(
+        exercise.id,
+        _overall(results),
+        sum(r.points for r in results),
+        exercise.points,
+        results,
+        0,
+        diagnosis=named.name if named else None,
+        mistake=named.mistake if named else "",
+        repair=named.repair if named else "",
+    )
+
+
+def _not_usable(exercise: Exercise, looked: Mapping[str, Any]) -> tuple[Outcome, str] | None:
+    kind = looked.get("kind")
+    noun = "class" if exercise.is_class else "function"
+    if kind == "missing":
+        return (
+            Outcome.NOT_ATTEMPTED,
+            f"there is no {noun} named {exercise.id} yet: run the cell that defines it",
+        )
+    if kind not in ("class", "callable"):
+        return (
+            Outcome.WRONG_KIND,
+            f"{exercise.id} must be a {noun}, got {with_article(str(looked.get('type', 'value')))}",
+        )
+    if exercise.is_class and kind != "class":
+        return (
+            Outcome.WRONG_KIND,
+            f"{exercise.id} must be a class, got {with_article(str(looked.get('type', 'function')))}",
+        )
+    return None
+
+
+def _as_shortcut(exercise: Exercise, why: str) -> Verdict:
+    verdict = without_verdict(exercise, f"a shortcut: {why}", outcome=Outcome.SHORTCUT)
+    return replace(verdict, flags=(f"shortcut: {why}",))
+
+
+def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
+    claim, failure = evidence.claim, evidence.smallest
+    if failure is None:
+        return PropertyResult(claim.name, claim.says, Outcome.CORRECT, claim.points, claim.points)
+    found = failure.mismatch
+    return PropertyResult(
+        claim.name,
+        claim.says,
+        found.outcome,
+        0.0,
+        claim.points,
+        _tried(exercise, claim, failure.case),
+        *(text[:TEXT] for text in (found.where, found.message, found.expected, found.got, failure.printed)),
+    )
+
+
+def _tried(exercise: Exercise[Any], claim: Claim, case: Case) -> tuple[str, ...]:
+    lines = [claim.tried] if claim.tried else []
+    try:
+        bound = inspect.signature(exercise.reference).bind_partial(*case.args, **case.kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {**{str(k): v for k, v in enumerate(case.args)}, **case.kwargs}
+    arguments = {**bound, **case.extra}
+    return tuple(lines + [f"{name} = {short(value)}" for name, value in arguments.items()])
+
+
+def _overall(results: Sequence[PropertyResult]) -> Outcome:
+    outcomes = [r.outcome for r in results]
+    if all(o is Outcome.CORRECT for o in outcomes):
+        return Outcome.CORRECT
+    if all(o is Outcome.NOT_ATTEMPTED for o in outcomes):
+        return Outcome.NOT_ATTEMPTED
+    # What is partly written was attempted: the rest of it raises.
+    wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.NOT_ATTEMPTED)]
+    return (wrong or [Outcome.RAISED])[0]

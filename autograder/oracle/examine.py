@@ -1,0 +1,289 @@
+"""An answer's claims, one by one: tried on drawn inputs, or read off one training."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from autograder.attempt import Attempt, Conditions, Seen, Trouble
+from autograder.exercise import (
+    Case,
+    Claim,
+    Exercise,
+    Mismatch,
+    Outcome,
+    Property,
+    Reading,
+    Training,
+)
+from autograder.oracle.compare import compare
+from autograder.oracle.explore import entropy, explore, size_of
+from autograder.oracle.observe import Lost, judged, observed, observed_of_learner, refused
+
+SHRINK_SECONDS = 1.0
+SHRINK_CALLS = 100
+KEPT = 4
+"""So many failing inputs of a property are kept, for the diagnosis."""
+WATCH_ALL_BELOW = 0.05
+REFERENCE_SECONDS = 120.0
+
+FINAL = (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
+"""Outcomes after which no further input is tried."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One input on which a claim does not hold, and all that was seen there."""
+
+    case: Case
+    got: Any
+    expected: Any
+    mismatch: Mismatch
+    printed: str
+    size: int
+    seed: int
+
+
+@dataclass
+class Evidence:
+    """All that was seen of one claim."""
+
+    claim: Claim
+    failures: list[Failure] = field(default_factory=list)
+    smallest: Failure | None = None
+    simplest: bool = False
+    """Whether the first input failed, which has every draw at its simplest."""
+
+    @property
+    def failed(self) -> bool:
+        return self.smallest is not None
+
+    def add(self, failure: Failure) -> None:
+        if self.smallest is None or failure.size < self.smallest.size:
+            self.smallest = failure
+
+
+class Examination(Protocol):
+    """One check of one answer. What the learner's code has used up and called is of the whole check."""
+
+    spent: float
+    calls: set[str]
+
+    def of(self, claim: Any) -> Evidence:
+        """Put one claim to the answer."""
+        ...
+
+
+def examination_of(
+    exercise: Exercise[Any], attempt: Attempt, seed: int, devices: Sequence[str]
+) -> Examination:
+    """The examination that suits the kind of an exercise."""
+    if isinstance(exercise, Training):
+        return OneTraining(exercise, attempt, seed)
+    return DrawnInputs(exercise, attempt, seed, devices)
+
+
+class Enough(BaseException):
+    """Ends an exploration: nothing more can be learned, or the time is up."""
+
+
+class DrawnInputs:
+    """The examination of a function or a layer: each property on inputs of its own, beside the reference."""
+
+    def __init__(
+        self, exercise: Exercise[Property], attempt: Attempt, seed: int, devices: Sequence[str] = ("cpu",)
+    ):
+        self.spent = 0.0
+        self.calls: set[str] = set()
+        self._attempt = attempt
+        self._reference = Attempt.local(exercise.reference, exercise.id, seconds=REFERENCE_SECONDS)
+        self._seed = seed
+        self._devices = devices
+        self._device = "cpu"
+        self._asked = 0
+        self._watching = False
+        self._shrink_seconds = SHRINK_SECONDS
+
+    def of(self, claim: Property) -> Evidence:
+        evidence = Evidence(claim)
+        for device in self._devices:
+            evidence = self._on(device, claim)
+            if evidence.failed:
+                break
+        return evidence
+
+    def every_example(self, prop: Property) -> list[bool]:
+        """Of each example that is drawn for a property, whether the answer fails it."""
+        failed: list[bool] = []
+        self._begin(prop, "cpu")
+
+        def visit(case: Case) -> None:
+            failure = self._look(prop, case)
+            if failure is None and not failed:
+                failure = self._again(prop, case)
+            failed.append(failure is not None)
+
+        explore(prop.draw, self._entropy(prop), visit, shrink=False, examples=prop.examples)
+        return failed
+
+    def _begin(self, prop: Property, device: str) -> None:
+        self._device = device
+        # Counted from anew, so that how long an earlier search took changes nothing here.
+        self._asked = entropy(self._seed, f"{prop.name} on {device}")
+
+    def _entropy(self, prop: Property) -> int:
+        return entropy(self._seed, prop.name)
+
+    def _on(self, device: str, prop: Property) -> Evidence:
+        evidence = Evidence(prop)
+        first = True
+        self._begin(prop, device)
+
+        def visit(case: Case) -> None:
+            nonlocal first
+            failure = self._look(prop, case, watch=first or self._watching)
+            if first and failure is None:
+                failure = self._again(prop, case)
+            if failure is not None:
+                evidence.add(failure)
+                evidence.simplest = evidence.simplest or first
+                if len(evidence.failures) < KEPT:
+                    evidence.failures.append(failure)
+                if failure.mismatch.outcome in FINAL:
+                    raise Enough
+            first = False
+
+        examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
+        with contextlib.suppress(Enough):
+            explore(prop.draw, self._entropy(prop), visit, shrink=False, examples=examples)
+        if (
+            evidence.smallest is not None
+            and not evidence.simplest
+            and self._shrink_seconds > 0
+            and evidence.smallest.mismatch.outcome not in FINAL
+        ):
+            self._shrink(evidence, prop, examples)
+        return evidence
+
+    def _ask(self, prop: Property, case: Case, watch: bool) -> Seen:
+        self._asked += 1
+        conditions = Conditions(
+            seed=self._asked,
+            device=self._device,
+            watch="calls" if watch else "nothing",
+            seconds=self._attempt.seconds,
+            spent=self.spent,
+        )
+        seen = observed_of_learner(prop.observe, self._attempt, case, conditions)
+        self.spent += seen.seconds
+        self.calls |= seen.calls
+        # Watching slows the learner's code down; where it is quick every call is watched.
+        self._watching = watch and seen.seconds < WATCH_ALL_BELOW
+        return seen
+
+    def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Failure | None:
+        seen = self._ask(prop, case, watch)
+        expected = observed(prop.observe, self._reference, case, Conditions(seconds=REFERENCE_SECONDS)).value
+        if isinstance(expected, Trouble) and not refused(expected):
+            raise Lost(f"the reference fails: {expected}")
+        mismatch = judged(prop, case, expected, seen.value)
+        elsewhere = ", ".join(sorted(seen.devices - {self._device}))
+        if mismatch is None and elsewhere:
+            message = f"the inputs were on {self._device}, the answer on {elsewhere}"
+            mismatch = Mismatch(Outcome.WRONG_KIND, message, code="device")
+        if mismatch is None:
+            return None
+        return Failure(case, seen.value, expected, mismatch, seen.printed, size_of(case), self._asked)
+
+    def _again(self, prop: Property, case: Case) -> Failure | None:
+        """A right answer is right every time: the same input under other global random numbers."""
+        failure = self._look(prop, case, watch=self._watching)
+        if failure is None:
+            return None
+        mismatch = Mismatch(
+            Outcome.UNSTABLE,
+            f"the same input was right once and then not: {failure.mismatch.message}",
+            failure.mismatch.where,
+            failure.mismatch.expected,
+            failure.mismatch.got,
+            "unstable",
+        )
+        return replace(failure, mismatch=mismatch)
+
+    def _shrink(self, evidence: Evidence, prop: Property, examples: int) -> None:
+        """Search for a smaller failing input, for a bounded time and a bounded number of calls."""
+        assert evidence.smallest is not None
+        wanted = evidence.smallest.mismatch.outcome
+        deadline = time.perf_counter() + self._shrink_seconds
+        calls = 0
+
+        def visit(case: Case) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > SHRINK_CALLS or time.perf_counter() > deadline:
+                raise Enough
+            failure = self._look(prop, case)
+            if failure is not None and failure.mismatch.outcome is wanted:
+                evidence.add(failure)
+                raise AssertionError
+
+        # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
+        start = time.perf_counter()
+        with contextlib.suppress(Enough, Exception):
+            explore(prop.draw, self._entropy(prop), visit, shrink=True, examples=examples)
+        self._shrink_seconds -= time.perf_counter() - start
+
+
+class OneTraining:
+    """The examination of an exercise that trains: its case is drawn, and its answer called, once.
+
+    Training finds its own way to a GPU; the network that comes of it is asked where it lies.
+    """
+
+    def __init__(self, exercise: Training, attempt: Attempt, seed: int):
+        self.spent = 0.0
+        self.calls: set[str] = set()
+        self._exercise = exercise
+        self._attempt = attempt
+        self._seed = entropy(seed, exercise.properties[0].name)
+        self._trained: tuple[Case, Seen] | None = None
+
+    def of(self, claim: Reading) -> Evidence:
+        case, seen = self._training()
+        evidence = Evidence(claim)
+        mismatch = _read(claim, case, seen.value)
+        if mismatch is not None:
+            evidence.add(Failure(case, seen.value, None, mismatch, seen.printed, size_of(case), self._seed))
+        return evidence
+
+    def _training(self) -> tuple[Case, Seen]:
+        if self._trained is None:
+            cases: list[Case] = []
+            explore(self._exercise.draw, self._seed, cases.append, shrink=False, examples=1)
+            conditions = Conditions(
+                seed=self._seed, threads=_cores(), watch="samples", seconds=self._attempt.seconds
+            )
+            seen = observed_of_learner(self._exercise.observe, self._attempt, cases[0], conditions)
+            self.spent += seen.seconds
+            self.calls |= seen.calls
+            self._trained = cases[0], seen
+        return self._trained
+
+
+def _read(claim: Reading, case: Case, got: Any) -> Mismatch | None:
+    if isinstance(got, Trouble):
+        return compare(None, got)
+    try:
+        return claim.judge(case, got)
+    except Exception:
+        return Mismatch(Outcome.WRONG_KIND, "the answer is not of the expected kind")
+
+
+def _cores() -> int:
+    """What a training may take: all cores, or what whoever runs several of them allows."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allowed) if allowed.isdecimal() and int(allowed) else os.cpu_count() or 1
