@@ -433,7 +433,7 @@ SAMPLE_PATCHES = Exercise(
             _patch_case((3, 5, 1)),
             _drawn,
             _judge_crops,
-            "the patches, compared with the image",
+            tried="the patches, compared with the image",
             examples=6,
         ),
         Property(
@@ -443,7 +443,7 @@ SAMPLE_PATCHES = Exercise(
             _patch_case((4, 2, 6)),
             _drawn,
             _judge_crops,
-            "the patches, compared with the image",
+            tried="the patches, compared with the image",
             examples=4,
         ),
         Property(
@@ -453,7 +453,7 @@ SAMPLE_PATCHES = Exercise(
             _unbalanced,
             _drawn,
             _judge_counts,
-            "how often each class was drawn",
+            tried="how often each class was drawn",
             examples=6,
         ),
         Property(
@@ -463,7 +463,7 @@ SAMPLE_PATCHES = Exercise(
             _with_void,
             _drawn_with_void,
             _judge_void,
-            "once with these labels, once with void everywhere",
+            tried="once with these labels, once with void everywhere",
             examples=6,
         ),
         Property(
@@ -473,7 +473,7 @@ SAMPLE_PATCHES = Exercise(
             _few_centers,
             _drawn,
             _judge_spread,
-            "which centers came up",
+            tried="which centers came up",
             examples=4,
         ),
         Property(
@@ -483,7 +483,7 @@ SAMPLE_PATCHES = Exercise(
             _twice,
             _drawn_twice,
             _judge_twice,
-            "twice with the first generator, once with the second",
+            tried="twice with the first generator, once with the second",
             examples=4,
         ),
         Property(

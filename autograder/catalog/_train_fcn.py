@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.catalog._training import attempted, claims, remembered, trained_network
-from autograder.exercise import Case, Exercise, Hint, Misconception, Variant
+from autograder.exercise import Case, Hint, Misconception, Training, Variant
 from autograder.values import Named
 from coursekit import fcn as reference
 from coursekit.data.scenes import CLASSES, Scenes
@@ -264,14 +264,16 @@ def _too_short(dataset, generator):
 
 ALL = (*LEVELS, "usable", "repeatable")
 
-TRAIN_FCN = Exercise(
+TRAIN_FCN = Training(
     id="train_fcn",
     topic="fcn",
     title="Train it",
     reference=reference.train_fcn,
     minutes=30,
     difficulty=3,
-    properties=claims("mean IoU", LEVELS, _to_train, _look, _symptom),
+    draw=_to_train,
+    observe=_look,
+    properties=claims("mean IoU", LEVELS, _symptom),
     misconceptions=(
         Misconception(
             "never_updated",
@@ -363,6 +365,4 @@ TRAIN_FCN = Exercise(
         ),
     ),
     seconds=600.0,
-    parallel=True,
-    once=True,
 )

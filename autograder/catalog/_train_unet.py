@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.catalog._training import attempted, claims, remembered, trained_network
-from autograder.exercise import Case, Exercise, Hint, Misconception, Variant
+from autograder.exercise import Case, Hint, Misconception, Training, Variant
 from autograder.values import Named
 from coursekit import unet as reference
 from coursekit.data.cells import Cells
@@ -273,14 +273,16 @@ def _unweighted(dataset, generator):
 
 ALL = (*LEVELS, "usable", "repeatable")
 
-TRAIN_UNET = Exercise(
+TRAIN_UNET = Training(
     id="train_unet",
     topic="unet",
     title="Train it",
     reference=reference.train_unet,
     minutes=30,
     difficulty=3,
-    properties=claims("F1", LEVELS, _to_train, _look, _symptom),
+    draw=_to_train,
+    observe=_look,
+    properties=claims("F1", LEVELS, _symptom),
     misconceptions=(
         Misconception(
             "never_updated",
@@ -372,6 +374,4 @@ TRAIN_UNET = Exercise(
         ),
     ),
     seconds=600.0,
-    parallel=True,
-    once=True,
 )

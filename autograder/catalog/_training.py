@@ -14,15 +14,15 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from autograder.attempt import Handle, Trouble
-from autograder.exercise import Case, Mismatch, Outcome, Property
+from autograder.exercise import Case, Mismatch, Outcome, Reading
 
 MEMORY = "AUTOGRADER_GATE_MEMORY"
 """Names the folder where the gate keeps what its answers trained; nothing is kept where it is not set."""
 
-Training = Callable[[Dataset, Any], nn.Module]
+Train = Callable[[Dataset, Any], nn.Module]
 
 
-def remembered(train: Training) -> Training:
+def remembered(train: Train) -> Train:
     """The same training, done once for the same data set and seed while the gate runs."""
 
     @functools.wraps(train)
@@ -73,19 +73,16 @@ def attempted(network: Any, images: torch.Tensor) -> Any:
 
 
 def claims(
-    measure: str,
-    levels: dict[str, tuple[float, float]],
-    draw: Callable[[Any], Case],
-    observe: Callable[[Any, Case], Any],
-    symptom: Callable[[dict[str, Any]], str],
-) -> tuple[Property, ...]:
-    """Properties that give points as a score grows, and two about how the network was made and left.
+    measure: str, levels: dict[str, tuple[float, float]], symptom: Callable[[dict[str, Any]], str]
+) -> tuple[Reading, ...]:
+    """Claims that give points as a score grows, and two about how the network was made and left.
+
+    They read one observation: a dict with `score`, `usable` (None, or the name of a misconception and what is
+    wrong) and `drawn`; where there is no score, `says` tells why.
 
     Args:
         measure: what the score is called, for instance "mean IoU".
-        levels: name of the property → (score that it asks for, points), lowest first.
-        draw, observe: of the one observation, a dict with `score`, `usable` (None, or the name of a misconception
-            and what is wrong) and `drawn`; where there is no score, `says` tells why.
+        levels: name of the claim → (score that it asks for, points), lowest first.
         symptom: name of the misconception that an observation shows, or "".
     """
     floor = min(score for score, _ in levels.values())
@@ -103,47 +100,40 @@ def claims(
             code=symptom(seen),
         )
 
-    def reaches(score: float) -> Callable[[Case, Any, Any], Mismatch | None]:
-        return lambda case, expected, got: short_of(got, score)
+    def reaches(score: float) -> Callable[[Case, Any], Mismatch | None]:
+        return lambda case, seen: short_of(seen, score)
 
-    def usable(case: Case, expected: Any, got: Any) -> Mismatch | None:
-        if got.get("usable") and got.get("score", 0.0) >= floor:
-            code, message = got["usable"]
+    def usable(case: Case, seen: Any) -> Mismatch | None:
+        if seen.get("usable") and seen.get("score", 0.0) >= floor:
+            code, message = seen["usable"]
             return Mismatch(Outcome.WRONG_VALUES, message, code=code)
-        return short_of(got, floor)
+        return short_of(seen, floor)
 
-    def repeatable(case: Case, expected: Any, got: Any) -> Mismatch | None:
-        if not got.get("drawn") and got.get("score", 0.0) >= floor:
+    def repeatable(case: Case, seen: Any) -> Mismatch | None:
+        if not seen.get("drawn") and seen.get("score", 0.0) >= floor:
             message = "the generator is where it was before the training: nothing was drawn from it"
             return Mismatch(Outcome.WRONG_VALUES, message, code="generator_ignored")
-        return short_of(got, floor)
+        return short_of(seen, floor)
 
     tried = "the network trained once, then asked about images that were generated afterwards"
     grown = tuple(
-        Property(
-            name,
-            f"{measure} of at least {score:g} on new images",
-            points,
-            draw,
-            observe,
-            reaches(score),
-            tried,
-        )
+        Reading(name, f"{measure} of at least {score:g} on new images", points, reaches(score), tried=tried)
         for name, (score, points) in levels.items()
     )
     return (
         *grown,
-        Property(
+        Reading(
             "usable",
             "and the network comes in evaluation mode and takes images of other sizes",
             0.5,
-            draw,
-            observe,
             usable,
-            tried,
+            tried=tried,
         ),
-        Property(
-            "repeatable", "and what is left to chance is drawn from the generator", 0.5, draw, observe,
-            repeatable, tried,
+        Reading(
+            "repeatable",
+            "and what is left to chance is drawn from the generator",
+            0.5,
+            repeatable,
+            tried=tried,
         ),
-    )  # fmt: skip
+    )

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import FrozenInstanceError
 
 import hostile
 import numpy as np

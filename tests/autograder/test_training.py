@@ -9,10 +9,10 @@ from torch import nn
 from autograder import catalog, gate
 from autograder.catalog import _train_fcn, _train_unet
 from autograder.catalog._training import MEMORY, claims, remembered
-from autograder.exercise import Outcome
+from autograder.exercise import Outcome, Training
 from autograder.oracle import evaluate
 
-TRAINED = [e for e in catalog.every() if e.once]
+TRAINED = [e for e in catalog.every() if isinstance(e, Training)]
 
 
 @pytest.mark.parametrize("exercise", TRAINED, ids=lambda e: e.id)
@@ -102,10 +102,10 @@ def test_the_reference_gets_every_point_in_its_time(exercise, seed):
 
 def test_points_grow_with_the_score():
     levels = {"low": (0.2, 1.0), "high": (0.6, 2.0)}
-    properties = claims("accuracy", levels, None, None, lambda seen: "named")
+    properties = claims("accuracy", levels, lambda seen: "named")
 
     def points(**seen):
-        return sum(p.points for p in properties if p.judge(None, None, seen) is None)
+        return sum(p.points for p in properties if p.judge(None, seen) is None)
 
     well_made = {"usable": None, "drawn": True}
     scores = (0.0, 0.19, 0.2, 0.59, 0.6, 1.0)
