@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
-from autograder.catalog._training import MEMORY, remembered
+from autograder.catalog.training import MEMORY, remembered
 from autograder.exercise import Exercise, Outcome, Verdict
 from autograder.oracle import evaluate, failed_examples
 from autograder.wire import Channel
