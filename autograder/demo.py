@@ -129,10 +129,8 @@ def _duplicate(notebook: NotebookNode, exercise: str) -> None:
 def cell(exercise: Exercise, answer: Any) -> str:
     """A catalogue answer as the cell a learner could have written: its source with the helpers it uses,
     under the exercise's own name."""
-    home = sys.modules[answer.__module__]
     parts = [
-        _renamed(source, thing, exercise.id if thing is answer else None)
-        for thing, source in _needed(answer, home)
+        _renamed(source, thing, exercise.id if thing is answer else None) for thing, source in _needed(answer)
     ]
     body = "\n\n".join(parts)
     names = {n.id for n in ast.walk(ast.parse(body)) if isinstance(n, ast.Name)}
@@ -140,8 +138,8 @@ def cell(exercise: Exercise, answer: Any) -> str:
     return "\n".join([*preface, "", body]).strip()
 
 
-def _needed(answer: Any, home: Any) -> list[tuple[Any, str]]:
-    """The answer and what it uses of its module, in the module's order."""
+def _needed(answer: Any) -> list[tuple[Any, str]]:
+    """The answer and what it uses of the catalogue: what exercises share, then its own module in its order."""
     found: dict[str, Any] = {}
     waiting = [answer]
     while waiting:
@@ -149,11 +147,18 @@ def _needed(answer: Any, home: Any) -> list[tuple[Any, str]]:
         if thing.__name__ in found:
             continue
         found[thing.__name__] = thing
+        home = sys.modules[thing.__module__]
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(thing)))):
             used = getattr(home, node.id, None) if isinstance(node, ast.Name) else None
-            if getattr(used, "__module__", None) == home.__name__ and used is not thing:
+            module = getattr(used, "__module__", None) or ""
+            if module.startswith(f"{catalog.__name__}.") and used is not thing:
                 waiting.append(used)
-    ordered = sorted(found.values(), key=lambda t: inspect.getsourcelines(t)[1])
+
+    def place(thing: Any) -> tuple[int, bool, int]:
+        module = thing.__module__
+        return module.count("."), module == answer.__module__, inspect.getsourcelines(thing)[1]
+
+    ordered = sorted(found.values(), key=place)
     return [(t, textwrap.dedent(inspect.getsource(t)).strip()) for t in ordered]
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
-from autograder.catalog._training import MEMORY, remembered
+from autograder.catalog.training import MEMORY, remembered
 from autograder.exercise import Exercise, Outcome, Property, Training, Verdict
 from autograder.oracle import evaluate
 from autograder.oracle.examine import DrawnInputs

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from autograder import catalog, gate
-from autograder.catalog import _train_fcn, _train_unet
-from autograder.catalog._training import MEMORY, claims, remembered
+from autograder.catalog.training import MEMORY, claims, remembered
+from autograder.catalog.unet.train_unet import symptom
 from autograder.exercise import Outcome, Training
 from autograder.oracle import evaluate
+from coursekit.data.scenes import CLASSES
 
 TRAINED = [e for e in catalog.every() if isinstance(e, Training)]
 
@@ -63,7 +64,7 @@ def test_an_answer_that_calls_the_reference_is_a_shortcut():
     class Small:
         """Few images, so that the shortcut is a short one."""
 
-        classes = _train_fcn.CLASSES
+        classes = CLASSES
 
         def __init__(self, dataset):
             self.dataset = dataset
@@ -126,9 +127,9 @@ def test_symptoms_of_a_unet_that_merges_cells():
         "pieces": 0.6,
         "right pixels": 0.9,
     }
-    assert _train_unet._symptom(seen) == "cells_merged"
-    assert _train_unet._symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "too_short"
-    assert _train_unet._symptom({**seen, "pieces": 1.1}) == ""
+    assert symptom(seen) == "cells_merged"
+    assert symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "too_short"
+    assert symptom({**seen, "pieces": 1.1}) == ""
 
 
 class _Data:

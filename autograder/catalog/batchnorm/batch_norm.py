@@ -1,0 +1,497 @@
+"""The exercise BatchNorm of lecture 02: the layer, in training and in inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from autograder.catalog.batchnorm.draws import LOOSE, batch_axes, column, spread
+from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import batchnorm as reference
+
+
+class _Layer(nn.Module):
+    """The layer with a seam at each step, where the misconceptions put their mistake."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.make_buffers(num_features)
+
+    def make_buffers(self, num_features):
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def refuse(self, x):
+        if x.numel() // x.shape[1] == 1:
+            raise ValueError(
+                f"x must have more than one value per channel when training, got {tuple(x.shape)}"
+            )
+
+    def statistics(self, x):
+        axes = batch_axes(x)
+        return x.mean(axes), x.var(axes, unbiased=False)
+
+    def step(self):
+        return 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+    def unbiased(self, var, n):
+        return var * n / (n - 1)
+
+    def track(self, mean, var, n):
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            m = self.step()
+            self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
+            self.running_var.copy_((1 - m) * self.running_var + m * self.unbiased(var, n))
+
+    def forward(self, x):
+        if self.training:
+            self.refuse(x)
+            mean, var = self.statistics(x)
+            self.track(mean, var, x.numel() // x.shape[1])
+        else:
+            mean, var = self.running_mean, self.running_var
+        return self.affine(x, mean, var)
+
+    def affine(self, x, mean, var):
+        x_hat = (x - column(mean, x)) / (column(var, x) + self.eps).sqrt()
+        return column(self.weight, x) * x_hat + column(self.bias, x)
+
+
+class _LayerBiasedRunning(_Layer):
+    def unbiased(self, var, n):
+        return var
+
+
+class _LayerMomentumReversed(_Layer):
+    def track(self, mean, var, n):
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            m = self.step() if self.momentum is None else 1 - self.momentum
+            self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
+            self.running_var.copy_((1 - m) * self.running_var + m * self.unbiased(var, n))
+
+
+class _LayerEvalUsesBatch(_Layer):
+    def forward(self, x):
+        mean, var = self.statistics(x)
+        if self.training:
+            self.refuse(x)
+            self.track(mean, var, x.numel() // x.shape[1])
+        return self.affine(x, mean, var)
+
+
+class _LayerEvalUpdates(_Layer):
+    def forward(self, x):
+        if not self.training:
+            y = super().forward(x)
+            self.track(*self.statistics(x), x.numel() // x.shape[1])
+            return y
+        return super().forward(x)
+
+
+class _LayerNormalizesUnbiased(_Layer):
+    def statistics(self, x):
+        axes = batch_axes(x)
+        return x.mean(axes), x.var(axes)
+
+    def unbiased(self, var, n):
+        return var
+
+
+class _LayerPlainAttributes(_Layer):
+    def make_buffers(self, num_features):
+        self.running_mean = torch.zeros(num_features, dtype=torch.float64)
+        self.running_var = torch.ones(num_features, dtype=torch.float64)
+        self.num_batches_tracked = torch.tensor(0)
+
+
+class _LayerFixedWhenCumulative(_Layer):
+    def step(self):
+        return 0.1 if self.momentum is None else self.momentum
+
+
+class _LayerAcceptsOne(_Layer):
+    def refuse(self, x):
+        pass
+
+    def unbiased(self, var, n):
+        return var * n / max(n - 1, 1)
+
+
+class _LayerTrainsOnRunning(_Layer):
+    def forward(self, x):
+        if self.training:
+            self.refuse(x)
+            mean, var = self.statistics(x)
+            self.track(mean, var, x.numel() // x.shape[1])
+        return self.affine(x, self.running_mean, self.running_var)
+
+
+class _LayerNeverCounts(_Layer):
+    def track(self, mean, var, n):
+        with torch.no_grad():
+            m = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
+            self.running_var.copy_((1 - m) * self.running_var + m * self.unbiased(var, n))
+
+
+class _LayerRunningStd(_Layer):
+    def track(self, mean, var, n):
+        super().track(mean, (self.unbiased(var, n)).sqrt() * (n - 1) / n, n)
+
+
+class _LayerDetached(_Layer):
+    def statistics(self, x):
+        mean, var = super().statistics(x)
+        return mean.detach(), var.detach()
+
+
+class _LayerLerp(nn.Module):
+    """lerp, var_mean, buffers replaced instead of written."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        for name, value in [("running_mean", torch.zeros), ("running_var", torch.ones)]:
+            self.register_buffer(name, value(num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        last = x.movedim(1, -1)
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            rows = last.reshape(-1, last.shape[-1])
+            if len(rows) < 2:
+                raise ValueError(f"x must have more than one value per channel, got shape {tuple(x.shape)}")
+            var, mean = torch.var_mean(rows, 0, correction=0)
+            self.num_batches_tracked = self.num_batches_tracked + 1
+            m = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.item()
+            self.running_mean = torch.lerp(self.running_mean, mean.detach(), m)
+            self.running_var = torch.lerp(self.running_var, rows.detach().var(0), m)
+        return (self.weight * (last - mean) * torch.rsqrt(var + self.eps) + self.bias).movedim(-1, 1)
+
+
+class _LayerLoop(_Layer):
+    """A channel at a time, running numbers kept one by one."""
+
+    def forward(self, x):
+        if self.training:
+            self.refuse(x)
+            self.num_batches_tracked.add_(1)
+        channels = []
+        for c in range(x.shape[1]):
+            v = x[:, c]
+            mean, var = self.running_mean[c], self.running_var[c]
+            if self.training:
+                mean = v.sum() / v.numel()
+                square = ((v - mean) ** 2).sum()
+                var = square / v.numel()
+                with torch.no_grad():
+                    m = self.step()
+                    self.running_mean[c] += m * (mean - self.running_mean[c])
+                    self.running_var[c] += m * (square / (v.numel() - 1) - self.running_var[c])
+            channels.append(self.weight[c] * (v - mean) / (var + self.eps) ** 0.5 + self.bias[c])
+        return torch.stack(channels, dim=1)
+
+
+def _layer_state(d: Any, c: int) -> dict[str, torch.Tensor]:
+    return {
+        "weight": d.positive(c),
+        "bias": d.tensor(c),
+        "running_mean": d.tensor(c),
+        "running_var": d.positive(c),
+        "num_batches_tracked": torch.tensor(d.integer(0, 3)),
+    }
+
+
+def _layer_case(batches: int, **config: Any) -> Any:
+    def draw(d: Any) -> Case:
+        c = d.integer(2, 4)
+        shape = d.choice([lambda: (), lambda: (d.integer(1, 3), d.integer(1, 4))])()
+        chosen = {
+            name: options[0] if len(options) == 1 else d.choice(options) for name, options in config.items()
+        }
+        xs = [spread(d, d.integer(2, 5), c, *shape) for _ in range(batches)]
+        return Case((c,), chosen, {"state": _layer_state(d, c), "batches": xs})
+
+    return draw
+
+
+def _loaded(subject: Any, case: Case) -> Any:
+    layer = subject(*case.args, **case.kwargs)
+    layer.do("double")
+    # Not strict: a missing buffer is the business of the property about the state dict.
+    layer.do("load_state_dict", case.extra["state"], strict=False)
+    return layer
+
+
+def _buffers(layer: Any) -> dict[str, Any]:
+    seen = layer.inspect()
+    known = {**seen["parameters"], **seen["buffers"]}
+    return {name: known.get(name) for name in ("running_mean", "running_var")}
+
+
+def _trains(subject: Any, case: Case) -> Any:
+    layer = _loaded(subject, case)
+    return [layer(x) for x in case.extra["batches"]]
+
+
+def _tracks(subject: Any, case: Case) -> Any:
+    layer = _loaded(subject, case)
+    after = []
+    for x in case.extra["batches"]:
+        layer(x)
+        after.append(_buffers(layer))
+    return after
+
+
+def _accumulates(subject: Any, case: Case) -> Any:
+    layer = subject(*case.args, **case.kwargs)
+    layer.do("double")
+    after = []
+    for x in case.extra["batches"]:
+        layer(x)
+        after.append(_buffers(layer))
+    return after
+
+
+def _evaluates(subject: Any, case: Case) -> Any:
+    layer = _loaded(subject, case)
+    layer.do("eval")
+    before = _buffers(layer)
+    outputs = [layer(x) for x in case.extra["batches"]]
+    after = _buffers(layer)
+    return {"outputs": outputs, "buffers changed": not _same(before, after)}
+
+
+def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return all(
+        isinstance(after[k], torch.Tensor) and isinstance(v, torch.Tensor) and torch.equal(v, after[k])
+        for k, v in before.items()
+        if v is not None
+    )
+
+
+def _holds(subject: Any, case: Case) -> Any:
+    layer = subject(*case.args, **case.kwargs)
+    fresh = layer.inspect()
+    for x in case.extra["batches"]:
+        layer(x.float())
+    after = layer.inspect()
+    return {
+        "parameters": {n: fresh["parameters"][n] for n in sorted(fresh["parameters"])},
+        "buffers": {n: fresh["buffers"][n] for n in sorted(fresh["buffers"])},
+        "keys of the state dict": sorted(fresh["state"]),
+        "num_batches_tracked afterwards": after["buffers"].get("num_batches_tracked"),
+    }
+
+
+def _refuses(subject: Any, case: Case) -> Any:
+    layer = subject(*case.args, **case.kwargs)
+    return layer(*case.extra["batches"])
+
+
+def _one_value(d: Any) -> Case:
+    c = d.integer(1, 4)
+    x = d.tensor(1, c, *d.choice([(), (1, 1)]), dtype=torch.float32)
+    return Case((c,), {}, {"batches": [x]})
+
+
+def _layer_gradients(subject: Any, case: Case) -> Any:
+    layer = _loaded(subject, case)
+    (x,) = case.extra["batches"]
+    training = layer.vjp(x, wrt=[0, layer])["grads"]
+    # The training call has moved the running statistics; their update has a property of its own.
+    layer.do("load_state_dict", case.extra["state"], strict=False)
+    layer.do("eval")
+    return {"training": training, "eval": layer.vjp(x, wrt=[0, layer])["grads"]}
+
+
+EXERCISE = Exercise(
+    id="BatchNorm",
+    topic="batchnorm",
+    title="The layer, in training and in inference",
+    reference=reference.BatchNorm,
+    minutes=30,
+    difficulty=3,
+    properties=(
+        Property(
+            "training_output",
+            "in training mode the batch is normalized by its own statistics",
+            1.0,
+            _layer_case(2),
+            _trains,
+            tolerance=LOOSE,
+            tried="double(), load_state_dict, then training calls",
+        ),
+        Property(
+            "running_statistics",
+            "running ← (1−momentum)·running + momentum·batch, with the unbiased variance",
+            1.25,
+            _layer_case(2, momentum=[0.1, 0.25, 0.4]),
+            _tracks,
+            tried="double(), load_state_dict, then training calls; the buffers after each",
+        ),
+        Property(
+            "eval_mode",
+            "in eval mode the running statistics are used and nothing changes",
+            1.0,
+            _layer_case(2, eps=[1e-5, 0.1]),
+            _evaluates,
+            tried="double(), load_state_dict, eval(), then calls",
+        ),
+        Property(
+            "state",
+            "weight and bias are parameters; running_mean, running_var, num_batches_tracked are buffers",
+            0.75,
+            _layer_case(2),
+            _holds,
+            examples=3,
+            tried="a new layer looked at, then two training calls",
+        ),
+        Property(
+            "cumulative",
+            "momentum=None averages over all batches seen",
+            0.5,
+            _layer_case(3, momentum=[None]),
+            _accumulates,
+            examples=4,
+            tried="double(), three training calls; the buffers after each",
+        ),
+        Property(
+            "refuses_one_value",
+            "training on one value per channel is refused with a ValueError",
+            0.5,
+            _one_value,
+            _refuses,
+            examples=4,
+            tried="one training call on a single value per channel",
+        ),
+        Property(
+            "gradients",
+            "gradients reach x, weight and bias in both modes",
+            1.0,
+            _layer_case(1),
+            _layer_gradients,
+            tolerance=LOOSE,
+            tried="double(), load_state_dict, the gradient in training mode, then in eval mode",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "biased_running_variance",
+            "Your running variance follows the biased variance of each batch.",
+            "The running variance estimates the data set's: multiply by n/(n−1) before averaging; the "
+            "normalization itself keeps the biased one.",
+            ("running_statistics", "cumulative"),
+            _LayerBiasedRunning,
+        ),
+        Misconception(
+            "momentum_reversed",
+            "Your momentum weighs the old value: running ← momentum·running + (1−momentum)·batch.",
+            "Here momentum is the weight of the new batch: running ← (1−momentum)·running + momentum·batch.",
+            ("running_statistics",),
+            _LayerMomentumReversed,
+        ),
+        Misconception(
+            "eval_uses_the_batch",
+            "In eval mode you still normalize by the batch's statistics.",
+            "Look at self.training: in eval mode use running_mean and running_var.",
+            ("eval_mode", "gradients"),
+            _LayerEvalUsesBatch,
+        ),
+        Misconception(
+            "eval_updates",
+            "Your running statistics move in eval mode.",
+            "Update them only while self.training is true.",
+            ("eval_mode",),
+            _LayerEvalUpdates,
+        ),
+        Misconception(
+            "normalizes_by_unbiased",
+            "You normalize the batch by the unbiased variance.",
+            "Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.",
+            ("training_output", "gradients"),
+            _LayerNormalizesUnbiased,
+        ),
+        Misconception(
+            "plain_attributes",
+            "Your running statistics are plain attributes, so they are not saved, loaded or moved with the layer.",
+            'Use self.register_buffer("running_mean", ...), likewise for the other two.',
+            ("running_statistics", "eval_mode", "state", "cumulative", "gradients"),
+            _LayerPlainAttributes,
+        ),
+        Misconception(
+            "momentum_none_as_default",
+            "With momentum=None you still use 0.1.",
+            "None asks for the plain average of all batches: weigh the k-th batch by 1/k.",
+            ("cumulative",),
+            _LayerFixedWhenCumulative,
+        ),
+        Misconception(
+            "accepts_one_value",
+            "You train on one value per channel: its variance is 0 and the output is just the bias.",
+            "Raise a ValueError when x.numel() / C is 1 in training mode.",
+            ("refuses_one_value",),
+            _LayerAcceptsOne,
+        ),
+        Misconception(
+            "trains_on_running_statistics",
+            "In training mode you normalize by the running statistics.",
+            "Normalize by the batch and only track the running statistics; gradients must pass through the batch's.",
+            ("training_output", "gradients"),
+            _LayerTrainsOnRunning,
+        ),
+        Misconception(
+            "never_counts",
+            "num_batches_tracked stays 0.",
+            "Add 1 in every training call, before it is used for the cumulative average.",
+            ("state", "cumulative"),
+            _LayerNeverCounts,
+        ),
+        Misconception(
+            "running_standard_deviation",
+            "Your running_var averages standard deviations.",
+            "Average the variances; the root is taken when the layer normalizes.",
+            ("running_statistics", "cumulative"),
+            _LayerRunningStd,
+        ),
+        Misconception(
+            "detached_statistics",
+            "The batch statistics are cut from the graph, so their share of the gradient is lost.",
+            "Detach only what is tracked; the mean and variance that normalize belong to the graph.",
+            ("gradients",),
+            _LayerDetached,
+        ),
+    ),
+    right=(
+        Variant("lerp, var_mean, buffers replaced", _LayerLerp),
+        Variant("a channel at a time", _LayerLoop),
+    ),
+    hints=(
+        Hint(
+            "Eval mode is wrong",
+            "Which two tensors stand in for the batch's mean and variance, and who writes them?",
+        ),
+        Hint(
+            "The running variance is off by a few percent",
+            "It follows the unbiased variance, the output uses the biased one.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "register_buffer for running_mean (zeros), running_var (ones), num_batches_tracked (0). Training: count, m = momentum or 1/count, update both under no_grad with var·n/(n−1), normalize by the batch. Eval: normalize by the buffers.",
+        ),
+    ),
+    forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
+)

@@ -1,0 +1,728 @@
+"""The exercise convolutionalize of lecture 04: from a classifier to a map of classifications."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from autograder.catalog.convolutionalize.draws import drawn_norm, kept, mode_of
+from autograder.catalog.observations import filled, share_memory
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.values import Network
+from coursekit import convolutionalize as reference
+
+
+def _flattening(
+    d: Any, *, bias: bool = True, norm: bool = False, dropped: float = 0.5
+) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    c, k, hidden = d.integer(1, 3), d.integer(2, 3), d.integer(3, 5)
+    h, w = d.integer(2, 3), d.integer(2, 4)
+    cnn = nn.Sequential(
+        nn.Conv2d(c, k, 3, bias=bias),
+        *([drawn_norm(d, k)] if norm else []),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(k * h * w, hidden, bias=bias),
+        nn.ReLU(),
+        nn.Dropout(dropped),
+        nn.Linear(hidden, d.integer(2, 4), bias=bias),
+    )
+    return cnn, (c, 2 * h + 2, 2 * w + 2)
+
+
+def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    cnn, size = _flattening(d)
+    layers = list(cnn)
+    return nn.Sequential(
+        nn.Sequential(*layers[:3]), nn.Sequential(layers[3], nn.Sequential(*layers[4:]))
+    ), size
+
+
+def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    c, k, h = d.integer(1, 2), d.integer(2, 3), d.integer(2, 3)
+    cnn = nn.Sequential(
+        nn.Conv2d(c, k, 2, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(k, d.integer(2, 3)),
+    )
+    # Never a square map, so that a square window shows.
+    return cnn, (c, 2 * h, 2 * (h + d.integer(1, 2)))
+
+
+def _with_other_layers(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    """Batch norm, and a dropout that drops everything, so that its being there is no matter of chance."""
+    return _flattening(d, norm=True, dropped=1.0)
+
+
+def _drawn(
+    make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]],
+    *,
+    larger: bool,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    def draw(d: Any) -> Case:
+        cnn, (c, h, w) = make(d)
+        extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
+        images = d.tensor(
+            d.integer(1, 2) if larger else d.integer(2, 4), c, h + extra[0], w + extra[1], dtype=dtype
+        )
+        cnn = filled(d, cnn).to(images.dtype)
+        return Case((Network.describe(cnn), (c, h, w)), {}, {"images": images})
+
+    return draw
+
+
+def _in_some_mode(d: Any) -> Case:
+    # A batch norm, since it takes note of every image that a network sees in training mode.
+    cnn, size = _flattening(d, norm=True)
+    cnn = filled(d, cnn).float()
+    evaluating, training = Network.describe(cnn.eval()), Network.describe(cnn.train())
+    return Case((evaluating, size), {}, {"the same in training mode": training})
+
+
+def _applied(subject: Any, case: Case) -> Any:
+    fcn = subject(*case.args)
+    return fcn(case.extra["images"]) if callable(fcn) else fcn
+
+
+def _applied_bare(subject: Any, case: Case) -> Any:
+    fcn = subject(*case.args)
+    if not callable(fcn):
+        return fcn
+    names = fcn.inspect()["parameters"]
+    scores = fcn(case.extra["images"])
+    return {"convolutionalize(…)(images)": scores, "biases": sum(n.endswith("bias") for n in names)}
+
+
+def _in_either_mode(subject: Any, case: Case) -> Any:
+    """The scores in both modes, each one set here: that the mode carries over is another property's business."""
+    fcn = subject(*case.args)
+    if not callable(fcn):
+        return fcn
+    seen = {}
+    for method, mode in (("eval", "in eval mode"), ("train", "in training mode")):
+        fcn.do(method)
+        seen[f"scores {mode}"] = fcn(case.extra["images"])
+    return seen
+
+
+def _apart(subject: Any, case: Case) -> Any:
+    networks = (case.args[0], case.extra["the same in training mode"])
+    return [_apart_from(subject, network, case.args[1]) for network in networks]
+
+
+def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
+    cnn = subject.build(network)
+    before = cnn.inspect()
+    fcn = subject(cnn, input_size)
+    after = cnn.inspect()
+    if not callable(fcn):
+        return fcn
+    seen = fcn.inspect()
+    return {
+        "weights shared with the cnn": share_memory(seen, before),
+        "the cnn afterwards": kept(before, after),
+        "result's mode": mode_of(seen),
+        "result": "Sequential" if seen["kinds"].get("") == "Sequential" else seen["kinds"].get(""),
+    }
+
+
+def _dtypes(subject: Any, case: Case) -> Any:
+    seen = subject(*case.args).inspect()
+    kinds = {str(p.dtype).removeprefix("torch.") for p in seen["parameters"].values()}
+    return " and ".join(sorted(kinds))
+
+
+def _convert(
+    cnn: nn.Sequential,
+    input_size: tuple[int, int, int],
+    *,
+    order: str = "channels first",
+    bias: bool = True,
+    shared: bool = False,
+    keep_mode: bool = True,
+    keep_adaptive: bool = False,
+    pool_stride: int | None = 1,
+    pool_square: bool = False,
+    flat: bool = True,
+) -> nn.Sequential:
+    """The conversion with a switch for each of its mistakes."""
+    probe = torch.zeros(
+        1, *input_size, dtype=next(cnn.parameters()).dtype, device=next(cnn.parameters()).device
+    )
+    state = {"map": probe}
+
+    def twin(layer: nn.Module) -> nn.Module:
+        x = state["map"]
+        if isinstance(layer, nn.Flatten):
+            return nn.Identity()
+        if isinstance(layer, nn.Linear):
+            h, w = x.shape[2:]
+            weight = layer.weight
+            if order == "channels last":
+                weight = weight.reshape(-1, h, w, x.shape[1]).permute(0, 3, 1, 2)
+            elif order == "transposed":
+                weight = weight.reshape(-1, x.shape[1], w, h).transpose(2, 3)
+            weight = weight.reshape(layer.out_features, x.shape[1], h, w)
+            made = nn.Conv2d(x.shape[1], layer.out_features, (h, w), bias=layer.bias is not None).to(x)
+            with torch.no_grad():
+                if shared:
+                    made.weight.data = weight.data.view_as(made.weight)
+                else:
+                    made.weight.copy_(weight)
+                if layer.bias is not None:
+                    made.bias.copy_(layer.bias if bias else torch.zeros_like(layer.bias))
+        elif isinstance(layer, nn.AdaptiveAvgPool2d) and not keep_adaptive:
+            made = nn.AvgPool2d(x.shape[2] if pool_square else tuple(x.shape[2:]), pool_stride)
+        else:
+            made = layer if shared else copy.deepcopy(layer)
+        with torch.no_grad():
+            was = made.training
+            answer = made.eval()(x)
+            # What stands for the average leaves one cell at input_size, whatever its window.
+            state["map"] = answer[..., :1, :1] if isinstance(layer, nn.AdaptiveAvgPool2d) else answer
+            made.train(was)
+        return made.train(layer.training)
+
+    def walk(sequential: nn.Sequential) -> nn.Sequential:
+        layers = [walk(m) if flat and isinstance(m, nn.Sequential) else twin(m) for m in sequential]
+        return nn.Sequential(*layers).train(cnn.training and keep_mode)
+
+    return walk(cnn)
+
+
+def _reordered(cnn, input_size):
+    return _convert(cnn, input_size, order="channels last")
+
+
+def _window_transposed(cnn, input_size):
+    return _convert(cnn, input_size, order="transposed")
+
+
+def _no_bias(cnn, input_size):
+    return _convert(cnn, input_size, bias=False)
+
+
+def _shared(cnn, input_size):
+    return _convert(cnn, input_size, shared=True)
+
+
+def _mode_lost(cnn, input_size):
+    return _convert(cnn, input_size, keep_mode=False)
+
+
+def _adaptive_kept(cnn, input_size):
+    return _convert(cnn, input_size, keep_adaptive=True)
+
+
+def _pool_strides(cnn, input_size):
+    return _convert(cnn, input_size, pool_stride=None)
+
+
+def _pool_square(cnn, input_size):
+    return _convert(cnn, input_size, pool_square=True)
+
+
+def _top_level_only(cnn, input_size):
+    return _convert(cnn, input_size, flat=False)
+
+
+def _padded(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    windows = [m for m in fcn.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    # The features' own convolution is the first; an average head has no window to pad.
+    for conv in windows[1:]:
+        conv.padding = (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
+    return fcn
+
+
+def _averaged(cnn, input_size):
+    """Ends in a global average: one score vector whatever the image's size."""
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*fcn, nn.AdaptiveAvgPool2d(1)).train(cnn.training)
+
+
+def _flattened_at_the_end(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*fcn, nn.Flatten()).train(cnn.training)
+
+
+def _softmaxed(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*fcn, nn.Softmax(1)).train(cnn.training)
+
+
+def _leaves(cnn, input_size):
+    return [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
+
+
+def _relus_lost(cnn, input_size):
+    layers, dense = [], False
+    for layer in _leaves(cnn, input_size):
+        dense = dense or isinstance(layer, nn.Identity)
+        if not (dense and isinstance(layer, nn.ReLU)):
+            layers.append(layer)
+    return nn.Sequential(*layers).train(cnn.training)
+
+
+def _dropout_lost(cnn, input_size):
+    layers = [m for m in _leaves(cnn, input_size) if not isinstance(m, nn.Dropout)]
+    return nn.Sequential(*layers).train(cnn.training)
+
+
+def _statistics_reset(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    for layer in fcn.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+    return fcn
+
+
+def _replaced(cnn: nn.Sequential, input_size: Any, change: Callable[..., nn.Module]) -> nn.Sequential:
+    """The right result, with what stands for a dense layer changed by ``change(linear, conv)``."""
+    layers = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
+    twins = [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
+    pairs = zip(layers, twins, strict=True)
+    fcn = nn.Sequential(*(change(m, twin) if isinstance(m, nn.Linear) else twin for m, twin in pairs))
+    fcn.training = cnn.training
+    return fcn
+
+
+def _one_by_one(cnn, input_size):
+    def change(linear, conv):
+        made = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None).to(
+            conv.weight
+        )
+        with torch.no_grad():
+            made.weight.copy_(linear.weight[:, :, None, None])
+            if linear.bias is not None:
+                made.bias.copy_(linear.bias)
+        return made.train(linear.training)
+
+    return _replaced(cnn, input_size, change)
+
+
+def _new_layers_train(cnn, input_size):
+    return _replaced(cnn, input_size, lambda linear, conv: conv.train())
+
+
+def _new_layers_float32(cnn, input_size):
+    return _replaced(cnn, input_size, lambda linear, conv: conv.float())
+
+
+def _cnn_left_in_eval(cnn, input_size):
+    return _convert(cnn.eval(), input_size)
+
+
+def _cnn_not_put_back(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    cnn.eval()
+    return fcn
+
+
+def _flags_forgotten(cnn, input_size):
+    modes = {m: m.training for m in cnn.modules()}
+    fcn = _replaced(cnn.eval(), input_size, lambda linear, conv: conv.train())
+    for module, training in modes.items():
+        module.training = training
+    fcn.training = cnn.training
+    return fcn
+
+
+def _always_training(cnn, input_size):
+    return _convert(cnn, input_size).train()
+
+
+def _converted_in_place(cnn, input_size):
+    for number, layer in enumerate(_convert(cnn, input_size)):
+        cnn[number] = layer
+    return cnn
+
+
+def _probed_as_it_is(cnn, input_size):
+    with torch.no_grad():
+        cnn(next(cnn.parameters()).new_zeros(1, *input_size))
+    return _convert(cnn, input_size)
+
+
+def _bias_of_zeros(cnn, input_size):
+    def change(linear, conv):
+        if conv.bias is None:
+            conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)))
+        return conv
+
+    return _replaced(cnn, input_size, change)
+
+
+def _average_removed(cnn, input_size):
+    fcn = _convert(cnn, input_size)
+    return nn.Sequential(*(m for m in fcn if not isinstance(m, nn.AvgPool2d))).train(cnn.training)
+
+
+def _float32_probe(cnn, input_size):
+    device = next(cnn.parameters()).device
+    copy.deepcopy(cnn)(torch.zeros(1, *input_size, device=device))
+    return _convert(cnn, input_size)
+
+
+def _bias_required(cnn, input_size):
+    if any(m.bias is None for m in cnn.modules() if isinstance(m, nn.Linear)):
+        raise AttributeError("'NoneType' object has no attribute 'detach'")
+    return _convert(cnn, input_size)
+
+
+def _copied(cnn, input_size):
+    return _convert(cnn, input_size)
+
+
+def _by_modules(cnn, input_size):
+    """Flattened into one list, sizes measured with hooks, weights loaded by load_state_dict."""
+    sizes = {}
+
+    def measure(module, inputs, output):
+        sizes[module] = inputs[0].shape[1:]
+
+    leaves = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
+    hooks = [m.register_forward_hook(measure) for m in leaves]
+    flags = {m: m.training for m in cnn.modules()}
+    kind = next(cnn.parameters())
+    with torch.no_grad():
+        cnn.eval()(torch.zeros(1, *input_size, dtype=kind.dtype, device=kind.device))
+    for hook in hooks:
+        hook.remove()
+    for m, flag in flags.items():
+        m.training = flag
+    layers, window = [], None
+    for m in leaves:
+        if isinstance(m, nn.Flatten):
+            window = sizes[m]
+            continue
+        if isinstance(m, nn.Linear):
+            c, h, w = window or (m.in_features, 1, 1)
+            made = nn.Conv2d(c, m.out_features, (h, w), bias=m.bias is not None)
+            made = made.to(m.weight.device, m.weight.dtype)
+            state = {"weight": m.weight.detach().view(-1, c, h, w)}
+            if m.bias is not None:
+                state["bias"] = m.bias.detach()
+            made.load_state_dict(state)
+            window = (m.out_features, 1, 1)
+        elif isinstance(m, nn.AdaptiveAvgPool2d):
+            made = nn.AvgPool2d((sizes[m][1], sizes[m][2]), stride=1)
+        else:
+            made = copy.deepcopy(m)
+        layers.append(made.train(m.training))
+    fcn = nn.Sequential(*layers)
+    fcn.training = cnn.training
+    return fcn
+
+
+def _property(
+    name: str, says: str, points: float, make: Any, *, larger: bool, observe: Any = _applied, tried: str = ""
+) -> Property:
+    tried = tried or "convolutionalize(cnn, input_size)(images)"
+    return Property(name, says, points, _drawn(make, larger=larger), observe, tried=tried, examples=5)
+
+
+# What a wrong number in a dense layer shows in.
+CONVERTED = ("same_scores", "larger_images", "nested", "without_bias", "other_layers")
+
+
+EXERCISE = Exercise(
+    id="convolutionalize",
+    topic="convolutionalize",
+    title="From a classifier to a map of classifications",
+    reference=reference.convolutionalize,
+    minutes=40,
+    difficulty=4,
+    properties=(
+        _property(
+            "same_scores",
+            "at input_size the output is (N, L, 1, 1) and equals the CNN's scores",
+            1.25,
+            _flattening,
+            larger=False,
+        ),
+        _property(
+            "larger_images",
+            "a larger image gives a map, one score vector for every window",
+            1.25,
+            _flattening,
+            larger=True,
+        ),
+        _property("nested", "Sequentials inside Sequentials", 0.75, _nested, larger=True),
+        _property(
+            "without_bias",
+            "dense layers without bias become convolutions without bias",
+            0.5,
+            lambda d: _flattening(d, bias=False),
+            larger=True,
+            observe=_applied_bare,
+            tried="convolutionalize(cnn, input_size)(images), and how many biases the network has",
+        ),
+        _property(
+            "average_head",
+            "AdaptiveAvgPool2d(1) becomes a fixed window average, so that maps stay dense",
+            1.0,
+            _averaging,
+            larger=True,
+        ),
+        _property(
+            "other_layers",
+            "batch norm keeps its running statistics, and dropout still drops in training mode",
+            0.5,
+            _with_other_layers,
+            larger=False,
+            observe=_in_either_mode,
+            tried="convolutionalize(cnn, input_size).eval()(images), and the same with train()",
+        ),
+        Property(
+            "apart",
+            "weights are copies, the CNN stays as it was (weights, batch norm's running statistics, mode), "
+            "and the training flag carries over",
+            0.5,
+            _in_some_mode,
+            _apart,
+            examples=4,
+            tried="the CNN before and after, and the result",
+        ),
+        Property(
+            "dtype",
+            "a float64 CNN becomes a float64 network",
+            0.25,
+            _drawn(_flattening, larger=False, dtype=torch.float64),
+            _dtypes,
+            examples=3,
+            tried="dtypes of the result's parameters",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "channels_last_order",
+            "You reshaped the dense weights as (L, h, w, C), the order of Keras.",
+            "torch flattens channels first: weight.view(L, C, h, w).",
+            CONVERTED,
+            _reordered,
+        ),
+        Misconception(
+            "window_transposed",
+            "Height and width of the window have changed places in the weights of your first dense layer.",
+            "View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.",
+            CONVERTED,
+            _window_transposed,
+        ),
+        Misconception(
+            "softmax_appended",
+            "Your network ends in a softmax.",
+            "Leave it out: the result gives scores, as the CNN does.",
+            (*CONVERTED, "average_head"),
+            _softmaxed,
+        ),
+        Misconception(
+            "relus_lost",
+            "You left out the ReLUs between the dense layers.",
+            "Only Flatten, Linear and AdaptiveAvgPool2d are replaced: copy every other layer, also behind Flatten.",
+            CONVERTED,
+            _relus_lost,
+        ),
+        Misconception(
+            "dropout_lost",
+            "You left the dropout out, so your network cannot be trained as the CNN was.",
+            "Copy it as it is: in eval mode it does nothing, and in training mode it drops.",
+            ("other_layers",),
+            _dropout_lost,
+        ),
+        Misconception(
+            "statistics_reset",
+            "Your batch norm starts with new running statistics.",
+            "They belong to what the CNN has learned: deepcopy the layer, or load its whole state_dict().",
+            ("other_layers",),
+            _statistics_reset,
+        ),
+        Misconception(
+            "biases_dropped",
+            "Your convolutions do not carry the dense layers' biases.",
+            "Copy linear.bias into conv.bias as it is.",
+            ("same_scores", "larger_images", "nested", "average_head", "other_layers"),
+            _no_bias,
+        ),
+        Misconception(
+            "window_padded",
+            "You padded the convolution that stands for the first dense layer.",
+            "A dense layer sees whole windows only: padding is 0.",
+            CONVERTED,
+            _padded,
+        ),
+        Misconception(
+            "map_averaged",
+            "You averaged the map at the end, so every image gives one cell.",
+            "Leave the map as it is: each cell is the classification of one window.",
+            ("larger_images", "nested", "without_bias", "average_head"),
+            _averaged,
+        ),
+        Misconception(
+            "adaptive_pool_kept",
+            "You kept the AdaptiveAvgPool2d, which squeezes a map of any size into one cell.",
+            "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
+            ("average_head",),
+            _adaptive_kept,
+        ),
+        Misconception(
+            "pool_strides",
+            "Your window average jumps by its own size.",
+            "AvgPool2d's stride defaults to the kernel size: pass stride=1.",
+            ("average_head",),
+            _pool_strides,
+        ),
+        Misconception(
+            "average_window_square",
+            "You took the window of the average for a square.",
+            "AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.",
+            ("average_head",),
+            _pool_square,
+        ),
+        Misconception(
+            "one_by_one_everywhere",
+            "Your first dense layer became a 1×1 convolution, but it reads a whole window.",
+            "Its kernel is the map that was flattened: (h, w) at input_size. Only the later ones are 1×1.",
+            CONVERTED,
+            _one_by_one,
+        ),
+        Misconception(
+            "flattened_at_the_end",
+            "You flattened the map at the end.",
+            "Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.",
+            (*CONVERTED, "average_head"),
+            _flattened_at_the_end,
+        ),
+        Misconception(
+            "top_level_only",
+            "You looked at the top level only, so dense layers inside a nested Sequential stayed dense.",
+            "Recurse into every nn.Sequential.",
+            ("nested",),
+            _top_level_only,
+        ),
+        Misconception(
+            "average_removed",
+            "You removed the average, so each cell of the map sees a small window and not the whole of input_size.",
+            "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
+            ("average_head",),
+            _average_removed,
+        ),
+        Misconception(
+            "bias_required",
+            "You read linear.bias where it is None.",
+            "Build the convolution with bias=linear.bias is not None, and copy the bias only then.",
+            ("without_bias",),
+            _bias_required,
+        ),
+        Misconception(
+            "bias_of_zeros",
+            "Your convolutions have a bias of zeros where the dense layers have none: training would move it.",
+            "Build them with bias=linear.bias is not None.",
+            ("without_bias",),
+            _bias_of_zeros,
+        ),
+        Misconception(
+            "weights_shared",
+            "The two networks share their weights: training one changes the other.",
+            "Copy them: deepcopy the layers, clone or copy_ the dense weights.",
+            ("apart",),
+            _shared,
+        ),
+        Misconception(
+            "mode_lost",
+            "The result is always in eval mode.",
+            "Give it the mode of the CNN: fcn.train(cnn.training).",
+            ("apart",),
+            _mode_lost,
+        ),
+        Misconception(
+            "always_in_training_mode",
+            "The result is always in training mode.",
+            "Give it the mode of the CNN: fcn.train(cnn.training).",
+            ("same_scores", "larger_images", "nested", "without_bias", "apart"),
+            _always_training,
+        ),
+        Misconception(
+            "flags_forgotten",
+            "Some layers of your result are in eval mode and others in training mode, whatever the mode of the CNN.",
+            "Give all of it the mode that the CNN had when it came: fcn.train(was) reaches every layer, fcn.training = was only the outermost.",
+            ("apart",),
+            _flags_forgotten,
+        ),
+        Misconception(
+            "new_layers_in_training_mode",
+            "The layers you built are in training mode, as new layers are, whatever the mode of the CNN.",
+            "Give the result the mode of the CNN: fcn.train(cnn.training).",
+            ("apart",),
+            _new_layers_train,
+        ),
+        Misconception(
+            "cnn_left_in_eval_mode",
+            "You left the CNN in eval mode, and gave the result that mode too.",
+            "Remember cnn.training before you measure the maps, and set it again in both afterwards.",
+            ("apart",),
+            _cnn_left_in_eval,
+        ),
+        Misconception(
+            "cnn_not_put_back",
+            "You left the CNN in eval mode.",
+            "Remember its mode before you measure the maps, and put it back afterwards.",
+            ("apart",),
+            _cnn_not_put_back,
+        ),
+        Misconception(
+            "converted_in_place",
+            "You put the convolutions into the CNN itself, which is no classifier any more.",
+            "Build a new nn.Sequential, out of copies.",
+            ("apart",),
+            _converted_in_place,
+        ),
+        Misconception(
+            "measured_in_training_mode",
+            "You measured the maps with the CNN in training mode, so its batch norms took your image into their statistics.",
+            "Remember the mode, call cnn.eval(), measure, and put the mode back.",
+            ("apart",),
+            _probed_as_it_is,
+        ),
+        Misconception(
+            "new_layers_float32",
+            "The convolutions you built are float32 whatever the CNN is.",
+            "Build them like the dense layer: conv.to(linear.weight).",
+            ("dtype",),
+            _new_layers_float32,
+        ),
+        Misconception(
+            "float32_probe",
+            "The zero image that you send through the CNN is float32 whatever the CNN is.",
+            "Take dtype and device of its weights: next(cnn.parameters()).new_zeros(1, *input_size).",
+            ("dtype",),
+            _float32_probe,
+        ),
+    ),
+    right=(
+        Variant("layer by layer with a probe", _copied),
+        Variant("one flat list, sizes by hooks", _by_modules),
+    ),
+    hints=(
+        Hint(
+            "I don't know where input_size comes in",
+            "Only the first dense layer after Flatten needs to know a size. Which size, and how do you find it out?",
+        ),
+        Hint(
+            "The first dense layer doesn't fit",
+            "A dense layer is a convolution with the window it was flattened from; those after it are 1×1.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "Walk through the layers with a zero image of input_size in hand, of the dtype of the weights (in eval mode, under no_grad; put the CNN's mode back afterwards, and give the result the same mode). Flatten → Identity; Linear → Conv2d(C, out, (h, w)) with weight.view(out, C, h, w); AdaptiveAvgPool2d(1) → AvgPool2d((h, w), 1); everything else → deepcopy.",
+        ),
+    ),
+)

@@ -1,0 +1,639 @@
+"""The exercise sample_patches of lecture 06: patches, every class equally often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autograder.catalog.observations import described
+from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
+from coursekit import fcn as reference
+
+# Drawn so often that a legal center is left out once in 10^9 right answers.
+OFTEN = 150
+
+
+def _addressed(d: Any, h: int, w: int) -> torch.Tensor:
+    """An image whose first channels are row and column, so that a patch tells where it was cut."""
+    rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
+    columns = torch.arange(w, dtype=torch.float64).expand(h, w)
+    return torch.stack([rows, columns, d.tensor(h, w)])
+
+
+def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Any], Case]:
+    def draw(d: Any) -> Case:
+        h, w = d.integer(8, 11), d.integer(9, 13)
+        labels = d.integers(h, w, low=0, high=2)
+        return Case((_addressed(d, h, w), labels, d.choice(sizes), per_class, d.generator()))
+
+    return draw
+
+
+def _unbalanced(d: Any) -> Case:
+    """A common class, a rare one, one pixel of a third, and a class that only lines the border."""
+    h, w, size = d.integer(9, 11), d.integer(10, 13), d.choice([3, 5])
+    labels = torch.zeros(h, w, dtype=torch.int64)
+    labels[size // 2 : -(size // 2), size // 2] = 1
+    labels[h // 2, w // 2] = 4
+    # Beside the only center of a class: void in a patch is no reason to refuse it.
+    labels[h // 2 - 1, w // 2 + 1] = 255
+    labels[-1] = labels[:, -1] = 3
+    return Case((_addressed(d, h, w), labels, size, d.integer(3, 9), d.generator()))
+
+
+def _with_void(d: Any) -> Case:
+    image, labels, *rest = _patch_case((3, 4))(d).args
+    h, w = labels.shape
+    labels[: h // 2, w // 3 :] = 255
+    return Case((image, labels, *rest), {}, {"void everywhere": torch.full_like(labels, 255)})
+
+
+def _few_centers(d: Any) -> Case:
+    """The centers of class 1 are few, and the four corners of what is legal are among them."""
+    h, w, size = d.integer(8, 10), d.integer(9, 11), d.choice([4, 3, 5, 2])
+    first, rows, columns = size // 2, h - size, w - size
+    labels = torch.zeros(h, w, dtype=torch.int64)
+    for row in (first, first + rows):
+        for column in (first, first + columns):
+            labels[row, column] = 1
+    labels[h // 2, w // 2] = 1
+    return Case((_addressed(d, h, w), labels, size, OFTEN, d.generator()))
+
+
+def _twice(d: Any) -> Case:
+    case = _patch_case((3,))(d)
+    return Case(case.args[:-1], {}, {"generators": (case.args[-1], d.generator())})
+
+
+def _patch_kinds(d: Any) -> Case:
+    image, labels, *rest = _patch_case((3,), per_class=3)(d).args
+    labels[0, :2] = 255
+    bytes_too = (image.abs() * 20).clamp(0, 255).to(torch.uint8)
+    return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest), {}, {"as bytes": bytes_too})
+
+
+def _drawn(subject: Any, case: Case) -> Any:
+    result = subject(*case.args, **case.kwargs)
+    if not isinstance(result, list | tuple) or len(result) != 2:
+        return result
+    return {"patches": result[0], "targets": result[1]}
+
+
+def _drawn_with_void(subject: Any, case: Case) -> Any:
+    image, _, *rest = case.args
+    everywhere = Case((image, case.extra["void everywhere"], *rest))
+    return [_drawn(subject, case), _drawn(subject, everywhere)]
+
+
+def _drawn_twice(subject: Any, case: Case) -> Any:
+    one, other = case.extra["generators"]
+    return [_drawn(subject, Case((*case.args, g))) for g in (one, one, other)]
+
+
+def _drawn_kinds(subject: Any, case: Case) -> Any:
+    seen: dict[str, Any] = {}
+    for kind, image in (("float64", case.args[0]), ("uint8", case.extra["as bytes"])):
+        result = subject(image, *case.args[1:])
+        pair = isinstance(result, list | tuple)
+        parts = result if pair else [result]
+        seen[f"patches and targets of a {kind} image"] = [
+            str(v.dtype).removeprefix("torch.") if isinstance(v, torch.Tensor) else described(v)
+            for v in parts
+        ]
+        if kind == "uint8" and pair and isinstance(result[0], torch.Tensor):
+            found, there = result[0].double().unique(), image.double().unique()
+            seen["bytes keep their values"] = bool((found[:, None] == there).any(1).all())
+    return {**seen, "arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
+
+
+def _bad(message: str, code: str, where: str = "") -> Mismatch:
+    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)
+
+
+def _are_patches(image: torch.Tensor, size: int, got: Any) -> Mismatch | None:
+    """Whether this is a pair (n, C, size, size), (n,) at all."""
+    if not isinstance(got, dict) or not all(isinstance(v, torch.Tensor) for v in got.values()):
+        message = "expected a pair of tensors (patches, targets)"
+        return Mismatch(Outcome.WRONG_KIND, message, code="kind")
+    patches, targets = got["patches"], got["targets"]
+    wanted = (len(targets) if targets.dim() == 1 else 0, len(image), size, size)
+    if targets.dim() != 1 or tuple(patches.shape) != wanted:
+        return Mismatch(
+            Outcome.WRONG_KIND,
+            f"expected patches (n, {len(image)}, {size}, {size}) and targets (n,), got {tuple(patches.shape)} and"
+            f" {tuple(targets.shape)}",
+            code="shape",
+        )
+    return None
+
+
+def _tops(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return patches[:, 0, 0, 0].round().long(), patches[:, 1, 0, 0].round().long()
+
+
+def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    """Every patch is cut from the image, and its target is the label of its center."""
+    image, labels, size = case.args[:3]
+    if wrong := _are_patches(image, size, got):
+        return wrong
+    patches, targets = got["patches"], got["targets"].long()
+    if patches.is_floating_point():  # its dtype is another property's business
+        image = image.to(patches.dtype)
+    if not len(targets):
+        return _bad("there is no patch", "none")
+    tops, lefts = _tops(patches)
+    h, w = labels.shape
+    inside = (tops >= 0) & (tops <= h - size) & (lefts >= 0) & (lefts <= w - size)
+    cut = torch.stack(
+        [
+            image[:, t : t + size, left : left + size] if ok else torch.full_like(p, torch.nan)
+            for t, left, ok, p in zip(tops.tolist(), lefts.tolist(), inside.tolist(), patches, strict=True)
+        ]
+    )
+    off = (patches != cut).flatten(1).any(1)
+    if off.any():
+        where = f"patches[{int(off.nonzero()[0])}]"
+        return _bad(f"{int(off.sum())} of {len(off)} patches are no piece of the image", "crop", where)
+    if torch.equal(targets, labels[tops + size // 2, lefts + size // 2]):
+        return None
+    for name, offset in (("the top left pixel", 0), ("row and column (size − 1) // 2", (size - 1) // 2)):
+        if offset != size // 2 and torch.equal(targets, labels[tops + offset, lefts + offset]):
+            return _bad(f"the targets are the labels of {name}", f"center:{offset - size // 2}")
+    return _bad("targets are not the labels of the patches' center pixels", "center")
+
+
+def _judge_counts(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    image, _, size, per_class = case.args[:4]
+    if wrong := _are_patches(image, size, got):
+        return wrong
+    wanted = {int(c): per_class for c in expected["targets"].unique()}
+    counts = dict(zip(*(v.tolist() for v in got["targets"].long().unique(return_counts=True)), strict=True))
+    if counts == wanted:
+        return None
+    message = f"expected {wanted} patches of each class, got {counts}"
+    if set(counts) - set(wanted):
+        return _bad(message, "count:classes without a center")
+    if missing := set(wanted) - set(counts):
+        return _bad(message, "count:class 0 missing" if missing == {0} else "count:missing")
+    if len(set(counts.values())) == 1:
+        return _bad(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
+    return _bad(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
+
+
+def _judge_void(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    image, _, size = case.args[:3]
+    found, nothing = got
+    for part in (found, nothing):
+        if wrong := _are_patches(image, size, part):
+            return wrong
+    if (found["targets"] == 255).any() or (nothing["targets"] == 255).any():
+        return _bad("patches with a void center were drawn", "void")
+    return _bad("patches come from an image without a class", "void:all") if len(nothing["targets"]) else None
+
+
+def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if wrong := _judge_crops(case, expected, got) or _judge_counts(case, expected, got):
+        return wrong
+    _, labels, size, per_class = case.args[:4]
+    tops, lefts = _tops(got["patches"][got["targets"] == 1])
+    seen = list(zip((tops + size // 2).tolist(), (lefts + size // 2).tolist(), strict=True))
+    legal = [(r, c) for r, c in (labels == 1).nonzero().tolist()]
+    missing = [place for place in legal if place not in seen]
+    if missing:
+        last = max(r for r, _ in legal), max(c for _, c in legal)
+        at_end = all(r == last[0] or c == last[1] for r, c in missing) and len(missing) < len(legal) - 1
+        message = f"centers of class 1 at {legal}, of which {missing} never came up in {per_class} draws"
+        return _bad(message, "spread:last" if at_end else "spread:missing")
+    share = max(seen.count(place) for place in legal) * len(legal) / per_class
+    return _bad("some centers come up far more often than others", "spread:uneven") if share > 2.2 else None
+
+
+def _judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    image, _, size = case.args[:3]
+    for part in got:
+        if wrong := _are_patches(image, size, part):
+            return wrong
+    one, again, other = (part["patches"] for part in got)
+    if one.shape == again.shape == other.shape and torch.equal(one, again) and torch.equal(one, other):
+        return _bad("another generator gives the same patches", "generator:ignored")
+    if one.shape != again.shape or not torch.equal(one, again):
+        return _bad("the same generator gives other patches", "generator:not repeatable")
+    return None
+
+
+def _patches(
+    image, labels, size, per_class, generator, *, center=None, legal=None, last=1, draw=None, void=255, pad=False,
+    together=False, kind=torch.int64, cast=None, classless=(), clean=False,
+):  # fmt: skip
+    """The draw with a switch for each mistake."""
+    if cast is not None and cast is not False:
+        image = cast(image)
+    if pad:
+        image = torch.nn.functional.pad(image, (size // 2, size, size // 2, size))
+    if cast is None and not image.is_floating_point():
+        image = image.float()
+    center = size // 2 if center is None else center
+    h, w = labels.shape
+    inner = labels[center : center + h - size + last, center : center + w - size + last].long()
+    inner = labels.long() if pad else inner
+    if clean:
+        windows = labels.unfold(0, size, 1).unfold(1, size, 1)
+        inner = inner.masked_fill((windows == void).flatten(2).any(2), void)
+    classes = [c for c in inner.unique().tolist() if c != void and c not in classless]
+
+    def chosen(found, count):
+        if draw is not None:
+            return found[draw(len(found), count, generator).to(found.device)]
+        return found[torch.randint(len(found), (count,), generator=generator).to(found.device)]
+
+    if together:
+        places = [chosen((inner != void).nonzero(), per_class * len(classes))] if classes else []
+    else:
+        places = [chosen((inner == c).nonzero(), per_class) for c in classes]
+    if not places:
+        return image.new_zeros(0, len(image), size, size), labels.new_zeros(0).to(kind)
+    places = torch.cat(places)
+    patches = torch.stack([image[:, r : r + size, c : c + size] for r, c in places.tolist()])
+    return patches, inner[places[:, 0], places[:, 1]].to(kind)
+
+
+def _patches_top_left(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, center=0)
+
+
+def _patches_rounded_down(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, center=(size - 1) // 2)
+
+
+def _patches_as_they_come(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, together=True)
+
+
+def _patches_once_each(image, labels, size, per_class, generator):
+    def draw(available, count, generator):
+        return torch.randperm(available, generator=generator)[:count]
+
+    return _patches(image, labels, size, per_class, generator, draw=draw)
+
+
+def _patches_of_void(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, void=-1)
+
+
+def _patches_padded(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, pad=True)
+
+
+def _patches_one_place(image, labels, size, per_class, generator):
+    def draw(available, count, generator):
+        return torch.randint(available, (1,), generator=generator).expand(count)
+
+    return _patches(image, labels, size, per_class, generator, draw=draw)
+
+
+def _patches_last_left_out(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, last=0)
+
+
+def _patches_global(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, None)
+
+
+def _patches_nothing_fails(image, labels, size, per_class, generator):
+    patches, targets = _patches(image, labels, size, per_class, generator)
+    return torch.stack(list(patches)), targets
+
+
+def _patches_float_targets(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, kind=torch.float32)
+
+
+def _patches_bytes(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, cast=False)
+
+
+def _patches_scaled(image, labels, size, per_class, generator):
+    return _patches(
+        image,
+        labels,
+        size,
+        per_class,
+        generator,
+        cast=lambda x: x if x.is_floating_point() else x.float() / 255,
+    )
+
+
+def _patches_single(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, cast=lambda x: x.float())
+
+
+def _patches_without_void(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, clean=True)
+
+
+def _patches_without_class_0(image, labels, size, per_class, generator):
+    return _patches(image, labels, size, per_class, generator, classless=(0,))
+
+
+def _patches_shared_out(image, labels, size, per_class, generator):
+    classes = max(len([c for c in labels.unique().tolist() if c != 255]), 1)
+    return _patches(image, labels, size, max(per_class // classes, 1), generator)
+
+
+def _patches_clamped(image, labels, size, per_class, generator):
+    """Any pixel is a center; a patch that would hang over is pushed back inside."""
+    image = image if image.is_floating_point() else image.float()
+    h, w = labels.shape
+    patches, targets = [image.new_zeros(0, len(image), size, size)], []
+    for c in labels.unique().tolist():
+        if c == 255:
+            continue
+        places = (labels == c).nonzero()
+        drawn = places[torch.randint(len(places), (per_class,), generator=generator).to(places.device)]
+        for row, column in drawn.tolist():
+            top = min(max(row - size // 2, 0), h - size)
+            left = min(max(column - size // 2, 0), w - size)
+            patches.append(image[None, :, top : top + size, left : left + size])
+            targets.append(c)
+    return torch.cat(patches), torch.tensor(targets, dtype=torch.int64, device=labels.device)
+
+
+def _patches_targets_overwritten(image, labels, size, per_class, generator):
+    patches = _patches(image, labels, size, per_class, generator)
+    labels[labels == 255] = 0
+    return patches
+
+
+def _patches_listed(image, labels, size, per_class, generator):
+    """Centers listed in plain Python, patches in mixed order."""
+    image = image if image.is_floating_point() else image.float()
+    half = size // 2
+    centers = {}
+    for r in range(half, labels.shape[0] - size + half + 1):
+        for c in range(half, labels.shape[1] - size + half + 1):
+            centers.setdefault(int(labels[r, c]), []).append((r, c))
+    centers.pop(255, None)
+    patches, targets = [], []
+    for label, places in centers.items():
+        for _ in range(per_class):
+            r, c = places[int(torch.rand(1, generator=generator, dtype=torch.float64) * len(places))]
+            patches.append(image[:, r - half : r - half + size, c - half : c - half + size])
+            targets.append(label)
+    mixed = torch.randperm(len(targets), generator=generator).tolist()
+    targets = torch.tensor([targets[i] for i in mixed], dtype=torch.int64, device=labels.device)
+    if not patches:
+        return image.new_zeros(0, image.shape[0], size, size), targets
+    return torch.stack([patches[i] for i in mixed]), targets
+
+
+def _patches_weighted(image, labels, size, per_class, generator):
+    """multinomial over the legal pixels of a class, windows read by index arithmetic."""
+    image = image.to(torch.float32) if not image.is_floating_point() else image
+    h, w = labels.shape
+    legal = torch.zeros(h, w, dtype=torch.bool, device=labels.device)
+    legal[size // 2 : size // 2 + h - size + 1, size // 2 : size // 2 + w - size + 1] = True
+    drawn = []
+    for label in range(255):
+        weights = ((labels == label) & legal).flatten().double().cpu()
+        if weights.any():
+            drawn.append(torch.multinomial(weights, per_class, replacement=True, generator=generator))
+    places = torch.cat([*drawn, torch.zeros(0, dtype=torch.int64)]).to(labels.device)
+    steps = torch.arange(size, device=labels.device) - size // 2
+    rows = (places // w)[:, None, None] + steps[:, None]
+    columns = (places % w)[:, None, None] + steps
+    return image[:, rows, columns].transpose(0, 1), labels.flatten()[places].long()
+
+
+EXERCISE = Exercise(
+    id="sample_patches",
+    topic="fcn",
+    title="Patches, every class equally often",
+    reference=reference.sample_patches,
+    minutes=18,
+    difficulty=3,
+    properties=(
+        Property(
+            "centers",
+            "patches are pieces of the image, their targets the labels of row and column size // 2",
+            1.0,
+            _patch_case((3, 5, 1)),
+            _drawn,
+            _judge_crops,
+            tried="the patches, compared with the image",
+            examples=6,
+        ),
+        Property(
+            "even_sizes",
+            "the same for even sizes, where there is no middle",
+            0.5,
+            _patch_case((4, 2, 6)),
+            _drawn,
+            _judge_crops,
+            tried="the patches, compared with the image",
+            examples=4,
+        ),
+        Property(
+            "balanced",
+            "each class with a center that lies far enough inside comes per_class times, others never",
+            0.75,
+            _unbalanced,
+            _drawn,
+            _judge_counts,
+            tried="how often each class was drawn",
+            examples=6,
+        ),
+        Property(
+            "void",
+            "void centers (255) are never drawn, and an image of nothing but void gives no patch",
+            0.5,
+            _with_void,
+            _drawn_with_void,
+            _judge_void,
+            tried="once with these labels, once with void everywhere",
+            examples=6,
+        ),
+        Property(
+            "spread",
+            "with replacement, every legal center of a class equally likely",
+            0.5,
+            _few_centers,
+            _drawn,
+            _judge_spread,
+            tried="which centers came up",
+            examples=4,
+        ),
+        Property(
+            "generator",
+            "the draws come from the generator",
+            0.5,
+            _twice,
+            _drawn_twice,
+            _judge_twice,
+            tried="twice with the first generator, once with the second",
+            examples=4,
+        ),
+        Property(
+            "kinds",
+            "targets are int64; patches keep a float dtype, bytes become float32; nothing is modified in place",
+            0.25,
+            _patch_kinds,
+            _drawn_kinds,
+            examples=6,
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "label_of_the_corner",
+            "Your targets are the labels of the top left pixels.",
+            "A patch is named after its center: add size // 2 to row and column.",
+            ("centers", "even_sizes", "spread"),
+            _patches_top_left,
+        ),
+        Misconception(
+            "center_rounded_down",
+            "For even sizes you took the pixel at (size − 1) // 2 as the center.",
+            "There are two middle rows; take the later one, size // 2.",
+            ("even_sizes", "spread"),
+            _patches_rounded_down,
+        ),
+        Misconception(
+            "classes_as_they_come",
+            "You drew from all pixels alike, so common classes come often and rare ones hardly ever.",
+            "Go class by class, and draw per_class centers of each.",
+            ("balanced", "spread"),
+            _patches_as_they_come,
+        ),
+        Misconception(
+            "without_replacement",
+            "You drew without replacement: a class with few centers gives too few patches.",
+            "Draw indices with torch.randint; the same center may come twice.",
+            ("balanced", "spread"),
+            _patches_once_each,
+        ),
+        Misconception(
+            "void_is_a_class",
+            "You drew patches with void centers, as if 255 were a class.",
+            "Skip 255 when you go through the classes.",
+            ("balanced", "void"),
+            _patches_of_void,
+        ),
+        Misconception(
+            "void_alone_fails",
+            "Your function breaks down where no class has a center: there is nothing to stack.",
+            "Return patches of shape (0, C, size, size) then, and no targets.",
+            ("void",),
+            _patches_nothing_fails,
+        ),
+        Misconception(
+            "borders_padded",
+            "You padded the image, so some patches hold pixels that are not in it.",
+            "Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.",
+            ("centers", "even_sizes", "balanced", "spread"),
+            _patches_padded,
+        ),
+        Misconception(
+            "pushed_inside",
+            "You drew centers near the border too and pushed their patches inside: the center is then another pixel.",
+            "Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.",
+            ("centers", "even_sizes", "balanced", "spread"),
+            _patches_clamped,
+        ),
+        Misconception(
+            "void_anywhere_refused",
+            "You refused every patch that holds a void pixel.",
+            "Only the center decides: it gives the target, and the other pixels are what the network sees.",
+            ("balanced",),
+            _patches_without_void,
+        ),
+        Misconception(
+            "class_0_left_out",
+            "Class 0 never comes: you took it for the background.",
+            "Void is 255, and 255 alone is left out.",
+            ("balanced", "spread"),
+            _patches_without_class_0,
+        ),
+        Misconception(
+            "per_class_shared_out",
+            "You drew fewer than per_class patches of every class.",
+            "per_class is how many each class gets, not all of them together.",
+            ("balanced", "spread"),
+            _patches_shared_out,
+        ),
+        Misconception(
+            "same_place_again",
+            "You drew one center of each class and repeated it.",
+            "Draw per_class indices: torch.randint(count, (per_class,), generator=generator).",
+            ("spread",),
+            _patches_one_place,
+        ),
+        Misconception(
+            "last_row_left_out",
+            "The last legal row and column never come up.",
+            "A patch fits at H − size + 1 places, not at H − size.",
+            ("spread",),
+            _patches_last_left_out,
+        ),
+        Misconception(
+            "generator_ignored",
+            "Your draws do not come from the generator, but from torch's global numbers or one of your own.",
+            "Hand on the one you are given: torch.randint(…, generator=generator).",
+            ("generator",),
+            _patches_global,
+        ),
+        Misconception(
+            "bytes_scaled",
+            "You scaled the values of a byte image.",
+            "Change the dtype alone: image.float(). What range the network wants is somebody else's business.",
+            ("kinds",),
+            _patches_scaled,
+        ),
+        Misconception(
+            "always_float32",
+            "Your patches are float32 whatever the image was.",
+            "Only integers need another dtype: image if image.is_floating_point() else image.float().",
+            ("kinds",),
+            _patches_single,
+        ),
+        Misconception(
+            "labels_overwritten",
+            "You wrote into labels: the caller's void pixels are gone.",
+            "Make a new map, for instance with torch.where or masked_fill.",
+            ("kinds",),
+            _patches_targets_overwritten,
+        ),
+        Misconception(
+            "targets_as_floats",
+            "Your targets are floats.",
+            "Classes are int64, as a loss wants them: .long().",
+            ("kinds",),
+            _patches_float_targets,
+        ),
+        Misconception(
+            "bytes_kept",
+            "An image of bytes gives patches of bytes, which no convolution takes.",
+            "Integers become float32: image.float().",
+            ("kinds",),
+            _patches_bytes,
+        ),
+    ),
+    right=(
+        Variant("centers listed in plain Python", _patches_listed),
+        Variant("multinomial and index arithmetic", _patches_weighted),
+    ),
+    hints=(
+        Hint(
+            "A patch runs over the border",
+            "Its center has size // 2 rows above it. How many has it below, for an odd size, for an even one? Cut labels down to the legal centers first.",
+        ),
+        Hint(
+            "A rare class gives too few patches",
+            "With replacement, ten draws from three centers are no problem: draw ten indices below three.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "inner = labels[size // 2 :, size // 2 :][: H − size + 1, : W − size + 1]. For each class c in inner but 255: (inner == c).nonzero() are the top left corners; draw per_class of them and cut image[:, r : r + size, col : col + size].",
+        ),
+    ),
+)

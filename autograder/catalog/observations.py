@@ -1,0 +1,92 @@
+"""Observations, and what they are made of, that several topics share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from autograder.attempt import Handle, Raised, kind_of
+from autograder.exercise import Case
+
+
+def described(value: Any) -> str:
+    """What a value is, without its numbers: ``float32 tensor (3, 4)``."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} of {', '.join(described(v) for v in value)}"
+    return kind_of(value)
+
+
+def as_double(value: Any) -> Any:
+    """Numbers without their dtype, which is another property's business."""
+    return value.double() if isinstance(value, torch.Tensor) else value
+
+
+def filled(d: Any, network: nn.Module, scale: float = 0.3) -> nn.Module:
+    """The network in float64 and evaluation mode, its parameters drawn."""
+    network = network.double().eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(d.tensor(*p.shape, scale=scale))
+    return network
+
+
+def changed_tensors(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of the parameters and buffers that differ between two looks at a network (`handle.inspect()`)."""
+    return sorted(
+        name
+        for group in ("parameters", "buffers")
+        for name, tensor in before[group].items()
+        if name not in after[group] or not torch.equal(tensor, after[group][name])
+    )
+
+
+def share_memory(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a tensor of one inspected network lies in the memory of another's."""
+    return bool(set(one["storages"].values()) & set(other["storages"].values()))
+
+
+def parameters_of(network: Handle, *inputs: Any) -> dict[str, torch.Tensor]:
+    """The parameters of a network. One that has none is asked about the inputs: so a stub is told from a network
+    whose layers are other ones."""
+    parameters = network.inspect()["parameters"]
+    if not parameters:
+        try:
+            network(*inputs)
+        except Raised as raised:
+            if raised.kinds[0] == "NotImplementedError":
+                raise
+    return parameters
+
+
+def carries(subject: Any, case: Case) -> dict[str, Any]:
+    """Kind of the answer and arguments changed in place; the numbers are other properties' business."""
+    return {
+        "answer": described(subject(*case.args, **case.kwargs)),
+        "arguments changed in place": [int(c) for c in subject.changed(*case.args, **case.kwargs)],
+    }
+
+
+def component(index: int, of: int) -> Callable[[Any, Case], Any]:
+    """One entry of a returned tuple, so that each can earn its own points."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        result = subject(*case.args, **case.kwargs)
+        if not isinstance(result, list | tuple) or len(result) != of:
+            return result
+        return result[index]
+
+    return observe
+
+
+def gradients(*wrt: int) -> Callable[[Any, Case], Any]:
+    """Gradients with respect to positional arguments, named as positions."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        return subject.vjp(*case.args, wrt=list(wrt), **case.kwargs)["grads"]
+
+    return observe

@@ -1,0 +1,245 @@
+"""The exercise mean_image of lecture 01: the mean image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autograder.catalog.observations import as_double
+from autograder.catalog.preprocessing.draws import (
+    bright_bytes,
+    float_of,
+    kinds_of_answers,
+    varied_images,
+    whole_numbers,
+)
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import preprocessing as reference
+
+
+def _some_images(d: Any) -> Case:
+    n, c = d.choice([3, 1, 2, 4, 5]), d.choice([2, 3, 1])
+    return Case((d.layout(varied_images(d, n, c, d.integer(1, 4), d.integer(2, 5))),))
+
+
+def _number(subject: Any, case: Case) -> Any:
+    return as_double(subject(*case.args))
+
+
+def _mean_of_integers(images):
+    return images.mean(0)
+
+
+def _mean_of_channels(images):
+    return images.double().mean((0, 2, 3)).to(float_of(images))
+
+
+def _mean_of_each_image(images):
+    return images.double().mean((1, 2, 3)).to(float_of(images))
+
+
+def _mean_over_channels(images):
+    return images.double().mean(1).to(float_of(images))
+
+
+def _mean_keeps_axis(images):
+    return images.double().mean(0, keepdim=True).to(float_of(images))
+
+
+def _mean_halved(images):
+    mean = images[0].double()
+    for image in images[1:]:
+        mean = (mean + image) / 2
+    return mean.to(float_of(images))
+
+
+def _mean_bytes(images):
+    total = torch.zeros_like(images[0])
+    for image in images:
+        total = total + image
+    return total / len(images)
+
+
+def _mean_first_image(images):
+    total = images[0]
+    for image in images[1:]:
+        total += image
+    return total / len(images)
+
+
+def _mean_in_bytes_again(images):
+    return images.double().mean(0).to(images.dtype)
+
+
+def _mean_single(images):
+    return images.float().mean(0)
+
+
+def _mean_double(images):
+    return images.double().mean(0)
+
+
+def _mean_by_batch_size(images):
+    return (images.double().sum(0) / (len(images) - 1)).to(float_of(images))
+
+
+def _mean_loop(images):
+    total = torch.zeros(images.shape[1:], dtype=torch.float64, device=images.device)
+    for image in images:
+        total += image
+    return (total / images.shape[0]).to(float_of(images))
+
+
+def _mean_matrix(images):
+    """One row of weights times a matrix with an image in each row."""
+    rows = images.reshape(len(images), -1).double()
+    weights = torch.full((1, len(images)), 1 / len(images), dtype=torch.float64, device=images.device)
+    return (weights @ rows).reshape(images.shape[1:]).to(float_of(images))
+
+
+def _mean_running(images):
+    kind = images.dtype if images.is_floating_point() else torch.float32
+    mean = torch.zeros_like(images[0], dtype=kind)
+    for n, image in enumerate(images.unbind(0), start=1):
+        mean = mean + (image.to(kind) - mean) / n
+    return mean
+
+
+EXERCISE = Exercise(
+    id="mean_image",
+    topic="preprocessing",
+    title="The mean image",
+    reference=reference.mean_image,
+    minutes=5,
+    difficulty=1,
+    properties=(
+        Property(
+            "average",
+            "the average over all images, pixel by pixel, of shape (C, H, W)",
+            1.0,
+            _some_images,
+            _number,
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "bytes",
+            "uint8 pixels do not overflow, and the mean keeps its fraction",
+            0.5,
+            bright_bytes,
+            _number,
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "kinds",
+            "floats keep their dtype, integers give float32, and the images are not modified in place",
+            0.5,
+            whole_numbers,
+            kinds_of_answers,
+            examples=4,
+            tried="mean_image(images) for uint8, int64, float32 and float64",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "mean_of_channels",
+            "You averaged over the pixels as well: this is one number per channel.",
+            "Reduce over axis 0 alone; the mean image is as large as an image.",
+            ("average", "bytes", "kinds"),
+            _mean_of_channels,
+        ),
+        Misconception(
+            "mean_of_each_image",
+            "You took the mean of each image by itself.",
+            "Average over the images, axis 0, and keep channels and pixels.",
+            ("average", "bytes", "kinds"),
+            _mean_of_each_image,
+        ),
+        Misconception(
+            "mean_over_channels",
+            "You averaged over axis 1, the channels.",
+            "Axis 0 counts the images: images.mean(0).",
+            ("average", "bytes", "kinds"),
+            _mean_over_channels,
+        ),
+        Misconception(
+            "axis_kept",
+            "Your mean image still has an axis of length 1 in front.",
+            "Leave keepdim=True out here: the result has the shape of an image, (C, H, W).",
+            ("average", "bytes", "kinds"),
+            _mean_keeps_axis,
+        ),
+        Misconception(
+            "halved_each_time",
+            "You averaged the mean so far with the next image: the last image then counts one half.",
+            "Add all images up and divide once, or move by 1/n: mean += (image − mean) / n.",
+            ("average", "bytes"),
+            _mean_halved,
+        ),
+        Misconception(
+            "one_less",
+            "You divided by N−1.",
+            "That divisor is for variances; a mean divides by the number of images.",
+            ("average", "bytes"),
+            _mean_by_batch_size,
+        ),
+        Misconception(
+            "integers_not_converted",
+            "You asked for the mean of integers, which torch does not take.",
+            "Convert them first: images.float(), unless they are floats already.",
+            ("bytes", "kinds"),
+            _mean_of_integers,
+        ),
+        Misconception(
+            "summed_in_bytes",
+            "You added bytes up in a byte: 200 + 200 is 144 there.",
+            "Convert to floats before you add.",
+            ("bytes",),
+            _mean_bytes,
+        ),
+        Misconception(
+            "first_image_overwritten",
+            "You added the other images into the first one: images[0] is a view, and += writes through it.",
+            "Begin with zeros, or write total = total + image.",
+            ("bytes", "kinds"),
+            _mean_first_image,
+        ),
+        Misconception(
+            "rounded_to_bytes",
+            "You converted the mean back to bytes, which cuts its fraction off.",
+            "The result is float32 for integer images.",
+            ("bytes", "kinds"),
+            _mean_in_bytes_again,
+        ),
+        Misconception(
+            "always_single",
+            "Your answer is float32 even for float64 images.",
+            "Only integers become float32; floats keep their own dtype.",
+            ("kinds",),
+            _mean_single,
+        ),
+        Misconception(
+            "always_double",
+            "Your answer is float64 whatever the images are.",
+            "Compute in float64 if you like, then return the dtype of the images (float32 for integers).",
+            ("kinds",),
+            _mean_double,
+        ),
+    ),
+    right=(
+        Variant("a loop that adds up", _mean_loop),
+        Variant("a row of weights times a matrix", _mean_matrix),
+        Variant("a running mean", _mean_running),
+    ),
+    hints=(
+        Hint("My shape is wrong", "Which one of the four axes should be gone in the result?"),
+        Hint(
+            "My numbers are far too small for bytes",
+            "A byte holds 0 to 255. What is the sum of two bright pixels?",
+        ),
+        Hint(
+            "mean() refuses my images",
+            "torch takes no mean of integers. With images.float() (only if they are not floats already), the answer is .mean(0).",
+        ),
+    ),
+)

@@ -1,0 +1,547 @@
+"""The exercise split_then_standardize of lecture 01: split first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from autograder.attempt import Handle, Raised
+from autograder.catalog.observations import described
+from autograder.catalog.preprocessing.draws import (
+    KINDS,
+    SCALERS,
+    StandardizerHook,
+    StandardizerNoneThenSet,
+    StandardizerWithSeams,
+    varied_images,
+)
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import preprocessing as reference
+
+
+def _given(d: Any, n: int) -> torch.Tensor:
+    """Images that can be told apart, of different brightness and contrast."""
+    c, h, w = d.integer(1, 3), d.integer(2, 3), d.integer(4, 5)
+    contrast = 1.0 + 0.5 * torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
+    return d.layout(varied_images(d, n, c, h, w) * contrast)
+
+
+def _to_split(d: Any) -> Case:
+    n, fraction = d.choice([8, 12, 16]), d.choice([0.25, 0.5])
+    return Case((_given(d, n), fraction, d.generator()))
+
+
+def _to_round(d: Any) -> Case:
+    up, down = _given(d, d.choice([27, 31])), _given(d, d.choice([29, 33]))
+    return Case((up, 0.25, d.generator()), {}, {"another set of images": down})
+
+
+def _to_keep_whole(d: Any) -> Case:
+    return Case((_given(d, d.integer(3, 6)), 0, d.generator()))
+
+
+def _to_shuffle(d: Any) -> Case:
+    others = [d.generator() for _ in range(3)]
+    return Case((_given(d, 12), 0.5, d.generator()), {}, {"other generators": others})
+
+
+def _whole_to_split(d: Any) -> Case:
+    images = d.integers(4, d.integer(1, 3), 2, 3, low=0, high=255)
+    return Case((images, 0.5, d.generator()))
+
+
+def _is_split(result: Any) -> bool:
+    parts = isinstance(result, list | tuple) and len(result) == 3 and result[:2]
+    return bool(parts) and all(isinstance(part, torch.Tensor) and part.dim() == 4 for part in parts)
+
+
+def _found(images: torch.Tensor, part: torch.Tensor) -> list[int]:
+    """Which image each of a part is, −1 for none: what standardizing leaves of it is compared."""
+
+    def pattern(x: torch.Tensor) -> torch.Tensor:
+        x = x.double().flatten(2)
+        x = x - x.mean(2, keepdim=True)
+        return (x / x.norm(dim=2, keepdim=True)).flatten(1) / x.shape[1] ** 0.5
+
+    if len(part) == 0 or part.shape[1:] != images.shape[1:]:
+        return [-1] * len(part)
+    likeness = pattern(part) @ pattern(images).T
+    return [int(row.argmax()) if row.max() > 0.999 else -1 for row in likeness]
+
+
+def _source_of(
+    images: torch.Tensor, which: list[int], part: torch.Tensor, train: list[int], val: list[int]
+) -> str:
+    """In words, by which statistics a part has been standardized."""
+    if -1 in [*which, *train, *val]:
+        return "something else"
+    x, part = images.double()[which], part.double()
+    sets = {"the training images": train, "all images": [*train, *val], "the validation images": val}
+    for name, members in sets.items():
+        if members:
+            some = images.double()[members]
+            mean = some.mean((0, 2, 3)).view(1, -1, 1, 1)
+            std = some.std((0, 2, 3), correction=0).view(1, -1, 1, 1)
+            if torch.allclose(part, (x - mean) / std, rtol=1e-3, atol=1e-3):
+                return name
+            if torch.allclose(part, x - mean, rtol=1e-3, atol=1e-3):
+                return f"{name}, by the mean alone"
+    return "nothing: these are raw pixels" if torch.allclose(part, x) else "something else"
+
+
+def _sizes(subject: Any, case: Case) -> Any:
+    images, fraction, generator = case.args
+    seen = {}
+    for given in (images, case.extra["another set of images"]):
+        result = subject(given, fraction, generator)
+        if not _is_split(result):
+            return result
+        seen[f"{len(given)} images, val_fraction {fraction}"] = {
+            "train": len(result[0]),
+            "validation": len(result[1]),
+        }
+    return seen
+
+
+def _parts(subject: Any, case: Case) -> Any:
+    result = subject(*case.args)
+    if not _is_split(result):
+        return result
+    found = [_found(case.args[0], part) for part in result[:2]]
+    together = sorted(found[0] + found[1])
+    return {
+        "all of them images that were given": -1 not in together,
+        "an image twice": len(set(together)) < len(together),
+        "an image left out": bool(set(range(len(case.args[0]))) - set(together)),
+    }
+
+
+def _sources(subject: Any, case: Case) -> Any:
+    result = subject(*case.args)
+    if not _is_split(result):
+        return result
+    images = case.args[0]
+    train, val = (_found(images, part) for part in result[:2])
+    everything = list(range(len(images)))
+    return {
+        "train, standardized by": _source_of(images, train, result[0], train, val),
+        "validation, standardized by": _source_of(images, val, result[1], train, val),
+        "the standardizer has": _source_of(images, everything, result[2](images), train, val),
+    }
+
+
+def _unseen(subject: Any, case: Case) -> Any:
+    images, fraction, generator = case.args
+    before = subject(images, fraction, generator)
+    if not _is_split(before):
+        return before
+    val = [i for i in _found(images, before[1]) if i >= 0]
+    changed = images.clone()
+    changed[val] = 3 * changed[val] + 50
+    after = subject(changed, fraction, generator)
+    if not _is_split(after):
+        return after
+    outputs = [split[2](images) for split in (before, after)]
+    parts = [split[0] for split in (before, after)]
+    return {
+        f"changed with them: {name}": one.shape != other.shape or not torch.allclose(one, other, rtol=1e-4)
+        for name, (one, other) in {"the standardizer": outputs, "the training images": parts}.items()
+    }
+
+
+def _shuffles(subject: Any, case: Case) -> Any:
+    images, fraction, generator = case.args
+    drawn = []
+    for source in (generator, generator, *case.extra["other generators"]):
+        result = subject(images, fraction, source)
+        if not _is_split(result):
+            return result
+        drawn.append(frozenset(_found(images, result[1])))
+    k = len(drawn[0])
+    ends = (frozenset(range(k)), frozenset(range(len(images) - k, len(images))))
+    return {
+        "the same generator gives the same split": drawn[0] == drawn[1],
+        "other generators give other splits": len(set(drawn[1:])) > 1,
+        "validation is always the first or the last images": all(d in ends for d in drawn),
+    }
+
+
+def _keeps_all(subject: Any, case: Case) -> Any:
+    result = subject(*case.args)
+    if not _is_split(result):
+        return result
+    return {"train": described(result[0]), "validation": described(result[1])}
+
+
+def _split_manners(subject: Any, case: Case) -> Any:
+    images, *rest = case.args
+    seen = {}
+    for dtype in KINDS:
+        given = images.to(dtype)
+        result = subject(given, *rest)
+        if not _is_split(result):
+            return result
+        changed = bool(subject.changed(given, *rest))
+        # How many they are is the business of other properties.
+        each = [described(part.new_empty(part.shape[1:])) for part in result[:2]]
+        seen[f"each of {str(dtype).removeprefix('torch.')} images"] = each
+        seen["modified in place"] = changed or seen.get("modified in place", False)
+        seen["the third is a module"] = _is_module(result[2])
+    return seen
+
+
+def _is_module(value: Any) -> bool:
+    try:
+        return isinstance(value, Handle) and bool(value.inspect())
+    except Raised:
+        return False
+
+
+def _ordered(images, generator):
+    order = torch.randperm(len(images), generator=generator, device=generator.device)
+    return order.to(images.device)
+
+
+def _split_wrong(images, val_fraction, generator, *, order=_ordered, size=round, fit_on="train"):
+    num_val = size(len(images) * val_fraction)
+    images = images[order(images, generator)]
+    val, train = images[:num_val], images[num_val:]
+    standardizer = StandardizerWithSeams().fit(images if fit_on == "all" else train)
+    return standardizer(train), standardizer(val), standardizer
+
+
+def _split_fit_on_all(images, val_fraction, generator):
+    return _split_wrong(images, val_fraction, generator, fit_on="all")
+
+
+def _split_fit_on_val(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    images = images[_ordered(images, generator)]
+    val, train = images[:num_val], images[num_val:]
+    standardizer = StandardizerWithSeams().fit(val if num_val else train)
+    return standardizer(train), standardizer(val), standardizer
+
+
+def _split_share_of_training(images, val_fraction, generator):
+    return _split_wrong(images, val_fraction, generator, size=lambda share: len(images) - round(share))
+
+
+def _split_each_its_own(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    images = images[_ordered(images, generator)]
+    val, train = images[:num_val], images[num_val:]
+    standardizer = StandardizerWithSeams().fit(train)
+    own = StandardizerWithSeams().fit(val) if num_val else standardizer
+    return standardizer(train), own(val), standardizer
+
+
+def _split_fit_twice(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    images = images[_ordered(images, generator)]
+    val, train = images[:num_val], images[num_val:]
+    standardizer = StandardizerWithSeams()
+    train = standardizer.fit(train)(train)
+    val = standardizer.fit(val)(val) if num_val else val
+    return train, val, standardizer
+
+
+def _split_parts_swapped(images, val_fraction, generator):
+    train, val, standardizer = _split_wrong(images, val_fraction, generator)
+    return val, train, standardizer
+
+
+def _split_truncated(images, val_fraction, generator):
+    return _split_wrong(images, val_fraction, generator, size=int)
+
+
+def _split_ceiled(images, val_fraction, generator):
+    return _split_wrong(images, val_fraction, generator, size=math.ceil)
+
+
+def _split_in_order(images, val_fraction, generator):
+    return _split_wrong(images, val_fraction, generator, order=lambda images, _: torch.arange(len(images)))
+
+
+def _split_global(images, val_fraction, generator):
+    return _split_wrong(images, val_fraction, generator, order=lambda images, _: torch.randperm(len(images)))
+
+
+def _split_minus_zero(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    order = _ordered(images, generator)
+    train, val = images[order[:-num_val]], images[order[-num_val:]]
+    standardizer = StandardizerWithSeams().fit(train)
+    return standardizer(train), standardizer(val), standardizer
+
+
+def _split_each_by_chance(images, val_fraction, generator):
+    draws = torch.rand(len(images), generator=generator)
+    chosen = draws < val_fraction
+    chosen[draws.argmax()] = False
+    standardizer = StandardizerWithSeams().fit(images[~chosen])
+    return standardizer(images[~chosen]), standardizer(images[chosen]), standardizer
+
+
+def _split_two_draws(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    val = images[_ordered(images, generator)[:num_val]]
+    train = images[_ordered(images, generator)[num_val:]]
+    standardizer = StandardizerWithSeams().fit(train)
+    return standardizer(train), standardizer(val), standardizer
+
+
+def _split_val_raw(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    images = images[_ordered(images, generator)]
+    standardizer = StandardizerWithSeams().fit(images[num_val:])
+    return standardizer(images[num_val:]), images[:num_val], standardizer
+
+
+def _split_mean_only(images, val_fraction, generator):
+    num_val = round(len(images) * val_fraction)
+    images = images[_ordered(images, generator)]
+    standardizer = StandardizerWithSeams("channel_mean").fit(images[num_val:])
+    return standardizer(images[num_val:]), standardizer(images[:num_val]), standardizer
+
+
+def _split_shuffles_in_place(images, val_fraction, generator):
+    images[:] = images[_ordered(images, generator)]
+    return _split_wrong(images, val_fraction, generator, order=lambda images, _: torch.arange(len(images)))
+
+
+def _split_returns_numbers(images, val_fraction, generator):
+    train, val, standardizer = _split_wrong(images, val_fraction, generator)
+    return train, val, (standardizer.mean, standardizer.std)
+
+
+def _split_last_part(images, val_fraction, generator):
+    """Training images first, a layer that is its own statistics."""
+    keep = len(images) - round(len(images) * val_fraction)
+    order = torch.randperm(len(images), generator=generator).tolist()
+    train, val = images[order[:keep]], images[order[keep:]]
+    layer = StandardizerHook().fit(train)
+    return layer(train), layer(val), layer
+
+
+def _split_by_mask(images, val_fraction, generator):
+    """The images with the smallest random numbers are for validation; each part stays in order."""
+    draws = torch.rand(len(images), generator=generator)
+    chosen = torch.zeros(len(images), dtype=torch.bool)
+    chosen[draws.argsort()[: round(len(images) * val_fraction)]] = True
+    standardizer = StandardizerNoneThenSet()
+    standardizer.fit(images[~chosen.to(images.device)])
+    train, val = (standardizer(images[mask.to(images.device)]) for mask in (~chosen, chosen))
+    return train, val, standardizer
+
+
+EXERCISE = Exercise(
+    id="split_then_standardize",
+    topic="preprocessing",
+    title="Split first",
+    reference=reference.split_then_standardize,
+    minutes=15,
+    difficulty=2,
+    properties=(
+        Property(
+            "sizes",
+            "round(N · val_fraction) images for validation, the others for training",
+            0.5,
+            _to_round,
+            _sizes,
+            examples=4,
+            tried="two splits, and the number of images in each part",
+        ),
+        Property(
+            "parts",
+            "every image is in one of the two parts, once",
+            0.5,
+            _to_split,
+            _parts,
+            tried="each image of the result looked up among the images given",
+        ),
+        Property(
+            "statistics",
+            "both parts are standardized by the mean and std of the training part alone",
+            0.75,
+            _to_split,
+            _sources,
+            tried="both parts, and standardizer(images), compared with what the parts' own pixels give",
+        ),
+        Property(
+            "unseen",
+            "changing the pixels of validation images changes nothing in the statistics",
+            0.5,
+            _to_split,
+            _unseen,
+            tried="the same split again, after the validation images were made brighter",
+        ),
+        Property(
+            "shuffled",
+            "the images are shuffled, by the generator that is handed in",
+            0.25,
+            _to_shuffle,
+            _shuffles,
+            examples=4,
+            tried="the same images split with the same and with other generators",
+        ),
+        Property(
+            "no_validation",
+            "val_fraction = 0 leaves all images for training, and validation is (0, C, H, W)",
+            0.25,
+            _to_keep_whole,
+            _keeps_all,
+            examples=4,
+        ),
+        Property(
+            "kinds",
+            "two tensors and a module; floats keep their dtype, integers give float32; nothing in place",
+            0.25,
+            _whole_to_split,
+            _split_manners,
+            examples=4,
+            tried="the call for uint8, int64, float32 and float64 images",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "fitted_on_everything",
+            "Your statistics were measured on all images, validation included.",
+            "Split first, then fit on the training part alone.",
+            ("statistics", "unseen"),
+            _split_fit_on_all,
+        ),
+        Misconception(
+            "fitted_on_validation",
+            "Your statistics were measured on the validation images.",
+            "Fit on the training part: validation only judges.",
+            ("statistics", "unseen"),
+            _split_fit_on_val,
+        ),
+        Misconception(
+            "share_of_training",
+            "You took val_fraction for the share of the training images.",
+            "It is the share of the validation images: round(N · val_fraction) of them.",
+            ("sizes", "no_validation"),
+            _split_share_of_training,
+        ),
+        Misconception(
+            "each_part_by_its_own",
+            "You standardized the validation images by their own statistics.",
+            "The model is fitted to one mean and one std, those of training: apply the same ones to both parts.",
+            ("statistics",),
+            _split_each_its_own,
+        ),
+        Misconception(
+            "fitted_again",
+            "You fitted the standardizer a second time, on the validation images.",
+            "fit once, on train; then only call it.",
+            ("statistics", "unseen"),
+            _split_fit_twice,
+        ),
+        Misconception(
+            "validation_left_raw",
+            "You standardized the training images only.",
+            "The model expects standardized images wherever it is used: standardizer(val) as well.",
+            ("statistics", "kinds"),
+            _split_val_raw,
+        ),
+        Misconception(
+            "mean_only",
+            "You subtracted the mean and did not divide by the std.",
+            'The mode here is "channel_standard".',
+            ("statistics",),
+            _split_mean_only,
+        ),
+        Misconception(
+            "parts_swapped",
+            "You returned the validation part first.",
+            "The order is train, validation, standardizer.",
+            ("sizes", "statistics", "unseen", "no_validation"),
+            _split_parts_swapped,
+        ),
+        Misconception(
+            "rounded_down",
+            "You rounded the number of validation images down.",
+            "round(len(images) * val_fraction), not int(...) or //.",
+            ("sizes",),
+            _split_truncated,
+        ),
+        Misconception(
+            "rounded_up",
+            "You rounded the number of validation images up.",
+            "round(len(images) * val_fraction).",
+            ("sizes",),
+            _split_ceiled,
+        ),
+        Misconception(
+            "each_by_chance",
+            "You drew for each image by itself, so that the number in validation is left to chance.",
+            "Shuffle the numbers of the images, torch.randperm(N, generator=generator), and cut at round(N · val_fraction).",
+            ("sizes",),
+            _split_each_by_chance,
+        ),
+        Misconception(
+            "not_shuffled",
+            "You cut the images in the order they came.",
+            "Data sets are often sorted by class: take torch.randperm(N, generator=generator) first.",
+            ("shuffled",),
+            _split_in_order,
+        ),
+        Misconception(
+            "generator_ignored",
+            "Your order does not come from the generator that is handed in.",
+            "Hand the generator on, torch.randperm(N, generator=generator), and seed nothing.",
+            ("shuffled",),
+            _split_global,
+        ),
+        Misconception(
+            "minus_zero",
+            "Your slice ends at −0: for no validation images, order[:-0] is empty.",
+            "Cut at a positive place: order[:num_val] and order[num_val:].",
+            ("no_validation",),
+            _split_minus_zero,
+        ),
+        Misconception(
+            "two_draws",
+            "Your two parts do not come from one permutation: an image can be in both, or in none.",
+            "Draw one order, torch.randperm(N, generator=generator), and cut it in two.",
+            ("parts", "unseen"),
+            _split_two_draws,
+        ),
+        Misconception(
+            "shuffled_in_place",
+            "You changed the caller's images in place.",
+            "images[order] is a new tensor: give it a new name, and write nothing into the one you were handed.",
+            ("kinds",),
+            _split_shuffles_in_place,
+        ),
+        Misconception(
+            "numbers_returned",
+            "You returned the statistics, not the standardizer.",
+            "The third of the results is the fitted Standardizer, ready for images that come later.",
+            ("statistics", "unseen", "kinds"),
+            _split_returns_numbers,
+        ),
+    ),
+    right=(
+        Variant("training images first, as a list of numbers", _split_last_part),
+        Variant("a random mask", _split_by_mask),
+    ),
+    hints=(
+        Hint(
+            "My validation images get into the statistics",
+            "Go through your lines from the top: at which one do the two parts go separate ways, and where is fit?",
+        ),
+        Hint(
+            "It breaks when nothing is left for validation",
+            "What is order[:-0]? And how many images does order[:0] pick?",
+        ),
+        Hint(
+            "I don't know how to start",
+            "order = torch.randperm(N, generator=generator); num_val = round(N * val_fraction); val, train = images[order[:num_val]], images[order[num_val:]]; standardizer = Standardizer().fit(train); return standardizer(train), standardizer(val), standardizer.",
+        ),
+    ),
+    forbidden=(SCALERS,),
+)

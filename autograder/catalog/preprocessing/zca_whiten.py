@@ -1,0 +1,378 @@
+"""The exercise zca_whiten of lecture 01: whitening that stays close to the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autograder.catalog.observations import as_double, described
+from autograder.catalog.preprocessing.draws import float_of
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from coursekit import preprocessing as reference
+
+
+def _mixed(d: Any, n: int, dims: int, low: float = 0.5, high: float = 2.0) -> torch.Tensor:
+    """Correlated samples, their mean away from 0, whose covariance has no eigenvalue below low²."""
+    z = d.tensor(n, dims)
+    z = torch.linalg.qr(z - z.mean(0)).Q * n**0.5
+    turn = torch.linalg.qr(d.tensor(dims, dims)).Q
+    x = (z * torch.linspace(low, high, dims, dtype=torch.float64)) @ turn + d.tensor(dims, shift=2.0)
+    return (x * 1000).round() / 1000
+
+
+def _samples(d: Any) -> Case:
+    dims = d.integer(2, 5)
+    return Case((d.layout(_mixed(d, dims + d.integer(3, 8), dims)),))
+
+
+def _small_samples(d: Any) -> Case:
+    dims = d.integer(2, 4)
+    eps = d.choice([0.1, 0.5, 0.02])
+    return Case((_mixed(d, dims + d.integer(3, 8), dims, 0.3, 0.8), eps))
+
+
+def _dependent(d: Any) -> Case:
+    """More features than samples, or the same feature twice."""
+    dims = d.integer(3, 5)
+    if d.flag():
+        return Case((d.tensor(dims - 1, dims, shift=1.0), d.choice([0.1, 0.02])))
+    x = _mixed(d, dims + 5, dims)
+    return Case((torch.cat([x, x[:, :1]], 1), d.choice([0.1, 0.02])))
+
+
+def _whole_samples(d: Any) -> Case:
+    dims = d.integer(2, 3)
+    corners = torch.cat([torch.zeros(1, dims), 4 * torch.eye(dims)]).long()
+    return Case((torch.cat([corners, d.integers(4, dims, low=0, high=9)]),))
+
+
+def _zca_kinds(subject: Any, case: Case) -> Any:
+    seen = {}
+    for dtype in (torch.int64, torch.float32, torch.float64):
+        x = case.args[0].to(dtype)
+        seen[f"for {str(dtype).removeprefix('torch.')} samples"] = described(subject(x))
+        seen["modified in place"] = bool(subject.changed(x)) or seen.get("modified in place", False)
+    return seen
+
+
+def _zca_part(index: int) -> Any:
+    def observe(subject: Any, case: Case) -> Any:
+        result = subject(*case.args)
+        if not isinstance(result, list | tuple) or len(result) != 2:
+            return result
+        return as_double(result[index])
+
+    return observe
+
+
+def _zca_both(subject: Any, case: Case) -> Any:
+    result = subject(*case.args)
+    if not isinstance(result, list | tuple) or len(result) != 2:
+        return result
+    return {"whitened": as_double(result[0]), "W": as_double(result[1])}
+
+
+def _zca(
+    x, eps, *, center=True, apply_to=None, less=0, power=lambda s, eps: (s + eps) ** -0.5, back=True, axis=0
+):
+    """ZCA with a seam at each step, where the misconceptions put their mistake."""
+    kind = float_of(x)
+    x = x.double()
+    centered = x - x.mean(axis, keepdim=True) if center else x
+    s, u = torch.linalg.eigh(centered.T @ centered / (len(x) - less))
+    w = u * power(s.clamp(min=0), eps)
+    w = w @ u.T if back else w
+    return ((centered if apply_to is None else x) @ w).to(kind), w.to(kind)
+
+
+def _zca_pca(x, eps=1e-5):
+    return _zca(x, eps, back=False)
+
+
+def _zca_pca_by_svd(x, eps=1e-5):
+    centered = x.double() - x.double().mean(0)
+    u, s, _ = torch.linalg.svd(centered.T @ centered / len(x))
+    w = u @ torch.diag((s + eps) ** -0.5)
+    return (centered @ w).to(float_of(x)), w.to(float_of(x))
+
+
+def _zca_standardized_first(x, eps=1e-5):
+    centered = x.double() - x.double().mean(0)
+    return _zca((centered / centered.std(0, correction=0)).to(float_of(x)), eps)
+
+
+def _zca_of_integers(x, eps=1e-5):
+    return _zca(x - x.mean(0), eps)
+
+
+def _zca_not_centered(x, eps=1e-5):
+    return _zca(x, eps, center=False)
+
+
+def _zca_raw_applied(x, eps=1e-5):
+    return _zca(x, eps, apply_to="x")
+
+
+def _zca_one_less(x, eps=1e-5):
+    return _zca(x, eps, less=1)
+
+
+def _zca_eps_outside(x, eps=1e-5):
+    return _zca(x, eps, power=lambda s, eps: 1 / (s.sqrt() + eps))
+
+
+def _zca_eps_forgotten(x, eps=1e-5):
+    return _zca(x, eps, power=lambda s, eps: s.clamp(min=1e-12) ** -0.5)
+
+
+def _zca_no_root(x, eps=1e-5):
+    return _zca(x, eps, power=lambda s, eps: 1 / (s + eps))
+
+
+def _zca_colors(x, eps=1e-5):
+    return _zca(x, eps, power=lambda s, eps: (s + eps).sqrt())
+
+
+def _zca_sample_means(x, eps=1e-5):
+    return _zca(x, eps, axis=1)
+
+
+def _zca_feature_by_feature(x, eps=1e-5):
+    centered = x.double() - x.double().mean(0)
+    w = torch.diag((centered.square().mean(0) + eps) ** -0.5)
+    return (centered @ w).to(float_of(x)), w.to(float_of(x))
+
+
+def _zca_covariance_summed(x, eps=1e-5):
+    return _zca(x, eps, less=len(x) - 1)
+
+
+def _zca_in_place(x, eps=1e-5):
+    if not x.is_floating_point():
+        x = x.float()
+    x -= x.mean(0)
+    return _zca(x, eps)
+
+
+def _zca_double(x, eps=1e-5):
+    return _zca(x.double(), eps)
+
+
+def _zca_by_svd(x, eps=1e-5):
+    """Singular vectors of the samples in place of eigenvectors of the covariance."""
+    centered = x.double() - x.double().mean(0)
+    _, singular, v = torch.linalg.svd(centered, full_matrices=True)
+    s = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    s[: len(singular)] = singular**2 / len(x)
+    w = (v.T / torch.sqrt(s + eps)) @ v
+    return (centered @ w).to(float_of(x)), w.to(float_of(x))
+
+
+def _zca_cov(x, eps=1e-5):
+    kind = x.dtype if x.is_floating_point() else torch.float32
+    x = x.double()
+    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    w = torch.einsum("ik,k,jk->ij", vectors, 1 / torch.sqrt(values + eps), vectors)
+    return torch.einsum("ni,ij->nj", x - x.mean(0), w).to(kind), w.to(kind)
+
+
+def _zca_numpy(x, eps=1e-5):
+    import numpy as np
+
+    rows = x.cpu().numpy().astype(np.float64)
+    rows = rows - rows.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False, bias=True))
+    w = vectors @ np.diag((values + eps) ** -0.5) @ vectors.T
+    kind = x.dtype if x.is_floating_point() else torch.float32
+    return torch.from_numpy(rows @ w).to(x.device, kind), torch.from_numpy(w).to(x.device, kind)
+
+
+_EVERY_ZCA = ("whitened", "matrix", "eps", "dependent")
+
+
+EXERCISE = Exercise(
+    id="zca_whiten",
+    topic="preprocessing",
+    title="Whitening that stays close to the image",
+    reference=reference.zca_whiten,
+    minutes=20,
+    difficulty=3,
+    properties=(
+        Property(
+            "whitened",
+            "the samples, centered and multiplied by W",
+            1.25,
+            _samples,
+            _zca_part(0),
+            tolerance=(1e-3, 1e-4),
+        ),
+        Property(
+            "matrix",
+            "W = U (S + eps)^(−1/2) Uᵀ of the covariance (÷N), symmetric",
+            1.0,
+            _samples,
+            _zca_part(1),
+            tolerance=(1e-3, 1e-4),
+        ),
+        Property(
+            "eps",
+            "eps is added to every eigenvalue, inside the root",
+            0.75,
+            _small_samples,
+            _zca_part(1),
+            tolerance=(1e-4, 1e-5),
+        ),
+        Property(
+            "dependent",
+            "features that depend on each other, and fewer samples than features",
+            0.5,
+            _dependent,
+            _zca_both,
+            tolerance=(1e-3, 1e-4),
+        ),
+        Property(
+            "kinds",
+            "(N, D) and (D, D): floats keep their dtype, integers give float32; nothing in place",
+            0.5,
+            _whole_samples,
+            _zca_kinds,
+            examples=4,
+            tried="zca_whiten(x) for int64, float32 and float64",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "pca_whitening",
+            "You stopped in the basis of the eigenvectors: this is PCA whitening.",
+            "Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.",
+            _EVERY_ZCA,
+            _zca_pca,
+        ),
+        Misconception(
+            "pca_whitening_by_svd",
+            "You stopped in the basis of the singular vectors: this is PCA whitening.",
+            "Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.",
+            _EVERY_ZCA,
+            _zca_pca_by_svd,
+        ),
+        Misconception(
+            "standardized_first",
+            "You divided the features by their own std before you took the covariance.",
+            "Only the mean is subtracted: W itself takes care of the scale.",
+            _EVERY_ZCA,
+            _zca_standardized_first,
+        ),
+        Misconception(
+            "not_centered",
+            "You did not subtract the mean of the features.",
+            "A covariance is taken around the mean: center x over axis 0 first.",
+            _EVERY_ZCA,
+            _zca_not_centered,
+        ),
+        Misconception(
+            "centered_for_the_covariance_only",
+            "You multiplied x itself by W, not the centered x.",
+            "whitened = (x − mean) @ W.",
+            ("whitened", "dependent"),
+            _zca_raw_applied,
+        ),
+        Misconception(
+            "mean_of_each_sample",
+            "You subtracted the mean of each sample.",
+            "Each feature has its own mean, over the samples: x.mean(0).",
+            _EVERY_ZCA,
+            _zca_sample_means,
+        ),
+        Misconception(
+            "one_less",
+            "You divided the covariance by N−1.",
+            "Divide by N here; torch.cov needs correction=0 for it.",
+            _EVERY_ZCA,
+            _zca_one_less,
+        ),
+        Misconception(
+            "covariance_not_divided",
+            "You did not divide the covariance by N.",
+            "The covariance is centeredᵀ @ centered / N.",
+            _EVERY_ZCA,
+            _zca_covariance_summed,
+        ),
+        Misconception(
+            "without_root",
+            "You divided by the eigenvalues.",
+            "An eigenvalue is a variance: divide by its root.",
+            _EVERY_ZCA,
+            _zca_no_root,
+        ),
+        Misconception(
+            "root_not_inverted",
+            "You multiplied by the root of the eigenvalues instead of dividing by it.",
+            "The exponent is −1/2: wide directions are made narrower.",
+            _EVERY_ZCA,
+            _zca_colors,
+        ),
+        Misconception(
+            "feature_by_feature",
+            "You divided each feature by its own std, which leaves the features correlated.",
+            "Use the eigenvectors of the covariance, not its diagonal alone.",
+            _EVERY_ZCA,
+            _zca_feature_by_feature,
+        ),
+        Misconception(
+            "eps_outside_root",
+            "You added eps after the root.",
+            "It belongs to the eigenvalue: (S + eps)^(−1/2).",
+            ("eps", "dependent"),
+            _zca_eps_outside,
+        ),
+        Misconception(
+            "eps_ignored",
+            "You did not use eps.",
+            "Add it to the eigenvalues: where one is 0, there is nothing else to divide by.",
+            ("eps", "dependent"),
+            _zca_eps_forgotten,
+        ),
+        Misconception(
+            "integers_not_converted",
+            "You asked for the mean of integers, which torch does not take.",
+            "Convert x first: x.double(), and the results back at the end.",
+            ("kinds",),
+            _zca_of_integers,
+        ),
+        Misconception(
+            "in_place",
+            "You modified x in place (-= or a method that ends in _).",
+            "Write x - mean into a new name: the caller still needs x.",
+            ("kinds",),
+            _zca_in_place,
+        ),
+        Misconception(
+            "always_double",
+            "Your answer is float64 whatever x is.",
+            "Compute in float64 if you like, then return the dtype of x (float32 for integers).",
+            ("kinds",),
+            _zca_double,
+        ),
+    ),
+    right=(
+        Variant("from the singular values", _zca_by_svd),
+        Variant("torch.cov and einsum", _zca_cov),
+        Variant("numpy", _zca_numpy),
+    ),
+    hints=(
+        Hint(
+            "My W is not symmetric",
+            "U turns into the basis of the eigenvectors. What turns back?",
+        ),
+        Hint(
+            "I get inf or NaN",
+            "An eigenvalue of a covariance can be 0: that is what eps is for. Rounding in float32 can put one further below 0 than eps lifts it: compute in float64, and clamp at 0.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "c = x.double() - x.double().mean(0); S, U = torch.linalg.eigh(c.T @ c / N); W = U @ torch.diag((S.clamp(min=0) + eps) ** -0.5) @ U.T; whitened = c @ W; then both .to(x.dtype), or float32 for integers.",
+        ),
+    ),
+    forbidden=(Forbidden("sklearn.decomposition", ("sklearn.decomposition.",)),),
+)

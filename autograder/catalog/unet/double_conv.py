@@ -1,0 +1,388 @@
+"""The exercise DoubleConv of lecture 07: two valid convolutions and their first weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from autograder.catalog.observations import parameters_of
+from autograder.catalog.unet.draws import (
+    LOOSE,
+    NOTHING,
+    Double,
+    DoubleNormalized,
+    DoublePadded,
+    DoubleParameters,
+    DoubleSequential,
+    DoubleSingle,
+    applied_gradients,
+    filled_network,
+    parameter_shapes,
+    runs,
+)
+from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
+from coursekit import unet as reference
+
+
+def _double_case(d: Any) -> Case:
+    c, k = d.choice([(2, 3), (3, 2), (1, 4)])
+    x = d.tensor(d.choice([2, 1]), c, d.integer(5, 9), d.integer(6, 10))
+    return Case((c, k), {}, {"x": x, "seed": d.seed()})
+
+
+def _double_float32(d: Any) -> Case:
+    c, k = d.choice([(2, 3), (3, 2), (1, 4)])
+    return Case((c, k), {}, {"x": d.tensor(2, c, d.integer(5, 9), d.integer(6, 10), dtype=torch.float32)})
+
+
+def _double_wide(d: Any) -> Case:
+    # At three times as many, all deviations that a mistake gives lie apart.
+    c = d.integer(8, 10)
+    return Case((c, 3 * c))
+
+
+def _double_made(subject: Any, case: Case) -> dict[str, int | str]:
+    return {**parameter_shapes(subject, case), "output": runs(subject, case)}
+
+
+def _double_applied(subject: Any, case: Case) -> dict[str, Any]:
+    """In both modes, which a block without further layers does not tell apart."""
+    network = filled_network(subject, case)
+    seen = {"in eval mode": network(case.extra["x"])}
+    network.do("train")
+    return {**seen, "in training mode": network(case.extra["x"])}
+
+
+def _double_drawn(subject: Any, case: Case) -> dict[str, torch.Tensor]:
+    return parameters_of(subject(*case.args), NOTHING)
+
+
+def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    inputs, outputs = case.args
+    for which, c in (("first", inputs), ("second", outputs)):
+        weight = next((p for p in got.values() if tuple(p.shape) == (outputs, c, 3, 3)), None)
+        if weight is None:
+            return Mismatch(
+                Outcome.WRONG_KIND,
+                f"there is no {which} convolution with weights ({outputs}, {c}, 3, 3)",
+                code="shape",
+            )
+        right, std = math.sqrt(2 / (9 * c)), float(weight.std())
+        # Hundreds of numbers: right answers come within 12 % in all but one of 10⁹ cases.
+        if abs(std / right - 1) < 0.2 and abs(float(weight.mean())) < 0.3 * right:
+            continue
+        if abs(float(weight.mean())) >= 0.3 * right:
+            message = (
+                f"the weights of the {which} convolution have mean {float(weight.mean()):.3f}, expected 0"
+            )
+            return Mismatch(Outcome.WRONG_VALUES, message, "weights", code="weights: mean")
+        known = {
+            "first fan in": math.sqrt(2 / (9 * inputs)),
+            "default": math.sqrt(1 / (27 * c)),
+            "variance": right**2,
+            "no kernel": math.sqrt(2 / c),
+            "fan out": math.sqrt(2 / (9 * outputs)),
+            "half": math.sqrt(1 / (9 * c)),
+            "both fans": math.sqrt(2 / (9 * (c + outputs))),
+            "standard": 1.0,
+            "zero": 0.0,
+        }
+        code = min(known, key=lambda name: abs(std - known[name]))
+        if abs(std - known[code]) > 0.12 * known[code] + 1e-9:
+            code = "other"
+        return Mismatch(
+            Outcome.WRONG_VALUES,
+            f"the weights of the {which} convolution have standard deviation {std:.3f}, expected "
+            f"√(2 / (9·{c})) = {right:.3f}",
+            "weights",
+            f"{right:.3f}",
+            f"{std:.3f}",
+            f"weights: {code}",
+        )
+    if any(p.dim() == 1 and bool(p.any()) for p in got.values()):
+        return Mismatch(Outcome.WRONG_VALUES, "biases are not 0", "biases", code="biases")
+    return None
+
+
+class _DoubleNoLastReLU(Double):
+    def forward(self, x):
+        return self.two(F.relu(self.one(x)))
+
+
+class _DoubleNoMiddleReLU(Double):
+    def forward(self, x):
+        return F.relu(self.two(self.one(x)))
+
+
+class _DoubleSameTwice(Double):
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, in_channels, 3)
+        self.two = nn.Conv2d(in_channels, out_channels, 3)
+
+
+class _DoubleNoBias(Double):
+    def make(self, in_channels, out_channels):
+        self.one = nn.Conv2d(in_channels, out_channels, 3, bias=False)
+        self.two = nn.Conv2d(out_channels, out_channels, 3, bias=False)
+
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, self.std(conv))
+
+
+class _DoubleFirstFan(Double):
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * self.one.in_channels)))
+        nn.init.zeros_(conv.bias)
+
+
+class _DoubleDefault(Double):
+    def draw(self, conv):
+        pass
+
+
+class _DoubleBiasDefault(Double):
+    def draw(self, conv):
+        nn.init.normal_(conv.weight, 0.0, self.std(conv))
+
+
+class _DoubleVariance(Double):
+    def std(self, conv):
+        return 2 / (9 * conv.in_channels)
+
+
+class _DoubleChannelsOnly(Double):
+    def std(self, conv):
+        return math.sqrt(2 / conv.in_channels)
+
+
+class _DoubleFanOut(Double):
+    def std(self, conv):
+        return math.sqrt(2 / (9 * conv.out_channels))
+
+
+class _DoubleOneOverFan(Double):
+    def std(self, conv):
+        return math.sqrt(1 / (9 * conv.in_channels))
+
+
+class _DoubleXavier(Double):
+    def draw(self, conv):
+        nn.init.xavier_normal_(conv.weight)
+        nn.init.zeros_(conv.bias)
+
+
+class _DoublePositive(Double):
+    def draw(self, conv):
+        super().draw(conv)
+        with torch.no_grad():
+            conv.weight.abs_()
+
+
+class _DoubleDropout(Double):
+    def forward(self, x):
+        return F.relu(self.two(F.dropout(F.relu(self.one(x)), 0.5, self.training)))
+
+
+class _DoubleDetached(Double):
+    def forward(self, x):
+        return F.relu(self.two(F.relu(self.one(x)).detach()))
+
+
+EXERCISE = Exercise(
+    id="DoubleConv",
+    topic="unet",
+    title="Two valid convolutions and their first weights",
+    reference=reference.DoubleConv,
+    minutes=12,
+    difficulty=2,
+    properties=(
+        Property(
+            "made",
+            "two 3×3 convolutions with biases, in → out → out channels; 4 rows and 4 columns less",
+            0.5,
+            _double_float32,
+            _double_made,
+            examples=4,
+            tried="a new block: its parameters by shape, and one call",
+        ),
+        Property(
+            "output",
+            "convolution, ReLU, convolution, ReLU, in either mode",
+            0.5,
+            _double_case,
+            _double_applied,
+            tolerance=LOOSE,
+            tried="double(), every parameter filled with numbers drawn for its shape, a call after eval() and one after train()",
+        ),
+        Property(
+            "drawn",
+            "weights are drawn with standard deviation √(2 / fan_in), biases are 0",
+            0.5,
+            _double_wide,
+            _double_drawn,
+            judge=_judge_drawn,
+            examples=3,
+            tried="the parameters of a new block",
+        ),
+        Property(
+            "gradients",
+            "gradients reach the input and every parameter",
+            0.5,
+            _double_case,
+            applied_gradients,
+            tolerance=LOOSE,
+            examples=4,
+            tried="as for the output, then the gradients, summed over parameters of one shape",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "padded",
+            "Your convolutions are padded: the output is as large as the input.",
+            "Leave padding at 0: each convolution takes a pixel off every side.",
+            ("made", "output", "gradients"),
+            DoublePadded,
+        ),
+        Misconception(
+            "last_relu_missing",
+            "There is no ReLU after the second convolution.",
+            "Each of the two convolutions is followed by a ReLU.",
+            ("output", "gradients"),
+            _DoubleNoLastReLU,
+        ),
+        Misconception(
+            "middle_relu_missing",
+            "There is no ReLU between the convolutions, so together they are one linear 5×5 convolution.",
+            "Each of the two convolutions is followed by a ReLU.",
+            ("output", "gradients"),
+            _DoubleNoMiddleReLU,
+        ),
+        Misconception(
+            "channels_change_late",
+            "Your first convolution keeps in_channels.",
+            "The first goes from in_channels to out_channels, the second from out_channels to out_channels.",
+            ("made", "output", "drawn", "gradients"),
+            _DoubleSameTwice,
+        ),
+        Misconception(
+            "one_convolution",
+            "There is one convolution.",
+            "Two of them, each followed by a ReLU.",
+            ("made", "output", "drawn", "gradients"),
+            DoubleSingle,
+        ),
+        Misconception(
+            "batch_normalization_added",
+            "You added batch normalization.",
+            "The block is convolution, ReLU, convolution, ReLU; this network has none.",
+            ("made", "output", "drawn", "gradients"),
+            DoubleNormalized,
+        ),
+        Misconception(
+            "dropout_added",
+            "You added dropout between the convolutions.",
+            "A block is two convolutions, each with its ReLU, and nothing else.",
+            ("output",),
+            _DoubleDropout,
+        ),
+        Misconception(
+            "weights_all_positive",
+            "Your weights do not have mean 0.",
+            "Draw them from a normal distribution around 0: nn.init.normal_(conv.weight, std=...).",
+            ("drawn",),
+            _DoublePositive,
+        ),
+        Misconception(
+            "no_biases",
+            "Your convolutions have no biases.",
+            "Leave bias=True and set them to 0 at the start: training moves them.",
+            ("made", "output", "gradients"),
+            _DoubleNoBias,
+        ),
+        Misconception(
+            "default_weights",
+            "Your weights are as torch draws them: uniform, with a sixth of the variance that is asked for.",
+            "Draw them anew in __init__: nn.init.normal_(conv.weight, std=√(2 / fan_in)), and set the biases to 0.",
+            ("drawn",),
+            _DoubleDefault,
+        ),
+        Misconception(
+            "default_biases",
+            "Your weights are right, your biases are as torch draws them.",
+            "nn.init.zeros_(conv.bias).",
+            ("drawn",),
+            _DoubleBiasDefault,
+        ),
+        Misconception(
+            "variance_for_deviation",
+            "Your standard deviation is 2 / fan_in: that is the variance.",
+            "Take its root: √(2 / fan_in).",
+            ("drawn",),
+            _DoubleVariance,
+        ),
+        Misconception(
+            "kernel_forgotten",
+            "Your fan_in counts channels only.",
+            "A unit reads 3×3 pixels of every input channel: fan_in = 9 · in_channels.",
+            ("drawn",),
+            _DoubleChannelsOnly,
+        ),
+        Misconception(
+            "fan_out",
+            "You divided by the number of outgoing connections, 9 · out_channels.",
+            "fan_in counts what a unit reads: 9 · in_channels.",
+            ("drawn",),
+            _DoubleFanOut,
+        ),
+        Misconception(
+            "first_fan_in_twice",
+            "Both convolutions have the standard deviation of the first one.",
+            "Each has its own fan_in: the second reads out_channels channels, 9 · out_channels numbers.",
+            ("drawn",),
+            _DoubleFirstFan,
+        ),
+        Misconception(
+            "relu_not_reckoned_with",
+            "Your standard deviation is √(1 / fan_in): half of the variance is missing.",
+            "The ReLU cuts off half of the signal; the 2 in √(2 / fan_in) makes up for it.",
+            ("drawn",),
+            _DoubleOneOverFan,
+        ),
+        Misconception(
+            "xavier",
+            "Your standard deviation is Xavier's, √(2 / (fan_in + fan_out)).",
+            "For ReLU networks it is √(2 / fan_in): nn.init.kaiming_normal_ or normal_ with that std.",
+            ("drawn",),
+            _DoubleXavier,
+        ),
+        Misconception(
+            "cut_from_the_graph",
+            "The graph is cut between the convolutions: the first one learns nothing.",
+            "Leave out detach(), .data and no_grad() in forward.",
+            ("gradients",),
+            _DoubleDetached,
+        ),
+    ),
+    right=(
+        Variant("a Sequential, kaiming_normal_", DoubleSequential),
+        Variant("parameters and F.conv2d", DoubleParameters),
+    ),
+    hints=(
+        Hint(
+            "My output has the wrong size",
+            "A 3×3 convolution without padding loses one pixel on each side. How many do two lose?",
+        ),
+        Hint(
+            "My weights have the wrong spread",
+            "What does one unit of the first convolution read? Count the numbers: that is fan_in. The second reads another count.",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "In __init__: self.conv1 = nn.Conv2d(in_channels, out_channels, 3), self.conv2 = nn.Conv2d(out_channels, out_channels, 3); for each nn.init.normal_(conv.weight, std=(2 / (9 · conv.in_channels)) ** 0.5) and nn.init.zeros_(conv.bias). In forward a ReLU after each.",
+        ),
+    ),
+)

@@ -1,0 +1,653 @@
+"""The exercise of lecture 07 that weighs the pixels of a loss: the borders between close cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autograder.catalog.observations import carries
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import unet as reference
+
+LOOSE = (1e-3, 1e-4)
+
+
+# -- what is drawn ------------------------------------------------------------------------------------------
+
+
+def _canvas(d: Any) -> torch.Tensor:
+    return torch.zeros(d.integer(9, 14), d.integer(11, 17), dtype=torch.int64)
+
+
+def _blocks(d: Any, count: int) -> torch.Tensor:
+    """Rectangles of the ids from 1, side by side and apart by a column or more."""
+    instances = _canvas(d)
+    h, w = instances.shape
+    step = w // count
+    for cell in range(count):
+        top, height = d.integer(0, h // 2), d.integer(1, h // 2)
+        left = cell * step + d.integer(0, max(step - 3, 0))
+        right = min(left + d.integer(1, 3), (cell + 1) * step - 1)
+        instances[top : top + height, left : max(right, left + 1)] = cell + 1
+    return instances
+
+
+def _settings(d: Any) -> dict[str, Any]:
+    return {
+        # None of them a default: to leave one out must show.
+        "w0": d.choice([4.0, 7.5]),
+        "sigma": d.choice([3.0, 4.0]),
+        # None is 1: to multiply by the weight of the background must show.
+        "class_weights": d.choice([(1.5, 3.0), (0.5, 2.0)]),
+    }
+
+
+def _two_cells(d: Any) -> Case:
+    return Case((_blocks(d, 2),), _settings(d))
+
+
+def _many_cells(d: Any) -> Case:
+    return Case((_blocks(d, d.choice([3, 4])),), _settings(d))
+
+
+def _odd_ids(d: Any) -> Case:
+    """Ids with gaps and beyond a byte, two cells that touch, and one id in two pieces."""
+    instances = _canvas(d)
+    h = len(instances)
+    a, b, c = d.choice([(2, 258, 9), (259, 3, 40), (11, 267, 4)])
+    top = d.integer(1, 3)
+    instances[top : top + 3, 1:3] = a
+    instances[top : top + 3, 3:5] = b
+    instances[h - 2 :, : d.integer(2, 3)] = c
+    # So near each other that they are the two nearest pieces of the pixels between them.
+    instances[h - 2 :, 5 : 5 + d.integer(1, 2)] = c
+    return Case((instances,), _settings(d))
+
+
+def _balanced_cells(d: Any) -> Case:
+    instances = d.choice([lambda: _blocks(d, 2), lambda: _blocks(d, 3)])()
+    return Case((instances,), {"w0": d.choice([4.0, 10.0])})
+
+
+def _one_class(d: Any) -> Case:
+    instances = _canvas(d)
+    return Case((instances.fill_(d.choice([0, 1, 6])),), {"w0": d.choice([10.0, 3.0])})
+
+
+def _lonely(d: Any) -> Case:
+    """No cell or one, in the middle of background."""
+    instances = _canvas(d)
+    if not d.flag():
+        instances[2 : d.integer(3, 6), 3 : d.integer(5, 8)] = 1
+    return Case((instances,), _settings(d))
+
+
+def _kinds(d: Any) -> Case:
+    dtype = d.choice([torch.int64, torch.uint8, torch.int32])
+    return Case((d.layout(_blocks(d, 3).to(dtype)),), d.choice([{}, {"class_weights": (1.0, 2.0)}]))
+
+
+def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any, Case], Any]:
+    """The weights on a part of the image, the rest 0, so that each mistake shows where it is made."""
+
+    def observe(subject: Any, case: Case) -> Any:
+        (instances,) = case.args
+        weights = subject(*case.args, **case.kwargs)
+        if not isinstance(weights, torch.Tensor) or weights.shape != instances.shape:
+            return weights
+        return torch.where(of(instances), weights.double(), 0.0)
+
+    return observe
+
+
+_on_background = _where(lambda instances: instances == 0)
+
+
+_on_cells = _where(lambda instances: instances != 0)
+
+
+_everywhere = _where(lambda instances: torch.ones_like(instances, dtype=torch.bool))
+
+
+# -- answers ------------------------------------------------------------------------------------------------
+
+
+def _distance(mask: torch.Tensor) -> torch.Tensor:
+    """Euclidean distance to the nearest pixel of the mask."""
+    from scipy.ndimage import distance_transform_edt
+
+    return torch.from_numpy(distance_transform_edt(~mask.cpu().numpy()))
+
+
+def _taxicab(mask: torch.Tensor) -> torch.Tensor:
+    from scipy.ndimage import distance_transform_cdt
+
+    return torch.from_numpy(distance_transform_cdt(~mask.cpu().numpy(), metric="taxicab")).double()
+
+
+def _inside_out(mask: torch.Tensor) -> torch.Tensor:
+    from scipy.ndimage import distance_transform_edt
+
+    return torch.from_numpy(distance_transform_edt(mask.cpu().numpy()))
+
+
+def _to_center(mask: torch.Tensor) -> torch.Tensor:
+    rows, columns = mask.nonzero().double().mean(0)
+    h, w = mask.shape
+    return ((torch.arange(h)[:, None] - rows) ** 2 + (torch.arange(w)[None, :] - columns) ** 2).sqrt()
+
+
+def _by_byte(instances: torch.Tensor) -> list[torch.Tensor]:
+    return _by_id(instances.to(torch.uint8))
+
+
+def _by_id(instances: torch.Tensor) -> list[torch.Tensor]:
+    return [instances == i for i in instances.unique() if i != 0]
+
+
+def _with_background(instances: torch.Tensor) -> list[torch.Tensor]:
+    return [instances == i for i in instances.unique()]
+
+
+def _by_component(instances: torch.Tensor) -> list[torch.Tensor]:
+    from scipy.ndimage import label
+
+    components, count = label((instances != 0).cpu().numpy())
+    return [torch.from_numpy(components == i) for i in range(1, count + 1)]
+
+
+def _by_component_of_id(instances: torch.Tensor) -> list[torch.Tensor]:
+    return [piece for mask in _by_id(instances) for piece in _by_component(mask.long())]
+
+
+def _up_to_the_highest(instances: torch.Tensor) -> list[torch.Tensor]:
+    return [instances == i for i in range(1, int(instances.max()) + 1)]
+
+
+def _balance(instances: torch.Tensor, share: float = 0.5) -> tuple[float, float]:
+    cell = int((instances != 0).sum())
+    total = instances.numel()
+    return share * total / max(total - cell, 1), share * total / max(cell, 1)
+
+
+def _doubled_balance(instances: torch.Tensor) -> tuple[float, float]:
+    return _balance(instances, 1.0)
+
+
+def _frequencies(instances: torch.Tensor) -> tuple[float, float]:
+    cell = (instances != 0).double().mean().item()
+    return 1 - cell, cell
+
+
+def _reversed_balance(instances: torch.Tensor) -> tuple[float, float]:
+    return _balance(instances)[::-1]
+
+
+def _unit(instances: torch.Tensor) -> tuple[float, float]:
+    return 1.0, 1.0
+
+
+def _unguarded_balance(instances: torch.Tensor) -> tuple[float, float]:
+    cell = int((instances != 0).sum())
+    return instances.numel() / 2 / (instances.numel() - cell), instances.numel() / 2 / cell
+
+
+def _border(d1, d2, w0, sigma):
+    return w0 * torch.exp(-((d1 + d2) ** 2) / (2 * sigma**2))
+
+
+def _weigh(
+    instances, w0, sigma, class_weights, *, border=_border, masks=_by_id, distance=_distance,
+    balance=_balance, swapped=False, on_cells=False, joined="added", alone="none", second=1,
+):  # fmt: skip
+    """The formula with a switch for each mistake, in float64."""
+    cell = (instances != 0).cpu()
+    w_background, w_cell = balance(instances) if class_weights is None else class_weights
+    if swapped and class_weights is not None:
+        w_background, w_cell = w_cell, w_background
+    weights = torch.where(cell, float(w_cell), float(w_background)).double()
+    found = masks(instances)
+    if len(found) < 2 and (alone == "none" or not found):
+        return weights
+    d = torch.stack([distance(mask) for mask in found]).sort(0).values
+    d1, d2 = d[0], d[second] if len(found) > 1 else d[0]
+    if alone == "zero" and len(found) < 2:
+        d2 = torch.zeros_like(d1)
+    term = border(d1, d2, w0, sigma)
+    changed = weights * (1 + term) if joined == "multiplied" else weights + term
+    if joined == "replaced":
+        changed = term
+    return changed if on_cells else torch.where(cell, weights, changed)
+
+
+def _answer(**mistakes: Any) -> Any:
+    def unet_weight_map(instances, w0=10.0, sigma=5.0, class_weights=None):
+        return _weigh(instances, w0, sigma, class_weights, **mistakes).float().to(instances.device)
+
+    return unet_weight_map
+
+
+def _in_double(instances, w0=10.0, sigma=5.0, class_weights=None):
+    return _weigh(instances, w0, sigma, class_weights).to(instances.device)
+
+
+def _overwritten(instances, w0=10.0, sigma=5.0, class_weights=None):
+    weights = _weigh(instances, w0, sigma, class_weights).float().to(instances.device)
+    instances[instances > 0] = 1
+    return weights
+
+
+def _class_weights_ignored(instances, w0=10.0, sigma=5.0, class_weights=None):
+    return _weigh(instances, w0, sigma, None).float().to(instances.device)
+
+
+def _one_cell_fails(instances, w0=10.0, sigma=5.0, class_weights=None):
+    d = torch.stack([_distance(mask) for mask in _by_id(instances)]).sort(0).values
+    weights = _weigh(instances, 0.0, sigma, class_weights)
+    border = torch.where(instances.cpu() == 0, _border(d[0], d[1], w0, sigma), 0.0)
+    return (weights + border).float().to(instances.device)
+
+
+def _by_loops(instances, w0=10.0, sigma=5.0, class_weights=None):
+    """Distances by comparing every background pixel with every cell pixel, the two smallest kept."""
+    places: dict[int, list[tuple[int, int]]] = {}
+    h, w = instances.shape
+    for r, row in enumerate(instances.tolist()):
+        for c, cell in enumerate(row):
+            places.setdefault(cell, []).append((r, c))
+    background = places.pop(0, [])
+    covered = h * w - len(background)
+    if class_weights is None:
+        class_weights = (
+            h * w / 2 / len(background) if background else 0.0,
+            h * w / 2 / covered if covered else 0.0,
+        )
+    weights = torch.full((h, w), float(class_weights[1]))
+    cells = [torch.tensor(pixels, dtype=torch.float64) for pixels in places.values()]
+    for r, c in background:
+        weights[r, c] = class_weights[0]
+        if len(cells) >= 2:
+            here = torch.tensor([r, c], dtype=torch.float64)
+            near = sorted(float((pixels - here).square().sum(1).min()) ** 0.5 for pixels in cells)
+            weights[r, c] += w0 * 2.718281828459045 ** (-((near[0] + near[1]) ** 2) / (2 * sigma * sigma))
+    return weights.to(instances.device)
+
+
+def _by_cdist(instances, w0=10.0, sigma=5.0, class_weights=None):
+    """torch alone: all distances at once, the smallest for each cell, topk."""
+    ids, index = instances.long().unique(return_inverse=True)
+    is_cell = instances != 0
+    n, total = is_cell.sum(), instances.numel()
+    if class_weights is None:
+        pair = torch.stack([total / 2 / (total - n).clamp(min=1), total / 2 / n.clamp(min=1)])
+    else:
+        pair = torch.tensor(class_weights, device=instances.device)
+    weights = pair.to(torch.float32)[is_cell.long()]
+    number = int((ids != 0).sum())
+    if number > 1 and not is_cell.all():
+        pixels = torch.cartesian_prod(*(torch.arange(s, device=instances.device) for s in instances.shape))
+        from_background = ~is_cell.flatten()
+        d = torch.cdist(pixels[from_background].double(), pixels.double())
+        nearest = [d[:, (index == k).flatten()].amin(1) for k in range(len(ids)) if int(ids[k]) != 0]
+        d1d2 = torch.stack(nearest, 1).topk(2, largest=False).values.sum(1)
+        weights[~is_cell] += (w0 * torch.exp(-0.5 * (d1d2 / sigma) ** 2)).float()
+    return weights
+
+
+BORDER = ("border", "second_nearest", "ids")
+
+
+EXERCISE = Exercise(
+    id="unet_weight_map",
+    topic="unet",
+    title="A price on every border",
+    reference=reference.unet_weight_map,
+    minutes=25,
+    difficulty=3,
+    properties=(
+        Property(
+            "border",
+            "between two cells, background weighs w_c + w0·exp(−(d1 + d2)² / 2σ²)",
+            1.25,
+            _two_cells,
+            _on_background,
+            tolerance=LOOSE,
+            examples=6,
+            tried="the weights of background pixels; cells are another matter",
+        ),
+        Property(
+            "second_nearest",
+            "with more cells, d1 and d2 are the distances to the nearest and the second nearest",
+            0.75,
+            _many_cells,
+            _on_background,
+            tolerance=LOOSE,
+            examples=6,
+            tried="the weights of background pixels; cells are another matter",
+        ),
+        Property(
+            "ids",
+            "cells are told apart by their ids: with gaps, above 255, touching, in two pieces",
+            0.75,
+            _odd_ids,
+            _on_background,
+            tolerance=LOOSE,
+            examples=6,
+            tried="the weights of background pixels; cells are another matter",
+        ),
+        Property(
+            "on_cells",
+            "cells weigh w_c alone",
+            0.5,
+            _many_cells,
+            _on_cells,
+            tolerance=LOOSE,
+            examples=4,
+            tried="the weights of cell pixels; background is another matter",
+        ),
+        Property(
+            "balanced",
+            "without class_weights the pixels of each class sum to half of H·W",
+            0.5,
+            _balanced_cells,
+            _on_cells,
+            tolerance=LOOSE,
+            examples=4,
+            tried="the weights of cell pixels; background is another matter",
+        ),
+        Property(
+            "one_class",
+            "where one class is alone every weight is ½",
+            0.25,
+            _one_class,
+            _everywhere,
+            tolerance=LOOSE,
+            examples=4,
+        ),
+        Property(
+            "few_cells",
+            "with one cell, or none, there is no border term",
+            0.5,
+            _lonely,
+            _everywhere,
+            tolerance=LOOSE,
+            examples=6,
+        ),
+        Property(
+            "carries",
+            "float32 comes out, whatever integers go in, and those are not modified",
+            0.5,
+            _kinds,
+            carries,
+            examples=6,
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "nearest_only",
+            "You use d1 alone: every cell gets a halo, not only the borders between two.",
+            "Add the distance to the second nearest cell: exp(−(d1 + d2)² / 2σ²).",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: _border(d1, torch.zeros_like(d1), w0, sigma)),
+        ),
+        Misconception(
+            "nearest_twice",
+            "Your d1 and d2 are the same distance, to the nearest cell: every cell glows, not only the lines between two.",
+            "d2 is the distance to the second nearest cell: one distance transform a cell, and the two smallest of them.",
+            BORDER,
+            _answer(second=0),
+        ),
+        Misconception(
+            "w0_ignored",
+            "You did not use w0.",
+            "The border term is w0 · exp(…), with the w0 that is handed in.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, 10.0, sigma)),
+        ),
+        Misconception(
+            "sigma_ignored",
+            "You did not use sigma.",
+            "The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, w0, 5.0)),
+        ),
+        Misconception(
+            "class_weights_ignored",
+            "You did not use class_weights: you balanced the classes although they were handed in.",
+            "Balance only where class_weights is None; else w_c is one of (background, cell).",
+            (*BORDER, "on_cells", "few_cells"),
+            _class_weights_ignored,
+        ),
+        Misconception(
+            "ids_in_a_byte",
+            "You squeezed the ids into a byte: cell 259 becomes cell 3.",
+            "Keep the integers as they came; there may be thousands of cells.",
+            ("ids",),
+            _answer(masks=_by_byte),
+        ),
+        Misconception(
+            "farthest_cell",
+            "You took the farthest cell for the second nearest.",
+            "Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the two smallest.",
+            ("second_nearest", "ids"),
+            _answer(second=-1),
+        ),
+        Misconception(
+            "squared_apart",
+            "You squared d1 and d2 before you added them.",
+            "Add first: (d1 + d2)².",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-(d1**2 + d2**2) / (2 * sigma**2))),
+        ),
+        Misconception(
+            "distances_multiplied",
+            "You multiplied d1 and d2.",
+            "Add them: (d1 + d2)².",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 * d2) ** 2) / (2 * sigma**2))),
+        ),
+        Misconception(
+            "two_forgotten",
+            "The 2 in 2σ² is missing.",
+            "exp(−(d1 + d2)² / (2·sigma²)).",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 + d2) ** 2) / sigma**2)),
+        ),
+        Misconception(
+            "divided_then_multiplied",
+            "You wrote / 2 * sigma**2, which divides by 2 and then multiplies by σ².",
+            "Put 2 * sigma**2 into parentheses.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 + d2) ** 2) / 2 * sigma**2)),
+        ),
+        Misconception(
+            "sigma_not_squared",
+            "You divided by 2σ instead of 2σ².",
+            "Square sigma too: it is a length, like d1 + d2.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 + d2) ** 2) / (2 * sigma))),
+        ),
+        Misconception(
+            "not_squared",
+            "You did not square d1 + d2.",
+            "exp(−(d1 + d2)² / (2·sigma²)).",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-(d1 + d2) / (2 * sigma**2))),
+        ),
+        Misconception(
+            "w0_forgotten",
+            "Your border term is at most 1, whatever w0 says.",
+            "Multiply the exponential by w0.",
+            BORDER,
+            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, 1.0, sigma)),
+        ),
+        Misconception(
+            "class_weight_multiplied",
+            "You multiplied the class weight by the border term.",
+            "Add them: w_c + w0·exp(…).",
+            BORDER,
+            _answer(joined="multiplied"),
+        ),
+        Misconception(
+            "class_weight_replaced",
+            "On background there is the border term alone.",
+            "Add it to the class weight: w_c + w0·exp(…).",
+            BORDER,
+            _answer(joined="replaced"),
+        ),
+        Misconception(
+            "taxicab",
+            "Your distances are counted in steps along rows and columns.",
+            "Euclidean ones: scipy.ndimage.distance_transform_edt.",
+            BORDER,
+            _answer(distance=_taxicab),
+        ),
+        Misconception(
+            "inside_out",
+            "Your distances are measured inside the cells and are 0 on background.",
+            "distance_transform_edt gives the distance to the nearest zero: hand it the pixels that are not the cell's, instances != id.",
+            BORDER,
+            _answer(distance=_inside_out),
+        ),
+        Misconception(
+            "to_the_center",
+            "You measured to the cells' centers.",
+            "d1 and d2 are distances to the nearest pixel of a cell.",
+            BORDER,
+            _answer(distance=_to_center),
+        ),
+        Misconception(
+            "background_as_a_cell",
+            "You counted background as a cell: it is always the nearest, at distance 0.",
+            "Leave id 0 out before you measure.",
+            (*BORDER, "few_cells"),
+            _answer(masks=_with_background),
+        ),
+        Misconception(
+            "connected_components",
+            "You looked for connected pieces, so touching cells count as one, and a cell in two pieces as two.",
+            "Go by id: instances == i for every i in instances.unique() but 0.",
+            ("ids",),
+            _answer(masks=_by_component),
+        ),
+        Misconception(
+            "pieces_of_ids",
+            "You split a cell in two pieces into two cells.",
+            "Pixels of one id are one cell, in one piece or not.",
+            ("ids",),
+            _answer(masks=_by_component_of_id),
+        ),
+        Misconception(
+            "ids_without_gaps",
+            "You went through 1 … max, also where no pixel has the id: scipy then measures to nowhere.",
+            "Go through instances.unique().",
+            ("ids",),
+            _answer(masks=_up_to_the_highest),
+        ),
+        Misconception(
+            "border_on_cells",
+            "You added the border term on cells too, where d1 is 0.",
+            "On cells there is w_c alone: torch.where(instances == 0, w_c + border, w_c).",
+            ("on_cells", "balanced"),
+            _answer(on_cells=True),
+        ),
+        Misconception(
+            "class_weights_swapped",
+            "You took class_weights as (cell, background).",
+            "It is (background, cell): background is class 0.",
+            (*BORDER, "on_cells", "few_cells"),
+            _answer(swapped=True),
+        ),
+        Misconception(
+            "doubled_balance",
+            "Your class weights sum to H·W for each class.",
+            "To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.",
+            ("balanced", "one_class"),
+            _answer(balance=_doubled_balance),
+        ),
+        Misconception(
+            "balance_reversed",
+            "You gave background the cells' weight, and the other way round.",
+            "Each class is divided by its own number of pixels: the rarer one weighs more.",
+            ("balanced", "one_class"),
+            _answer(balance=_reversed_balance),
+        ),
+        Misconception(
+            "frequencies_as_weights",
+            "Your class weights are the classes' frequencies, so the rarer class weighs less.",
+            "Invert them: w_c = H·W / (2 · pixels of the class).",
+            ("balanced", "one_class"),
+            _answer(balance=_frequencies),
+        ),
+        Misconception(
+            "not_balanced",
+            "Without class_weights you used 1 for both classes.",
+            "None balances them: w_c = H·W / (2 · pixels of the class).",
+            ("balanced", "one_class"),
+            _answer(balance=_unit),
+        ),
+        Misconception(
+            "empty_class_divided_by",
+            "Where a class has no pixel you divide by zero.",
+            "A class without pixels needs no weight: divide by max(pixels, 1).",
+            ("one_class",),
+            _answer(balance=_unguarded_balance),
+        ),
+        Misconception(
+            "one_cell_with_itself",
+            "With one cell you took its distance for d2 as well.",
+            "Fewer than two cells have no border between them: return the class weights.",
+            ("few_cells",),
+            _answer(alone="twice"),
+        ),
+        Misconception(
+            "one_cell_without_d2",
+            "With one cell you took 0 for d2.",
+            "Fewer than two cells have no border between them: return the class weights.",
+            ("few_cells",),
+            _answer(alone="zero"),
+        ),
+        Misconception(
+            "one_cell_fails",
+            "With fewer than two cells there is no second distance, and your code stops.",
+            "Return the class weights there.",
+            ("one_class", "few_cells"),
+            _one_cell_fails,
+        ),
+        Misconception(
+            "double_precision",
+            "Your weights are float64, as scipy's distances are.",
+            "The loss is float32: end with .float().",
+            ("carries",),
+            _in_double,
+        ),
+        Misconception(
+            "instances_overwritten",
+            "You changed the instance map that was handed in.",
+            "Make a new tensor, labels = instances != 0, and leave the argument alone.",
+            ("carries",),
+            _overwritten,
+        ),
+    ),
+    right=(
+        Variant("the formula by sorting", _answer()),
+        Variant("loops over pixels", _by_loops),
+        Variant("torch alone, cdist and topk", _by_cdist),
+    ),
+    hints=(
+        Hint(
+            "How do I get the distance to a cell?",
+            "scipy.ndimage.distance_transform_edt gives every pixel its distance to the nearest zero of an array. In which array are exactly one cell's pixels zero?",
+        ),
+        Hint(
+            "My map is right for two cells and wrong for more, or for one",
+            "Stack the distance maps and sort them at each pixel; the first two are d1 and d2. What if there are not two?",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "w = torch.where(instances == 0, w_background, w_cell); ids without 0; fewer than two: return w. d = the edt of instances != i for each id, stacked and sorted along the stack; border = w0·exp(−(d[0] + d[1])² / (2·sigma²)); add it where instances == 0; float32.",
+        ),
+    ),
+)

@@ -1,0 +1,509 @@
+"""The exercise atrous of lecture 05: holes instead of strides."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from autograder.attempt import Raised
+from autograder.catalog.observations import changed_tensors, share_memory
+from autograder.catalog.upsampling.draws import (
+    filled_layers,
+    normalizing_net,
+    pair,
+    pooling_net,
+    reach,
+    striding_net,
+)
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.values import Network
+from coursekit import upsampling as reference
+
+
+def _atrous_case(make: Callable[[Any], nn.Sequential], *, training: bool = False) -> Any:
+    def draw(d: Any) -> Case:
+        net = make(d).train(training)
+        field, _ = reach(net)
+        size = (field + d.integer(1, 4), field + d.integer(2, 6))
+        return Case(
+            (Network.describe(net),), {}, {"image": d.tensor(d.choice([1, 2]), net[0].in_channels, *size)}
+        )
+
+    return draw
+
+
+def _dilated_net(d: Any) -> nn.Sequential:
+    """Two pools, and between them a convolution that is dilated already.
+
+    The strides have another sum than product, and are other numbers than the sizes of their pools.
+    """
+    k = d.choice([2, 3])
+    layers = (
+        nn.Conv2d(1, k, 2),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(k, 2, 2, dilation=2),
+        nn.Tanh(),
+        nn.MaxPool2d(2, 3),
+    )
+    return filled_layers(d, *layers, nn.Conv2d(2, 2, 2))
+
+
+def _padded_net(d: Any) -> nn.Sequential:
+    k = d.choice([2, 3])
+    layers = (
+        nn.Conv2d(1, k, 3, padding=1),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(k, 2, 3, padding=d.choice([1, 2]), dilation=2),
+    )
+    return filled_layers(d, *layers)
+
+
+def _made_dense(subject: Any, case: Case) -> Any:
+    dense = subject(*case.args)
+    return dense(case.extra["image"]) if callable(dense) else dense
+
+
+def _made_dense_in_eval_mode(subject: Any, case: Case) -> Any:
+    """In which mode the twin comes is left open."""
+    dense = subject(*case.args)
+    if not callable(dense):
+        return dense
+    dense.do("eval")
+    return dense(case.extra["image"])
+
+
+def _beside(subject: Any, case: Case) -> Any:
+    net = subject.build(case.args[0])
+    before = net.inspect()
+    dense = subject(net)
+    after = net.inspect()
+    if not callable(dense):
+        return dense
+    seen = dense.inspect()
+    return {
+        "net unchanged": before["config"] == after["config"] and not changed_tensors(before, after),
+        "net in the mode it had": before["training"] == after["training"],
+        "weights shared with net": share_memory(seen, before),
+        "result": seen["kinds"].get(""),
+    }
+
+
+def _not_to_be_dilated(d: Any) -> Case:
+    pools = (nn.AvgPool2d(2), nn.MaxPool2d(3, 2, padding=1))
+    nets = [
+        Network.describe(filled_layers(d, nn.Conv2d(1, 2, 2), pool, nn.Conv2d(2, 1, 2))) for pool in pools
+    ]
+    return Case((), {}, {"an average pool": (nets[0],), "a padded max pool": (nets[1],)})
+
+
+def _refusals(subject: Any, case: Case) -> dict[str, str]:
+    """Which of several calls are refused. Any other error is the answer's own."""
+    seen = {}
+    for label, args in case.extra.items():
+        try:
+            subject(*args)
+            seen[label] = "accepted"
+        except Raised as raised:
+            if "ValueError" not in raised.kinds:
+                raise
+            seen[label] = "refused with a ValueError"
+    return seen
+
+
+def _dense(
+    net, *, dilate=True, own=False, pools=True, product=True, multiply=True, keep_pools=True, padding=True,
+    accept=(), duplicate=copy.deepcopy, keep_strides=False, count=lambda layer: pair(layer.stride),
+):  # fmt: skip
+    """The dense twin with a switch for each mistake."""
+    removed, layers = (1, 1), []
+    for layer in net:
+        average = isinstance(layer, nn.AvgPool2d)
+        padded = isinstance(layer, nn.MaxPool2d) and pair(layer.padding) != (0, 0)
+        if (average and "average" not in accept) or (padded and "padded" not in accept):
+            raise ValueError(f"net must have max pools without padding only, got {layer}")
+        twin = duplicate(layer)
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            stride = count(layer)
+            after = tuple(a * b for a, b in zip(removed, stride, strict=True)) if product else stride
+            if not product and stride == (1, 1):
+                after = removed
+            hole = after if own else removed
+            if keep_strides and isinstance(layer, nn.Conv2d):
+                stride = (1, 1)
+                after = removed
+            else:
+                twin.stride = (1, 1)
+            if dilate and (pools or isinstance(layer, nn.Conv2d)) and hole != (1, 1):
+                old = pair(layer.dilation) if multiply else (1, 1)
+                twin.dilation = tuple(a * b for a, b in zip(old, hole, strict=True))
+                if isinstance(layer, nn.Conv2d) and padding:
+                    times = twin.dilation if padding == "dilation" else hole
+                    twin.padding = tuple(a * b for a, b in zip(layer.padding, times, strict=True))
+            removed = after
+        elif average:
+            twin.stride = (1, 1)
+        if keep_pools or not isinstance(layer, nn.MaxPool2d):
+            layers.append(twin)
+    return nn.Sequential(*layers).train(net.training)
+
+
+def _dense_strides_only(net):
+    return _dense(net, dilate=False)
+
+
+def _dense_own(net):
+    return _dense(net, own=True)
+
+
+def _dense_convolutions_only(net):
+    return _dense(net, pools=False)
+
+
+def _dense_last_stride(net):
+    return _dense(net, product=False)
+
+
+def _dense_overwritten(net):
+    return _dense(net, multiply=False)
+
+
+def _dense_no_pools(net):
+    return _dense(net, keep_pools=False)
+
+
+def _dense_padding_kept(net):
+    return _dense(net, padding=False)
+
+
+def _dense_added(net):
+    """Strides added up: 2 and 2 make 4 either way, 2 and 3 do not."""
+    total, layers = 0, []
+    for layer, twin in zip(net, _dense(net), strict=True):
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            hole = max(total, 1)
+            twin.dilation = tuple(hole * v for v in pair(layer.dilation))
+            if isinstance(layer, nn.Conv2d):
+                twin.padding = tuple(hole * v for v in layer.padding)
+            total += pair(layer.stride)[0] if pair(layer.stride) != (1, 1) else 0
+        layers.append(twin)
+    return nn.Sequential(*layers)
+
+
+def _dense_kernel_size(net):
+    def count(layer):
+        return layer.stride if isinstance(layer, nn.Conv2d) else pair(layer.kernel_size)
+
+    return _dense(net, count=count)
+
+
+def _dense_strided(net):
+    return _dense(net, keep_strides=True)
+
+
+def _dense_padding_twice(net):
+    return _dense(net, padding="dilation")
+
+
+def _dense_fresh_norm(net):
+    dense = _dense(net)
+    fresh = [
+        nn.BatchNorm2d(m.num_features).to(m.weight) if isinstance(m, nn.BatchNorm2d) else m for m in dense
+    ]
+    return nn.Sequential(*fresh)
+
+
+def _dense_left_in_eval(net):
+    net.eval()
+    return _dense(net)
+
+
+def _dense_accepting(net):
+    return _dense(net, accept=("average", "padded"))
+
+
+def _dense_accepting_averages(net):
+    return _dense(net, accept=("average",))
+
+
+def _dense_accepting_padded(net):
+    return _dense(net, accept=("padded",))
+
+
+def _dense_in_place(net):
+    return _dense(net, duplicate=lambda layer: layer)
+
+
+def _dense_shared(net):
+    return _dense(net, duplicate=copy.copy)
+
+
+def _dense_copied(net):
+    """The whole network copied, then its layers changed."""
+    dense, jump = copy.deepcopy(net), 1
+    for layer in dense:
+        if isinstance(layer, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+            raise ValueError(f"net must not average, got {layer}")
+        if isinstance(layer, nn.Conv2d):
+            step = layer.stride[0]
+            layer.stride = (1, 1)
+            layer.dilation = tuple(jump * v for v in layer.dilation)
+            layer.padding = tuple(jump * v for v in layer.padding)
+            jump *= step
+        elif isinstance(layer, nn.MaxPool2d):
+            if layer.padding not in (0, (0, 0)):
+                raise ValueError(f"net must not have padded pools, got {layer}")
+            step = layer.stride if isinstance(layer.stride, int) else layer.stride[0]
+            layer.stride, layer.dilation = 1, jump * pair(layer.dilation)[0]
+            jump *= step
+    return dense
+
+
+def _dense_rebuilt(net):
+    """Each layer built anew, weights loaded."""
+    made, holes = [], 1
+    for layer in net:
+        if isinstance(layer, nn.Conv2d):
+            new = nn.Conv2d(
+                layer.in_channels, layer.out_channels, layer.kernel_size, stride=1,
+                padding=(layer.padding[0] * holes, layer.padding[1] * holes),
+                dilation=(layer.dilation[0] * holes, layer.dilation[1] * holes),
+                groups=layer.groups, bias=layer.bias is not None,
+            ).to(layer.weight)  # fmt: skip
+            new.load_state_dict(layer.state_dict())
+            holes *= layer.stride[0]
+        elif type(layer) is nn.MaxPool2d and pair(layer.padding) == (0, 0):
+            new = nn.MaxPool2d(layer.kernel_size, stride=1, dilation=holes * pair(layer.dilation)[0])
+            holes *= pair(layer.stride)[0]
+        elif "Pool" in type(layer).__name__:
+            raise ValueError(f"net has a pool that cannot be made dense: {layer}")
+        else:
+            new = copy.deepcopy(layer)
+        made.append(new)
+    return nn.Sequential(*made)
+
+
+EXERCISE = Exercise(
+    id="atrous",
+    topic="upsampling",
+    title="Holes instead of strides",
+    reference=reference.atrous,
+    minutes=22,
+    difficulty=4,
+    properties=(
+        Property(
+            "pool",
+            "a max pool moves by one pixel, and the convolution behind it looks at every second cell",
+            1.0,
+            _atrous_case(pooling_net),
+            _made_dense,
+            examples=6,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "strided_convolution",
+            "a convolution with a stride becomes dense in the same way",
+            0.75,
+            _atrous_case(striding_net),
+            _made_dense,
+            examples=6,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "deep",
+            "dilations multiply: after strides of 2 and 3, on max pools (whose stride may differ from their size), "
+            "and where a layer is dilated already",
+            0.75,
+            _atrous_case(_dilated_net),
+            _made_dense,
+            examples=4,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "padded",
+            "a padded convolution has its padding multiplied by the strides removed before it, and not by a dilation "
+            "that it had already",
+            0.5,
+            _atrous_case(_padded_net),
+            _made_dense,
+            examples=4,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "batch_norm",
+            "batch norm comes along with its weights and its running statistics",
+            0.25,
+            _atrous_case(normalizing_net),
+            _made_dense_in_eval_mode,
+            examples=4,
+            tried="atrous(net).eval()(image)",
+        ),
+        Property(
+            "refuses",
+            "average pools and padded pools are refused with a ValueError",
+            0.25,
+            _not_to_be_dilated,
+            _refusals,
+            examples=2,
+            tried="atrous(net) for two networks",
+        ),
+        Property(
+            "apart",
+            "the network given stays as it was, its mode too, and shares no weight with the new one",
+            0.5,
+            _atrous_case(pooling_net, training=True),
+            _beside,
+            examples=4,
+            tried="the network before and after, and the result",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "strides_only",
+            "You set the strides to 1 and dilated nothing: every later layer now looks at the wrong cells.",
+            "Behind a removed stride s, the cells that belonged together are s apart: dilation s.",
+            ("pool", "strided_convolution", "deep", "padded", "batch_norm"),
+            _dense_strides_only,
+        ),
+        Misconception(
+            "own_stride",
+            "You dilated the layer whose stride you removed.",
+            "Its own window stays as it is: only the layers behind it are dilated.",
+            ("pool", "strided_convolution", "deep", "padded", "batch_norm"),
+            _dense_own,
+        ),
+        Misconception(
+            "convolutions_only",
+            "You dilated the convolutions and not the max pools.",
+            "A max pool behind a removed stride looks further apart as well: nn.MaxPool2d has a dilation.",
+            ("deep",),
+            _dense_convolutions_only,
+        ),
+        Misconception(
+            "last_stride_only",
+            "You dilated by the last stride removed.",
+            "The strides multiply: behind two of 2, dilation 4.",
+            ("deep",),
+            _dense_last_stride,
+        ),
+        Misconception(
+            "strides_added",
+            "You added the strides up. With two of 2 it comes to the same, but not with 2 and 3.",
+            "The strides multiply: behind a stride of 2 and one of 3, cells that belonged together are 6 apart.",
+            ("deep",),
+            _dense_added,
+        ),
+        Misconception(
+            "kernel_size_for_stride",
+            "You took the size of a max pool for its stride.",
+            "nn.MaxPool2d(3, 2) has windows of 3 that move by 2: multiply by its stride.",
+            ("deep",),
+            _dense_kernel_size,
+        ),
+        Misconception(
+            "convolutions_keep_stride",
+            "You removed the strides of the max pools, and the convolutions kept theirs.",
+            "Every stride becomes 1, a convolution's too, and the layers behind it are dilated by it.",
+            ("strided_convolution",),
+            _dense_strided,
+        ),
+        Misconception(
+            "own_dilation_lost",
+            "You overwrote the dilation that a layer had already.",
+            "Multiply it by the strides removed before.",
+            ("deep", "padded"),
+            _dense_overwritten,
+        ),
+        Misconception(
+            "pools_removed",
+            "You removed the max pools.",
+            "Keep them, with stride 1: the maximum over a window is part of what the network computes.",
+            ("pool", "deep", "padded", "batch_norm"),
+            _dense_no_pools,
+        ),
+        Misconception(
+            "padding_kept",
+            "You kept the padding of dilated convolutions as it was.",
+            "Their cells are further apart, and so is the border: multiply the padding as well.",
+            ("padded",),
+            _dense_padding_kept,
+        ),
+        Misconception(
+            "padding_times_own_dilation",
+            "You multiplied the padding by the layer's new dilation, and so by the one it had already.",
+            "Multiply the padding by the strides removed before: its own dilation was in it from the start.",
+            ("padded",),
+            _dense_padding_twice,
+        ),
+        Misconception(
+            "fresh_batch_norm",
+            "You made a new batch norm: its weights and running statistics are lost.",
+            "Copy the layer, with copy.deepcopy: its buffers belong to what the network has learned.",
+            ("batch_norm",),
+            _dense_fresh_norm,
+        ),
+        Misconception(
+            "accepts_any_pool",
+            "You accept average pools and padded pools.",
+            "Raise a ValueError: a padded border has no place between the pixels, and AvgPool2d has no dilation.",
+            ("refuses",),
+            _dense_accepting,
+        ),
+        Misconception(
+            "accepts_average_pools",
+            "You accept average pools.",
+            "Raise a ValueError: nn.AvgPool2d has no dilation, so its window cannot be spread.",
+            ("refuses",),
+            _dense_accepting_averages,
+        ),
+        Misconception(
+            "accepts_padded_pools",
+            "You accept padded max pools.",
+            "Raise a ValueError: the border of a padded pool would lie between the pixels.",
+            ("refuses",),
+            _dense_accepting_padded,
+        ),
+        Misconception(
+            "changed_in_place",
+            "You changed the network that was given.",
+            "Change copies of its layers: copy.deepcopy.",
+            ("apart",),
+            _dense_in_place,
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You put the network that was given into eval mode.",
+            "Leave its mode as it was: nothing here has to run it.",
+            ("apart",),
+            _dense_left_in_eval,
+        ),
+        Misconception(
+            "weights_shared",
+            "The two networks share their weights: training one changes the other.",
+            "copy.copy copies the layer and not its weights; take copy.deepcopy.",
+            ("apart",),
+            _dense_shared,
+        ),
+    ),
+    right=(
+        Variant("the whole network copied, then changed", _dense_copied),
+        Variant("every layer built anew", _dense_rebuilt),
+    ),
+    hints=(
+        Hint(
+            "I don't see what a dilation is for",
+            "Without the stride, the map is s times as dense: what used to be the next cell is now s cells away.",
+        ),
+        Hint(
+            "It works with one pool and not with two",
+            "Keep a running product of the strides removed so far. A layer is dilated by the product before its own stride joins it.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "removed = 1. For each layer, deepcopy it. For a convolution or max pool: stride 1, dilation times removed (a convolution's padding too), then removed times the old stride. Refuse AvgPool2d and padded pools; copy the rest.",
+        ),
+    ),
+)

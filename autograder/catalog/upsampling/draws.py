@@ -1,0 +1,136 @@
+"""What exercises of lecture 05 share: maps, small networks, pooling, nails and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from autograder.catalog.observations import described, filled
+from autograder.exercise import Case
+
+
+def maps(d: Any) -> torch.Tensor:
+    return d.tensor(d.choice([2, 1]), d.choice([2, 1, 3]), d.choice([2, 3, 4]), d.choice([3, 2, 5]))
+
+
+def each(subject: Any, case: Case) -> dict[str, Any]:
+    """The answers to several calls, whose arguments stand beside the case by label: none is left to chance."""
+    return {label: subject(*args) for label, args in case.extra.items()}
+
+
+def carries_by_name(*names: str) -> Callable[[Any, Case], dict[str, Any]]:
+    """Kind of the answer, and the arguments changed in place by name; the numbers are other properties' business."""
+
+    def observe(subject: Any, case: Case) -> dict[str, Any]:
+        answer = described(subject(*case.args, **case.kwargs))
+        changed = [names[int(c)] for c in subject.changed(*case.args, **case.kwargs)]
+        return {"answer": answer, "changed in place": ", ".join(changed) or "nothing"}
+
+    return observe
+
+
+def in_double(answer: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def promoted(x, factor):
+        return answer(x, factor).double()
+
+    return promoted
+
+
+def filled_layers(d: Any, *layers: nn.Module) -> nn.Module:
+    return filled(d, nn.Sequential(*layers), scale=0.5)
+
+
+def pooling_net(d: Any) -> nn.Sequential:
+    c, k = d.choice([2, 1]), d.choice([2, 3])
+    return filled_layers(d, nn.Conv2d(c, k, d.choice([2, 3])), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(k, 2, 2))
+
+
+def striding_net(d: Any) -> nn.Sequential:
+    c, k, stride = d.choice([2, 1]), d.choice([2, 3]), d.choice([2, 3])
+    return filled_layers(d, nn.Conv2d(c, k, 3, stride), nn.Tanh(), nn.Conv2d(k, 2, 2))
+
+
+def normalizing_net(d: Any) -> nn.Sequential:
+    net = filled_layers(
+        d, nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 2)
+    )
+    net[1].running_mean.copy_(d.tensor(2))
+    net[1].running_var.copy_(d.positive(2))
+    return net
+
+
+def pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def reach(net: nn.Sequential) -> tuple[int, int]:
+    """Field and total stride of a network without padding whose windows are square."""
+    field, jump = 1, 1
+    for layer in net:
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            size, stride, dilation = (pair(v)[0] for v in (layer.kernel_size, layer.stride, layer.dilation))
+            field, jump = field + (size - 1) * dilation * jump, jump * stride
+    return field, jump
+
+
+def single_precision(d: Any) -> Case:
+    return Case((d.tensor(2, 2, d.integer(2, 3), d.integer(2, 4), dtype=torch.float32), d.choice([2, 3])))
+
+
+def nails(x, factor, offset=0):
+    N, C, H, W = x.shape
+    out = x.new_zeros(N, C, factor * H, factor * W)
+    out[..., offset::factor, offset::factor] = x
+    return out
+
+
+def nearest(x, factor):
+    return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def distinct(d: Any, *shape: int) -> torch.Tensor:
+    """Positive numbers, no two of which are equal."""
+    count = torch.Size(shape).numel()
+    return (torch.randperm(count, generator=d.source).double() + 1).reshape(shape) / 10
+
+
+def pool_size(d: Any, k: int, *, ragged: bool = False) -> tuple[int, int]:
+    """Height and width that differ, in whole windows or a little more."""
+    more = (d.integer(1, k - 1), d.integer(1, k - 1)) if ragged else (0, 0)
+    size = (2 * k + more[0], d.integer(3, 4) * k + more[1])
+    return size if ragged or not d.flag() else size[::-1]
+
+
+def windows(x: torch.Tensor, k: int) -> tuple[torch.Tensor, int, int]:
+    """(N, C, h, w, k·k), whatever fills no window dropped."""
+    N, C, H, W = x.shape
+    h, w = H // k, W // k
+    cells = x[..., : h * k, : w * k].reshape(N, C, h, k, w, k).permute(0, 1, 2, 4, 3, 5)
+    return cells.reshape(N, C, h, w, k * k), h, w
+
+
+def pool(
+    x,
+    k,
+    *,
+    index=lambda row, column, H, W, k: row * W + column,
+    last=False,
+    floor=False,
+    detach=False,
+    swap=False,
+):
+    cells, h, w = windows(x.detach() if detach else x, k)
+    best = cells.detach().argmax(-1)
+    if last:
+        best = k * k - 1 - cells.detach().flip(-1).argmax(-1)
+    y = cells.gather(-1, best[..., None])[..., 0]
+    if floor:
+        best = torch.where(y > 0, best, 0)
+        y = y.clamp(min=0)
+    rows = torch.arange(h, device=x.device)[:, None] * k + best // k
+    columns = torch.arange(w, device=x.device) * k + best % k
+    switches = index(rows, columns, x.shape[2], x.shape[3], k)
+    return (switches, y) if swap else (y, switches)

@@ -1,0 +1,406 @@
+"""The exercise shift_and_stitch of lecture 05: every shift of the image, interlaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from autograder.catalog.observations import changed_tensors
+from autograder.catalog.upsampling.draws import (
+    filled_layers,
+    nearest,
+    normalizing_net,
+    pooling_net,
+    reach,
+    striding_net,
+)
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.values import Network
+from coursekit import upsampling as reference
+
+
+def _deep_net(d: Any) -> nn.Sequential:
+    layers = (nn.Conv2d(1, 2, 2), nn.MaxPool2d(2), nn.Conv2d(2, 2, 2), nn.Tanh(), nn.MaxPool2d(2))
+    return filled_layers(d, *layers, nn.Conv2d(2, 2, d.choice([1, 2])))
+
+
+def _stitch_case(
+    make: Callable[[Any], nn.Sequential], *, ragged: bool = False, training: bool = False
+) -> Any:
+    def draw(d: Any) -> Case:
+        net = make(d).train(training)
+        field, factor = reach(net)
+        more = (d.integer(1, factor - 1), d.integer(0, factor - 1)) if ragged else (0, 0)
+        cells = (factor * d.integer(1, 2) + more[0], factor * d.integer(2, 3) + more[1])
+        channels = net[0].in_channels
+        image = d.tensor(d.choice([2, 1]), channels, cells[0] + field - 1, cells[1] + field - 1)
+        return Case((Network.describe(net), image, factor))
+
+    return draw
+
+
+def _both_modes(d: Any) -> Case:
+    case = _stitch_case(normalizing_net, training=True)(d)
+    return Case(case.args, {}, {"the same in eval mode": Network.describe(case.args[0].build().eval())})
+
+
+def _left_as_found(subject: Any, case: Case) -> Any:
+    seen: dict[str, Any] = {}
+    for mode, given in (("training", case.args[0]), ("eval", case.extra["the same in eval mode"])):
+        net = subject.build(given)
+        before = net.inspect()
+        reply = subject.vjp(net, *case.args[1:], wrt=[net, 1])
+        after = net.inspect()
+        seen[f"map, net in {mode} mode"] = reply["value"]
+        seen[f"net in {mode} mode: its mode afterwards"] = _mode(after)
+        seen[f"net in {mode} mode: tensors changed"] = ", ".join(changed_tensors(before, after)) or "none"
+        kept = any(g is not None for g in (reply["grads"] or {}).values())
+        seen[f"net in {mode} mode: gradients"] = "recorded" if kept else "not recorded"
+    return seen
+
+
+def _mode(seen: dict[str, Any]) -> str:
+    flags = set(seen["training"].values())
+    if len(flags) > 1:
+        return "some layers in eval mode, others in training mode"
+    return "training mode" if True in flags else "eval mode"
+
+
+def _stitch(
+    net,
+    image,
+    factor,
+    *,
+    shift=None,
+    into=None,
+    cut=False,
+    whole_blocks=False,
+    side_by_side=False,
+    mode="restored",
+    graph=False,
+):
+    """The shifts with a switch for each mistake."""
+    was = [(m, m.training) for m in net.modules()]
+    if mode != "training":
+        net.eval()
+    maps = {}
+    with torch.set_grad_enabled(graph):
+        for r in range(factor):
+            for c in range(factor):
+                maps[r, c] = net(shift(image, r, c) if shift else image[..., r:, c:])
+    if mode == "restored":
+        for module, flag in was:
+            module.training = flag
+    if mode == "back to training":
+        net.train()
+    if cut:
+        h = min(m.shape[2] for m in maps.values())
+        w = min(m.shape[3] for m in maps.values())
+        maps = {key: m[..., :h, :w] for key, m in maps.items()}
+    if side_by_side:
+        rows = [torch.cat([maps[r, c] for c in range(factor)], 3) for r in range(factor)]
+        return torch.cat(rows, 2)
+    first = maps[0, 0]
+    height = sum(maps[r, 0].shape[2] for r in range(factor))
+    width = sum(maps[0, c].shape[3] for c in range(factor))
+    if whole_blocks:
+        height, width = factor * first.shape[2], factor * first.shape[3]
+    out = first.new_zeros(*first.shape[:2], height, width)
+    for (r, c), m in maps.items():
+        row, column = into(r, c) if into else (r, c)
+        out[..., row::factor, column::factor][..., : m.shape[2], : m.shape[3]] = m
+    return out
+
+
+def _stitch_swapped(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: x[..., c:, r:])
+
+
+def _stitch_padded(net, image, factor):
+    def shift(x, r, c):
+        return F.pad(x, (c, 0, r, 0))[..., : x.shape[2], : x.shape[3]]
+
+    return _stitch(net, image, factor, shift=shift)
+
+
+def _stitch_larger(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: F.pad(x, (c, 0, r, 0)))
+
+
+def _stitch_cut_behind(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: x[..., : x.shape[2] - r, : x.shape[3] - c])
+
+
+def _stitch_padded_behind(net, image, factor):
+    def shift(x, r, c):
+        return F.pad(x, (0, factor - 1, 0, factor - 1))[..., r : r + x.shape[2], c : c + x.shape[3]]
+
+    return _stitch(net, image, factor, shift=shift)
+
+
+def _stitch_rolled(net, image, factor):
+    return _stitch(net, image, factor, shift=lambda x, r, c: x.roll((-r, -c), (2, 3)), whole_blocks=True)
+
+
+def _stitch_backwards(net, image, factor):
+    return _stitch(net, image, factor, into=lambda r, c: (factor - 1 - r, factor - 1 - c), cut=True)
+
+
+def _stitch_cut(net, image, factor):
+    return _stitch(net, image, factor, cut=True)
+
+
+def _stitch_whole_blocks(net, image, factor):
+    return _stitch(net, image, factor, whole_blocks=True)
+
+
+def _stitch_side_by_side(net, image, factor):
+    return _stitch(net, image, factor, side_by_side=True)
+
+
+def _stitch_upsampled(net, image, factor):
+    was = net.training
+    with torch.no_grad():
+        out = nearest(net.eval()(image), factor)
+    net.train(was)
+    return out
+
+
+def _stitch_interpolated(net, image, factor):
+    was = net.training
+    with torch.no_grad():
+        out = F.interpolate(net.eval()(image), scale_factor=factor, mode="bilinear")
+    net.train(was)
+    return out
+
+
+def _stitch_back_to_training(net, image, factor):
+    return _stitch(net, image, factor, mode="back to training")
+
+
+def _stitch_graph(net, image, factor):
+    return _stitch(net, image, factor, graph=True)
+
+
+def _stitch_training(net, image, factor):
+    return _stitch(net, image, factor, mode="training")
+
+
+def _stitch_eval_left(net, image, factor):
+    return _stitch(net, image, factor, mode="left")
+
+
+def _stitch_clone(net, image, factor):
+    """On a copy of the network, so that its mode is nobody's business."""
+    twin = copy.deepcopy(net).eval()
+    with torch.no_grad():
+        rows = []
+        for r in range(factor):
+            row = [twin(image[:, :, r:, c:].clone()) for c in range(factor)]
+            width = sum(m.shape[3] for m in row)
+            rows.append(torch.stack([row[j % factor][..., j // factor] for j in range(width)], 3))
+        height = sum(m.shape[2] for m in rows)
+        return torch.stack([rows[i % factor][:, :, i // factor] for i in range(height)], 2)
+
+
+def _stitch_cells(net, image, factor):
+    """Cell after cell into a canvas that is large enough, cut at the end."""
+    was = net.training
+    net.eval()
+    canvas, height, width = None, 0, 0
+    try:
+        with torch.no_grad():
+            for r in range(factor):
+                for c in range(factor):
+                    cells = net(image[:, :, r:, c:])
+                    if canvas is None:
+                        canvas = cells.new_zeros(*cells.shape[:2], *image.shape[2:])
+                    for i in range(cells.shape[2]):
+                        for j in range(cells.shape[3]):
+                            canvas[:, :, r + i * factor, c + j * factor] = cells[:, :, i, j]
+                            height, width = max(height, r + i * factor + 1), max(width, c + j * factor + 1)
+    finally:
+        net.train(was)
+    return canvas[:, :, :height, :width]
+
+
+STITCHED = ("stitched", "larger_factors", "ragged")
+
+
+EXERCISE = Exercise(
+    id="shift_and_stitch",
+    topic="upsampling",
+    title="Every shift of the image, interlaced",
+    reference=reference.shift_and_stitch,
+    minutes=18,
+    difficulty=3,
+    properties=(
+        Property(
+            "stitched",
+            "the map of image[..., r:, c:] fills out[..., r::factor, c::factor]",
+            1.5,
+            _stitch_case(pooling_net),
+            examples=6,
+        ),
+        Property(
+            "larger_factors",
+            "a factor of 4, from two pools of stride 2",
+            0.75,
+            _stitch_case(_deep_net),
+            examples=4,
+        ),
+        Property(
+            "ragged",
+            "a strided convolution, and images whose later shifts give a row or a column less",
+            1.0,
+            _stitch_case(striding_net, ragged=True),
+            examples=6,
+        ),
+        Property(
+            "mode",
+            "the network runs in eval mode and without gradients, and its mode is left as it was, training or eval",
+            0.75,
+            _both_modes,
+            _left_as_found,
+            examples=2,
+            tried="the result and the network afterwards, once found in training and once in eval mode",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "rows_and_columns_swapped",
+            "You shifted by c rows and r columns, and stitched into row r and column c.",
+            "The shift that skips r rows fills rows r, r + factor, …; the same with c and the columns.",
+            (*STITCHED, "mode"),
+            _stitch_swapped,
+        ),
+        Misconception(
+            "shifted_the_other_way",
+            "You shifted the image down and to the right, so zeros came in at the top and left.",
+            "Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).",
+            (*STITCHED, "mode"),
+            _stitch_padded,
+        ),
+        Misconception(
+            "shifted_by_padding",
+            "You shifted the image down and to the right by zeros at the top and left, so it grew.",
+            "Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).",
+            (*STITCHED, "mode"),
+            _stitch_larger,
+        ),
+        Misconception(
+            "cut_at_the_end",
+            "You cut rows off at the bottom and columns at the right, so every shift begins at pixel (0, 0).",
+            "Cut them off at the top and left: image[..., r:, c:].",
+            (*STITCHED, "mode"),
+            _stitch_cut_behind,
+        ),
+        Misconception(
+            "padded_at_the_end",
+            "You padded the image at the bottom and right, so that all maps have the same size.",
+            "Windows that reach beyond the image don't count: later shifts may have a row or a column less.",
+            ("ragged",),
+            _stitch_padded_behind,
+        ),
+        Misconception(
+            "stitched_backwards",
+            "You interlaced the maps in the opposite order.",
+            "The map of shift (r, c) begins at row r, column c of the result.",
+            (*STITCHED, "mode"),
+            _stitch_backwards,
+        ),
+        Misconception(
+            "smallest_map",
+            "You cut all maps to the size of the smallest one.",
+            "Later shifts may have a row or a column less. The result has as many rows as the maps of column shift 0 together.",
+            ("ragged",),
+            _stitch_cut,
+        ),
+        Misconception(
+            "whole_blocks",
+            "You made the result factor times the first map, so its last rows or columns stay empty.",
+            "Later shifts may have a row or a column less: add up the rows of the maps that you have.",
+            ("ragged",),
+            _stitch_whole_blocks,
+        ),
+        Misconception(
+            "rolled_around",
+            "You rolled the image, so rows that left at the top came back at the bottom.",
+            "Cut them off, image[..., r:, c:]: windows that hold both borders of the image mean nothing.",
+            ("ragged",),
+            _stitch_rolled,
+        ),
+        Misconception(
+            "side_by_side",
+            "You put the maps side by side.",
+            "Interlace them: neighbors in the result come from neighboring shifts.",
+            (*STITCHED, "mode"),
+            _stitch_side_by_side,
+        ),
+        Misconception(
+            "coarse_map_enlarged",
+            "You ran the network once and enlarged its map.",
+            "The values in between are there to be computed: run the network on each of the factor² shifts.",
+            (*STITCHED, "mode"),
+            _stitch_upsampled,
+        ),
+        Misconception(
+            "coarse_map_interpolated",
+            "You ran the network once and interpolated its map.",
+            "The values in between are there to be computed: run the network on each of the factor² shifts.",
+            (*STITCHED, "mode"),
+            _stitch_interpolated,
+        ),
+        Misconception(
+            "eval_forgotten",
+            "The network ran in the mode you found it in: in training mode, batch norm uses the batch.",
+            "Call net.eval() before, and put the mode back afterwards.",
+            ("mode",),
+            _stitch_training,
+        ),
+        Misconception(
+            "left_in_eval_mode",
+            "You left the network in eval mode.",
+            "Remember net.training before, and call net.train(was) afterwards.",
+            ("mode",),
+            _stitch_eval_left,
+        ),
+        Misconception(
+            "always_back_to_training",
+            "You put the network into training mode afterwards, even if you found it in eval mode.",
+            "Remember net.training before, and call net.train(was) afterwards.",
+            ("mode",),
+            _stitch_back_to_training,
+        ),
+        Misconception(
+            "gradients_recorded",
+            "Your result hangs on the graph: the network's gradients were recorded.",
+            "Run the network under torch.no_grad(): this map is an answer, not a step of training.",
+            ("mode",),
+            _stitch_graph,
+        ),
+    ),
+    right=(
+        Variant("a copy of the network, rows and columns stacked", _stitch_clone),
+        Variant("cell by cell", _stitch_cells),
+    ),
+    hints=(
+        Hint(
+            "I don't see where a map goes",
+            "Cell (0, 0) of the unshifted map looks at the window that begins at pixel (0, 0). At which pixel does it begin when r rows have been skipped?",
+        ),
+        Hint(
+            "The sizes don't match",
+            "Skipping rows can cost the map its last row. Count: the rows of the result are those of the maps of shifts (0, 0), (1, 0), … together.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "Two loops over r and c, in eval mode without gradients: maps[r, c] = net(image[..., r:, c:]). Then an empty tensor with the sum of heights and the sum of widths, and out[..., r::factor, c::factor] = maps[r, c].",
+        ),
+    ),
+)

@@ -1,0 +1,447 @@
+"""The exercise of lecture 03 that shows filters as a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from autograder.attempt import Raised
+from autograder.catalog.observations import as_double
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from coursekit import visualization as reference
+
+MAKE_GRID = Forbidden("torchvision.utils.make_grid", ("torchvision.utils.make_grid",))
+
+
+def _filters(d: Any, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
+    """Filters that differ in scale, some of them far from zero, some without a positive weight."""
+    scale = d.positive(count, 1, 1, 1, low=0.2, high=3.0)
+    return d.layout(d.tensor(count, channels, *size) * scale + d.choice([0.0, -20.0, 100.0]))
+
+
+def _one_row(d: Any) -> Case:
+    columns = d.choice([2, 3, 4])
+    side = d.choice([3, 2, 5])
+    return Case((_filters(d, columns, size=(side, side)),), {"columns": columns, "padding": 0})
+
+
+def _full_rows(d: Any) -> Case:
+    rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
+    weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
+    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1, 3])})
+
+
+def _missing(d: Any) -> Case:
+    rows, columns = d.choice([1, 2, 3, 2]), d.choice([3, 4, 2])
+    weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
+    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1])})
+
+
+def _gray(d: Any) -> Case:
+    columns = d.choice([2, 3])
+    return Case((_filters(d, columns, channels=1),), {"columns": columns, "padding": 0})
+
+
+def _flat_filter(d: Any) -> Case:
+    columns = d.choice([2, 3])
+    weight = _filters(d, columns).clone()
+    flat = d.integer(0, columns - 1)
+    weight[flat] = d.choice([0.25, 0.0, -2.0, 7.0])
+    # A faint filter beside it is not constant, however small its range.
+    weight[(flat + 1) % columns] = d.tensor(*weight.shape[1:], scale=1e-4)
+    return Case((weight,), {"columns": columns, "padding": 0})
+
+
+def _other_channels(d: Any) -> Case:
+    return Case((_filters(d, 2, channels=d.choice([2, 4, 6])),), {"columns": 2})
+
+
+def _grid_kinds(d: Any) -> Case:
+    dtype = d.choice([torch.float64, torch.float32])
+    return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
+
+
+def _picture(subject: Any, case: Case) -> Any:
+    """The numbers; their dtype is another property's business."""
+    return as_double(subject(*case.args, **case.kwargs))
+
+
+def _first_row(subject: Any, case: Case) -> Any:
+    """The first row of filters, so that a wrong number of rows costs nothing here."""
+    picture = _picture(subject, case)
+    return picture[:, : case.args[0].shape[2]] if isinstance(picture, torch.Tensor) else picture
+
+
+def _grid_dtype(subject: Any, case: Case) -> dict[str, Any]:
+    picture = subject(*case.args, **case.kwargs)
+    dtype = str(picture.dtype).removeprefix("torch.") if isinstance(picture, torch.Tensor) else "none"
+    changed = [int(c) for c in subject.changed(*case.args, **case.kwargs)]
+    try:
+        (gradient,) = subject.vjp(*case.args, wrt=[0], **case.kwargs)["grads"].values()
+    except Raised:
+        # What works in place on the weights raises here, and was seen already.
+        gradient = None
+    return {
+        "dtype": dtype,
+        "arguments changed in place": changed,
+        "the picture has a graph": gradient is not None,
+    }
+
+
+def _grid(
+    weight, columns, padding, *, scale="own", flat="half", lines=1.0, empty=1.0, order="rows", swapped=False, narrow=False,
+    outer=True, dropped=False, added=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False, dtype=None,
+    graph=False, least=0.0, fixed=None,
+):  # fmt: skip
+    """The picture of the filters with a switch for each mistake."""
+    if weight.shape[1] not in (1, 3):
+        if not any_channels:
+            raise ValueError(f"weight must have 1 or 3 channels, got {weight.shape[1]}")
+        weight = weight.mean(1, keepdim=True)
+    weight = weight if graph else weight.detach()
+    padding = padding if fixed is None else fixed
+    count, _, h, w = weight.shape
+    axes = {"together": (0, 1, 2, 3), "channels": (2, 3)}.get(scale, (1, 2, 3))
+    low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
+    if scale == "maximum":
+        tiles = weight / high
+    elif scale == "clamped":
+        tiles = weight.clamp(0, 1)
+    elif scale == "zero_is_gray":
+        tiles = 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
+    elif in_place:
+        weight -= low
+        tiles = torch.where(high > low, weight / (high - low), 0.5)
+    else:
+        tiles = (weight - low) / ((high - low) if flat != "epsilon" else (high - low).clamp(min=1e-12))
+        if flat == "half":
+            tiles = torch.where(high - low > least, tiles, 0.5)
+    if repeated:
+        tiles = tiles.expand(-1, 3, -1, -1)
+    if swapped:
+        columns = -(-count // columns)
+    wide = min(count, columns) if narrow else columns
+    rows = count // columns if dropped else count // columns + 1 if added else -(-count // columns)
+    border, gap = padding * outer, padding * (2 if thick else 1)
+    size = (rows * (h + gap) - gap + 2 * border, wide * (w + gap) - gap + 2 * border)
+    picture = weight.new_full((tiles.shape[1], *size), lines, dtype=dtype)
+    for place in range(rows * wide):
+        row, column = (place // wide, place % wide) if order == "rows" else (place % rows, place // rows)
+        top, left = border + row * (h + gap), border + column * (w + gap)
+        tile = tiles[place] if place < count else empty
+        picture[:, top : top + h, left : left + w] = tile
+    return picture.permute(1, 2, 0) if last else picture
+
+
+def _grid_with(**mistakes: Any) -> Any:
+    def filter_grid(weight, columns=8, padding=1):
+        return _grid(weight, columns, padding, **mistakes)
+
+    return filter_grid
+
+
+def _grid_of_rows(weight, columns=8, padding=1):
+    """Rows of tiles glued together, with strips of ones between."""
+    channels, h, w = weight.shape[1:]
+    if channels != 1 and channels != 3:
+        raise ValueError("weight: 1 or 3 channels")
+    weight, tiles = weight.detach(), []
+    for f in weight:
+        f = f - f.min()
+        f = f / f.max() if f.max() > 0 else f + 0.5
+        tiles.append(torch.cat([f] * 3) if channels == 1 else f)
+    while len(tiles) % columns:
+        tiles.append(weight.new_ones(3, h, w))
+    bands = [weight.new_ones(3, padding, columns * (w + padding) + padding)]
+    for begin in range(0, len(tiles), columns):
+        strip = [weight.new_ones(3, h, padding)]
+        for tile in tiles[begin : begin + columns]:
+            strip += [tile, weight.new_ones(3, h, padding)]
+        bands += [torch.cat(strip, 2), weight.new_ones(3, padding, columns * (w + padding) + padding)]
+    return torch.cat(bands, 1)
+
+
+def _grid_by_reshape(weight, columns=8, padding=1):
+    """Padded tiles in one array, its axes permuted."""
+    count, channels, h, w = weight.shape
+    if channels not in (1, 3):
+        raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
+    flat = weight.detach().reshape(count, -1)
+    low, span = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
+    span = span - low
+    flat = torch.where(span == 0, torch.full_like(flat, 0.5), (flat - low) / span.where(span != 0, 1))
+    tiles = flat.view(count, channels, h, w).repeat(1, 3 // channels, 1, 1)
+    rows = (count + columns - 1) // columns
+    tiles = torch.cat([tiles, tiles.new_ones(rows * columns - count, 3, h, w)])
+    tiles = F.pad(tiles, (padding, 0, padding, 0), value=1.0).view(rows, columns, 3, h + padding, w + padding)
+    picture = tiles.permute(2, 0, 3, 1, 4).reshape(3, rows * (h + padding), columns * (w + padding))
+    return F.pad(picture, (0, padding, 0, padding), value=1.0)
+
+
+# A picture in float32 is as good; which dtype it has is asked for once.
+PICTURE = (1e-3, 1e-4)
+
+
+SCALED = ("scaled", "layout", "missing", "gray", "constant")
+
+
+EXERCISE = Exercise(
+    id="filter_grid",
+    topic="visualization",
+    title="The first layer as a picture",
+    reference=reference.filter_grid,
+    minutes=18,
+    difficulty=2,
+    properties=(
+        Property(
+            "scaled",
+            "each filter is stretched on its own: its least weight becomes 0, its greatest 1",
+            0.75,
+            _one_row,
+            _first_row,
+            tried="the first row of the picture",
+            tolerance=PICTURE,
+            examples=6,
+        ),
+        Property(
+            "layout",
+            "filters stand row by row, with `padding` pixels of 1 around and between them",
+            0.75,
+            _full_rows,
+            _picture,
+            tolerance=PICTURE,
+            examples=6,
+        ),
+        Property(
+            "missing",
+            "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
+            0.5,
+            _missing,
+            _picture,
+            tolerance=PICTURE,
+            examples=6,
+        ),
+        Property(
+            "gray",
+            "filters with one channel are repeated to three",
+            0.25,
+            _gray,
+            _first_row,
+            tried="the first row of the picture",
+            tolerance=PICTURE,
+            examples=4,
+        ),
+        Property(
+            "constant",
+            "a constant filter is 0.5, and a faint one is not: it is stretched like any other",
+            0.25,
+            _flat_filter,
+            _first_row,
+            tried="the first row of the picture",
+            tolerance=PICTURE,
+            examples=4,
+        ),
+        Property("refused", "another number of channels is a ValueError", 0.25, _other_channels, examples=3),
+        Property(
+            "kinds",
+            "the dtype of the weights carries over, the picture has no graph, and the weights are not changed",
+            0.25,
+            _grid_kinds,
+            _grid_dtype,
+            examples=4,
+            tried="the dtype and the graph of the picture, and the weights afterwards",
+        ),
+    ),
+    misconceptions=(
+        Misconception(
+            "scaled_together",
+            "You took the least and greatest weight of all filters together, so weak filters look like flat gray.",
+            "Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.",
+            SCALED,
+            _grid_with(scale="together"),
+        ),
+        Misconception(
+            "channels_scaled_apart",
+            "You stretched each color channel on its own, which changes the filter's colors.",
+            "One minimum and one maximum for all three channels of a filter.",
+            ("scaled", "layout", "missing", "constant"),
+            _grid_with(scale="channels"),
+        ),
+        Misconception(
+            "divided_by_maximum",
+            "You divided by the greatest weight; the least one must become 0 too.",
+            "(f − min f) / (max f − min f).",
+            SCALED,
+            _grid_with(scale="maximum"),
+        ),
+        Misconception(
+            "clamped",
+            "You cut the weights off at 0 and 1. Weights are of any size and sign.",
+            "Stretch them: (f − min f) / (max f − min f).",
+            SCALED,
+            _grid_with(scale="clamped"),
+        ),
+        Misconception(
+            "zero_is_gray",
+            "You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.",
+            "Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).",
+            SCALED,
+            _grid_with(scale="zero_is_gray"),
+        ),
+        Misconception(
+            "constant_divides_by_zero",
+            "You divided 0 by 0 where all weights of a filter are equal.",
+            "Where max f = min f the filter is 0.5: torch.where, or an if.",
+            ("constant",),
+            _grid_with(flat="nan"),
+        ),
+        Misconception(
+            "constant_is_black",
+            "Your constant filter came out as 0.",
+            "A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it 0.5.",
+            ("constant",),
+            _grid_with(flat="epsilon"),
+        ),
+        Misconception(
+            "faint_is_constant",
+            "You drew a filter of small weights as constant gray.",
+            "Only a filter without any range is 0.5: compare with max f > min f, not with a threshold.",
+            ("constant",),
+            _grid_with(least=1e-3),
+        ),
+        Misconception(
+            "black_lines",
+            "Your lines and missing cells are 0.",
+            "Begin with ones: torch.ones(3, H, W).",
+            ("layout", "missing"),
+            _grid_with(lines=0.0, empty=0.0),
+        ),
+        Misconception(
+            "black_cells",
+            "The cells without a filter are 0.",
+            "Missing filters are 1, as the lines are.",
+            ("missing",),
+            _grid_with(empty=0.0),
+        ),
+        Misconception(
+            "column_by_column",
+            "You filled the picture column by column.",
+            "Filter k stands in row k // columns and column k % columns.",
+            ("layout", "missing"),
+            _grid_with(order="columns"),
+        ),
+        Misconception(
+            "columns_are_rows",
+            "You made `columns` rows.",
+            "`columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.",
+            SCALED,
+            _grid_with(swapped=True),
+        ),
+        Misconception(
+            "narrow_picture",
+            "Your picture shrinks where there are fewer filters than columns.",
+            "It is always columns · (w + padding) + padding wide.",
+            ("missing",),
+            _grid_with(narrow=True),
+        ),
+        Misconception(
+            "no_outer_lines",
+            "You left the lines around the picture out.",
+            "H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at (padding, padding).",
+            ("layout", "missing"),
+            _grid_with(outer=False),
+        ),
+        Misconception(
+            "padding_ignored",
+            "Your lines are 1 pixel wide, whatever `padding` is.",
+            "Put `padding` into all sizes and places, as in H = rows · (h + padding) + padding. It may be 0.",
+            SCALED,
+            _grid_with(fixed=1),
+        ),
+        Misconception(
+            "double_lines",
+            "Your lines between filters are twice as thick as those around.",
+            "Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.",
+            ("layout", "missing"),
+            _grid_with(thick=True),
+        ),
+        Misconception(
+            "last_row_lost",
+            "You rounded the number of rows down and lost the filters of the last one.",
+            "Round up: (K + columns − 1) // columns.",
+            ("missing",),
+            _grid_with(dropped=True),
+        ),
+        Misconception(
+            "row_too_many",
+            "You added a row where the last one is full.",
+            "K // columns + 1 is one too many where K divides by columns. Round up: (K + columns − 1) // columns.",
+            ("layout",),
+            _grid_with(added=True),
+        ),
+        Misconception(
+            "float32_canvas",
+            "Your picture is float32 whatever the weights are: torch.ones takes the default dtype.",
+            "torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).",
+            ("kinds",),
+            _grid_with(dtype=torch.float32),
+        ),
+        Misconception(
+            "graph_kept",
+            "Your picture hangs on the graph of the weights: it requires a gradient, and cannot be shown as it is.",
+            "Begin with weight = weight.detach().",
+            ("kinds",),
+            _grid_with(graph=True),
+        ),
+        Misconception(
+            "gray_stays_gray",
+            "Filters of one channel gave a picture of one channel.",
+            "Repeat them: tile.expand(3, h, w). The picture always has three channels.",
+            ("gray",),
+            _grid_with(repeated=False),
+        ),
+        Misconception(
+            "channels_last",
+            "You returned (H, W, 3), as matplotlib wants it.",
+            "The course's pictures are (3, H, W); figures.grid turns them.",
+            SCALED,
+            _grid_with(last=True),
+        ),
+        Misconception(
+            "any_channels",
+            "You drew filters that are neither gray nor color.",
+            "raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.",
+            ("refused",),
+            _grid_with(any_channels=True),
+        ),
+        Misconception(
+            "weights_changed",
+            "You changed the network's weights while drawing them.",
+            "Write weight = weight - low, not weight -= low.",
+            ("kinds",),
+            _grid_with(in_place=True),
+        ),
+    ),
+    right=(
+        Variant("strips glued together", _grid_of_rows),
+        Variant("padded tiles, permuted", _grid_by_reshape),
+        Variant("a canvas, tile by tile", _grid_with()),
+    ),
+    hints=(
+        Hint(
+            "My filters look gray, or too colorful",
+            "Which numbers share one minimum and one maximum? All of one filter: its channels, rows and columns; no others.",
+        ),
+        Hint(
+            "My picture has the wrong size",
+            "There is one line more than there are rows of filters: H = rows · (h + padding) + padding with rows = ⌈K / columns⌉. The width follows from `columns`, not from K.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "picture = torch.ones(3, H, W). For filter k: row, column = divmod(k, columns); top = padding + row · (h + padding), left likewise; picture[:, top:top+h, left:left+w] = the scaled filter (0.5 where its maximum is its minimum).",
+        ),
+    ),
+    forbidden=(MAKE_GRID,),
+)

@@ -1,0 +1,522 @@
+"""The exercise top_patches of lecture 03: the patches a unit likes best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autograder.attempt import kind_of
+from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from coursekit import visualization as reference
+
+
+def _distinct(d: Any, *shape: int) -> torch.Tensor:
+    """Activations, no two of them equal, some of them negative."""
+    count = 1
+    for n in shape:
+        count *= n
+    order = torch.randperm(count, generator=d.source).view(shape).double()
+    return (order - count // 3) / 4
+
+
+def _with_best(d: Any, rows: int, columns: int, row: int, column: int) -> tuple[torch.Tensor, int]:
+    """Maps of one image, and the channel whose best unit stands at (row, column)."""
+    activations = _distinct(d, 1, d.choice([2, 3]), rows, columns)
+    channel = d.integer(0, activations.shape[1] - 1)
+    activations[0, channel, row, column] = activations.max() + 1
+    # A better unit in every other channel, for whoever looks at all of them.
+    for other in range(activations.shape[1]):
+        if other != channel:
+            activations[0, other, rows - 1 - row, columns - 1 - column] = activations.max() + 1
+    return activations, channel
+
+
+def _seen(size: int, jump: int, padding: int, rows: int, columns: int) -> tuple[tuple[int, int, float], Any]:
+    """A field, and the size of an image that makes maps of these sizes."""
+    image = tuple((n - 1) * jump + size - 2 * padding for n in (rows, columns))
+    return (size, jump, (size - 1) / 2 - padding), image
+
+
+def _odd_fields(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
+    field, image = _seen(d.choice([3, 5, 7]), d.choice([2, 3, 4]), 0, side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _even_fields(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
+    size, jump = d.choice([4, 2, 6]), d.choice([2, 3])
+    field, image = _seen(size, jump, 0, side, side)
+    outside, other = _with_best(d, side, side, 0, 0)
+    padded, smaller = _seen(size + 2, jump, 1, side, side)
+    extra = {"at the border": (outside, other, 1, padded, smaller)}
+    return Case((activations, channel, 1, field, image), {}, extra)
+
+
+def _rectangular(d: Any) -> Case:
+    rows, columns = d.choice([(2, 5), (5, 2), (3, 4)])
+    row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
+    activations, channel = _with_best(d, rows, columns, row, column)
+    field, image = _seen(5, d.choice([2, 3]), 0, rows, columns)
+    return Case((activations, channel, 1, field, image))
+
+
+def _at_the_border(d: Any) -> Case:
+    side, size = d.choice([3, 4]), d.choice([5, 7])
+    row, column = d.choice([(0, side - 1), (side - 1, 0), (0, 1), (side - 1, 1)])
+    activations, channel = _with_best(d, side, side, row, column)
+    field, image = _seen(size, d.choice([2, 3]), d.choice([1, 2]), side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _ranked(d: Any, count: int, k: int) -> Case:
+    """Images whose best units come in no order, the best image with its two best units above all others."""
+    activations = _distinct(d, count, 2, 3, 3)
+    channel = d.integer(0, 1)
+    best = d.integer(1, count - 1)
+    top = float(activations.max())
+    activations[best, channel, 0, 1], activations[best, channel, 2, 1] = top + 2, top + 3
+    # The best unit stands in a map that is low otherwise, so that the mean ranks the images differently.
+    activations[best, channel, 1] -= 100
+    # The other channel is strongest in one of the other images, for whoever looks at all of them.
+    activations[best - 1, 1 - channel, d.integer(0, 2), 0] = top + 4
+    field, image = _seen(5, d.choice([2, 3]), 0, 3, 3)
+    # Negative ones are another property's business.
+    return Case((activations - activations.min(), channel, k, field, image))
+
+
+def _several(d: Any) -> Case:
+    count = d.choice([4, 3, 5])
+    return _ranked(d, count, d.integer(2, count - 1))
+
+
+def _few(d: Any) -> Case:
+    count = d.choice([2, 3])
+    return _ranked(d, count, count + d.integer(1, 3))
+
+
+def _ties(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, 0, d.integer(1, side - 1))
+    best = activations[0, channel].max()
+    activations[0, channel, d.integer(1, side - 1), 0] = best
+    if d.flag():
+        activations[0, channel, side - 1, side - 1] = best
+    field, image = _seen(5, 2, 0, side, side)
+    return Case((activations, channel, 1, field, image))
+
+
+def _below_zero(d: Any) -> Case:
+    side = d.choice([3, 4])
+    activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 1))
+    field, image = _seen(5, d.choice([2, 1]), 0, side, side)
+    return Case((activations - activations.max() - 1, channel, 1, field, image))
+
+
+def _numbers(subject: Any, case: Case) -> Any:
+    """The boxes as numbers; of which kind those are is another property's business."""
+    patches = subject(*case.args)
+    if not isinstance(patches, list | tuple):
+        return patches
+    return [
+        tuple(_number(entry) for entry in patch) if isinstance(patch, list | tuple) else patch
+        for patch in patches
+    ]
+
+
+def _even_numbers(subject: Any, case: Case) -> Any:
+    """Beside the box, where another one ends that begins before the image. Its beginning is cut off, and is
+    another property's business."""
+    patches = _numbers(subject, case)
+    border = _numbers(subject, Case(case.extra["at the border"]))
+    first = border[0] if isinstance(border, list) and border else border
+    ends = first[3:] if isinstance(first, tuple) and len(first) == 5 else first
+    return {"patches": patches, "bottom and right of the one at the border": ends}
+
+
+def _kinds(subject: Any, case: Case) -> list[str]:
+    """What kinds of numbers the first patch holds."""
+    patches = subject(*case.args)
+    first = patches[0] if isinstance(patches, list | tuple) and patches else patches
+    return [kind_of(entry) for entry in first] if isinstance(first, list | tuple) else [kind_of(first)]
+
+
+def _number(entry: Any) -> Any:
+    if isinstance(entry, torch.Tensor) and entry.dim() == 0:
+        entry = entry.item()
+    return int(entry) if isinstance(entry, float) and entry.is_integer() else entry
+
+
+def _patches(
+    activations, channel, k, field, image_size, *, absolute=False, floor=None, tie="first", ranked="best", descending=True,
+    every_unit=False, numbers="image", place="edge", rows_for_columns=False, jumping=True, inclusive=False, clip="cut",
+    swapped_image=False, xy=False, kind=int, all_k=False, channels="one",
+    tile=False,
+):  # fmt: skip
+    """The best units with a switch for each mistake."""
+    size, jump, start = field
+    size = jump if tile else size
+    height, width = reversed(image_size) if swapped_image else image_size
+    maps = activations[:, channel] if channels == "one" else activations.amax(1)
+    maps = maps.abs() if absolute else maps
+    rows, columns = maps.shape[1:]
+    found = []
+    for n, one in enumerate(maps):
+        flat = one.flatten()
+        if every_unit:
+            found += [(float(v), n, unit) for unit, v in enumerate(flat)]
+            continue
+        unit = int(flat.argmax()) if tie == "first" else len(flat) - 1 - int(flat.flip(0).argmax())
+        if floor is not None and float(flat.max()) <= floor:
+            unit = 0
+        value = float(flat.mean()) if ranked == "mean" else float(flat.max())
+        found.append((value, n, unit))
+    if ranked != "none":
+        found.sort(key=lambda entry: -entry[0] if descending else entry[0])
+    if all_k and len(found) < k:
+        raise IndexError(f"selected index {k} out of range")
+    patches = []
+    for rank, (_, n, unit) in enumerate(found[:k]):
+        row, column = divmod(unit, rows if rows_for_columns else columns)
+        step = jump if jumping else 1
+        if place == "edge":
+            offset = int(start - (size - 1) / 2)
+        elif place == "center":
+            offset = int(start)
+        elif place in ("half_size", "true_half", "low_half"):
+            offset = None
+        else:
+            offset = 0
+        if offset is None:
+            half = {"half_size": size // 2, "true_half": size / 2, "low_half": (size - 1) // 2}[place]
+            top, left = (int(start + i * step - half) for i in (row, column))
+        else:
+            top, left = offset + row * step, offset + column * step
+        if clip == "early":
+            top, left = max(top, 0), max(left, 0)
+        bottom, right = top + size - inclusive, left + size - inclusive
+        if clip in ("cut", "early"):
+            top, bottom = (min(max(v, 0), height) for v in (top, bottom))
+            left, right = (min(max(v, 0), width) for v in (left, right))
+        elif clip == "moved":
+            top, left = min(max(top, 0), height - size), min(max(left, 0), width - size)
+            bottom, right = top + size, left + size
+        elif clip == "below":
+            top, left = max(top, 0), max(left, 0)
+        box = (left, top, right, bottom) if xy else (top, left, bottom, right)
+        number = rank if numbers == "rank" else n
+        patches.append(
+            tuple(map(kind, (number, *box))) if kind is torch.tensor else (number, *map(kind, box))
+        )
+    return patches
+
+
+def _patches_with(**mistakes: Any) -> Any:
+    def top_patches(activations, channel, k, field, image_size):
+        return _patches(activations, channel, k, field, image_size, **mistakes)
+
+    return top_patches
+
+
+def _patches_sorted(activations, channel, k, field, image_size):
+    """Everything at once: maxima, places, boxes, one sort."""
+    size, jump, start = field
+    height, width = image_size
+    flat = activations[:, channel].reshape(len(activations), -1)
+    order = torch.argsort(flat.amax(1), descending=True)[:k]
+    first = (flat[order] == flat[order].amax(1, keepdim=True)).int().argmax(1)
+    columns = activations.shape[3]
+    corner = torch.stack([first // columns, first % columns], 1) * jump + round(start - (size - 1) / 2)
+    limit = torch.tensor([height, width], device=corner.device)
+    boxes = torch.cat([corner.clamp(min=0), torch.minimum(corner + size, limit)], 1)
+    return [(int(n), *map(int, box)) for n, box in zip(order, boxes, strict=True)]
+
+
+def _patches_in_loops(activations, channel, k, field, image_size):
+    """Unit by unit, in plain Python."""
+    size, jump, start = field
+    ranking = []
+    for n, maps in enumerate(activations.tolist()):
+        best = None
+        for row, line in enumerate(maps[channel]):
+            for column, value in enumerate(line):
+                if best is None or value > best[0]:
+                    best = (value, row, column)
+        ranking.append((best, n))
+    ranking.sort(reverse=True)
+    patches = []
+    for (_, row, column), n in ranking[: min(k, len(ranking))]:
+        box = []
+        for cell, limit in ((row, image_size[0]), (column, image_size[1])):
+            center = start + cell * jump
+            low, high = center - (size - 1) / 2, center + (size - 1) / 2 + 1
+            box.append((max(0, round(low)), min(limit, round(high))))
+        (top, bottom), (left, right) = box
+        patches.append((n, top, left, bottom, right))
+    return patches
+
+
+BOXES = ("boxes", "even_fields", "rectangular", "order", "clipped", "ties", "negative", "few_images")
+
+
+EXERCISE = Exercise(
+    id="top_patches",
+    topic="visualization",
+    title="The patches a unit likes best",
+    reference=reference.top_patches,
+    minutes=25,
+    difficulty=3,
+    properties=(
+        Property(
+            "boxes",
+            "the field of the channel's best unit: (n, top, left, bottom, right), bottom and right exclusive",
+            0.5,
+            _odd_fields,
+            _numbers,
+            examples=6,
+        ),
+        Property(
+            "integers",
+            "the five numbers of a patch are Python integers",
+            0.25,
+            _odd_fields,
+            _kinds,
+            examples=2,
+        ),
+        Property(
+            "even_fields",
+            "fields of even size, whose center lies between two pixels, also where they begin before the image",
+            0.25,
+            _even_fields,
+            _even_numbers,
+            tried="two calls, one with a field inside the image, one with a field that begins before it",
+        ),
+        Property("rectangular", "maps that are not square", 0.25, _rectangular, _numbers, examples=6),
+        Property(
+            "order",
+            "one patch an image, the k images with the highest activations, strongest first",
+            0.5,
+            _several,
+            _numbers,
+        ),
+        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border, _numbers),
+        Property("ties", "among equal units the first in row order", 0.25, _ties, _numbers, examples=6),
+        Property(
+            "negative", "also where all activations are negative", 0.25, _below_zero, _numbers, examples=6
+        ),
+        Property("few_images", "all images where there are fewer than k", 0.25, _few, _numbers, examples=4),
+    ),
+    misconceptions=(
+        Misconception(
+            "center_for_corner",
+            "You began the box at the unit's center.",
+            "The center is in the middle of the field: top = center − (size − 1) / 2.",
+            BOXES,
+            _patches_with(place="center"),
+        ),
+        Misconception(
+            "start_ignored",
+            "You left start out: with padding, the first unit's field begins before the image.",
+            "The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.",
+            ("clipped", "even_fields"),
+            _patches_with(place="no_start"),
+        ),
+        Misconception(
+            "half_of_an_even_size",
+            "You took size // 2 off the center, or rounded start down: half a pixel too much for an even size.",
+            "start − (size − 1) / 2 is a whole number, also for even sizes: round nothing before.",
+            ("even_fields",),
+            _patches_with(place="half_size"),
+        ),
+        Misconception(
+            "rounded_to_zero",
+            "You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.",
+            "start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.",
+            ("even_fields",),
+            _patches_with(place="low_half"),
+        ),
+        Misconception(
+            "jump_for_size",
+            "Your box is as large as the jump.",
+            "A field is `size` pixels wide, however far apart the units are: bottom = top + size.",
+            BOXES,
+            _patches_with(tile=True),
+        ),
+        Misconception(
+            "half_of_the_size",
+            "You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.",
+            "From the center of a field to the center of its first pixel it is (size − 1) / 2.",
+            BOXES,
+            _patches_with(place="true_half"),
+        ),
+        Misconception(
+            "jump_ignored",
+            "You took the unit's row and column for pixels.",
+            "Units are jump pixels apart: start + row · jump.",
+            BOXES,
+            _patches_with(jumping=False),
+        ),
+        Misconception(
+            "last_pixel_included",
+            "Your bottom and right are the last pixels of the field.",
+            "They are exclusive, as in a slice: bottom = top + size.",
+            BOXES,
+            _patches_with(inclusive=True),
+        ),
+        Misconception(
+            "x_before_y",
+            "You gave (left, top, right, bottom).",
+            "Rows come first: (n, top, left, bottom, right).",
+            BOXES,
+            _patches_with(xy=True),
+        ),
+        Misconception(
+            "floats",
+            "Your coordinates are floats, which cannot slice an image.",
+            "They are whole numbers: int(…) each of them.",
+            ("integers",),
+            _patches_with(kind=float),
+        ),
+        Misconception(
+            "tensors",
+            "Your tuples hold tensors.",
+            "int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.",
+            ("integers",),
+            _patches_with(kind=torch.tensor),
+        ),
+        Misconception(
+            "divided_by_rows",
+            "You found row and column of a flat index with the map's height.",
+            "A row is as long as the map is wide: divmod(index, w).",
+            ("rectangular",),
+            _patches_with(rows_for_columns=True),
+        ),
+        Misconception(
+            "image_size_swapped",
+            "You read image_size as (W, H).",
+            "height, width = image_size.",
+            ("rectangular",),
+            _patches_with(swapped_image=True),
+        ),
+        Misconception(
+            "not_clipped",
+            "Your boxes reach beyond the image.",
+            "min(max(value, 0), H) for top and bottom, the same with W for left and right.",
+            ("clipped",),
+            _patches_with(clip="no"),
+        ),
+        Misconception(
+            "clipped_at_zero_only",
+            "You cut boxes off at 0 and not at the image's other end.",
+            "min(…, H) for bottom, min(…, W) for right.",
+            ("clipped",),
+            _patches_with(clip="below"),
+        ),
+        Misconception(
+            "clipped_too_early",
+            "You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.",
+            "First top and bottom = top + size, then clip both.",
+            ("clipped", "even_fields"),
+            _patches_with(clip="early"),
+        ),
+        Misconception(
+            "moved_inside",
+            "You moved boxes into the image. The unit does not see what you then show.",
+            "Cut them off: a patch at the border is smaller.",
+            ("clipped", "even_fields"),
+            _patches_with(clip="moved"),
+        ),
+        Misconception(
+            "several_of_one_image",
+            "You ranked all units of all images, so that one image can fill the list.",
+            "First the best unit of each image, then the best images.",
+            ("order", "few_images"),
+            _patches_with(every_unit=True),
+        ),
+        Misconception(
+            "weakest_first",
+            "You began with the weakest.",
+            "Sort by descending activation.",
+            ("order", "few_images"),
+            _patches_with(descending=False),
+        ),
+        Misconception(
+            "images_in_their_order",
+            "You took the first k images in their own order.",
+            "Sort the images by their best unit's activation first.",
+            ("order", "few_images"),
+            _patches_with(ranked="none"),
+        ),
+        Misconception(
+            "ranked_by_mean",
+            "You ranked the images by the mean of their map.",
+            "What counts is the best unit, the maximum.",
+            ("order", "few_images"),
+            _patches_with(ranked="mean"),
+        ),
+        Misconception(
+            "rank_for_image",
+            "Your n is the place in the list.",
+            "It is the number of the image, which goes along when you sort.",
+            ("order", "few_images"),
+            _patches_with(numbers="rank"),
+        ),
+        Misconception(
+            "last_of_equals",
+            "You took the last of equal units.",
+            "The first: compare with > and not with >=.",
+            ("ties",),
+            _patches_with(tie="last"),
+        ),
+        Misconception(
+            "absolute_values",
+            "You looked for the greatest absolute value: a strongly negative unit is not excited.",
+            "The greatest value, with its sign.",
+            ("negative",),
+            _patches_with(absolute=True),
+        ),
+        Misconception(
+            "best_begins_at_zero",
+            "Your search begins with a best of 0, which no negative activation beats.",
+            "Begin with the first unit, or with -inf.",
+            ("negative",),
+            _patches_with(floor=0.0),
+        ),
+        Misconception(
+            "more_than_there_are",
+            "You asked for more images than there are.",
+            "min(k, N): then the list is shorter.",
+            ("few_images",),
+            _patches_with(all_k=True),
+        ),
+        Misconception(
+            "all_channels",
+            "You looked at another channel than `channel`, or at all of them.",
+            "activations[:, channel] first.",
+            BOXES,
+            _patches_with(channels="all"),
+        ),
+    ),
+    right=(
+        Variant("one image after another", _patches_with()),
+        Variant("tensors throughout", _patches_sorted),
+        Variant("plain loops", _patches_in_loops),
+    ),
+    hints=(
+        Hint(
+            "I don't know where a unit's patch lies",
+            "The center of unit (0, 0) is at pixel `start`, in both directions. How far is it to the next unit, and how far from a center to the field's first pixel?",
+        ),
+        Hint(
+            "My boxes are off by one, or by a half",
+            "top = start + row · jump − (size − 1) / 2 is a whole number for odd and even sizes. bottom = top + size, exclusive. Clip both at the end, not before you add.",
+        ),
+        Hint(
+            "I don't know how to put it together",
+            "For each image n: index = activations[n, channel].argmax(); row, column = divmod(int(index), w). Keep (activation, n, row, column), sort by activation, descending, take the first k, and make the boxes of those.",
+        ),
+    ),
+)
