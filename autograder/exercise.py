@@ -11,7 +11,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autograder.draw import Draw
 
 
 class Outcome(StrEnum):
@@ -75,7 +78,7 @@ class Property:
     name: str
     says: str
     points: float
-    draw: Callable[[Any], Case]
+    draw: Callable[[Draw], Case]
     observe: Callable[[Any, Case], Any] = call
     judge: Callable[[Case, Any, Any], Mismatch | None] | None = None
     tried: str = ""

@@ -13,20 +13,21 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from autograder.attempt import Handle, Trouble
+from autograder.attempt import Handle, Subject, Trouble
+from autograder.draw import Draw
 from autograder.exercise import Case, Mismatch, Outcome, Property
 
 MEMORY = "AUTOGRADER_GATE_MEMORY"
 """Names the folder where the gate keeps what its answers trained; nothing is kept where it is not set."""
 
-Training = Callable[[Dataset, Any], nn.Module]
+Training = Callable[[Dataset, torch.Generator], nn.Module]
 
 
 def remembered(train: Training) -> Training:
     """The same training, done once for the same data set and seed while the gate runs."""
 
     @functools.wraps(train)
-    def trained(dataset: Dataset, generator: Any) -> nn.Module:
+    def trained(dataset: Dataset, generator: torch.Generator) -> nn.Module:
         folder = os.environ.get(MEMORY)
         if not folder:
             return train(dataset, generator)
@@ -46,7 +47,7 @@ def remembered(train: Training) -> Training:
     return trained
 
 
-def trained_network(subject: Any, case: Case) -> dict[str, Any] | None:
+def trained_network(subject: Subject, case: Case) -> dict[str, Any] | None:
     """Let the answer train: the network, its training flags and whether the generator was drawn from.
 
     None where what came back is no network.
@@ -64,7 +65,7 @@ def trained_network(subject: Any, case: Case) -> dict[str, Any] | None:
     return {"network": network, "training": any(found["training"].values()), "drawn": drawn}
 
 
-def attempted(network: Any, images: torch.Tensor) -> Any:
+def attempted(network: Handle, images: torch.Tensor) -> Any:
     """The network's answer, or the trouble in its place."""
     try:
         return network(images)
@@ -75,8 +76,8 @@ def attempted(network: Any, images: torch.Tensor) -> Any:
 def claims(
     measure: str,
     levels: dict[str, tuple[float, float]],
-    draw: Callable[[Any], Case],
-    observe: Callable[[Any, Case], Any],
+    draw: Callable[[Draw], Case],
+    observe: Callable[[Subject, Case], Any],
     symptom: Callable[[dict[str, Any]], str],
 ) -> tuple[Property, ...]:
     """Properties that give points as a score grows, and two about how the network was made and left.

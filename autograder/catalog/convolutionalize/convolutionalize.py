@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from autograder.attempt import Subject
 from autograder.catalog.convolutionalize.draws import drawn_norm, kept, mode_of
 from autograder.catalog.observations import filled, share_memory
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
+Made = Callable[[Draw], tuple[nn.Sequential, tuple[int, int, int]]]
+
 
 def _flattening(
-    d: Any, *, bias: bool = True, norm: bool = False, dropped: float = 0.5
+    d: Draw, *, bias: bool = True, norm: bool = False, dropped: float = 0.5
 ) -> tuple[nn.Sequential, tuple[int, int, int]]:
     c, k, hidden = d.integer(1, 3), d.integer(2, 3), d.integer(3, 5)
     h, w = d.integer(2, 3), d.integer(2, 4)
@@ -35,7 +39,7 @@ def _flattening(
     return cnn, (c, 2 * h + 2, 2 * w + 2)
 
 
-def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+def _nested(d: Draw) -> tuple[nn.Sequential, tuple[int, int, int]]:
     cnn, size = _flattening(d)
     layers = list(cnn)
     return nn.Sequential(
@@ -43,7 +47,7 @@ def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
     ), size
 
 
-def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+def _averaging(d: Draw) -> tuple[nn.Sequential, tuple[int, int, int]]:
     c, k, h = d.integer(1, 2), d.integer(2, 3), d.integer(2, 3)
     cnn = nn.Sequential(
         nn.Conv2d(c, k, 2, stride=2),
@@ -56,18 +60,18 @@ def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
     return cnn, (c, 2 * h, 2 * (h + d.integer(1, 2)))
 
 
-def _with_other_layers(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+def _with_other_layers(d: Draw) -> tuple[nn.Sequential, tuple[int, int, int]]:
     """Batch norm, and a dropout that drops everything, so that its being there is no matter of chance."""
     return _flattening(d, norm=True, dropped=1.0)
 
 
 def _drawn(
-    make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]],
+    make: Made,
     *,
     larger: bool,
     dtype: torch.dtype = torch.float32,
-) -> Any:
-    def draw(d: Any) -> Case:
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         cnn, (c, h, w) = make(d)
         extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
         images = d.tensor(
@@ -79,7 +83,7 @@ def _drawn(
     return draw
 
 
-def _in_some_mode(d: Any) -> Case:
+def _in_some_mode(d: Draw) -> Case:
     # A batch norm, since it takes note of every image that a network sees in training mode.
     cnn, size = _flattening(d, norm=True)
     cnn = filled(d, cnn).float()
@@ -87,12 +91,12 @@ def _in_some_mode(d: Any) -> Case:
     return Case((evaluating, size), {}, {"the same in training mode": training})
 
 
-def _applied(subject: Any, case: Case) -> Any:
+def _applied(subject: Subject, case: Case) -> Any:
     fcn = subject(*case.args)
     return fcn(case.extra["images"]) if callable(fcn) else fcn
 
 
-def _applied_bare(subject: Any, case: Case) -> Any:
+def _applied_bare(subject: Subject, case: Case) -> Any:
     fcn = subject(*case.args)
     if not callable(fcn):
         return fcn
@@ -101,7 +105,7 @@ def _applied_bare(subject: Any, case: Case) -> Any:
     return {"convolutionalize(…)(images)": scores, "biases": sum(n.endswith("bias") for n in names)}
 
 
-def _in_either_mode(subject: Any, case: Case) -> Any:
+def _in_either_mode(subject: Subject, case: Case) -> Any:
     """The scores in both modes, each one set here: that the mode carries over is another property's business."""
     fcn = subject(*case.args)
     if not callable(fcn):
@@ -113,12 +117,12 @@ def _in_either_mode(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _apart(subject: Any, case: Case) -> Any:
+def _apart(subject: Subject, case: Case) -> Any:
     networks = (case.args[0], case.extra["the same in training mode"])
     return [_apart_from(subject, network, case.args[1]) for network in networks]
 
 
-def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
+def _apart_from(subject: Subject, network: Network, input_size: tuple[int, int, int]) -> Any:
     cnn = subject.build(network)
     before = cnn.inspect()
     fcn = subject(cnn, input_size)
@@ -134,7 +138,7 @@ def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
     }
 
 
-def _dtypes(subject: Any, case: Case) -> Any:
+def _dtypes(subject: Subject, case: Case) -> Any:
     seen = subject(*case.args).inspect()
     kinds = {str(p.dtype).removeprefix("torch.") for p in seen["parameters"].values()}
     return " and ".join(sorted(kinds))
@@ -159,7 +163,7 @@ def _convert(
     )
     state = {"map": probe}
 
-    def twin(layer: nn.Module) -> nn.Module:
+    def twin(layer):
         x = state["map"]
         if isinstance(layer, nn.Flatten):
             return nn.Identity()
@@ -285,7 +289,9 @@ def _statistics_reset(cnn, input_size):
     return fcn
 
 
-def _replaced(cnn: nn.Sequential, input_size: Any, change: Callable[..., nn.Module]) -> nn.Sequential:
+def _replaced(
+    cnn: nn.Sequential, input_size: tuple[int, int, int], change: Callable[[nn.Linear, nn.Module], nn.Module]
+) -> nn.Sequential:
     """The right result, with what stands for a dense layer changed by ``change(linear, conv)``."""
     layers = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
     twins = [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
@@ -424,7 +430,14 @@ def _by_modules(cnn, input_size):
 
 
 def _property(
-    name: str, says: str, points: float, make: Any, *, larger: bool, observe: Any = _applied, tried: str = ""
+    name: str,
+    says: str,
+    points: float,
+    make: Made,
+    *,
+    larger: bool,
+    observe: Callable[[Subject, Case], Any] = _applied,
+    tried: str = "",
 ) -> Property:
     tried = tried or "convolutionalize(cnn, input_size)(images)"
     return Property(name, says, points, _drawn(make, larger=larger), observe, tried=tried, examples=5)
@@ -432,7 +445,6 @@ def _property(
 
 # What a wrong number in a dense layer shows in.
 CONVERTED = ("same_scores", "larger_images", "nested", "without_bias", "other_layers")
-
 
 EXERCISE = Exercise(
     id="convolutionalize",

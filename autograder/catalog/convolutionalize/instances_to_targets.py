@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from autograder.attempt import kind_of
+from autograder.attempt import Subject, kind_of
 from autograder.catalog.observations import as_double
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import convolutionalize as reference
 
 
-def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
+def _instances(d: Draw, ids: list[int], classes: dict[int, int]) -> Case:
     """A map of boxes, one below the other in another order than their ids, some with a second part."""
     h, w = 2 * max(len(ids), 1) + d.integer(0, 2), d.integer(4, 7)
     instances = torch.zeros(h, w, dtype=torch.int64)
@@ -21,7 +22,7 @@ def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
         left, top = d.integer(0, w - 3), 2 * band
         instances[top : top + d.choice([2, 1]), left : left + d.choice([2, 3, 1])] = number
         free = (instances[: max(0, top - 1)] == 0).nonzero().tolist()
-        if free and d.choice([True, False]):
+        if len(free) > 0 and d.choice([True, False]):
             row, column = d.choice(free)
             instances[row, column] = number
     return Case((instances.to(d.choice([torch.int64, torch.uint8, torch.int32])), classes))
@@ -30,7 +31,7 @@ def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
 # Ids are neither dense nor in order; ascending, descending, by class, in the order of `classes` and in that of the map
 # they stand differently. A class may have the number of another id, two objects may share a class, and
 # `classes` may know more ids than the map has.
-OBJECTS = [
+OBJECTS: list[tuple[list[int], dict[int, int]]] = [
     ([4, 1, 3], {3: 2, 1: 3, 4: 2, 2: 6}),
     ([7, 2, 4], {4: 2, 2: 7, 7: 2}),
     ([3], {9: 4, 3: 1}),
@@ -38,21 +39,21 @@ OBJECTS = [
 ]
 
 
-def _objects_case(d: Any) -> Case:
+def _objects_case(d: Draw) -> Case:
     return _instances(d, *d.choice(OBJECTS))
 
 
-def _small_integers_case(d: Any) -> Case:
+def _small_integers_case(d: Draw) -> Case:
     """A map of fewer bits than the answer has to have."""
     case = _objects_case(d)
     return Case((case.args[0].to(d.choice([torch.uint8, torch.int32])), case.args[1]))
 
 
-def _nothing_case(d: Any) -> Case:
+def _nothing_case(d: Draw) -> Case:
     return _instances(d, [], d.choice([{3: 1}, {}]))
 
 
-def _full_case(d: Any) -> Case:
+def _full_case(d: Draw) -> Case:
     h, w = d.integer(2, 4), d.integer(5, 7)
     number = d.choice([3, 4])
     return Case((torch.full((h, w), number), {number: 2, 9: 1}))
@@ -67,10 +68,10 @@ def _as_plain(found: Any) -> Any:
     return found
 
 
-def _target(*wanted: str) -> Callable[[Any, Case], Any]:
+def _target(*wanted: str) -> Callable[[Subject, Case], Any]:
     """Some entries of the answer, so that each can earn its own points."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         targets = subject(*case.args)
         if not isinstance(targets, dict):
             return targets
@@ -79,7 +80,7 @@ def _target(*wanted: str) -> Callable[[Any, Case], Any]:
     return observe
 
 
-def _numbers(subject: Any, case: Case) -> Any:
+def _numbers(subject: Subject, case: Case) -> Any:
     targets = subject(*case.args)
     if not isinstance(targets, dict):
         return targets
@@ -90,7 +91,7 @@ def _numbers(subject: Any, case: Case) -> Any:
     }
 
 
-def _unchanged(subject: Any, case: Case) -> Any:
+def _unchanged(subject: Subject, case: Case) -> Any:
     targets = subject(*case.args)
     if not isinstance(targets, dict) or set(PARTS) - set(targets):
         return targets
@@ -386,7 +387,6 @@ def _targets_pixels(instances, classes):
 
 
 PARTS = ("labels", "semantic", "boxes", "masks")
-
 
 EXERCISE = Exercise(
     id="instances_to_targets",

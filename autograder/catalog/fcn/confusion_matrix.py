@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import as_double, carries
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 
-def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Any], Case]:
-    def draw(d: Any) -> Case:
+def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         classes, shape = d.integer(3, 5), (d.integer(3, 5), d.choice([4, 7]))
         prediction, target = (d.integers(*shape, low=0, high=classes - 1) for _ in range(2))
         # The first class is mistaken for the last more often than the other way round; the last one occurs.
@@ -36,21 +38,21 @@ def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Any
     return draw
 
 
-def _any_shape(d: Any) -> Case:
+def _any_shape(d: Draw) -> Case:
     """Another rank, another memory order, and more classes than there are labels."""
     shape = d.choice([(3, 4, 5), (11,), (2, 1, 3, 3)])
     prediction, target = (d.integers(*shape, low=0, high=2) for _ in range(2))
     return Case((d.layout(prediction), target, d.integer(4, 6)))
 
 
-def _many_classes(d: Any) -> Case:
+def _many_classes(d: Draw) -> Case:
     classes = d.choice([20, 40])
     prediction, target = (d.integers(9, 11, low=0, high=classes - 1, dtype=torch.uint8) for _ in range(2))
     prediction[0, 0] = target[0, 0] = classes - 1
     return Case((prediction, target, classes))
 
 
-def _as_counts(subject: Any, case: Case) -> Any:
+def _as_counts(subject: Subject, case: Case) -> Any:
     return as_double(subject(*case.args, **case.kwargs))
 
 
@@ -159,7 +161,6 @@ def _confusion_masks(prediction, target, num_classes, ignore_index=255):
 
 
 COUNTED = ("counts", "void", "ignore_index", "shapes", "bytes")
-
 
 EXERCISE = Exercise(
     id="confusion_matrix",

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import as_double, carries
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 
-def _filled_map(d: Any, h: int, w: int, classes: list[int]) -> torch.Tensor:
+def _filled_map(d: Draw, h: int, w: int, classes: list[int]) -> torch.Tensor:
     """A map that holds each of the classes, in shares that differ."""
     places = d.integers(h, w, low=0, high=2 ** len(classes) - 1)
     chosen = sum((places >= 2**k).long() for k in range(1, len(classes)))
@@ -20,14 +22,14 @@ def _filled_map(d: Any, h: int, w: int, classes: list[int]) -> torch.Tensor:
     return labels
 
 
-def _stack_case(d: Any) -> Case:
+def _stack_case(d: Draw) -> Case:
     """Three classes, the last of which is missing from one of the images."""
     h, w = d.integer(4, 6), d.choice([5, 7])
     maps = [_filled_map(d, h, w, [0, 1])] + [_filled_map(d, h, w, [2, 0, 1]) for _ in range(d.integer(1, 2))]
     return Case((torch.stack(maps), 3))
 
 
-def _list_case(d: Any) -> Case:
+def _list_case(d: Draw) -> Case:
     maps = [
         _filled_map(d, 4, d.integer(5, 6), [1, 0]),
         _filled_map(d, d.integer(6, 8), 7, [0, 2, 1]),
@@ -36,16 +38,16 @@ def _list_case(d: Any) -> Case:
     return Case((maps, 3))
 
 
-def _even_case(d: Any) -> Case:
+def _even_case(d: Draw) -> Case:
     return Case((_filled_map(d, d.integer(5, 7), d.integer(6, 9), [0, 2, 1, 3])[None], 4))
 
 
-def _absent_case(d: Any) -> Case:
+def _absent_case(d: Draw) -> Case:
     classes = d.choice([[0, 1, 2], [3, 1, 0], [1, 3, 2]])
     return Case(([_filled_map(d, d.integer(4, 6), d.integer(5, 7), classes)], d.choice([4, 6])))
 
 
-def _void_case(d: Any) -> Case:
+def _void_case(d: Draw) -> Case:
     """Void takes half of the image from which class 2 is missing."""
     void = d.choice([255, -1, 7])
     h, w = d.integer(5, 6), d.choice([6, 8])
@@ -59,12 +61,12 @@ def _void_case(d: Any) -> Case:
     return Case((maps, 3), {} if void == 255 else {"ignore_index": void})
 
 
-def _weights_kinds(d: Any) -> Case:
+def _weights_kinds(d: Draw) -> Case:
     (maps, count) = _stack_case(d).args
     return Case((d.choice([maps.to(torch.uint8), list(maps), maps.int()]), count))
 
 
-def _doubled(subject: Any, case: Case) -> Any:
+def _doubled(subject: Subject, case: Case) -> Any:
     return as_double(subject(*case.args, **case.kwargs))
 
 
@@ -188,7 +190,6 @@ def _balanced_table(label_maps, num_classes, ignore_index=255):
 
 
 EVERYWHERE = ("stack", "list", "even", "absent", "void")
-
 
 EXERCISE = Exercise(
     id="median_frequency_weights",

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import described
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import fcn as reference
 
@@ -15,15 +17,15 @@ from coursekit import fcn as reference
 OFTEN = 150
 
 
-def _addressed(d: Any, h: int, w: int) -> torch.Tensor:
+def _addressed(d: Draw, h: int, w: int) -> torch.Tensor:
     """An image whose first channels are row and column, so that a patch tells where it was cut."""
     rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
     columns = torch.arange(w, dtype=torch.float64).expand(h, w)
     return torch.stack([rows, columns, d.tensor(h, w)])
 
 
-def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Any], Case]:
-    def draw(d: Any) -> Case:
+def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         h, w = d.integer(8, 11), d.integer(9, 13)
         labels = d.integers(h, w, low=0, high=2)
         return Case((_addressed(d, h, w), labels, d.choice(sizes), per_class, d.generator()))
@@ -31,7 +33,7 @@ def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Any], 
     return draw
 
 
-def _unbalanced(d: Any) -> Case:
+def _unbalanced(d: Draw) -> Case:
     """A common class, a rare one, one pixel of a third, and a class that only lines the border."""
     h, w, size = d.integer(9, 11), d.integer(10, 13), d.choice([3, 5])
     labels = torch.zeros(h, w, dtype=torch.int64)
@@ -43,14 +45,14 @@ def _unbalanced(d: Any) -> Case:
     return Case((_addressed(d, h, w), labels, size, d.integer(3, 9), d.generator()))
 
 
-def _with_void(d: Any) -> Case:
+def _with_void(d: Draw) -> Case:
     image, labels, *rest = _patch_case((3, 4))(d).args
     h, w = labels.shape
     labels[: h // 2, w // 3 :] = 255
     return Case((image, labels, *rest), {}, {"void everywhere": torch.full_like(labels, 255)})
 
 
-def _few_centers(d: Any) -> Case:
+def _few_centers(d: Draw) -> Case:
     """The centers of class 1 are few, and the four corners of what is legal are among them."""
     h, w, size = d.integer(8, 10), d.integer(9, 11), d.choice([4, 3, 5, 2])
     first, rows, columns = size // 2, h - size, w - size
@@ -62,37 +64,37 @@ def _few_centers(d: Any) -> Case:
     return Case((_addressed(d, h, w), labels, size, OFTEN, d.generator()))
 
 
-def _twice(d: Any) -> Case:
+def _twice(d: Draw) -> Case:
     case = _patch_case((3,))(d)
     return Case(case.args[:-1], {}, {"generators": (case.args[-1], d.generator())})
 
 
-def _patch_kinds(d: Any) -> Case:
+def _patch_kinds(d: Draw) -> Case:
     image, labels, *rest = _patch_case((3,), per_class=3)(d).args
     labels[0, :2] = 255
     bytes_too = (image.abs() * 20).clamp(0, 255).to(torch.uint8)
     return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest), {}, {"as bytes": bytes_too})
 
 
-def _drawn(subject: Any, case: Case) -> Any:
+def _drawn(subject: Subject, case: Case) -> Any:
     result = subject(*case.args, **case.kwargs)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
     return {"patches": result[0], "targets": result[1]}
 
 
-def _drawn_with_void(subject: Any, case: Case) -> Any:
+def _drawn_with_void(subject: Subject, case: Case) -> Any:
     image, _, *rest = case.args
     everywhere = Case((image, case.extra["void everywhere"], *rest))
     return [_drawn(subject, case), _drawn(subject, everywhere)]
 
 
-def _drawn_twice(subject: Any, case: Case) -> Any:
+def _drawn_twice(subject: Subject, case: Case) -> Any:
     one, other = case.extra["generators"]
     return [_drawn(subject, Case((*case.args, g))) for g in (one, one, other)]
 
 
-def _drawn_kinds(subject: Any, case: Case) -> Any:
+def _drawn_kinds(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for kind, image in (("float64", case.args[0]), ("uint8", case.extra["as bytes"])):
         result = subject(image, *case.args[1:])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import as_double
 from autograder.catalog.preprocessing.draws import (
     SCALERS,
@@ -16,6 +18,7 @@ from autograder.catalog.preprocessing.draws import (
     varied_images,
     whole_numbers,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
@@ -24,15 +27,15 @@ def _doubles(pair: Any) -> Any:
     return {k: as_double(v) for k, v in pair.items()} if isinstance(pair, dict) else pair
 
 
-def _several_images(d: Any) -> Case:
+def _several_images(d: Draw) -> Case:
     n, c = d.choice([2, 1, 3, 4]), d.choice([2, 3, 1])
     return Case((d.layout(varied_images(d, n, c, d.integer(2, 4), d.integer(2, 5))),))
 
 
-def _part(index: int) -> Any:
+def _part(index: int) -> Callable[[Subject, Case], Any]:
     """The numbers of one of the two statistics."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         result = subject(*case.args)
         if not isinstance(result, list | tuple) or len(result) != 2:
             return result
@@ -41,13 +44,13 @@ def _part(index: int) -> Any:
     return observe
 
 
-def _offset(d: Any) -> Case:
+def _offset(d: Draw) -> Case:
     n, c = d.integer(2, 4), d.integer(1, 3)
     x = d.tensor(n, c, 9, 10, scale=d.choice([3.0, 2.0]), shift=1e4)
     return Case(((x + 2.0 * torch.arange(n).view(n, 1, 1, 1)).float(),))
 
 
-def _far(subject: Any, case: Case) -> Any:
+def _far(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
@@ -55,7 +58,7 @@ def _far(subject: Any, case: Case) -> Any:
     return {"mean − 1e4": mean - 1e4 if isinstance(mean, torch.Tensor) else mean, "std": std}
 
 
-def _flat_channels(d: Any) -> Case:
+def _flat_channels(d: Draw) -> Case:
     n, c, h, w = d.integer(1, 3), d.integer(2, 4), d.integer(2, 4), d.integer(2, 5)
     images = d.positive(1, c, 1, 1, low=0.1, high=1.0).expand(n, c, h, w).contiguous()
     # One channel at a level where E[x²] is rounded to below E[x]².

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import as_double
 from autograder.catalog.preprocessing.draws import (
     bright_bytes,
@@ -14,16 +15,17 @@ from autograder.catalog.preprocessing.draws import (
     varied_images,
     whole_numbers,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
 
-def _some_images(d: Any) -> Case:
+def _some_images(d: Draw) -> Case:
     n, c = d.choice([3, 1, 2, 4, 5]), d.choice([2, 3, 1])
     return Case((d.layout(varied_images(d, n, c, d.integer(1, 4), d.integer(2, 5))),))
 
 
-def _number(subject: Any, case: Case) -> Any:
+def _number(subject: Subject, case: Case) -> Any:
     return as_double(subject(*case.args))
 
 

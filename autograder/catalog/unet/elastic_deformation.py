@@ -7,26 +7,25 @@ displacement of every pixel, and all claims are judged on that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
 SIGMA = 1.0
-
-
 # Neither 1, which would hide a square, nor so large that the border is reached.
 SPREAD = 1.5
-
-
 # Displacements above this are rarer than one in 10⁸ on the lattice; bicubic interpolation overshoots a little.
 REACH = 8
 
 
-def _scene(d: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _scene(d: Draw) -> tuple[torch.Tensor, torch.Tensor]:
     """An image whose channels are row, column and random numbers, and random blocks of labels, framed by another."""
     h, w = d.integer(37, 44), d.integer(37, 47)
     rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
@@ -36,34 +35,34 @@ def _scene(d: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([rows, columns, d.tensor(h, w)]), labels * 50
 
 
-def _bent(d: Any) -> Case:
+def _bent(d: Draw) -> Case:
     return Case((*_scene(d),), {"grid": d.integer(4, 5), "sigma": SIGMA, "generator": d.generator()})
 
 
-def _still(d: Any) -> Case:
+def _still(d: Draw) -> Case:
     return Case((*_scene(d),), {"grid": d.integer(2, 4), "sigma": 0.0, "generator": d.generator()})
 
 
-def _many(d: Any) -> Case:
+def _many(d: Draw) -> Case:
     generators = [d.generator() for _ in range(40)]
     return Case((*_scene(d),), {"grid": 3, "sigma": SPREAD}, {"generators": generators})
 
 
-def _small(d: Any) -> Case:
+def _small(d: Draw) -> Case:
     image, labels = _scene(d)
     # Numbers of instances may be large.
     kinds = {"bytes": labels.to(torch.uint8), "numbers": labels + 100_003}
     return Case((image.float(),), {"grid": 3, "sigma": SIGMA, "generator": d.generator()}, kinds)
 
 
-def _deform(subject: Any, case: Case) -> Any:
+def _deform(subject: Subject, case: Case) -> Any:
     result = subject(*case.args, **case.kwargs)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
     return {"image": result[0], "labels": result[1]}
 
 
-def _deform_often(subject: Any, case: Case) -> Any:
+def _deform_often(subject: Subject, case: Case) -> Any:
     """The image after each of many generators, and once more after the first."""
     generators = case.extra["generators"]
     images = []
@@ -75,7 +74,7 @@ def _deform_often(subject: Any, case: Case) -> Any:
     return images
 
 
-def _kinds(subject: Any, case: Case) -> Any:
+def _kinds(subject: Subject, case: Case) -> Any:
     seen = {}
     for given in case.extra.values():
         image, labels = subject(*case.args, given, **case.kwargs)
@@ -192,12 +191,9 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
     h, w = case.args[1].shape
     inside = _inner(h, w).flatten()
     shifts = _displacement(got["image"]).flatten(1).T[inside]
-    for name, options in (
-        ("bilinear", {"mode": "bilinear", "align_corners": True}),
-        ("corners", {"mode": "bicubic", "align_corners": False}),
-    ):
+    for name, mode, aligned in (("bilinear", "bilinear", True), ("corners", "bicubic", False)):
         points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
-        basis = F.interpolate(points, size=(h, w), **options)[0].flatten(1).T[inside]
+        basis = F.interpolate(points, (h, w), mode=mode, align_corners=aligned)[0].flatten(1).T[inside]
         lattice = torch.linalg.lstsq(basis, shifts, driver="gelsd").solution
         if float((basis @ lattice - shifts).abs().max()) < 1e-4:
             why = {
@@ -407,7 +403,7 @@ def _bend(
     return bent, moved.round().to(labels.dtype)
 
 
-def _answer(**mistakes: Any) -> Any:
+def _answer(**mistakes: Any) -> Callable[..., Any]:
     def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
         return _bend(image, labels, grid, sigma, generator, **mistakes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Handle, Subject
 from autograder.catalog.training import attempted, claims, remembered, trained_network
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Variant
 from autograder.values import Named
 from coursekit import unet as reference
@@ -17,26 +20,16 @@ from coursekit.data.cells import Cells
 from coursekit.metrics import connected_components, instance_scores
 
 SIZE = 128
-
-
 IMAGES = 100
-
-
 # A legal input for every depth from 1 to 4.
 FRESH_SIZE, FRESH = 252, 12
-
-
 DEPTHS = (1, 2, 3, 4)
-
-
 # Name → (F1, points).
 LEVELS = {"learns": (0.25, 1.5), "better": (0.33, 1.5), "good": (0.4, 1.0), "very_good": (0.45, 1.0)}
-
-
 MARGIN = 0.3
 
 
-def _to_train(d: Any) -> Case:
+def _to_train(d: Draw) -> Case:
     data = Named("cells", {"count": IMAGES, "size": SIZE, "seed": d.seed()})
     return Case((data, d.generator()), {}, {"seed of the new images": d.seed()})
 
@@ -46,7 +39,7 @@ def _fresh(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return _stacked(Cells(FRESH, FRESH_SIZE, seed=seed))
 
 
-def _stacked(cells: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _stacked(cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
     items = [cells[i] for i in range(len(cells))]
     return torch.stack([i["image"] for i in items]) / 255, torch.stack([i["instances"] for i in items])
 
@@ -56,7 +49,7 @@ def _cropped(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return maps[..., top : top + height, left : left + width]
 
 
-def _masks(network: Any, images: torch.Tensor) -> torch.Tensor:
+def _masks(network: Handle, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([network(part).argmax(1) for part in images.split(4)])
 
 
@@ -71,7 +64,7 @@ def _scores(masks: torch.Tensor, instances: torch.Tensor) -> dict[str, float]:
     return {"f1": f1 if f1 == f1 else 0.0, "pieces": pieces / max(cells, 1), "right pixels": right}
 
 
-def _look(subject: Any, case: Case) -> dict[str, Any]:
+def _look(subject: Subject, case: Case) -> dict[str, Any]:
     found = trained_network(subject, case)
     if found is None:
         return {"kind": "no module", "says": "train_unet must return a network, an nn.Module"}
@@ -103,7 +96,7 @@ def _look(subject: Any, case: Case) -> dict[str, Any]:
     }
 
 
-def _unusable(network: Any, images: torch.Tensor, training: bool, depth: int) -> tuple[str, str] | None:
+def _unusable(network: Handle, images: torch.Tensor, training: bool, depth: int) -> tuple[str, str] | None:
     """Name of the misconception and what is wrong, or None."""
     if training:
         return "left_in_training_mode", "the network came back in training mode"
@@ -138,7 +131,7 @@ def symptom(seen: dict[str, Any]) -> str:
 # -- answers ------------------------------------------------------------------------------------------------
 
 
-def _seeded(generator: Any, make: Any) -> nn.Module:
+def _seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
     seed = int(torch.randint(2**31, (), generator=generator))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -163,8 +156,8 @@ def _gaps(instances: torch.Tensor) -> torch.Tensor:
 
 
 def _loop(
-    dataset: Any, generator: Any, *, steps: int = 320, weights: Any = _paper,
-    lr: float = 3e-3,
+    dataset: Cells, generator: torch.Generator, *, steps: int = 320,
+    weights: Callable[[torch.Tensor], torch.Tensor] = _paper, lr: float = 3e-3,
 ) -> nn.Module:  # fmt: skip
     """A training loop written out, with mirrored and turned batches."""
     net = _seeded(generator, lambda: reference.UNet(1, 2, base=16, depth=2))
@@ -282,7 +275,6 @@ def _unweighted(dataset, generator):
 
 
 ALL = (*LEVELS, "usable", "repeatable")
-
 
 EXERCISE = Exercise(
     id="train_unet",

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.forbidden import INTERPOLATE
 from autograder.catalog.observations import described
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _bilinear_case(channels: Any, factors: Any) -> Any:
+def _bilinear_case(channels: Sequence[int], factors: Sequence[int]) -> Callable[[Draw], Case]:
     return lambda d: Case((d.choice(channels), d.choice(factors)))
 
 
-def _described_twice(subject: Any, case: Case) -> dict[str, Any]:
+def _described_twice(subject: Subject, case: Case) -> dict[str, Any]:
     """For an odd and for an even factor."""
     channels, factor = case.args
     return {f"factor {f}": described(subject(channels, f)) for f in (factor, factor + 1)}
 
 
-def _as_numbers(subject: Any, case: Case) -> Any:
+def _as_numbers(subject: Subject, case: Case) -> Any:
     """The weights without their dtype, which is another property's business."""
     weight = subject(*case.args)
     return weight.double() if isinstance(weight, torch.Tensor) else weight
