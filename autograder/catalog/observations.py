@@ -10,7 +10,7 @@ from torch import nn
 
 from autograder.attempt import Handle, Raised, Subject, kind_of
 from autograder.draw import Draw
-from autograder.exercise import Case
+from autograder.exercise import Case, Mismatch, Outcome
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -82,6 +82,33 @@ def carries(subject: Subject, case: Case) -> dict[str, Any]:
     }
 
 
+def numbers(subject: Subject, case: Case) -> Any:
+    """The answer without its dtype, which is another property's business."""
+    return as_double(subject(*case.args, **case.kwargs))
+
+
+def named(*names: str) -> Callable[[Subject, Case], Any]:
+    """The entries of a returned tuple by name, so that feedback can tell which is wrong."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        result = subject(*case.args, **case.kwargs)
+        if not isinstance(result, list | tuple) or len(result) != len(names):
+            return result
+        return dict(zip(names, result, strict=True))
+
+    return observe
+
+
+def applied(to: str) -> Callable[[Subject, Case], Any]:
+    """What a returned network makes of the input that stands beside the case under this name."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        network = subject(*case.args)
+        return network(case.extra[to]) if callable(network) else network
+
+    return observe
+
+
 def component(index: int, of: int) -> Callable[[Subject, Case], Any]:
     """One entry of a returned tuple, so that each can earn its own points."""
 
@@ -101,3 +128,8 @@ def gradients(*wrt: int) -> Callable[[Subject, Case], Any]:
         return subject.vjp(*case.args, wrt=list(wrt), **case.kwargs)["grads"]
 
     return observe
+
+
+def wrong(message: str, code: str, where: str = "") -> Mismatch:
+    """What a judge says of values that are wrong."""
+    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)

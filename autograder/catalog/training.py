@@ -47,6 +47,29 @@ def remembered(train: Training) -> Training:
     return trained
 
 
+def seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose first weights follow from the generator, and the global random numbers as they were."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
+
+
+class Around(nn.Module):
+    """A trained network with something before or behind it: what a mistake would have made of the training."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+
+class OnBytes(Around):
+    """A network that was trained on pixels from 0 to 255."""
+
+    def forward(self, x):
+        return self.net(x / 255)
+
+
 def trained_network(subject: Subject, case: Case) -> dict[str, Any] | None:
     """Let the answer train: the network, its training flags and whether the generator was drawn from.
 

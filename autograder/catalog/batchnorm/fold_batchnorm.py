@@ -11,7 +11,7 @@ from torch import nn
 
 from autograder.attempt import Subject
 from autograder.catalog.batchnorm.draws import LOOSE
-from autograder.catalog.observations import described, draw_statistics, filled
+from autograder.catalog.observations import applied, described, draw_statistics, filled
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Network
@@ -56,11 +56,6 @@ def _special_conv(d: Draw) -> nn.Conv2d:
 
 def _bare_conv(d: Draw) -> nn.Conv2d:
     return nn.Conv2d(d.integer(1, 3), d.integer(2, 4), d.choice([1, 3]), bias=False)
-
-
-def _folds(subject: Subject, case: Case) -> Any:
-    folded = subject(*case.args)
-    return folded(case.extra["x"]) if callable(folded) else folded
 
 
 def _fold_safely(d: Draw) -> Case:
@@ -224,7 +219,7 @@ EXERCISE = Exercise(
             "the folded convolution gives what the two layers give in eval mode",
             1.5,
             _fold_case(_plain_conv),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),
@@ -233,7 +228,7 @@ EXERCISE = Exercise(
             "the batch norm's own eps is part of the scale",
             0.5,
             _fold_case(_plain_conv, eps=[0.5, 0.1]),
-            _folds,
+            applied("x"),
             tried="fold_batchnorm(conv, bn)(x)",
         ),
         Property(
@@ -241,7 +236,7 @@ EXERCISE = Exercise(
             "stride, padding, dilation and groups carry over",
             0.75,
             _fold_case(_special_conv),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),
@@ -250,7 +245,7 @@ EXERCISE = Exercise(
             "a convolution without bias can be folded",
             0.5,
             _fold_case(_bare_conv),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),
@@ -259,7 +254,7 @@ EXERCISE = Exercise(
             "a batch norm with affine=False can be folded",
             0.25,
             _fold_case(_plain_conv, affine=[False]),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),

@@ -11,7 +11,7 @@ from torch import nn
 
 from autograder.attempt import Subject
 from autograder.catalog.convolutionalize.draws import drawn_norm, kept, mode_of
-from autograder.catalog.observations import filled, share_memory
+from autograder.catalog.observations import applied, filled, share_memory
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
@@ -91,9 +91,7 @@ def _in_some_mode(d: Draw) -> Case:
     return Case((evaluating, size), {}, {"the same in training mode": training})
 
 
-def _applied(subject: Subject, case: Case) -> Any:
-    fcn = subject(*case.args)
-    return fcn(case.extra["images"]) if callable(fcn) else fcn
+_applied = applied("images")
 
 
 def _applied_bare(subject: Subject, case: Case) -> Any:
@@ -202,40 +200,11 @@ def _convert(
     return walk(cnn)
 
 
-def _reordered(cnn, input_size):
-    return _convert(cnn, input_size, order="channels last")
+def _answer(**mistakes: Any) -> Callable[..., Any]:
+    def convolutionalize(cnn, input_size):
+        return _convert(cnn, input_size, **mistakes)
 
-
-def _window_transposed(cnn, input_size):
-    return _convert(cnn, input_size, order="transposed")
-
-
-def _no_bias(cnn, input_size):
-    return _convert(cnn, input_size, bias=False)
-
-
-def _shared(cnn, input_size):
-    return _convert(cnn, input_size, shared=True)
-
-
-def _mode_lost(cnn, input_size):
-    return _convert(cnn, input_size, keep_mode=False)
-
-
-def _adaptive_kept(cnn, input_size):
-    return _convert(cnn, input_size, keep_adaptive=True)
-
-
-def _pool_strides(cnn, input_size):
-    return _convert(cnn, input_size, pool_stride=None)
-
-
-def _pool_square(cnn, input_size):
-    return _convert(cnn, input_size, pool_square=True)
-
-
-def _top_level_only(cnn, input_size):
-    return _convert(cnn, input_size, flat=False)
+    return convolutionalize
 
 
 def _padded(cnn, input_size):
@@ -247,20 +216,12 @@ def _padded(cnn, input_size):
     return fcn
 
 
-def _averaged(cnn, input_size):
-    """Ends in a global average: one score vector whatever the image's size."""
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*fcn, nn.AdaptiveAvgPool2d(1)).train(cnn.training)
+def _ending_in(layer: nn.Module) -> Callable[..., Any]:
+    def convolutionalize(cnn, input_size):
+        fcn = _convert(cnn, input_size)
+        return nn.Sequential(*fcn, copy.deepcopy(layer)).train(cnn.training)
 
-
-def _flattened_at_the_end(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*fcn, nn.Flatten()).train(cnn.training)
-
-
-def _softmaxed(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*fcn, nn.Softmax(1)).train(cnn.training)
+    return convolutionalize
 
 
 def _leaves(cnn, input_size):
@@ -381,10 +342,6 @@ def _float32_probe(cnn, input_size):
 def _bias_required(cnn, input_size):
     if any(m.bias is None for m in cnn.modules() if isinstance(m, nn.Linear)):
         raise AttributeError("'NoneType' object has no attribute 'detach'")
-    return _convert(cnn, input_size)
-
-
-def _copied(cnn, input_size):
     return _convert(cnn, input_size)
 
 
@@ -520,21 +477,21 @@ EXERCISE = Exercise(
             "You reshaped the dense weights as (L, h, w, C), the order of Keras.",
             "torch flattens channels first: weight.view(L, C, h, w).",
             CONVERTED,
-            _reordered,
+            _answer(order="channels last"),
         ),
         Misconception(
             "window_transposed",
             "Height and width of the window have changed places in the weights of your first dense layer.",
             "View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.",
             CONVERTED,
-            _window_transposed,
+            _answer(order="transposed"),
         ),
         Misconception(
             "softmax_appended",
             "Your network ends in a softmax.",
             "Leave it out: the result gives scores, as the CNN does.",
             (*CONVERTED, "average_head"),
-            _softmaxed,
+            _ending_in(nn.Softmax(1)),
         ),
         Misconception(
             "relus_lost",
@@ -562,7 +519,7 @@ EXERCISE = Exercise(
             "Your convolutions do not carry the dense layers' biases.",
             "Copy linear.bias into conv.bias as it is.",
             ("same_scores", "larger_images", "nested", "average_head", "other_layers"),
-            _no_bias,
+            _answer(bias=False),
         ),
         Misconception(
             "window_padded",
@@ -576,28 +533,28 @@ EXERCISE = Exercise(
             "You averaged the map at the end, so every image gives one cell.",
             "Leave the map as it is: each cell is the classification of one window.",
             ("larger_images", "nested", "without_bias", "average_head"),
-            _averaged,
+            _ending_in(nn.AdaptiveAvgPool2d(1)),
         ),
         Misconception(
             "adaptive_pool_kept",
             "You kept the AdaptiveAvgPool2d, which squeezes a map of any size into one cell.",
             "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
             ("average_head",),
-            _adaptive_kept,
+            _answer(keep_adaptive=True),
         ),
         Misconception(
             "pool_strides",
             "Your window average jumps by its own size.",
             "AvgPool2d's stride defaults to the kernel size: pass stride=1.",
             ("average_head",),
-            _pool_strides,
+            _answer(pool_stride=None),
         ),
         Misconception(
             "average_window_square",
             "You took the window of the average for a square.",
             "AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.",
             ("average_head",),
-            _pool_square,
+            _answer(pool_square=True),
         ),
         Misconception(
             "one_by_one_everywhere",
@@ -611,14 +568,14 @@ EXERCISE = Exercise(
             "You flattened the map at the end.",
             "Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.",
             (*CONVERTED, "average_head"),
-            _flattened_at_the_end,
+            _ending_in(nn.Flatten()),
         ),
         Misconception(
             "top_level_only",
             "You looked at the top level only, so dense layers inside a nested Sequential stayed dense.",
             "Recurse into every nn.Sequential.",
             ("nested",),
-            _top_level_only,
+            _answer(flat=False),
         ),
         Misconception(
             "average_removed",
@@ -646,14 +603,14 @@ EXERCISE = Exercise(
             "The two networks share their weights: training one changes the other.",
             "Copy them: deepcopy the layers, clone or copy_ the dense weights.",
             ("apart",),
-            _shared,
+            _answer(shared=True),
         ),
         Misconception(
             "mode_lost",
             "The result is always in eval mode.",
             "Give it the mode of the CNN: fcn.train(cnn.training).",
             ("apart",),
-            _mode_lost,
+            _answer(keep_mode=False),
         ),
         Misconception(
             "always_in_training_mode",
@@ -720,7 +677,7 @@ EXERCISE = Exercise(
         ),
     ),
     right=(
-        Variant("layer by layer with a probe", _copied),
+        Variant("layer by layer with a probe", _answer()),
         Variant("one flat list, sizes by hooks", _by_modules),
     ),
     hints=(

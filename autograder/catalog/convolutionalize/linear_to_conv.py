@@ -10,7 +10,7 @@ from torch import nn
 
 from autograder.attempt import Subject
 from autograder.catalog.convolutionalize.draws import kept
-from autograder.catalog.observations import filled, share_memory
+from autograder.catalog.observations import applied, filled, share_memory
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
@@ -35,11 +35,6 @@ def _dense_case(
         return Case((Network.describe(linear), c, *([] if default else [(h, w)])), {}, {"x": x})
 
     return draw
-
-
-def _convolved(subject: Subject, case: Case) -> Any:
-    conv = subject(*case.args)
-    return conv(case.extra["x"]) if callable(conv) else conv
 
 
 def _convolved_bare(subject: Subject, case: Case) -> Any:
@@ -298,7 +293,7 @@ EXERCISE = Exercise(
             "on a window of size kernel_size, the convolution gives what the dense layer gives on the flattened window",
             1.25,
             _dense_case(),
-            _convolved,
+            applied("x"),
             tried="linear_to_conv(linear, in_channels, kernel_size)(x)",
             examples=6,
         ),
@@ -307,7 +302,7 @@ EXERCISE = Exercise(
             "without kernel_size it is a 1×1 convolution",
             0.5,
             _dense_case(default=True, larger=True),
-            _convolved,
+            applied("x"),
             tried="linear_to_conv(linear, in_channels)(x)",
             examples=4,
         ),
@@ -316,7 +311,7 @@ EXERCISE = Exercise(
             "on a larger map it gives the dense layer's answer for every window that fits, one cell apart",
             0.5,
             _dense_case(larger=True),
-            _convolved,
+            applied("x"),
             tried="linear_to_conv(linear, in_channels, kernel_size)(x)",
             examples=4,
         ),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from autograder.attempt import Subject
-from autograder.catalog.observations import as_double, carries
+from autograder.catalog.observations import carries, numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
@@ -50,10 +48,6 @@ def _many_classes(d: Draw) -> Case:
     prediction, target = (d.integers(9, 11, low=0, high=classes - 1, dtype=torch.uint8) for _ in range(2))
     prediction[0, 0] = target[0, 0] = classes - 1
     return Case((prediction, target, classes))
-
-
-def _as_counts(subject: Subject, case: Case) -> Any:
-    return as_double(subject(*case.args, **case.kwargs))
 
 
 def _pairs(
@@ -175,24 +169,24 @@ EXERCISE = Exercise(
             "entry [t, p] counts the pixels of class t predicted as p",
             1.0,
             _pair_case(),
-            _as_counts,
+            numbers,
         ),
         Property(
             "void",
             "pixels whose target is void count nowhere, whatever their prediction is",
             0.5,
             _pair_case(void=True),
-            _as_counts,
+            numbers,
         ),
         Property(
             "ignore_index",
             "the void label may be any integer, also the number of a class",
             0.25,
             _pair_case(other_void=True),
-            _as_counts,
+            numbers,
         ),
-        Property("shapes", "any number of axes, and classes that do not occur", 0.5, _any_shape, _as_counts),
-        Property("bytes", "labels of bytes and many classes", 0.5, _many_classes, _as_counts, examples=4),
+        Property("shapes", "any number of axes, and classes that do not occur", 0.5, _any_shape, numbers),
+        Property("bytes", "labels of bytes and many classes", 0.5, _many_classes, numbers, examples=4),
         Property(
             "kinds", "int64; nothing is modified in place", 0.25, _pair_case(void=True), carries, examples=4
         ),

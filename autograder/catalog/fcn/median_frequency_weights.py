@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from autograder.attempt import Subject
-from autograder.catalog.observations import as_double, carries
+from autograder.catalog.observations import carries, numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
@@ -64,10 +61,6 @@ def _void_case(d: Draw) -> Case:
 def _weights_kinds(d: Draw) -> Case:
     (maps, count) = _stack_case(d).args
     return Case((d.choice([maps.to(torch.uint8), list(maps), maps.int()]), count))
-
-
-def _doubled(subject: Subject, case: Case) -> Any:
-    return as_double(subject(*case.args, **case.kwargs))
 
 
 def _balanced(
@@ -204,25 +197,25 @@ EXERCISE = Exercise(
             "median(freq) / freq(c), freq over the images where c is present",
             0.75,
             _stack_case,
-            _doubled,
+            numbers,
         ),
-        Property("list", "a list of maps of different sizes: pixels are pooled", 0.75, _list_case, _doubled),
+        Property("list", "a list of maps of different sizes: pixels are pooled", 0.75, _list_case, numbers),
         Property(
-            "even", "of an even number, the median is the mean of the middle two", 0.5, _even_case, _doubled
+            "even", "of an even number, the median is the mean of the middle two", 0.5, _even_case, numbers
         ),
         Property(
             "absent",
             "a class that is nowhere weighs 0 and has no part in the median",
             0.5,
             _absent_case,
-            _doubled,
+            numbers,
         ),
         Property(
             "void",
             "void pixels count nowhere, whatever integer labels them",
             0.25,
             _void_case,
-            _doubled,
+            numbers,
             examples=12,
         ),
         Property("kinds", "maps of any integers; float32 weights", 0.25, _weights_kinds, carries, examples=6),

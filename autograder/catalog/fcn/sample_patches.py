@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from autograder.attempt import Subject
-from autograder.catalog.observations import described
+from autograder.catalog.observations import described, named, wrong
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import fcn as reference
@@ -76,11 +76,7 @@ def _patch_kinds(d: Draw) -> Case:
     return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest), {}, {"as bytes": bytes_too})
 
 
-def _drawn(subject: Subject, case: Case) -> Any:
-    result = subject(*case.args, **case.kwargs)
-    if not isinstance(result, list | tuple) or len(result) != 2:
-        return result
-    return {"patches": result[0], "targets": result[1]}
+_drawn = named("patches", "targets")
 
 
 def _drawn_with_void(subject: Subject, case: Case) -> Any:
@@ -110,10 +106,6 @@ def _drawn_kinds(subject: Subject, case: Case) -> Any:
     return {**seen, "arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
 
 
-def _bad(message: str, code: str, where: str = "") -> Mismatch:
-    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)
-
-
 def _are_patches(image: torch.Tensor, size: int, got: Any) -> Mismatch | None:
     """Whether this is a pair (n, C, size, size), (n,) at all."""
     if not isinstance(got, dict) or not all(isinstance(v, torch.Tensor) for v in got.values()):
@@ -138,13 +130,13 @@ def _tops(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
     """Every patch is cut from the image, and its target is the label of its center."""
     image, labels, size = case.args[:3]
-    if wrong := _are_patches(image, size, got):
-        return wrong
+    if mismatch := _are_patches(image, size, got):
+        return mismatch
     patches, targets = got["patches"], got["targets"].long()
     if patches.is_floating_point():  # its dtype is another property's business
         image = image.to(patches.dtype)
     if not len(targets):
-        return _bad("there is no patch", "none")
+        return wrong("there is no patch", "none")
     tops, lefts = _tops(patches)
     h, w = labels.shape
     inside = (tops >= 0) & (tops <= h - size) & (lefts >= 0) & (lefts <= w - size)
@@ -157,47 +149,49 @@ def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
     off = (patches != cut).flatten(1).any(1)
     if off.any():
         where = f"patches[{int(off.nonzero()[0])}]"
-        return _bad(f"{int(off.sum())} of {len(off)} patches are no piece of the image", "crop", where)
+        return wrong(f"{int(off.sum())} of {len(off)} patches are no piece of the image", "crop", where)
     if torch.equal(targets, labels[tops + size // 2, lefts + size // 2]):
         return None
     for name, offset in (("the top left pixel", 0), ("row and column (size − 1) // 2", (size - 1) // 2)):
         if offset != size // 2 and torch.equal(targets, labels[tops + offset, lefts + offset]):
-            return _bad(f"the targets are the labels of {name}", f"center:{offset - size // 2}")
-    return _bad("targets are not the labels of the patches' center pixels", "center")
+            return wrong(f"the targets are the labels of {name}", f"center:{offset - size // 2}")
+    return wrong("targets are not the labels of the patches' center pixels", "center")
 
 
 def _judge_counts(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, _, size, per_class = case.args[:4]
-    if wrong := _are_patches(image, size, got):
-        return wrong
+    if mismatch := _are_patches(image, size, got):
+        return mismatch
     wanted = {int(c): per_class for c in expected["targets"].unique()}
     counts = dict(zip(*(v.tolist() for v in got["targets"].long().unique(return_counts=True)), strict=True))
     if counts == wanted:
         return None
     message = f"expected {wanted} patches of each class, got {counts}"
     if set(counts) - set(wanted):
-        return _bad(message, "count:classes without a center")
+        return wrong(message, "count:classes without a center")
     if missing := set(wanted) - set(counts):
-        return _bad(message, "count:class 0 missing" if missing == {0} else "count:missing")
+        return wrong(message, "count:class 0 missing" if missing == {0} else "count:missing")
     if len(set(counts.values())) == 1:
-        return _bad(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
-    return _bad(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
+        return wrong(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
+    return wrong(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
 
 
 def _judge_void(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, _, size = case.args[:3]
     found, nothing = got
     for part in (found, nothing):
-        if wrong := _are_patches(image, size, part):
-            return wrong
+        if mismatch := _are_patches(image, size, part):
+            return mismatch
     if (found["targets"] == 255).any() or (nothing["targets"] == 255).any():
-        return _bad("patches with a void center were drawn", "void")
-    return _bad("patches come from an image without a class", "void:all") if len(nothing["targets"]) else None
+        return wrong("patches with a void center were drawn", "void")
+    return (
+        wrong("patches come from an image without a class", "void:all") if len(nothing["targets"]) else None
+    )
 
 
 def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _judge_crops(case, expected, got) or _judge_counts(case, expected, got):
-        return wrong
+    if mismatch := _judge_crops(case, expected, got) or _judge_counts(case, expected, got):
+        return mismatch
     _, labels, size, per_class = case.args[:4]
     tops, lefts = _tops(got["patches"][got["targets"] == 1])
     seen = list(zip((tops + size // 2).tolist(), (lefts + size // 2).tolist(), strict=True))
@@ -207,21 +201,21 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         last = max(r for r, _ in legal), max(c for _, c in legal)
         at_end = all(r == last[0] or c == last[1] for r, c in missing) and len(missing) < len(legal) - 1
         message = f"centers of class 1 at {legal}, of which {missing} never came up in {per_class} draws"
-        return _bad(message, "spread:last" if at_end else "spread:missing")
+        return wrong(message, "spread:last" if at_end else "spread:missing")
     share = max(seen.count(place) for place in legal) * len(legal) / per_class
-    return _bad("some centers come up far more often than others", "spread:uneven") if share > 2.2 else None
+    return wrong("some centers come up far more often than others", "spread:uneven") if share > 2.2 else None
 
 
 def _judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, _, size = case.args[:3]
     for part in got:
-        if wrong := _are_patches(image, size, part):
-            return wrong
+        if mismatch := _are_patches(image, size, part):
+            return mismatch
     one, again, other = (part["patches"] for part in got)
     if one.shape == again.shape == other.shape and torch.equal(one, again) and torch.equal(one, other):
-        return _bad("another generator gives the same patches", "generator:ignored")
+        return wrong("another generator gives the same patches", "generator:ignored")
     if one.shape != again.shape or not torch.equal(one, again):
-        return _bad("the same generator gives other patches", "generator:not repeatable")
+        return wrong("the same generator gives other patches", "generator:not repeatable")
     return None
 
 

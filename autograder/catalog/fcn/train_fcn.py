@@ -12,7 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Handle, Subject
-from autograder.catalog.training import attempted, claims, remembered, trained_network
+from autograder.catalog.training import (
+    Around,
+    OnBytes,
+    attempted,
+    claims,
+    remembered,
+    seeded,
+    trained_network,
+)
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Variant
 from autograder.values import Named
@@ -141,11 +149,8 @@ def _loop(
 
 
 def _network(generator: torch.Generator) -> nn.Module:
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        channels = (64, 96, 128)
-        return FCN(len(CLASSES), "8s", SmallBackbone(channels), channels)
+    channels = (64, 96, 128)
+    return seeded(generator, lambda: FCN(len(CLASSES), "8s", SmallBackbone(channels), channels))
 
 
 def _own_loop(dataset, generator):
@@ -183,10 +188,7 @@ class _Hourglass(nn.Module):
 
 
 def _hourglass(dataset, generator):
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = _Hourglass(len(dataset.classes))
+    net = seeded(generator, lambda: _Hourglass(len(dataset.classes)))
     return _loop(dataset, generator, net, steps=360, lr=5e-3, descent=torch.optim.Adam)
 
 
@@ -194,39 +196,28 @@ def _hourglass(dataset, generator):
 _good = remembered(reference.train_fcn)
 
 
-class _Around(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-
-class _Bytes(_Around):
-    def forward(self, x):
-        return self.net(x / 255)
-
-
-class _Transposed(_Around):
+class _Transposed(Around):
     def forward(self, x):
         return self.net(x.mT).mT.contiguous().mT
 
 
-class _OneSize(_Around):
+class _OneSize(Around):
     def forward(self, x):
         return self.net(x).reshape(-1, len(CLASSES), SIZE, SIZE)
 
 
-class _Classes(_Around):
+class _Classes(Around):
     def forward(self, x):
         return self.net(x).argmax(1)
 
 
-class _Coarse(_Around):
+class _Coarse(Around):
     def forward(self, x):
         return F.avg_pool2d(self.net(x), 8)
 
 
 def _trained_on_bytes(dataset, generator):
-    return _Bytes(_good(dataset, generator)).eval()
+    return OnBytes(_good(dataset, generator)).eval()
 
 
 def _transposed_images(dataset, generator):
@@ -362,7 +353,7 @@ EXERCISE = Exercise(
         ),
         Hint(
             "I don't know how to start",
-            "with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64, 96, 128). Then fit(net, dataset, steps=400, batch_size=16, descent=torch.optim.AdamW(net.parameters(), lr=6e-3), schedule=one_cycle(), target='labels', loss=pixel_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
+            "with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64, 96, 128). Then fit(net, dataset, steps=400, batch_size=16, optimizer=torch.optim.AdamW(net.parameters(), lr=6e-3), schedule=one_cycle(), target='labels', loss=pixel_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
         ),
     ),
     seconds=600.0,

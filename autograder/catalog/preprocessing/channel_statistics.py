@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from autograder.catalog.preprocessing.draws import (
     float_of,
     kinds_of_answers,
     mean_and_std,
+    numbers_of,
     varied_images,
     whole_numbers,
 )
@@ -30,18 +30,6 @@ def _doubles(pair: Any) -> Any:
 def _several_images(d: Draw) -> Case:
     n, c = d.choice([2, 1, 3, 4]), d.choice([2, 3, 1])
     return Case((d.layout(varied_images(d, n, c, d.integer(2, 4), d.integer(2, 5))),))
-
-
-def _part(index: int) -> Callable[[Subject, Case], Any]:
-    """The numbers of one of the two statistics."""
-
-    def observe(subject: Subject, case: Case) -> Any:
-        result = subject(*case.args)
-        if not isinstance(result, list | tuple) or len(result) != 2:
-            return result
-        return as_double(result[index])
-
-    return observe
 
 
 def _offset(d: Draw) -> Case:
@@ -208,7 +196,7 @@ EXERCISE = Exercise(
             "one mean per channel, over N, H and W",
             0.75,
             _several_images,
-            _part(0),
+            numbers_of(0),
             tolerance=(1e-4, 1e-5),
         ),
         Property(
@@ -216,7 +204,7 @@ EXERCISE = Exercise(
             "one population standard deviation per channel, over the same axes",
             0.75,
             _several_images,
-            _part(1),
+            numbers_of(1),
             tolerance=(1e-4, 1e-5),
         ),
         Property(
@@ -242,7 +230,7 @@ EXERCISE = Exercise(
             "a channel that never changes has a std of 0",
             0.25,
             _flat_channels,
-            _part(1),
+            numbers_of(1),
             tolerance=(1e-5, 5e-7),
             examples=12,
         ),

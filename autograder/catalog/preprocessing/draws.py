@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from autograder.attempt import Subject
-from autograder.catalog.observations import described
+from autograder.catalog.observations import as_double, described, named
 from autograder.draw import Draw
 from autograder.exercise import Case, Forbidden
 
@@ -46,15 +47,23 @@ def kinds_of_answers(subject: Subject, case: Case) -> Any:
     return seen
 
 
+mean_and_std = named("mean", "std")
+
+
+def numbers_of(index: int) -> Callable[[Subject, Case], Any]:
+    """One of the two returned values, without its dtype."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        result = subject(*case.args)
+        if not isinstance(result, list | tuple) or len(result) != 2:
+            return result
+        return as_double(result[index])
+
+    return observe
+
+
 def float_of(images: torch.Tensor) -> torch.dtype:
     return images.dtype if images.is_floating_point() else torch.float32
-
-
-def mean_and_std(subject: Subject, case: Case) -> Any:
-    result = subject(*case.args)
-    if not isinstance(result, list | tuple) or len(result) != 2:
-        return result
-    return {"mean": result[0], "std": result[1]}
 
 
 class StandardizerWithSeams(nn.Module):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.observations import as_double, described
-from autograder.catalog.preprocessing.draws import float_of
+from autograder.catalog.preprocessing.draws import float_of, numbers_of
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
@@ -57,16 +56,6 @@ def _zca_kinds(subject: Subject, case: Case) -> Any:
         seen[f"for {str(dtype).removeprefix('torch.')} samples"] = described(subject(x))
         seen["modified in place"] = bool(subject.changed(x)) or seen.get("modified in place", False)
     return seen
-
-
-def _zca_part(index: int) -> Callable[[Subject, Case], Any]:
-    def observe(subject: Subject, case: Case) -> Any:
-        result = subject(*case.args)
-        if not isinstance(result, list | tuple) or len(result) != 2:
-            return result
-        return as_double(result[index])
-
-    return observe
 
 
 def _zca_both(subject: Subject, case: Case) -> Any:
@@ -206,7 +195,7 @@ EXERCISE = Exercise(
             "the samples, centered and multiplied by W",
             1.25,
             _samples,
-            _zca_part(0),
+            numbers_of(0),
             tolerance=(1e-3, 1e-4),
         ),
         Property(
@@ -214,7 +203,7 @@ EXERCISE = Exercise(
             "W = U (S + eps)^(−1/2) Uᵀ of the covariance (÷N), symmetric",
             1.0,
             _samples,
-            _zca_part(1),
+            numbers_of(1),
             tolerance=(1e-3, 1e-4),
         ),
         Property(
@@ -222,7 +211,7 @@ EXERCISE = Exercise(
             "eps is added to every eigenvalue, inside the root",
             0.75,
             _small_samples,
-            _zca_part(1),
+            numbers_of(1),
             tolerance=(1e-4, 1e-5),
         ),
         Property(

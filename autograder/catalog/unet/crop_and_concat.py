@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Raised, Subject
-from autograder.catalog.observations import as_double, carries, described, gradients
+from autograder.catalog.observations import carries, described, gradients, numbers
 from autograder.catalog.unet.draws import (
     LOOSE,
     cut,
@@ -24,10 +23,6 @@ from autograder.catalog.unet.draws import (
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import unet as reference
-
-
-def _numbers(subject: Subject, case: Case) -> Any:
-    return as_double(subject(*case.args, **case.kwargs))
 
 
 def _skip_case(extra_rows: Sequence[int], extra_columns: Sequence[int]) -> Callable[[Draw], Case]:
@@ -166,7 +161,7 @@ EXERCISE = Exercise(
             "the middle of skip, its channels before those of up",
             0.5,
             _skip_case([2, 4], [4, 6]),
-            _numbers,
+            numbers,
             tolerance=LOOSE,
         ),
         Property(
@@ -174,7 +169,7 @@ EXERCISE = Exercise(
             "where the difference is odd, the extra row or column is cropped at the bottom or right",
             0.5,
             _skip_case([1, 5], [3, 7]),
-            _numbers,
+            numbers,
             tolerance=LOOSE,
         ),
         Property(
@@ -182,7 +177,7 @@ EXERCISE = Exercise(
             "nothing is cropped along a side that fits already",
             0.25,
             _skip_case([0], [2, 0]),
-            _numbers,
+            numbers,
             tolerance=LOOSE,
         ),
         Property(

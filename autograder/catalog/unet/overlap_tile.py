@@ -15,7 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Subject
-from autograder.catalog.observations import as_double, changed_tensors, described, draw_statistics, filled
+from autograder.catalog.observations import (
+    changed_tensors,
+    described,
+    draw_statistics,
+    filled,
+    numbers,
+)
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
@@ -152,10 +158,6 @@ def _inner_pooled(subject: Subject, case: Case) -> Any:
 
 def _outer(subject: Subject, case: Case) -> Any:
     return _part(subject(*case.args), _ring(case))
-
-
-def _all(subject: Subject, case: Case) -> Any:
-    return as_double(subject(*case.args))
 
 
 def _kinds(subject: Subject, case: Case) -> dict[str, Any]:
@@ -382,7 +384,7 @@ EXERCISE = Exercise(
             "where the context is as large as the image or larger, the mirror image is mirrored again",
             0.75,
             _less_than_context,
-            _all,
+            numbers,
             tolerance=LOOSE,
             examples=6,
         ),

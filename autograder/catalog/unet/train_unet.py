@@ -11,7 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Handle, Subject
-from autograder.catalog.training import attempted, claims, remembered, trained_network
+from autograder.catalog.training import (
+    Around,
+    OnBytes,
+    attempted,
+    claims,
+    remembered,
+    seeded,
+    trained_network,
+)
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Variant
 from autograder.values import Named
@@ -131,13 +139,6 @@ def symptom(seen: dict[str, Any]) -> str:
 # -- answers ------------------------------------------------------------------------------------------------
 
 
-def _seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
-
-
 def _paper(instances: torch.Tensor) -> torch.Tensor:
     return torch.stack([reference.unet_weight_map(i) for i in instances])
 
@@ -160,7 +161,7 @@ def _loop(
     weights: Callable[[torch.Tensor], torch.Tensor] = _paper, lr: float = 3e-3,
 ) -> nn.Module:  # fmt: skip
     """A training loop written out, with mirrored and turned batches."""
-    net = _seeded(generator, lambda: reference.UNet(1, 2, base=16, depth=2))
+    net = seeded(generator, lambda: reference.UNet(1, 2, base=16, depth=2))
     x, instances = _stacked(dataset)
     y, w = (instances > 0).long(), weights(instances)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
@@ -193,42 +194,31 @@ def _gaps_by_windows(dataset, generator):
 _good = remembered(reference.train_unet)
 
 
-class _Around(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-
-class _Bytes(_Around):
-    def forward(self, x):
-        return self.net(x / 255)
-
-
-class _Swapped(_Around):
+class _Swapped(Around):
     def forward(self, x):
         return self.net(x).flip(1)
 
 
-class _OneSize(_Around):
+class _OneSize(Around):
     def forward(self, x):
         side = reference.unet_output_size(FRESH_SIZE, 2)
         return self.net(x).reshape(-1, 2, side, side)
 
 
-class _OneChannel(_Around):
+class _OneChannel(Around):
     def forward(self, x):
         y = self.net(x)
         return y[:, 1:] - y[:, :1]
 
 
-class _Padded(_Around):
+class _Padded(Around):
     def forward(self, x):
         y = self.net(x)
         return F.pad(y, [(x.shape[3] - y.shape[3]) // 2] * 2 + [(x.shape[2] - y.shape[2]) // 2] * 2)
 
 
 def _trained_on_bytes(dataset, generator):
-    return _Bytes(_good(dataset, generator)).eval()
+    return OnBytes(_good(dataset, generator)).eval()
 
 
 def _classes_swapped(dataset, generator):
@@ -255,7 +245,7 @@ def _generator_ignored(dataset, generator):
     return _good(dataset, torch.Generator().manual_seed(generator.initial_seed()))
 
 
-class _Silent(_Around):
+class _Silent(Around):
     """Scores that a loss without steps leaves behind: the same everywhere."""
 
     def forward(self, x):
@@ -263,7 +253,7 @@ class _Silent(_Around):
 
 
 def _never_updated(dataset, generator):
-    return _Silent(_seeded(generator, lambda: reference.UNet(1, 2, base=4, depth=2))).eval()
+    return _Silent(seeded(generator, lambda: reference.UNet(1, 2, base=4, depth=2))).eval()
 
 
 def _too_short(dataset, generator):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from autograder.attempt import Raised, Subject
-from autograder.catalog.observations import changed_tensors, share_memory
+from autograder.catalog.observations import applied, changed_tensors, share_memory
 from autograder.catalog.upsampling.draws import (
     filled_layers,
     normalizing_net,
@@ -60,11 +60,6 @@ def _padded_net(d: Draw) -> nn.Sequential:
         nn.Conv2d(k, 2, 3, padding=d.choice([1, 2]), dilation=2),
     )
     return filled_layers(d, *layers)
-
-
-def _made_dense(subject: Subject, case: Case) -> Any:
-    dense = subject(*case.args)
-    return dense(case.extra["image"]) if callable(dense) else dense
 
 
 def _made_dense_in_eval_mode(subject: Subject, case: Case) -> Any:
@@ -299,7 +294,7 @@ EXERCISE = Exercise(
             "a max pool moves by one pixel, and the convolution behind it looks at every second cell",
             1.0,
             _atrous_case(pooling_net),
-            _made_dense,
+            applied("image"),
             examples=6,
             tried="atrous(net)(image)",
         ),
@@ -308,7 +303,7 @@ EXERCISE = Exercise(
             "a convolution with a stride becomes dense in the same way",
             0.75,
             _atrous_case(striding_net),
-            _made_dense,
+            applied("image"),
             examples=6,
             tried="atrous(net)(image)",
         ),
@@ -318,7 +313,7 @@ EXERCISE = Exercise(
             "and where a layer is dilated already",
             0.75,
             _atrous_case(_dilated_net),
-            _made_dense,
+            applied("image"),
             examples=4,
             tried="atrous(net)(image)",
         ),
@@ -328,7 +323,7 @@ EXERCISE = Exercise(
             "that it had already",
             0.5,
             _atrous_case(_padded_net),
-            _made_dense,
+            applied("image"),
             examples=4,
             tried="atrous(net)(image)",
         ),

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Raised, Subject
-from autograder.catalog.observations import as_double
+from autograder.catalog.observations import numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
@@ -65,14 +65,9 @@ def _grid_kinds(d: Draw) -> Case:
     return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
 
 
-def _picture(subject: Subject, case: Case) -> Any:
-    """The numbers; their dtype is another property's business."""
-    return as_double(subject(*case.args, **case.kwargs))
-
-
 def _first_row(subject: Subject, case: Case) -> Any:
     """The first row of filters, so that a wrong number of rows costs nothing here."""
-    picture = _picture(subject, case)
+    picture = numbers(subject, case)
     return picture[:, : case.args[0].shape[2]] if isinstance(picture, torch.Tensor) else picture
 
 
@@ -209,7 +204,7 @@ EXERCISE = Exercise(
             "filters stand row by row, with `padding` pixels of 1 around and between them",
             0.75,
             _full_rows,
-            _picture,
+            numbers,
             tolerance=PICTURE,
             examples=6,
         ),
@@ -218,7 +213,7 @@ EXERCISE = Exercise(
             "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
             0.5,
             _missing,
-            _picture,
+            numbers,
             tolerance=PICTURE,
             examples=6,
         ),
