@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from autograder.attempt import Handle, Raised, kind_of
-from autograder.exercise import Case
+from autograder.attempt import Handle, Raised, Subject, kind_of
+from autograder.draw import Draw
+from autograder.exercise import Case, Mismatch, Outcome
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def described(value: Any) -> str:
@@ -26,13 +29,21 @@ def as_double(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) else value
 
 
-def filled(d: Any, network: nn.Module, scale: float = 0.3) -> nn.Module:
+def filled(d: Draw, network: Module, scale: float = 0.3) -> Module:
     """The network in float64 and evaluation mode, its parameters drawn."""
     network = network.double().eval()
     with torch.no_grad():
         for p in network.parameters():
             p.copy_(d.tensor(*p.shape, scale=scale))
     return network
+
+
+def draw_statistics(d: Draw, network: nn.Module) -> None:
+    """Draw the running statistics of the batch normalizations of a network."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.get_buffer("running_mean").copy_(d.tensor(norm.num_features))
+            norm.get_buffer("running_var").copy_(d.positive(norm.num_features))
 
 
 def changed_tensors(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -63,7 +74,7 @@ def parameters_of(network: Handle, *inputs: Any) -> dict[str, torch.Tensor]:
     return parameters
 
 
-def carries(subject: Any, case: Case) -> dict[str, Any]:
+def carries(subject: Subject, case: Case) -> dict[str, Any]:
     """Kind of the answer and arguments changed in place; the numbers are other properties' business."""
     return {
         "answer": described(subject(*case.args, **case.kwargs)),
@@ -71,10 +82,37 @@ def carries(subject: Any, case: Case) -> dict[str, Any]:
     }
 
 
-def component(index: int, of: int) -> Callable[[Any, Case], Any]:
+def numbers(subject: Subject, case: Case) -> Any:
+    """The answer without its dtype, which is another property's business."""
+    return as_double(subject(*case.args, **case.kwargs))
+
+
+def named(*names: str) -> Callable[[Subject, Case], Any]:
+    """The entries of a returned tuple by name, so that feedback can tell which is wrong."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        result = subject(*case.args, **case.kwargs)
+        if not isinstance(result, list | tuple) or len(result) != len(names):
+            return result
+        return dict(zip(names, result, strict=True))
+
+    return observe
+
+
+def applied(to: str) -> Callable[[Subject, Case], Any]:
+    """What a returned network makes of the input that stands beside the case under this name."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        network = subject(*case.args)
+        return network(case.extra[to]) if callable(network) else network
+
+    return observe
+
+
+def component(index: int, of: int) -> Callable[[Subject, Case], Any]:
     """One entry of a returned tuple, so that each can earn its own points."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         result = subject(*case.args, **case.kwargs)
         if not isinstance(result, list | tuple) or len(result) != of:
             return result
@@ -83,10 +121,15 @@ def component(index: int, of: int) -> Callable[[Any, Case], Any]:
     return observe
 
 
-def gradients(*wrt: int) -> Callable[[Any, Case], Any]:
+def gradients(*wrt: int) -> Callable[[Subject, Case], Any]:
     """Gradients with respect to positional arguments, named as positions."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         return subject.vjp(*case.args, wrt=list(wrt), **case.kwargs)["grads"]
 
     return observe
+
+
+def wrong(message: str, code: str, where: str = "") -> Mismatch:
+    """What a judge says of values that are wrong."""
+    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)

@@ -13,20 +13,20 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from autograder.attempt import Handle, Trouble
+from autograder.attempt import Handle, Subject, Trouble
 from autograder.exercise import Case, Mismatch, Outcome, Reading
 
 MEMORY = "AUTOGRADER_GATE_MEMORY"
 """Names the folder where the gate keeps what its answers trained; nothing is kept where it is not set."""
 
-Train = Callable[[Dataset, Any], nn.Module]
+Train = Callable[[Dataset, torch.Generator], nn.Module]
 
 
 def remembered(train: Train) -> Train:
     """The same training, done once for the same data set and seed while the gate runs."""
 
     @functools.wraps(train)
-    def trained(dataset: Dataset, generator: Any) -> nn.Module:
+    def trained(dataset: Dataset, generator: torch.Generator) -> nn.Module:
         folder = os.environ.get(MEMORY)
         if not folder:
             return train(dataset, generator)
@@ -46,7 +46,30 @@ def remembered(train: Train) -> Train:
     return trained
 
 
-def trained_network(subject: Any, case: Case) -> dict[str, Any] | None:
+def seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose first weights follow from the generator, and the global random numbers as they were."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
+
+
+class Around(nn.Module):
+    """A trained network with something before or behind it: what a mistake would have made of the training."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+
+class OnBytes(Around):
+    """A network that was trained on pixels from 0 to 255."""
+
+    def forward(self, x):
+        return self.net(x / 255)
+
+
+def trained_network(subject: Subject, case: Case) -> dict[str, Any] | None:
     """Let the answer train: the network, its training flags and whether the generator was drawn from.
 
     None where what came back is no network.
@@ -64,7 +87,7 @@ def trained_network(subject: Any, case: Case) -> dict[str, Any] | None:
     return {"network": network, "training": any(found["training"].values()), "drawn": drawn}
 
 
-def attempted(network: Any, images: torch.Tensor) -> Any:
+def attempted(network: Handle, images: torch.Tensor) -> Any:
     """The network's answer, or the trouble in its place."""
     try:
         return network(images)

@@ -1,13 +1,19 @@
 """What every entry of the catalogue promises: enough mistakes, right answers and hints, points that add up."""
 
+import ast
 import inspect
 import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from autograder import catalog
 from autograder.exercise import names
 
+ROOT = Path(catalog.__file__).parents[2]
 EXERCISES = catalog.every()
 EXERCISE = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
 
@@ -71,6 +77,40 @@ def test_an_unknown_exercise_or_topic_is_a_value_error_that_names_the_known():
         catalog.find("batchnorm")
     with pytest.raises(ValueError, match="batchnorm"):
         catalog.topic("cooking")
+
+
+@pytest.mark.parametrize("topic", catalog.TOPICS)
+def test_one_exercise_is_one_file_that_bears_its_name(topic):
+    ids = {}
+    for path in (ROOT / "autograder" / "catalog" / topic).glob("*.py"):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        made = [n for n in ast.walk(module) if isinstance(n, ast.Call) and ast.unparse(n.func) == "Exercise"]
+        if path.stem in ("__init__", "draws"):
+            assert not made
+            continue
+        entries = [n for n in module.body if isinstance(n, ast.Assign) and n.value in made]
+        assert [ast.unparse(n.targets[0]) for n in entries] == ["EXERCISE"]
+        assert len(made) == 1
+        ids[path.stem] = import_module(f"{catalog.__name__}.{topic}.{path.stem}").EXERCISE.id
+    assert ids == {re.sub("(?<=[a-z])(?=[A-Z])", "_", e).lower(): e for e in ids.values()}
+    order = import_module(f"{catalog.__name__}.{topic}").ORDER
+    assert sorted(order) == sorted(ids.values())
+    assert tuple(e.id for e in catalog.topic(topic)) == order
+
+
+def test_looking_one_exercise_up_imports_that_one_alone():
+    program = (
+        "import sys; from autograder import catalog; catalog.find('BatchNorm');"
+        "print(*(n for n, m in sys.modules.items() if n.startswith(catalog.__name__) and hasattr(m, 'EXERCISE')))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["autograder.catalog.batchnorm.batch_norm"]
+
+
+def test_no_module_is_too_long_to_be_read():
+    paths = (path for package in ("autograder", "coursekit") for path in (ROOT / package).rglob("*.py"))
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in paths}
+    assert {name: lines for name, lines in lengths.items() if lines > 700} == {}
 
 
 # Fixed with the exercises: a gradebook, a card and a syllabus rely on them.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from autograder.attempt import Handle, Subject
 from autograder.catalog.batchnorm.draws import LOOSE, batch_axes, column, spread
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import batchnorm as reference
 
@@ -205,7 +208,7 @@ class _LayerLoop(_Layer):
         return torch.stack(channels, dim=1)
 
 
-def _layer_state(d: Any, c: int) -> dict[str, torch.Tensor]:
+def _layer_state(d: Draw, c: int) -> dict[str, torch.Tensor]:
     return {
         "weight": d.positive(c),
         "bias": d.tensor(c),
@@ -215,8 +218,8 @@ def _layer_state(d: Any, c: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _layer_case(batches: int, **config: Any) -> Any:
-    def draw(d: Any) -> Case:
+def _layer_case(batches: int, **config: Sequence[Any]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         c = d.integer(2, 4)
         shape = d.choice([lambda: (), lambda: (d.integer(1, 3), d.integer(1, 4))])()
         chosen = {
@@ -228,7 +231,7 @@ def _layer_case(batches: int, **config: Any) -> Any:
     return draw
 
 
-def _loaded(subject: Any, case: Case) -> Any:
+def _loaded(subject: Subject, case: Case) -> Handle:
     layer = subject(*case.args, **case.kwargs)
     layer.do("double")
     # Not strict: a missing buffer is the business of the property about the state dict.
@@ -236,18 +239,18 @@ def _loaded(subject: Any, case: Case) -> Any:
     return layer
 
 
-def _buffers(layer: Any) -> dict[str, Any]:
+def _buffers(layer: Handle) -> dict[str, Any]:
     seen = layer.inspect()
     known = {**seen["parameters"], **seen["buffers"]}
     return {name: known.get(name) for name in ("running_mean", "running_var")}
 
 
-def _trains(subject: Any, case: Case) -> Any:
+def _trains(subject: Subject, case: Case) -> Any:
     layer = _loaded(subject, case)
     return [layer(x) for x in case.extra["batches"]]
 
 
-def _tracks(subject: Any, case: Case) -> Any:
+def _tracks(subject: Subject, case: Case) -> Any:
     layer = _loaded(subject, case)
     after = []
     for x in case.extra["batches"]:
@@ -256,7 +259,7 @@ def _tracks(subject: Any, case: Case) -> Any:
     return after
 
 
-def _accumulates(subject: Any, case: Case) -> Any:
+def _accumulates(subject: Subject, case: Case) -> Any:
     layer = subject(*case.args, **case.kwargs)
     layer.do("double")
     after = []
@@ -266,7 +269,7 @@ def _accumulates(subject: Any, case: Case) -> Any:
     return after
 
 
-def _evaluates(subject: Any, case: Case) -> Any:
+def _evaluates(subject: Subject, case: Case) -> Any:
     layer = _loaded(subject, case)
     layer.do("eval")
     before = _buffers(layer)
@@ -283,7 +286,7 @@ def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
     )
 
 
-def _holds(subject: Any, case: Case) -> Any:
+def _holds(subject: Subject, case: Case) -> Any:
     layer = subject(*case.args, **case.kwargs)
     fresh = layer.inspect()
     for x in case.extra["batches"]:
@@ -297,18 +300,18 @@ def _holds(subject: Any, case: Case) -> Any:
     }
 
 
-def _refuses(subject: Any, case: Case) -> Any:
+def _refuses(subject: Subject, case: Case) -> Any:
     layer = subject(*case.args, **case.kwargs)
     return layer(*case.extra["batches"])
 
 
-def _one_value(d: Any) -> Case:
+def _one_value(d: Draw) -> Case:
     c = d.integer(1, 4)
     x = d.tensor(1, c, *d.choice([(), (1, 1)]), dtype=torch.float32)
     return Case((c,), {}, {"batches": [x]})
 
 
-def _layer_gradients(subject: Any, case: Case) -> Any:
+def _layer_gradients(subject: Subject, case: Case) -> Any:
     layer = _loaded(subject, case)
     (x,) = case.extra["batches"]
     training = layer.vjp(x, wrt=[0, layer])["grads"]

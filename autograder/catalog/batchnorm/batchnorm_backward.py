@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.batchnorm.draws import LOOSE, batch_axes, column, image_batch, spread
 from autograder.catalog.forbidden import AUTOGRAD, BATCH_NORM
 from autograder.catalog.observations import carries, component
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import batchnorm as reference
 
 
-def _backward_case(draw_x: Any) -> Any:
-    def draw(d: Any) -> Case:
+def _backward_case(draw_x: Callable[[Draw], torch.Tensor]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         x = draw_x(d)
         return Case((d.tensor(*x.shape), x, d.positive(x.shape[1], low=0.5, high=3.0)))
 
     return draw
 
 
-def _backward_rows(d: Any) -> torch.Tensor:
+def _backward_rows(d: Draw) -> torch.Tensor:
     # Two rows are symmetric: several terms vanish there, and wrong answers look right.
     return spread(d, d.integer(3, 7), d.integer(1, 5))
 
 
-def _backward_small_variance(d: Any) -> Case:
+def _backward_small_variance(d: Draw) -> Case:
     x = _backward_rows(d) * 0.1
     eps = {"eps": d.choice([0.1, 0.5, 1e-2])}
     return Case((d.tensor(*x.shape), x, d.positive(x.shape[1])), eps)
 
 
-def _backward_both(d: Any) -> Case:
+def _backward_both(d: Draw) -> Case:
     x = d.choice([_backward_rows, image_batch])(d)
     return Case((d.tensor(*x.shape), x, d.positive(x.shape[1])))
 
 
-def _parameters(subject: Any, case: Case) -> Any:
+def _parameters(subject: Subject, case: Case) -> Any:
     result = subject(*case.args, **case.kwargs)
     if not isinstance(result, list | tuple) or len(result) != 3:
         return result

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.batchnorm.draws import LOOSE, affine, batch_axes, column, image_batch, spread
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import carries
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import batchnorm as reference
 
 
-def _rows(d: Any) -> torch.Tensor:
+def _rows(d: Draw) -> torch.Tensor:
     return spread(d, d.integer(2, 7), d.integer(2, 5))
 
 
-def _forward_case(draw_x: Any, eps: Any = None) -> Any:
-    def draw(d: Any) -> Case:
+def _forward_case(
+    draw_x: Callable[[Draw], torch.Tensor], eps: Sequence[float] | None = None
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         x = draw_x(d)
         kwargs = {} if eps is None else {"eps": d.choice(eps)}
         return Case((x, *affine(d, x.shape[1])), kwargs)
@@ -26,12 +31,12 @@ def _forward_case(draw_x: Any, eps: Any = None) -> Any:
     return draw
 
 
-def _forward_small_variance(d: Any) -> Case:
+def _forward_small_variance(d: Draw) -> Case:
     x = _rows(d) * 0.1
     return Case((x, *affine(d, x.shape[1])), {"eps": d.choice([0.1, 0.5, 1e-2])})
 
 
-def _forward_float32(d: Any) -> Case:
+def _forward_float32(d: Draw) -> Case:
     x = _rows(d).float()
     return Case((x, *affine(d, x.shape[1], dtype=torch.float32)))
 
@@ -132,7 +137,7 @@ def _forward_transposed(x, gamma, beta, eps=1e-5):
     return ((last - mean) * torch.rsqrt(var + eps) * gamma + beta).movedim(-1, 1)
 
 
-def _forward_gradients(subject: Any, case: Case) -> Any:
+def _forward_gradients(subject: Subject, case: Case) -> Any:
     rows, images = case.args
     return {
         "rows": subject.vjp(*rows, wrt=[0, 1, 2])["grads"],
@@ -140,7 +145,7 @@ def _forward_gradients(subject: Any, case: Case) -> Any:
     }
 
 
-def _forward_gradient_case(d: Any) -> Case:
+def _forward_gradient_case(d: Draw) -> Case:
     rows, images = _rows(d), image_batch(d)
     return Case(((rows, *affine(d, rows.shape[1])), (images, *affine(d, images.shape[1]))))
 

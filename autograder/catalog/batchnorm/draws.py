@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from autograder.draw import Draw
+
 # Loose enough that the place of eps = 1e-5 does not show: that is one property's business, not every one's.
 LOOSE = (1e-3, 1e-4)
 
@@ -18,7 +20,7 @@ def column(v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return v.view(1, -1, *[1] * (x.dim() - 2))
 
 
-def spread(d: Any, n: int, c: int, *size: int) -> torch.Tensor:
+def spread(d: Draw, n: int, c: int, *size: int) -> torch.Tensor:
     """A batch whose channels differ in scale and offset and never come close to constant, where eps = 1e-5
     would show in every number."""
     x = d.positive(n, c, *size, low=0.0, high=1.0)
@@ -27,9 +29,9 @@ def spread(d: Any, n: int, c: int, *size: int) -> torch.Tensor:
     return d.layout(x * column(scale, x) + column(d.tensor(c), x))
 
 
-def image_batch(d: Any) -> torch.Tensor:
+def image_batch(d: Draw) -> torch.Tensor:
     return spread(d, d.integer(2, 3), d.integer(2, 4), d.integer(1, 4), d.integer(2, 5))
 
 
-def affine(d: Any, c: int, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def affine(d: Draw, c: int, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return d.positive(c, **kwargs), d.tensor(c, **kwargs)

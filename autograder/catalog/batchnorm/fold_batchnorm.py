@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from autograder.attempt import Subject
 from autograder.catalog.batchnorm.draws import LOOSE
-from autograder.catalog.observations import described, filled
+from autograder.catalog.observations import applied, described, draw_statistics, filled
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import batchnorm as reference
 
 
-def _trained_norm(d: Any, c: int, *, affine: bool = True, eps: float = 1e-5) -> nn.BatchNorm2d:
+def _trained_norm(d: Draw, c: int, *, affine: bool = True, eps: float = 1e-5) -> nn.BatchNorm2d:
     bn = nn.BatchNorm2d(c, affine=affine, eps=eps).double().eval()
-    bn.running_mean.copy_(d.tensor(c))
-    bn.running_var.copy_(d.positive(c))
+    draw_statistics(d, bn)
     if affine:
         with torch.no_grad():
             bn.weight.copy_(d.positive(c, low=0.5, high=3.0))
@@ -26,8 +28,8 @@ def _trained_norm(d: Any, c: int, *, affine: bool = True, eps: float = 1e-5) -> 
     return bn
 
 
-def _fold_case(make: Any, **norm: Any) -> Any:
-    def draw(d: Any) -> Case:
+def _fold_case(make: Callable[[Draw], nn.Conv2d], **norm: Sequence[Any]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         conv = filled(d, make(d), scale=1.0)
         options = {name: d.choice(choices) for name, choices in norm.items()}
         bn = _trained_norm(d, conv.out_channels, **options)
@@ -37,33 +39,31 @@ def _fold_case(make: Any, **norm: Any) -> Any:
     return draw
 
 
-def _plain_conv(d: Any) -> nn.Conv2d:
-    return nn.Conv2d(d.integer(1, 3), d.integer(2, 4), d.choice([1, 3, (2, 3)]))
+def _plain_conv(d: Draw) -> nn.Conv2d:
+    sizes: list[int | tuple[int, int]] = [1, 3, (2, 3)]
+    return nn.Conv2d(d.integer(1, 3), d.integer(2, 4), d.choice(sizes))
 
 
-def _special_conv(d: Any) -> nn.Conv2d:
+def _special_conv(d: Draw) -> nn.Conv2d:
     groups = d.integer(2, 3)
+    strides: list[int | tuple[int, int]] = [2, (1, 2)]
+    paddings: list[int | tuple[int, int]] = [1, (1, 0)]
     return nn.Conv2d(
         groups * d.integer(1, 2), groups * d.integer(1, 2), d.choice([2, 3]), groups=groups,
-        stride=d.choice([2, (1, 2)]), padding=d.choice([1, (1, 0)]), dilation=d.choice([1, 2]),
+        stride=d.choice(strides), padding=d.choice(paddings), dilation=d.choice([1, 2]),
     )  # fmt: skip
 
 
-def _bare_conv(d: Any) -> nn.Conv2d:
+def _bare_conv(d: Draw) -> nn.Conv2d:
     return nn.Conv2d(d.integer(1, 3), d.integer(2, 4), d.choice([1, 3]), bias=False)
 
 
-def _folds(subject: Any, case: Case) -> Any:
-    folded = subject(*case.args)
-    return folded(case.extra["x"]) if callable(folded) else folded
-
-
-def _fold_safely(d: Any) -> Case:
+def _fold_safely(d: Draw) -> Case:
     conv = filled(d, _plain_conv(d), scale=1.0).train(d.flag())
     return Case((Network.describe(conv), Network.describe(_trained_norm(d, conv.out_channels))))
 
 
-def _folds_apart(subject: Any, case: Case) -> Any:
+def _folds_apart(subject: Subject, case: Case) -> Any:
     conv, bn = (subject.build(n) for n in case.args)
     before = conv.inspect(), bn.inspect()
     folded = subject(conv, bn)
@@ -87,15 +87,15 @@ def _folds_apart(subject: Any, case: Case) -> Any:
 
 
 def _scale(bn: nn.BatchNorm2d) -> torch.Tensor:
-    gamma = 1.0 if bn.weight is None else bn.weight
-    return gamma / (bn.running_var + bn.eps).sqrt()
+    root = (bn.get_buffer("running_var") + bn.eps).sqrt()
+    return root.reciprocal() if bn.weight is None else bn.weight / root
 
 
-def _shift(bn: nn.BatchNorm2d) -> Any:
+def _shift(bn: nn.BatchNorm2d) -> torch.Tensor | float:
     return 0.0 if bn.bias is None else bn.bias
 
 
-def _like(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
+def _like(conv, weight, bias):
     folded = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
         padding_mode=conv.padding_mode, device=weight.device, dtype=weight.dtype,
@@ -219,7 +219,7 @@ EXERCISE = Exercise(
             "the folded convolution gives what the two layers give in eval mode",
             1.5,
             _fold_case(_plain_conv),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),
@@ -228,7 +228,7 @@ EXERCISE = Exercise(
             "the batch norm's own eps is part of the scale",
             0.5,
             _fold_case(_plain_conv, eps=[0.5, 0.1]),
-            _folds,
+            applied("x"),
             tried="fold_batchnorm(conv, bn)(x)",
         ),
         Property(
@@ -236,7 +236,7 @@ EXERCISE = Exercise(
             "stride, padding, dilation and groups carry over",
             0.75,
             _fold_case(_special_conv),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),
@@ -245,7 +245,7 @@ EXERCISE = Exercise(
             "a convolution without bias can be folded",
             0.5,
             _fold_case(_bare_conv),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),
@@ -254,7 +254,7 @@ EXERCISE = Exercise(
             "a batch norm with affine=False can be folded",
             0.25,
             _fold_case(_plain_conv, affine=[False]),
-            _folds,
+            applied("x"),
             tolerance=LOOSE,
             tried="fold_batchnorm(conv, bn)(x)",
         ),

@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from autograder.catalog.batchnorm.draws import LOOSE, affine, spread
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import carries, gradients
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import batchnorm as reference
 
 
-def _grouped(d: Any, groups: int, per_group: int, dtype: torch.dtype = torch.float64) -> Case:
+def _grouped(d: Draw, groups: int, per_group: int, dtype: torch.dtype = torch.float64) -> Case:
     c = groups * per_group
     x = spread(d, d.integer(2, 3), c, d.integer(2, 4), d.integer(2, 5)).to(dtype)
     x = x + torch.arange(x.shape[3]) % 2
     return Case((x.to(dtype), groups, *affine(d, c, dtype=dtype)))
 
 
-def _proper_groups(d: Any) -> Case:
+def _proper_groups(d: Draw) -> Case:
     return _grouped(d, *_groups(d))
 
 
-def _groups(d: Any) -> tuple[int, int]:
+def _groups(d: Draw) -> tuple[int, int]:
     """Of different number and size, so that the one taken for the other shows."""
     return d.choice([(2, 3), (3, 2), (2, 4)])
 
 
-def _extreme_groups(d: Any) -> Case:
+def _extreme_groups(d: Draw) -> Case:
     c = d.integer(2, 4)
     groups = d.choice([1, c])
     return _grouped(d, groups, c // groups)
 
 
-def _group_eps(d: Any) -> Case:
+def _group_eps(d: Draw) -> Case:
     case = _proper_groups(d)
     x, *rest = case.args
     return Case((x * 0.1, *rest), {"eps": d.choice([0.1, 0.5, 1e-2])})
 
 
-def _indivisible(d: Any) -> Case:
+def _indivisible(d: Draw) -> Case:
     groups = d.integer(2, 4)
     c = groups * d.integer(1, 2) + d.integer(1, groups - 1)
     return Case((d.tensor(2, c, 2, 3), groups, *affine(d, c)))
 
 
-def _group_float32(d: Any) -> Case:
+def _group_float32(d: Draw) -> Case:
     return _grouped(d, *_groups(d), torch.float32)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from autograder.attempt import Odd, kind_of
+from autograder.attempt import Odd, Subject, kind_of
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import convolutionalize as reference
 
@@ -17,8 +19,8 @@ def _field(size: int, jump: int, first: int) -> tuple[int, int, float]:
     return size, jump, first + (size - 1) / 2
 
 
-def _box_case(sizes: list[int], *, padded: bool = False) -> Any:
-    def draw(d: Any) -> Case:
+def _box_case(sizes: list[int], *, padded: bool = False) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         fields = []
         for size in (d.choice(sizes), d.choice(sizes[::-1])):
             first = -d.integer(1, 3) if padded else d.choice([1, 2, 0, 3])
@@ -29,12 +31,12 @@ def _box_case(sizes: list[int], *, padded: bool = False) -> Any:
     return draw
 
 
-def _one_box_case(d: Any) -> Case:
+def _one_box_case(d: Draw) -> Case:
     sizes = [3, 5, 4, 8]
     return _box_case(sizes)(d)
 
 
-def _sides(subject: Any, case: Case) -> Any:
+def _sides(subject: Subject, case: Case) -> Any:
     """The four numbers, whole or not, which is another property's business."""
     box = subject(*case.args)
     if not isinstance(box, list | tuple):
@@ -46,7 +48,7 @@ def _sides(subject: Any, case: Case) -> Any:
     return {name: float(side) for name, side in zip(("top", "left", "bottom", "right"), box, strict=True)}
 
 
-def _kinds(subject: Any, case: Case) -> Any:
+def _kinds(subject: Subject, case: Case) -> Any:
     box = subject(*case.args)
     if not isinstance(box, list | tuple):
         raise Odd(f"expected a tuple of four integers, got a {kind_of(box)}")
@@ -226,7 +228,6 @@ def _box_stepwise(row, col, field_y, field_x):
 
 
 BOXES = ("odd_fields", "even_fields", "beyond_the_image")
-
 
 EXERCISE = Exercise(
     id="cell_to_box",

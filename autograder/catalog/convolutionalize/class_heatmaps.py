@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,25 +15,26 @@ from autograder.catalog.convolutionalize.draws import (
     reached_by_gradients,
 )
 from autograder.catalog.observations import filled
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
 
-def _heatmap_case(*, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> Any:
-    def draw(d: Any) -> Case:
+def _heatmap_case(*, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         c, k = d.choice([1, 2]), d.choice([2, 3])
         layers = (nn.Conv2d(c, k, 2), nn.Tanh(), nn.Conv2d(k, d.choice([3, 2, 4]), 1))
         fcn = filled(d, nn.Sequential(*layers), scale=1.0)
         with torch.no_grad():
-            fcn[-1].weight.mul_(scale)
+            fcn[-1].get_parameter("weight").mul_(scale)
         images = d.tensor(d.choice([2, 1, 3]), c, d.integer(3, 4), d.integer(4, 6), dtype=dtype)
         return Case((Network.describe(fcn.to(dtype)), images))
 
     return draw
 
 
-def _heatmap_modes(d: Any) -> Case:
+def _heatmap_modes(d: Draw) -> Case:
     c, k = d.choice([1, 2]), d.choice([2, 3])
     fcn = filled(d, nn.Sequential(*normalized_features(d, c, k), nn.Conv2d(k, 3, 1)), scale=0.5)
     images = d.tensor(d.choice([2, 3]), c, d.integer(3, 4), d.integer(4, 6))

@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from autograder.attempt import Subject
 from autograder.catalog.convolutionalize.draws import drawn_norm, kept, mode_of
-from autograder.catalog.observations import filled, share_memory
+from autograder.catalog.observations import applied, filled, share_memory
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
+Made = Callable[[Draw], tuple[nn.Sequential, tuple[int, int, int]]]
+
 
 def _flattening(
-    d: Any, *, bias: bool = True, norm: bool = False, dropped: float = 0.5
+    d: Draw, *, bias: bool = True, norm: bool = False, dropped: float = 0.5
 ) -> tuple[nn.Sequential, tuple[int, int, int]]:
     c, k, hidden = d.integer(1, 3), d.integer(2, 3), d.integer(3, 5)
     h, w = d.integer(2, 3), d.integer(2, 4)
@@ -35,7 +39,7 @@ def _flattening(
     return cnn, (c, 2 * h + 2, 2 * w + 2)
 
 
-def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+def _nested(d: Draw) -> tuple[nn.Sequential, tuple[int, int, int]]:
     cnn, size = _flattening(d)
     layers = list(cnn)
     return nn.Sequential(
@@ -43,7 +47,7 @@ def _nested(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
     ), size
 
 
-def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+def _averaging(d: Draw) -> tuple[nn.Sequential, tuple[int, int, int]]:
     c, k, h = d.integer(1, 2), d.integer(2, 3), d.integer(2, 3)
     cnn = nn.Sequential(
         nn.Conv2d(c, k, 2, stride=2),
@@ -56,18 +60,18 @@ def _averaging(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
     return cnn, (c, 2 * h, 2 * (h + d.integer(1, 2)))
 
 
-def _with_other_layers(d: Any) -> tuple[nn.Sequential, tuple[int, int, int]]:
+def _with_other_layers(d: Draw) -> tuple[nn.Sequential, tuple[int, int, int]]:
     """Batch norm, and a dropout that drops everything, so that its being there is no matter of chance."""
     return _flattening(d, norm=True, dropped=1.0)
 
 
 def _drawn(
-    make: Callable[[Any], tuple[nn.Sequential, tuple[int, int, int]]],
+    make: Made,
     *,
     larger: bool,
     dtype: torch.dtype = torch.float32,
-) -> Any:
-    def draw(d: Any) -> Case:
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         cnn, (c, h, w) = make(d)
         extra = (2 * d.integer(1, 3), 2 * d.integer(0, 3)) if larger else (0, 0)
         images = d.tensor(
@@ -79,7 +83,7 @@ def _drawn(
     return draw
 
 
-def _in_some_mode(d: Any) -> Case:
+def _in_some_mode(d: Draw) -> Case:
     # A batch norm, since it takes note of every image that a network sees in training mode.
     cnn, size = _flattening(d, norm=True)
     cnn = filled(d, cnn).float()
@@ -87,12 +91,10 @@ def _in_some_mode(d: Any) -> Case:
     return Case((evaluating, size), {}, {"the same in training mode": training})
 
 
-def _applied(subject: Any, case: Case) -> Any:
-    fcn = subject(*case.args)
-    return fcn(case.extra["images"]) if callable(fcn) else fcn
+_applied = applied("images")
 
 
-def _applied_bare(subject: Any, case: Case) -> Any:
+def _applied_bare(subject: Subject, case: Case) -> Any:
     fcn = subject(*case.args)
     if not callable(fcn):
         return fcn
@@ -101,7 +103,7 @@ def _applied_bare(subject: Any, case: Case) -> Any:
     return {"convolutionalize(…)(images)": scores, "biases": sum(n.endswith("bias") for n in names)}
 
 
-def _in_either_mode(subject: Any, case: Case) -> Any:
+def _in_either_mode(subject: Subject, case: Case) -> Any:
     """The scores in both modes, each one set here: that the mode carries over is another property's business."""
     fcn = subject(*case.args)
     if not callable(fcn):
@@ -113,12 +115,12 @@ def _in_either_mode(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _apart(subject: Any, case: Case) -> Any:
+def _apart(subject: Subject, case: Case) -> Any:
     networks = (case.args[0], case.extra["the same in training mode"])
     return [_apart_from(subject, network, case.args[1]) for network in networks]
 
 
-def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
+def _apart_from(subject: Subject, network: Network, input_size: tuple[int, int, int]) -> Any:
     cnn = subject.build(network)
     before = cnn.inspect()
     fcn = subject(cnn, input_size)
@@ -134,7 +136,7 @@ def _apart_from(subject: Any, network: Network, input_size: Any) -> Any:
     }
 
 
-def _dtypes(subject: Any, case: Case) -> Any:
+def _dtypes(subject: Subject, case: Case) -> Any:
     seen = subject(*case.args).inspect()
     kinds = {str(p.dtype).removeprefix("torch.") for p in seen["parameters"].values()}
     return " and ".join(sorted(kinds))
@@ -159,7 +161,7 @@ def _convert(
     )
     state = {"map": probe}
 
-    def twin(layer: nn.Module) -> nn.Module:
+    def twin(layer):
         x = state["map"]
         if isinstance(layer, nn.Flatten):
             return nn.Identity()
@@ -198,40 +200,11 @@ def _convert(
     return walk(cnn)
 
 
-def _reordered(cnn, input_size):
-    return _convert(cnn, input_size, order="channels last")
+def _answer(**mistakes: Any) -> Callable[..., Any]:
+    def convolutionalize(cnn, input_size):
+        return _convert(cnn, input_size, **mistakes)
 
-
-def _window_transposed(cnn, input_size):
-    return _convert(cnn, input_size, order="transposed")
-
-
-def _no_bias(cnn, input_size):
-    return _convert(cnn, input_size, bias=False)
-
-
-def _shared(cnn, input_size):
-    return _convert(cnn, input_size, shared=True)
-
-
-def _mode_lost(cnn, input_size):
-    return _convert(cnn, input_size, keep_mode=False)
-
-
-def _adaptive_kept(cnn, input_size):
-    return _convert(cnn, input_size, keep_adaptive=True)
-
-
-def _pool_strides(cnn, input_size):
-    return _convert(cnn, input_size, pool_stride=None)
-
-
-def _pool_square(cnn, input_size):
-    return _convert(cnn, input_size, pool_square=True)
-
-
-def _top_level_only(cnn, input_size):
-    return _convert(cnn, input_size, flat=False)
+    return convolutionalize
 
 
 def _padded(cnn, input_size):
@@ -243,20 +216,12 @@ def _padded(cnn, input_size):
     return fcn
 
 
-def _averaged(cnn, input_size):
-    """Ends in a global average: one score vector whatever the image's size."""
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*fcn, nn.AdaptiveAvgPool2d(1)).train(cnn.training)
+def _ending_in(layer: nn.Module) -> Callable[..., Any]:
+    def convolutionalize(cnn, input_size):
+        fcn = _convert(cnn, input_size)
+        return nn.Sequential(*fcn, copy.deepcopy(layer)).train(cnn.training)
 
-
-def _flattened_at_the_end(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*fcn, nn.Flatten()).train(cnn.training)
-
-
-def _softmaxed(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*fcn, nn.Softmax(1)).train(cnn.training)
+    return convolutionalize
 
 
 def _leaves(cnn, input_size):
@@ -285,7 +250,9 @@ def _statistics_reset(cnn, input_size):
     return fcn
 
 
-def _replaced(cnn: nn.Sequential, input_size: Any, change: Callable[..., nn.Module]) -> nn.Sequential:
+def _replaced(
+    cnn: nn.Sequential, input_size: tuple[int, int, int], change: Callable[[nn.Linear, nn.Module], nn.Module]
+) -> nn.Sequential:
     """The right result, with what stands for a dense layer changed by ``change(linear, conv)``."""
     layers = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
     twins = [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
@@ -378,10 +345,6 @@ def _bias_required(cnn, input_size):
     return _convert(cnn, input_size)
 
 
-def _copied(cnn, input_size):
-    return _convert(cnn, input_size)
-
-
 def _by_modules(cnn, input_size):
     """Flattened into one list, sizes measured with hooks, weights loaded by load_state_dict."""
     sizes = {}
@@ -424,7 +387,14 @@ def _by_modules(cnn, input_size):
 
 
 def _property(
-    name: str, says: str, points: float, make: Any, *, larger: bool, observe: Any = _applied, tried: str = ""
+    name: str,
+    says: str,
+    points: float,
+    make: Made,
+    *,
+    larger: bool,
+    observe: Callable[[Subject, Case], Any] = _applied,
+    tried: str = "",
 ) -> Property:
     tried = tried or "convolutionalize(cnn, input_size)(images)"
     return Property(name, says, points, _drawn(make, larger=larger), observe, tried=tried, examples=5)
@@ -432,7 +402,6 @@ def _property(
 
 # What a wrong number in a dense layer shows in.
 CONVERTED = ("same_scores", "larger_images", "nested", "without_bias", "other_layers")
-
 
 EXERCISE = Exercise(
     id="convolutionalize",
@@ -508,21 +477,21 @@ EXERCISE = Exercise(
             "You reshaped the dense weights as (L, h, w, C), the order of Keras.",
             "torch flattens channels first: weight.view(L, C, h, w).",
             CONVERTED,
-            _reordered,
+            _answer(order="channels last"),
         ),
         Misconception(
             "window_transposed",
             "Height and width of the window have changed places in the weights of your first dense layer.",
             "View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.",
             CONVERTED,
-            _window_transposed,
+            _answer(order="transposed"),
         ),
         Misconception(
             "softmax_appended",
             "Your network ends in a softmax.",
             "Leave it out: the result gives scores, as the CNN does.",
             (*CONVERTED, "average_head"),
-            _softmaxed,
+            _ending_in(nn.Softmax(1)),
         ),
         Misconception(
             "relus_lost",
@@ -550,7 +519,7 @@ EXERCISE = Exercise(
             "Your convolutions do not carry the dense layers' biases.",
             "Copy linear.bias into conv.bias as it is.",
             ("same_scores", "larger_images", "nested", "average_head", "other_layers"),
-            _no_bias,
+            _answer(bias=False),
         ),
         Misconception(
             "window_padded",
@@ -564,28 +533,28 @@ EXERCISE = Exercise(
             "You averaged the map at the end, so every image gives one cell.",
             "Leave the map as it is: each cell is the classification of one window.",
             ("larger_images", "nested", "without_bias", "average_head"),
-            _averaged,
+            _ending_in(nn.AdaptiveAvgPool2d(1)),
         ),
         Misconception(
             "adaptive_pool_kept",
             "You kept the AdaptiveAvgPool2d, which squeezes a map of any size into one cell.",
             "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
             ("average_head",),
-            _adaptive_kept,
+            _answer(keep_adaptive=True),
         ),
         Misconception(
             "pool_strides",
             "Your window average jumps by its own size.",
             "AvgPool2d's stride defaults to the kernel size: pass stride=1.",
             ("average_head",),
-            _pool_strides,
+            _answer(pool_stride=None),
         ),
         Misconception(
             "average_window_square",
             "You took the window of the average for a square.",
             "AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.",
             ("average_head",),
-            _pool_square,
+            _answer(pool_square=True),
         ),
         Misconception(
             "one_by_one_everywhere",
@@ -599,14 +568,14 @@ EXERCISE = Exercise(
             "You flattened the map at the end.",
             "Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.",
             (*CONVERTED, "average_head"),
-            _flattened_at_the_end,
+            _ending_in(nn.Flatten()),
         ),
         Misconception(
             "top_level_only",
             "You looked at the top level only, so dense layers inside a nested Sequential stayed dense.",
             "Recurse into every nn.Sequential.",
             ("nested",),
-            _top_level_only,
+            _answer(flat=False),
         ),
         Misconception(
             "average_removed",
@@ -634,14 +603,14 @@ EXERCISE = Exercise(
             "The two networks share their weights: training one changes the other.",
             "Copy them: deepcopy the layers, clone or copy_ the dense weights.",
             ("apart",),
-            _shared,
+            _answer(shared=True),
         ),
         Misconception(
             "mode_lost",
             "The result is always in eval mode.",
             "Give it the mode of the CNN: fcn.train(cnn.training).",
             ("apart",),
-            _mode_lost,
+            _answer(keep_mode=False),
         ),
         Misconception(
             "always_in_training_mode",
@@ -708,7 +677,7 @@ EXERCISE = Exercise(
         ),
     ),
     right=(
-        Variant("layer by layer with a probe", _copied),
+        Variant("layer by layer with a probe", _answer()),
         Variant("one flat list, sizes by hooks", _by_modules),
     ),
     hints=(

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from autograder.attempt import kind_of
-from autograder.catalog.observations import changed_tensors
+from autograder.attempt import Subject, kind_of
+from autograder.catalog.observations import changed_tensors, draw_statistics
+from autograder.draw import Draw
 from autograder.exercise import Case
 from autograder.values import Network
 
 
-def in_both_modes(subject: Any, case: Case) -> Any:
+def in_both_modes(subject: Subject, case: Case) -> Any:
     """What does not depend on the scores, so that a slip in them costs nothing here."""
     maps, seen = [], {}
     for mode, described in (("eval", case.args[0]), ("training", case.extra["the same in training mode"])):
@@ -37,14 +38,13 @@ def mode_of(seen: dict[str, Any]) -> str:
     return "in training mode" if True in flags else "in eval mode"
 
 
-def drawn_norm(d: Any, k: int) -> nn.BatchNorm2d:
+def drawn_norm(d: Draw, k: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(k)
-    norm.running_mean.copy_(d.tensor(k))
-    norm.running_var.copy_(d.positive(k))
+    draw_statistics(d, norm)
     return norm
 
 
-def normalized_features(d: Any, c: int, k: int) -> list[nn.Module]:
+def normalized_features(d: Draw, c: int, k: int) -> list[nn.Module]:
     """Features that show the mode they run in."""
     return [nn.Conv2d(c, k, 2), drawn_norm(d, k), nn.Tanh(), nn.Dropout(0.5)]
 
@@ -67,7 +67,7 @@ def kept(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "unchanged" if before["training"] == after["training"] else "in another mode"
 
 
-def reached_by_gradients(subject: Any, case: Case) -> Any:
+def reached_by_gradients(subject: Subject, case: Case) -> Any:
     network = subject.build(case.args[0])
     found = subject.vjp(network, *case.args[1:], wrt=[network, 1])
     names = {"1": "images" if case.args[1].ndim == 4 else "image"}

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from autograder.attempt import kind_of
+from autograder.attempt import Subject, kind_of
 from autograder.catalog.observations import as_double
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import convolutionalize as reference
 
 
-def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
+def _instances(d: Draw, ids: list[int], classes: dict[int, int]) -> Case:
     """A map of boxes, one below the other in another order than their ids, some with a second part."""
     h, w = 2 * max(len(ids), 1) + d.integer(0, 2), d.integer(4, 7)
     instances = torch.zeros(h, w, dtype=torch.int64)
@@ -21,7 +22,7 @@ def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
         left, top = d.integer(0, w - 3), 2 * band
         instances[top : top + d.choice([2, 1]), left : left + d.choice([2, 3, 1])] = number
         free = (instances[: max(0, top - 1)] == 0).nonzero().tolist()
-        if free and d.choice([True, False]):
+        if len(free) > 0 and d.choice([True, False]):
             row, column = d.choice(free)
             instances[row, column] = number
     return Case((instances.to(d.choice([torch.int64, torch.uint8, torch.int32])), classes))
@@ -30,7 +31,7 @@ def _instances(d: Any, ids: list[int], classes: dict[int, int]) -> Case:
 # Ids are neither dense nor in order; ascending, descending, by class, in the order of `classes` and in that of the map
 # they stand differently. A class may have the number of another id, two objects may share a class, and
 # `classes` may know more ids than the map has.
-OBJECTS = [
+OBJECTS: list[tuple[list[int], dict[int, int]]] = [
     ([4, 1, 3], {3: 2, 1: 3, 4: 2, 2: 6}),
     ([7, 2, 4], {4: 2, 2: 7, 7: 2}),
     ([3], {9: 4, 3: 1}),
@@ -38,21 +39,21 @@ OBJECTS = [
 ]
 
 
-def _objects_case(d: Any) -> Case:
+def _objects_case(d: Draw) -> Case:
     return _instances(d, *d.choice(OBJECTS))
 
 
-def _small_integers_case(d: Any) -> Case:
+def _small_integers_case(d: Draw) -> Case:
     """A map of fewer bits than the answer has to have."""
     case = _objects_case(d)
     return Case((case.args[0].to(d.choice([torch.uint8, torch.int32])), case.args[1]))
 
 
-def _nothing_case(d: Any) -> Case:
+def _nothing_case(d: Draw) -> Case:
     return _instances(d, [], d.choice([{3: 1}, {}]))
 
 
-def _full_case(d: Any) -> Case:
+def _full_case(d: Draw) -> Case:
     h, w = d.integer(2, 4), d.integer(5, 7)
     number = d.choice([3, 4])
     return Case((torch.full((h, w), number), {number: 2, 9: 1}))
@@ -67,10 +68,10 @@ def _as_plain(found: Any) -> Any:
     return found
 
 
-def _target(*wanted: str) -> Callable[[Any, Case], Any]:
+def _target(*wanted: str) -> Callable[[Subject, Case], Any]:
     """Some entries of the answer, so that each can earn its own points."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         targets = subject(*case.args)
         if not isinstance(targets, dict):
             return targets
@@ -79,7 +80,7 @@ def _target(*wanted: str) -> Callable[[Any, Case], Any]:
     return observe
 
 
-def _numbers(subject: Any, case: Case) -> Any:
+def _numbers(subject: Subject, case: Case) -> Any:
     targets = subject(*case.args)
     if not isinstance(targets, dict):
         return targets
@@ -90,7 +91,7 @@ def _numbers(subject: Any, case: Case) -> Any:
     }
 
 
-def _unchanged(subject: Any, case: Case) -> Any:
+def _unchanged(subject: Subject, case: Case) -> Any:
     targets = subject(*case.args)
     if not isinstance(targets, dict) or set(PARTS) - set(targets):
         return targets
@@ -122,34 +123,11 @@ def _targets(instances, classes, *, ids=None, labels=None, semantic=None, box=No
     }
 
 
-def _targets_extent(instances, classes):
-    return _targets(
-        instances, classes, box=lambda x, y, label, number: [x[0], y[0], x[1] - x[0], y[1] - y[0], label]
-    )
+def _answer(**mistakes: Any) -> Callable[..., Any]:
+    def instances_to_targets(instances, classes):
+        return _targets(instances, classes, **mistakes)
 
-
-def _targets_rows_first(instances, classes):
-    return _targets(
-        instances, classes,
-        box=lambda x, y, label, number: [y[0], x[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label],
-    )  # fmt: skip
-
-
-def _targets_sides_swapped(instances, classes):
-    return _targets(
-        instances, classes,
-        box=lambda x, y, label, number: [x[0], y[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label],
-    )  # fmt: skip
-
-
-def _targets_corners(instances, classes):
-    return _targets(instances, classes, box=lambda x, y, label, number: [x[0], y[0], x[1], y[1], label])
-
-
-def _targets_open_corners(instances, classes):
-    return _targets(
-        instances, classes, box=lambda x, y, label, number: [x[0], y[0], x[1] + 1, y[1] + 1, label]
-    )
+    return instances_to_targets
 
 
 def _targets_centers(instances, classes):
@@ -157,24 +135,6 @@ def _targets_centers(instances, classes):
         return [(x[0] + x[1]) // 2, (y[0] + y[1]) // 2, x[1] - x[0] + 1, y[1] - y[0] + 1, label]
 
     return _targets(instances, classes, box=box)
-
-
-def _targets_label_first(instances, classes):
-    def box(x, y, label, number):
-        return [label, x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1]
-
-    return _targets(instances, classes, box=box)
-
-
-def _targets_ids_in_boxes(instances, classes):
-    def box(x, y, label, number):
-        return [x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1, number]
-
-    return _targets(instances, classes, box=box)
-
-
-def _targets_no_labels_in_boxes(instances, classes):
-    return _targets(instances, classes, boxes=lambda made: made[:, :4])
 
 
 def _targets_per_class(instances, classes):
@@ -200,29 +160,19 @@ def _targets_ids(instances, classes):
     return _targets(instances, classes, semantic=lambda whole, masks: instances.long())
 
 
-def _targets_foreground(instances, classes):
-    return _targets(instances, classes, semantic=lambda whole, masks: (whole > 0).long())
+def _one_after_the_other(instances, classes, ids):
+    changing = instances.long().clone()
+    for number in ids:
+        changing[changing == number] = classes[number]
+    return {**_targets(instances, classes), "semantic": changing}
 
 
 def _targets_relabeled(instances, classes):
-    def semantic(whole, masks):
-        changing = instances.long().clone()
-        for number in instances.unique().tolist():
-            if number:
-                changing[changing == number] = classes[number]
-        return changing
-
-    return _targets(instances, classes, semantic=semantic)
+    return _one_after_the_other(instances, classes, [i for i in instances.unique().tolist() if i])
 
 
 def _targets_relabeled_in_turn(instances, classes):
-    def semantic(whole, masks):
-        changing = instances.long().clone()
-        for number, label in classes.items():
-            changing[changing == number] = label
-        return changing
-
-    return _targets(instances, classes, semantic=semantic)
+    return _one_after_the_other(instances, classes, classes)
 
 
 def _targets_one_channel_each(instances, classes):
@@ -232,32 +182,12 @@ def _targets_one_channel_each(instances, classes):
     return _targets(instances, classes, semantic=semantic)
 
 
-def _targets_label_ids(instances, classes):
-    return _targets(instances, classes, labels=lambda whole, ids: set(ids))
-
-
-def _targets_with_background(instances, classes):
-    return _targets(instances, classes, labels=lambda whole, ids: set(whole.unique().tolist()))
-
-
 def _targets_all_classes(instances, classes):
     return _targets(instances, classes, labels=lambda whole, ids: set(classes.values()))
 
 
 def _targets_label_list(instances, classes):
     return _targets(instances, classes, labels=lambda whole, ids: [classes[i] for i in ids])
-
-
-def _targets_label_tensors(instances, classes):
-    return _targets(instances, classes, labels=lambda whole, ids: set(whole[whole > 0].unique()))
-
-
-def _targets_numbers(instances, classes):
-    return _targets(instances, classes, masks=lambda stacked: stacked.long())
-
-
-def _targets_masks_last(instances, classes):
-    return _targets(instances, classes, masks=lambda stacked: stacked.movedim(0, -1))
 
 
 def _targets_dict_order(instances, classes):
@@ -285,10 +215,6 @@ def _targets_first_skipped(instances, classes):
 def _targets_tensor_keys(instances, classes):
     labels = {classes[i] for i in instances.unique() if i != 0}
     return _targets(instances, classes, labels=lambda whole, ids: labels)
-
-
-def _targets_mask_list(instances, classes):
-    return _targets(instances, classes, masks=list)
 
 
 def _targets_of_the_dict(instances, classes):
@@ -387,7 +313,6 @@ def _targets_pixels(instances, classes):
 
 PARTS = ("labels", "semantic", "boxes", "masks")
 
-
 EXERCISE = Exercise(
     id="instances_to_targets",
     topic="convolutionalize",
@@ -469,35 +394,35 @@ EXERCISE = Exercise(
             "Your boxes lack a column and a row: max − min counts the steps, not the pixels.",
             "w = max − min + 1, and h likewise.",
             ("boxes", "no_background"),
-            _targets_extent,
+            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1] - x[0], y[1] - y[0], label]),
         ),
         Misconception(
             "rows_before_columns",
             "Your boxes are (y, x, h, w, label).",
             "Boxes have x first: x, y, w, h, label.",
             ("boxes", "no_background"),
-            _targets_rows_first,
+            _answer(box=lambda x, y, label, number: [y[0], x[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label]),
         ),
         Misconception(
             "width_and_height_swapped",
             "Your boxes have height and width swapped.",
             "x, y, w, h, label: the width is the extent along the columns.",
             ("boxes", "no_background"),
-            _targets_sides_swapped,
+            _answer(box=lambda x, y, label, number: [x[0], y[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label]),
         ),
         Misconception(
             "corners",
             "Your boxes hold the bottom right pixel where width and height belong.",
             "w = max − min + 1, and h likewise.",
             ("boxes", "no_background"),
-            _targets_corners,
+            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1], y[1], label]),
         ),
         Misconception(
             "half_open_corners",
             "Your boxes hold right and bottom, exclusive, where width and height belong.",
             "w = max − min + 1, and h likewise.",
             ("boxes",),
-            _targets_open_corners,
+            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1] + 1, y[1] + 1, label]),
         ),
         Misconception(
             "centers",
@@ -511,21 +436,21 @@ EXERCISE = Exercise(
             "Your boxes begin with the label.",
             "It stands last: x, y, w, h, label.",
             ("boxes", "no_background"),
-            _targets_label_first,
+            _answer(box=lambda x, y, label, number: [label, x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1]),
         ),
         Misconception(
             "ids_in_the_boxes",
             "Your boxes end with the object's id.",
             "They end with its class: classes[id].",
             ("boxes", "no_background"),
-            _targets_ids_in_boxes,
+            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1, number]),
         ),
         Misconception(
             "boxes_without_label",
             "Your boxes have no label.",
             "Detection says where and what: append classes[id] as the fifth number.",
             ("boxes", "nothing", "no_background"),
-            _targets_no_labels_in_boxes,
+            _answer(boxes=lambda made: made[:, :4]),
         ),
         Misconception(
             "one_object_per_class",
@@ -553,7 +478,7 @@ EXERCISE = Exercise(
             "Your semantic map says 1 for every object.",
             "Write the class of each: classes[id].",
             ("semantic", "no_background"),
-            _targets_foreground,
+            _answer(semantic=lambda whole, masks: (whole > 0).long()),
         ),
         Misconception(
             "relabeled_twice",
@@ -581,14 +506,14 @@ EXERCISE = Exercise(
             "Your labels are the ids of the objects.",
             "Classification asks for their classes: {classes[id] for each id in the map}.",
             ("labels", "no_background"),
-            _targets_label_ids,
+            _answer(labels=lambda whole, ids: set(ids)),
         ),
         Misconception(
             "background_as_label",
             "Your labels hold 0, the background.",
             "Leave it out: it is no class of an object.",
             ("labels", "nothing"),
-            _targets_with_background,
+            _answer(labels=lambda whole, ids: set(whole.unique().tolist())),
         ),
         Misconception(
             "all_classes",
@@ -609,28 +534,28 @@ EXERCISE = Exercise(
             "Your labels are tensors, and two tensors with the same number are two entries of a set.",
             "Make them integers, with int(…) or tolist().",
             ("labels", "no_background"),
-            _targets_label_tensors,
+            _answer(labels=lambda whole, ids: set(whole[whole > 0].unique())),
         ),
         Misconception(
             "masks_as_numbers",
             "Your masks are numbers.",
             "Masks are bool: instances == id as it is.",
             ("masks", "nothing", "no_background"),
-            _targets_numbers,
+            _answer(masks=lambda stacked: stacked.long()),
         ),
         Misconception(
             "masks_as_list",
             "Your masks are a list.",
             "Stack them into one tensor, (M, H, W), also where there are none.",
             ("masks", "nothing", "no_background"),
-            _targets_mask_list,
+            _answer(masks=list),
         ),
         Misconception(
             "masks_last",
             "Your masks are stacked along the last axis.",
             "One map after the other: (M, H, W), torch.stack along axis 0.",
             ("masks", "nothing", "no_background"),
-            _targets_masks_last,
+            _answer(masks=lambda stacked: stacked.movedim(0, -1)),
         ),
         Misconception(
             "order_of_the_dict",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from autograder.attempt import Subject
 from autograder.catalog.convolutionalize.draws import kept
-from autograder.catalog.observations import filled, share_memory
+from autograder.catalog.observations import applied, filled, share_memory
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
@@ -22,8 +25,8 @@ def _dense_case(
     default: bool = False,
     larger: bool = False,
     dtype: torch.dtype = torch.float32,
-) -> Any:
-    def draw(d: Any) -> Case:
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         c, (h, w) = d.choice([2, 3, 1]), (1, 1) if default else d.choice(WINDOWS)
         # More outputs than inputs, so that the two numbers changed about show.
         linear = filled(d, nn.Linear(c * h * w, c + d.integer(1, 2), bias=bias)).to(dtype)
@@ -34,19 +37,14 @@ def _dense_case(
     return draw
 
 
-def _convolved(subject: Any, case: Case) -> Any:
-    conv = subject(*case.args)
-    return conv(case.extra["x"]) if callable(conv) else conv
-
-
-def _convolved_bare(subject: Any, case: Case) -> Any:
+def _convolved_bare(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
     return {"linear_to_conv(…)(x)": conv(case.extra["x"]), "parameters": sorted(conv.inspect()["parameters"])}
 
 
-def _dense_apart(subject: Any, case: Case) -> Any:
+def _dense_apart(subject: Subject, case: Case) -> Any:
     linear = subject.build(case.args[0])
     before = linear.inspect()
     conv = subject(linear, *case.args[1:])
@@ -54,7 +52,8 @@ def _dense_apart(subject: Any, case: Case) -> Any:
     if not callable(conv):
         return conv
     seen = conv.inspect()
-    kind, config = seen["config"] or (seen["kinds"].get(""), {})
+    found: tuple[str, dict[str, Any]] = seen["config"] or (seen["kinds"].get(""), {})
+    kind, config = found
     return {
         "result": kind,
         **{name: config.get(name) for name in ("in_channels", "out_channels", "kernel_size")},
@@ -63,14 +62,14 @@ def _dense_apart(subject: Any, case: Case) -> Any:
     }
 
 
-def _dense_kind(subject: Any, case: Case) -> Any:
+def _dense_kind(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
     return {name: str(p.dtype).removeprefix("torch.") for name, p in conv.inspect()["parameters"].items()}
 
 
-def _let_through(subject: Any, case: Case) -> Any:
+def _let_through(subject: Subject, case: Case) -> Any:
     """What came of sizes that do not fit, since two answers that refuse nothing need not do the same."""
     conv = subject(*case.args)
     if not callable(conv):
@@ -79,7 +78,7 @@ def _let_through(subject: Any, case: Case) -> Any:
     return {"a convolution with parameters": shapes}
 
 
-def _misfit(d: Any) -> Case:
+def _misfit(d: Draw) -> Case:
     c, (h, w) = d.choice([2, 3]), d.choice([(2, 3), (3, 2), (2, 2)])
     linear = filled(d, nn.Linear(c * h * w, d.integer(2, 3))).float()
     # The first fits several times over, which a view with -1 takes for more outputs.
@@ -281,7 +280,6 @@ def _dense_probed(linear, in_channels, kernel_size=(1, 1)):
 
 DENSE_NUMBERS = ("one_position", "every_position", "without_bias")
 
-
 EXERCISE = Exercise(
     id="linear_to_conv",
     topic="convolutionalize",
@@ -295,7 +293,7 @@ EXERCISE = Exercise(
             "on a window of size kernel_size, the convolution gives what the dense layer gives on the flattened window",
             1.25,
             _dense_case(),
-            _convolved,
+            applied("x"),
             tried="linear_to_conv(linear, in_channels, kernel_size)(x)",
             examples=6,
         ),
@@ -304,7 +302,7 @@ EXERCISE = Exercise(
             "without kernel_size it is a 1×1 convolution",
             0.5,
             _dense_case(default=True, larger=True),
-            _convolved,
+            applied("x"),
             tried="linear_to_conv(linear, in_channels)(x)",
             examples=4,
         ),
@@ -313,7 +311,7 @@ EXERCISE = Exercise(
             "on a larger map it gives the dense layer's answer for every window that fits, one cell apart",
             0.5,
             _dense_case(larger=True),
-            _convolved,
+            applied("x"),
             tried="linear_to_conv(linear, in_channels, kernel_size)(x)",
             examples=4,
         ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from autograder.attempt import Subject
 from autograder.catalog.convolutionalize.draws import (
     in_both_modes,
     mode_case,
@@ -15,15 +17,16 @@ from autograder.catalog.convolutionalize.draws import (
     reached_by_gradients,
 )
 from autograder.catalog.observations import filled
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
 
-def _patch_classifier(d: Any, c: int, window: int, *features: nn.Module) -> nn.Sequential:
+def _patch_classifier(d: Draw, c: int, window: int, *features: nn.Module) -> nn.Sequential:
     k = d.choice([2, 3])
     features = features or (nn.Conv2d(c, k, 2), nn.Tanh())
-    inputs = features[0].out_channels * (window - 1) ** 2
+    inputs = len(features[0].get_parameter("weight")) * (window - 1) ** 2
     return filled(
         d, nn.Sequential(*features, nn.Flatten(), nn.Linear(inputs, d.choice([3, 2, 4]))), scale=0.5
     )
@@ -37,8 +40,8 @@ def _window_case(
     leftover: bool = False,
     windows: tuple[int, ...] = (3, 4),
     dtype: torch.dtype = torch.float32,
-) -> Any:
-    def draw(d: Any) -> Case:
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         c, window, (h, w) = d.choice([2, 1]), d.choice(windows), d.choice(cells)
         stride = d.choice(strides) + (window if apart else 0)
         # At least two rows in one direction: half of a single one would be none.
@@ -50,14 +53,14 @@ def _window_case(
     return draw
 
 
-def _window_modes(d: Any) -> Case:
+def _window_modes(d: Draw) -> Case:
     c, window, stride = d.choice([1, 2]), 3, d.choice([2, 1])
     cnn = _patch_classifier(d, c, window, *normalized_features(d, c, d.choice([2, 3])))
     image = d.tensor(c, window + stride, window + 2 * stride)
     return mode_case(cnn, image, window, stride)
 
 
-def _window_dtype(subject: Any, case: Case) -> Any:
+def _window_dtype(subject: Subject, case: Case) -> Any:
     scores = subject(*case.args)
     return str(scores.dtype) if isinstance(scores, torch.Tensor) else scores
 
@@ -256,7 +259,6 @@ def _slide_rows(cnn, image, window, stride):
 
 
 SLID = ("scores", "leftover", "sparse")
-
 
 EXERCISE = Exercise(
     id="sliding_window",

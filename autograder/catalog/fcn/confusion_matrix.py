@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from autograder.catalog.observations import as_double, carries
+from autograder.catalog.observations import carries, numbers
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 
-def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Any], Case]:
-    def draw(d: Any) -> Case:
+def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         classes, shape = d.integer(3, 5), (d.integer(3, 5), d.choice([4, 7]))
         prediction, target = (d.integers(*shape, low=0, high=classes - 1) for _ in range(2))
         # The first class is mistaken for the last more often than the other way round; the last one occurs.
@@ -36,22 +36,18 @@ def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Any
     return draw
 
 
-def _any_shape(d: Any) -> Case:
+def _any_shape(d: Draw) -> Case:
     """Another rank, another memory order, and more classes than there are labels."""
     shape = d.choice([(3, 4, 5), (11,), (2, 1, 3, 3)])
     prediction, target = (d.integers(*shape, low=0, high=2) for _ in range(2))
     return Case((d.layout(prediction), target, d.integer(4, 6)))
 
 
-def _many_classes(d: Any) -> Case:
+def _many_classes(d: Draw) -> Case:
     classes = d.choice([20, 40])
     prediction, target = (d.integers(9, 11, low=0, high=classes - 1, dtype=torch.uint8) for _ in range(2))
     prediction[0, 0] = target[0, 0] = classes - 1
     return Case((prediction, target, classes))
-
-
-def _as_counts(subject: Any, case: Case) -> Any:
-    return as_double(subject(*case.args, **case.kwargs))
 
 
 def _pairs(
@@ -160,7 +156,6 @@ def _confusion_masks(prediction, target, num_classes, ignore_index=255):
 
 COUNTED = ("counts", "void", "ignore_index", "shapes", "bytes")
 
-
 EXERCISE = Exercise(
     id="confusion_matrix",
     topic="fcn",
@@ -174,24 +169,24 @@ EXERCISE = Exercise(
             "entry [t, p] counts the pixels of class t predicted as p",
             1.0,
             _pair_case(),
-            _as_counts,
+            numbers,
         ),
         Property(
             "void",
             "pixels whose target is void count nowhere, whatever their prediction is",
             0.5,
             _pair_case(void=True),
-            _as_counts,
+            numbers,
         ),
         Property(
             "ignore_index",
             "the void label may be any integer, also the number of a class",
             0.25,
             _pair_case(other_void=True),
-            _as_counts,
+            numbers,
         ),
-        Property("shapes", "any number of axes, and classes that do not occur", 0.5, _any_shape, _as_counts),
-        Property("bytes", "labels of bytes and many classes", 0.5, _many_classes, _as_counts, examples=4),
+        Property("shapes", "any number of axes, and classes that do not occur", 0.5, _any_shape, numbers),
+        Property("bytes", "labels of bytes and many classes", 0.5, _many_classes, numbers, examples=4),
         Property(
             "kinds", "int64; nothing is modified in place", 0.25, _pair_case(void=True), carries, examples=4
         ),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from autograder.catalog.observations import as_double, carries
+from autograder.catalog.observations import carries, numbers
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 
-def _filled_map(d: Any, h: int, w: int, classes: list[int]) -> torch.Tensor:
+def _filled_map(d: Draw, h: int, w: int, classes: list[int]) -> torch.Tensor:
     """A map that holds each of the classes, in shares that differ."""
     places = d.integers(h, w, low=0, high=2 ** len(classes) - 1)
     chosen = sum((places >= 2**k).long() for k in range(1, len(classes)))
@@ -20,14 +19,14 @@ def _filled_map(d: Any, h: int, w: int, classes: list[int]) -> torch.Tensor:
     return labels
 
 
-def _stack_case(d: Any) -> Case:
+def _stack_case(d: Draw) -> Case:
     """Three classes, the last of which is missing from one of the images."""
     h, w = d.integer(4, 6), d.choice([5, 7])
     maps = [_filled_map(d, h, w, [0, 1])] + [_filled_map(d, h, w, [2, 0, 1]) for _ in range(d.integer(1, 2))]
     return Case((torch.stack(maps), 3))
 
 
-def _list_case(d: Any) -> Case:
+def _list_case(d: Draw) -> Case:
     maps = [
         _filled_map(d, 4, d.integer(5, 6), [1, 0]),
         _filled_map(d, d.integer(6, 8), 7, [0, 2, 1]),
@@ -36,16 +35,16 @@ def _list_case(d: Any) -> Case:
     return Case((maps, 3))
 
 
-def _even_case(d: Any) -> Case:
+def _even_case(d: Draw) -> Case:
     return Case((_filled_map(d, d.integer(5, 7), d.integer(6, 9), [0, 2, 1, 3])[None], 4))
 
 
-def _absent_case(d: Any) -> Case:
+def _absent_case(d: Draw) -> Case:
     classes = d.choice([[0, 1, 2], [3, 1, 0], [1, 3, 2]])
     return Case(([_filled_map(d, d.integer(4, 6), d.integer(5, 7), classes)], d.choice([4, 6])))
 
 
-def _void_case(d: Any) -> Case:
+def _void_case(d: Draw) -> Case:
     """Void takes half of the image from which class 2 is missing."""
     void = d.choice([255, -1, 7])
     h, w = d.integer(5, 6), d.choice([6, 8])
@@ -59,13 +58,9 @@ def _void_case(d: Any) -> Case:
     return Case((maps, 3), {} if void == 255 else {"ignore_index": void})
 
 
-def _weights_kinds(d: Any) -> Case:
+def _weights_kinds(d: Draw) -> Case:
     (maps, count) = _stack_case(d).args
     return Case((d.choice([maps.to(torch.uint8), list(maps), maps.int()]), count))
-
-
-def _doubled(subject: Any, case: Case) -> Any:
-    return as_double(subject(*case.args, **case.kwargs))
 
 
 def _balanced(
@@ -189,7 +184,6 @@ def _balanced_table(label_maps, num_classes, ignore_index=255):
 
 EVERYWHERE = ("stack", "list", "even", "absent", "void")
 
-
 EXERCISE = Exercise(
     id="median_frequency_weights",
     topic="fcn",
@@ -203,25 +197,25 @@ EXERCISE = Exercise(
             "median(freq) / freq(c), freq over the images where c is present",
             0.75,
             _stack_case,
-            _doubled,
+            numbers,
         ),
-        Property("list", "a list of maps of different sizes: pixels are pooled", 0.75, _list_case, _doubled),
+        Property("list", "a list of maps of different sizes: pixels are pooled", 0.75, _list_case, numbers),
         Property(
-            "even", "of an even number, the median is the mean of the middle two", 0.5, _even_case, _doubled
+            "even", "of an even number, the median is the mean of the middle two", 0.5, _even_case, numbers
         ),
         Property(
             "absent",
             "a class that is nowhere weighs 0 and has no part in the median",
             0.5,
             _absent_case,
-            _doubled,
+            numbers,
         ),
         Property(
             "void",
             "void pixels count nowhere, whatever integer labels them",
             0.25,
             _void_case,
-            _doubled,
+            numbers,
             examples=12,
         ),
         Property("kinds", "maps of any integers; float32 weights", 0.25, _weights_kinds, carries, examples=6),

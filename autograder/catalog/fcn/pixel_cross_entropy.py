@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import carries
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 CROSS_ENTROPY = Forbidden("F.cross_entropy", ("torch.nn.functional.cross_entropy", "aten.cross_entropy_loss"))
-
 
 NLL_LOSS = Forbidden(
     "F.nll_loss",
@@ -28,14 +29,14 @@ NLL_LOSS = Forbidden(
 )
 
 
-def _maps(d: Any, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def _maps(d: Draw, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, L, H, W) and target (N, H, W); two images or more, whose void shares may differ."""
     n, classes, h, w = d.integer(2, 3), d.integer(3, 4), d.integer(2, 4), d.choice([5, 3, 6])
     logits = d.layout(d.tensor(n, classes, h, w, scale=scale))
     return logits, d.integers(n, h, w, low=0, high=classes - 1)
 
 
-def _pitted(d: Any, target: torch.Tensor, void: int) -> torch.Tensor:
+def _pitted(d: Draw, target: torch.Tensor, void: int) -> torch.Tensor:
     """A target with some void pixels, more of them in the first image."""
     holes = d.integers(*target.shape, low=0, high=4) == 0
     holes[0, :, :2] = True
@@ -50,8 +51,8 @@ def _loss_case(
     mask: bool = False,
     other_void: bool = False,
     scale: float = 1.0,
-) -> Callable[[Any], Case]:
-    def draw(d: Any) -> Case:
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         logits, target = _maps(d, scale)
         given: dict[str, Any] = {}
         if void:
@@ -73,7 +74,7 @@ def _loss_case(
     return draw
 
 
-def _no_pixel(d: Any) -> Case:
+def _no_pixel(d: Draw) -> Case:
     logits, target = _maps(d)
     given = d.choice(
         [
@@ -86,29 +87,29 @@ def _no_pixel(d: Any) -> Case:
     return Case((logits, target if given else torch.full_like(target, 255)), given)
 
 
-def _loss_gradient_case(d: Any) -> Case:
+def _loss_gradient_case(d: Draw) -> Case:
     case = _loss_case(void=True, weights=True, mask=True)(d)
     # Floats in any case, and more than 1 together under the smallest class weights.
     return Case(case.args, {**case.kwargs, "mask": case.kwargs["mask"].double() * 8})
 
 
-def _loss_gradients(subject: Any, case: Case) -> Any:
+def _loss_gradients(subject: Subject, case: Case) -> Any:
     return subject.vjp(*case.args, wrt=[0, "class_weights", "mask"], **case.kwargs)["grads"]
 
 
-def _with_gradient(subject: Any, case: Case) -> Any:
+def _with_gradient(subject: Subject, case: Case) -> Any:
     seen = subject.vjp(*case.args, wrt=[0], **case.kwargs)
     return {"loss": seen["value"], "gradient in logits": seen["grads"]}
 
 
-def _light(d: Any) -> Case:
+def _light(d: Draw) -> Case:
     """Weights whose sum over the pixels is below 1."""
     logits, target = _loss_case(void=True)(d).args
     weights = d.positive(logits.shape[1], low=0.2, high=3.0) / 1000
     return Case((logits, target), {"class_weights": weights, "mask": d.positive(*target.shape)})
 
 
-def _loss_single(d: Any) -> Case:
+def _loss_single(d: Draw) -> Case:
     case = _loss_case(weights=True, void=True)(d)
     logits, target = case.args
     weights = case.kwargs["class_weights"]
@@ -291,7 +292,6 @@ def _loss_selected(logits, target, class_weights=None, mask=None, ignore_index=2
 
 
 COUNTING = ("void", "class_weights", "mask", "light", "gradients")
-
 
 EXERCISE = Exercise(
     id="pixel_cross_entropy",

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from autograder.catalog.observations import described
+from autograder.attempt import Subject
+from autograder.catalog.observations import described, named, wrong
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import fcn as reference
 
@@ -15,15 +17,15 @@ from coursekit import fcn as reference
 OFTEN = 150
 
 
-def _addressed(d: Any, h: int, w: int) -> torch.Tensor:
+def _addressed(d: Draw, h: int, w: int) -> torch.Tensor:
     """An image whose first channels are row and column, so that a patch tells where it was cut."""
     rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
     columns = torch.arange(w, dtype=torch.float64).expand(h, w)
     return torch.stack([rows, columns, d.tensor(h, w)])
 
 
-def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Any], Case]:
-    def draw(d: Any) -> Case:
+def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         h, w = d.integer(8, 11), d.integer(9, 13)
         labels = d.integers(h, w, low=0, high=2)
         return Case((_addressed(d, h, w), labels, d.choice(sizes), per_class, d.generator()))
@@ -31,7 +33,7 @@ def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Any], 
     return draw
 
 
-def _unbalanced(d: Any) -> Case:
+def _unbalanced(d: Draw) -> Case:
     """A common class, a rare one, one pixel of a third, and a class that only lines the border."""
     h, w, size = d.integer(9, 11), d.integer(10, 13), d.choice([3, 5])
     labels = torch.zeros(h, w, dtype=torch.int64)
@@ -43,14 +45,14 @@ def _unbalanced(d: Any) -> Case:
     return Case((_addressed(d, h, w), labels, size, d.integer(3, 9), d.generator()))
 
 
-def _with_void(d: Any) -> Case:
+def _with_void(d: Draw) -> Case:
     image, labels, *rest = _patch_case((3, 4))(d).args
     h, w = labels.shape
     labels[: h // 2, w // 3 :] = 255
     return Case((image, labels, *rest), {}, {"void everywhere": torch.full_like(labels, 255)})
 
 
-def _few_centers(d: Any) -> Case:
+def _few_centers(d: Draw) -> Case:
     """The centers of class 1 are few, and the four corners of what is legal are among them."""
     h, w, size = d.integer(8, 10), d.integer(9, 11), d.choice([4, 3, 5, 2])
     first, rows, columns = size // 2, h - size, w - size
@@ -62,37 +64,33 @@ def _few_centers(d: Any) -> Case:
     return Case((_addressed(d, h, w), labels, size, OFTEN, d.generator()))
 
 
-def _twice(d: Any) -> Case:
+def _twice(d: Draw) -> Case:
     case = _patch_case((3,))(d)
     return Case(case.args[:-1], {}, {"generators": (case.args[-1], d.generator())})
 
 
-def _patch_kinds(d: Any) -> Case:
+def _patch_kinds(d: Draw) -> Case:
     image, labels, *rest = _patch_case((3,), per_class=3)(d).args
     labels[0, :2] = 255
     bytes_too = (image.abs() * 20).clamp(0, 255).to(torch.uint8)
     return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest), {}, {"as bytes": bytes_too})
 
 
-def _drawn(subject: Any, case: Case) -> Any:
-    result = subject(*case.args, **case.kwargs)
-    if not isinstance(result, list | tuple) or len(result) != 2:
-        return result
-    return {"patches": result[0], "targets": result[1]}
+_drawn = named("patches", "targets")
 
 
-def _drawn_with_void(subject: Any, case: Case) -> Any:
+def _drawn_with_void(subject: Subject, case: Case) -> Any:
     image, _, *rest = case.args
     everywhere = Case((image, case.extra["void everywhere"], *rest))
     return [_drawn(subject, case), _drawn(subject, everywhere)]
 
 
-def _drawn_twice(subject: Any, case: Case) -> Any:
+def _drawn_twice(subject: Subject, case: Case) -> Any:
     one, other = case.extra["generators"]
     return [_drawn(subject, Case((*case.args, g))) for g in (one, one, other)]
 
 
-def _drawn_kinds(subject: Any, case: Case) -> Any:
+def _drawn_kinds(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for kind, image in (("float64", case.args[0]), ("uint8", case.extra["as bytes"])):
         result = subject(image, *case.args[1:])
@@ -106,10 +104,6 @@ def _drawn_kinds(subject: Any, case: Case) -> Any:
             found, there = result[0].double().unique(), image.double().unique()
             seen["bytes keep their values"] = bool((found[:, None] == there).any(1).all())
     return {**seen, "arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
-
-
-def _bad(message: str, code: str, where: str = "") -> Mismatch:
-    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)
 
 
 def _are_patches(image: torch.Tensor, size: int, got: Any) -> Mismatch | None:
@@ -136,13 +130,13 @@ def _tops(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
     """Every patch is cut from the image, and its target is the label of its center."""
     image, labels, size = case.args[:3]
-    if wrong := _are_patches(image, size, got):
-        return wrong
+    if mismatch := _are_patches(image, size, got):
+        return mismatch
     patches, targets = got["patches"], got["targets"].long()
     if patches.is_floating_point():  # its dtype is another property's business
         image = image.to(patches.dtype)
     if not len(targets):
-        return _bad("there is no patch", "none")
+        return wrong("there is no patch", "none")
     tops, lefts = _tops(patches)
     h, w = labels.shape
     inside = (tops >= 0) & (tops <= h - size) & (lefts >= 0) & (lefts <= w - size)
@@ -155,47 +149,49 @@ def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
     off = (patches != cut).flatten(1).any(1)
     if off.any():
         where = f"patches[{int(off.nonzero()[0])}]"
-        return _bad(f"{int(off.sum())} of {len(off)} patches are no piece of the image", "crop", where)
+        return wrong(f"{int(off.sum())} of {len(off)} patches are no piece of the image", "crop", where)
     if torch.equal(targets, labels[tops + size // 2, lefts + size // 2]):
         return None
     for name, offset in (("the top left pixel", 0), ("row and column (size − 1) // 2", (size - 1) // 2)):
         if offset != size // 2 and torch.equal(targets, labels[tops + offset, lefts + offset]):
-            return _bad(f"the targets are the labels of {name}", f"center:{offset - size // 2}")
-    return _bad("targets are not the labels of the patches' center pixels", "center")
+            return wrong(f"the targets are the labels of {name}", f"center:{offset - size // 2}")
+    return wrong("targets are not the labels of the patches' center pixels", "center")
 
 
 def _judge_counts(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, _, size, per_class = case.args[:4]
-    if wrong := _are_patches(image, size, got):
-        return wrong
+    if mismatch := _are_patches(image, size, got):
+        return mismatch
     wanted = {int(c): per_class for c in expected["targets"].unique()}
     counts = dict(zip(*(v.tolist() for v in got["targets"].long().unique(return_counts=True)), strict=True))
     if counts == wanted:
         return None
     message = f"expected {wanted} patches of each class, got {counts}"
     if set(counts) - set(wanted):
-        return _bad(message, "count:classes without a center")
+        return wrong(message, "count:classes without a center")
     if missing := set(wanted) - set(counts):
-        return _bad(message, "count:class 0 missing" if missing == {0} else "count:missing")
+        return wrong(message, "count:class 0 missing" if missing == {0} else "count:missing")
     if len(set(counts.values())) == 1:
-        return _bad(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
-    return _bad(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
+        return wrong(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
+    return wrong(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
 
 
 def _judge_void(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, _, size = case.args[:3]
     found, nothing = got
     for part in (found, nothing):
-        if wrong := _are_patches(image, size, part):
-            return wrong
+        if mismatch := _are_patches(image, size, part):
+            return mismatch
     if (found["targets"] == 255).any() or (nothing["targets"] == 255).any():
-        return _bad("patches with a void center were drawn", "void")
-    return _bad("patches come from an image without a class", "void:all") if len(nothing["targets"]) else None
+        return wrong("patches with a void center were drawn", "void")
+    return (
+        wrong("patches come from an image without a class", "void:all") if len(nothing["targets"]) else None
+    )
 
 
 def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _judge_crops(case, expected, got) or _judge_counts(case, expected, got):
-        return wrong
+    if mismatch := _judge_crops(case, expected, got) or _judge_counts(case, expected, got):
+        return mismatch
     _, labels, size, per_class = case.args[:4]
     tops, lefts = _tops(got["patches"][got["targets"] == 1])
     seen = list(zip((tops + size // 2).tolist(), (lefts + size // 2).tolist(), strict=True))
@@ -205,21 +201,21 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         last = max(r for r, _ in legal), max(c for _, c in legal)
         at_end = all(r == last[0] or c == last[1] for r, c in missing) and len(missing) < len(legal) - 1
         message = f"centers of class 1 at {legal}, of which {missing} never came up in {per_class} draws"
-        return _bad(message, "spread:last" if at_end else "spread:missing")
+        return wrong(message, "spread:last" if at_end else "spread:missing")
     share = max(seen.count(place) for place in legal) * len(legal) / per_class
-    return _bad("some centers come up far more often than others", "spread:uneven") if share > 2.2 else None
+    return wrong("some centers come up far more often than others", "spread:uneven") if share > 2.2 else None
 
 
 def _judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
     image, _, size = case.args[:3]
     for part in got:
-        if wrong := _are_patches(image, size, part):
-            return wrong
+        if mismatch := _are_patches(image, size, part):
+            return mismatch
     one, again, other = (part["patches"] for part in got)
     if one.shape == again.shape == other.shape and torch.equal(one, again) and torch.equal(one, other):
-        return _bad("another generator gives the same patches", "generator:ignored")
+        return wrong("another generator gives the same patches", "generator:ignored")
     if one.shape != again.shape or not torch.equal(one, again):
-        return _bad("the same generator gives other patches", "generator:not repeatable")
+        return wrong("the same generator gives other patches", "generator:not repeatable")
     return None
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
 
-def _full(d: Any) -> Case:
+def _full(d: Draw) -> Case:
     """Every class is in the truth and in the prediction, and rows and columns sum to different numbers."""
     size = d.integer(2, 5)
     matrix = d.integers(size, size, low=1, high=20)
@@ -19,7 +21,7 @@ def _full(d: Any) -> Case:
     return Case((matrix,))
 
 
-def _absent(d: Any) -> Case:
+def _absent(d: Draw) -> Case:
     (matrix,) = _full(d).args
     gone = len(matrix) - 1 - d.integer(0, len(matrix) - 1)
     matrix[gone] = 0
@@ -27,7 +29,7 @@ def _absent(d: Any) -> Case:
     return Case((matrix,))
 
 
-def _only_predicted(d: Any) -> Case:
+def _only_predicted(d: Draw) -> Case:
     (matrix,) = _full(d).args
     matrix[d.integer(0, len(matrix) - 1)] = 0
     return Case((matrix,))
@@ -44,15 +46,15 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _entry(name: str) -> Callable[[Any, Case], Any]:
-    def observe(subject: Any, case: Case) -> Any:
+def _entry(name: str) -> Callable[[Subject, Case], Any]:
+    def observe(subject: Subject, case: Case) -> Any:
         scores = subject(*case.args)
         return {name: _number(scores[name])} if isinstance(scores, dict) and name in scores else scores
 
     return observe
 
 
-def _numbers(subject: Any, case: Case) -> Any:
+def _numbers(subject: Subject, case: Case) -> Any:
     """All scores as numbers, so that their kinds stay another property's business."""
     scores = subject(*case.args)
     if not isinstance(scores, dict):
@@ -60,7 +62,7 @@ def _numbers(subject: Any, case: Case) -> Any:
     return {k: _number(v) for k, v in scores.items()}
 
 
-def _kinds(subject: Any, case: Case) -> Any:
+def _kinds(subject: Subject, case: Case) -> Any:
     scores = subject(*case.args)
     if not isinstance(scores, dict):
         return scores
@@ -73,15 +75,15 @@ def _kinds(subject: Any, case: Case) -> Any:
 
 
 def _scores(
-    matrix: Any,
+    matrix: torch.Tensor,
     *,
     accuracy_over: int = 1,
-    union: Callable[[Any, Any, Any], Any] = lambda truth, predicted, hits: truth + predicted - hits,
+    union: Callable[..., torch.Tensor] = lambda truth, predicted, hits: truth + predicted - hits,
     weights: int = 1,
-    absent: Callable[[Any], Any] = lambda v: v,
-    mean_iou: Callable[[Any, Any], Any] = lambda iou, truth: iou.nanmean(),
-    mean_accuracy: Callable[[Any], Any] = lambda v: v.nanmean(),
-    number: Callable[[Any], Any] = float,
+    absent: Callable[[torch.Tensor], torch.Tensor] = lambda v: v,
+    mean_iou: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda iou, truth: iou.nanmean(),
+    mean_accuracy: Callable[[torch.Tensor], torch.Tensor] = lambda v: v.nanmean(),
+    number: Callable[[torch.Tensor], Any] = float,
 ) -> dict[str, Any]:
     m = matrix.double()
     hits, truth, predicted = m.diagonal(), m.sum(1), m.sum(0)

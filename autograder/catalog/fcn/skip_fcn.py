@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.attempt import Odd
+from autograder.attempt import Odd, Subject
 from autograder.catalog.observations import filled, parameters_of
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
 
@@ -20,8 +21,8 @@ from coursekit import fcn as reference
 STRIDES = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}
 
 
-def _head_case(*variants: str, ragged: bool = False) -> Callable[[Any], Case]:
-    def draw(d: Any) -> Case:
+def _head_case(*variants: str, ragged: bool = False) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         classes, channels = d.integer(2, 3), (d.integer(1, 2), d.integer(2, 3), d.integer(3, 4))
         variant = d.choice(variants)
         if ragged:
@@ -40,15 +41,15 @@ def _head_case(*variants: str, ragged: bool = False) -> Callable[[Any], Case]:
     return draw
 
 
-def _fresh_case(d: Any) -> Case:
+def _fresh_case(d: Draw) -> Case:
     variant = d.choice(["16s", "8s", "32s"])
     return Case((d.integer(2, 3), (d.integer(1, 2), d.integer(2, 3), d.integer(3, 4)), variant))
 
 
-def _parameters(prefix: str) -> Callable[[Any, Case], Any]:
+def _parameters(prefix: str) -> Callable[[Subject, Case], Any]:
     """Parameters whose names begin so, as they are at the start, and whether they learn."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         head = subject(*case.args)
         parameters_of(head, {}, (1, 1))
         seen = head.inspect()
@@ -61,7 +62,7 @@ def _parameters(prefix: str) -> Callable[[Any, Case], Any]:
     return observe
 
 
-def _head(subject: Any, case: Case) -> Any:
+def _head(subject: Subject, case: Case) -> Any:
     head = subject(*case.args)
     head.do("double")
     own, weights = parameters_of(head, {}, (1, 1)), case.extra["weights"]
@@ -79,11 +80,11 @@ def _head(subject: Any, case: Case) -> Any:
     return head
 
 
-def _scores_of_image(subject: Any, case: Case) -> Any:
+def _scores_of_image(subject: Subject, case: Case) -> Any:
     return _head(subject, case)(case.extra["features"], case.extra["size"])
 
 
-def _head_gradients(subject: Any, case: Case) -> Any:
+def _head_gradients(subject: Subject, case: Case) -> Any:
     head = _head(subject, case)
     return head.vjp(case.extra["features"], case.extra["size"], wrt=[0, head])["grads"]
 
@@ -342,7 +343,6 @@ class _HeadWrittenOut(nn.Module):
 
 
 FORWARD = ("32s", "16s", "8s", "any_size", "gradients")
-
 
 EXERCISE = Exercise(
     id="SkipFCN",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.catalog.training import attempted, claims, remembered, trained_network
+from autograder.attempt import Handle, Subject
+from autograder.catalog.training import (
+    Around,
+    OnBytes,
+    attempted,
+    claims,
+    remembered,
+    seeded,
+    trained_network,
+)
+from autograder.draw import Draw
 from autograder.exercise import Case, Hint, Misconception, Training, Variant
 from autograder.values import Named
 from coursekit import fcn as reference
@@ -18,25 +29,15 @@ from coursekit.data.scenes import CLASSES, Scenes
 from coursekit.models import FCN, SmallBackbone
 
 SIZE = 96
-
-
 IMAGES = 500
-
-
 FRESH = 80
-
-
 AGAIN = 4
-
-
 # Name → (mean IoU, points).
 LEVELS = {"learns": (0.25, 1.5), "better": (0.3, 1.5), "good": (0.35, 1.0), "very_good": (0.39, 1.0)}
-
-
 MARGIN = 0.15
 
 
-def _to_train(d: Any) -> Case:
+def _to_train(d: Draw) -> Case:
     data = Named("scenes", {"count": IMAGES, "size": SIZE, "seed": d.seed()})
     return Case((data, d.generator()), {}, {"seed of the new images": d.seed()})
 
@@ -46,22 +47,22 @@ def _fresh(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return _stacked(Scenes(FRESH, SIZE, seed=seed, split="test"))
 
 
-def _stacked(scenes: Any, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def _stacked(scenes: Scenes, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     items = [scenes[i] for i in range(count or len(scenes))]
     return torch.stack([i["image"] for i in items]) / 255, torch.stack([i["labels"] for i in items])
 
 
-def _mean_iou(network: Any, images: torch.Tensor, labels: torch.Tensor) -> float:
+def _mean_iou(network: Handle, images: torch.Tensor, labels: torch.Tensor) -> float:
     predicted = torch.cat([network(part).argmax(1) for part in images.split(20)])
     return _scored(predicted, labels)
 
 
 def _scored(predicted: torch.Tensor, labels: torch.Tensor) -> float:
     matrix = reference.confusion_matrix(predicted, labels, len(CLASSES))
-    return reference.segmentation_scores(matrix)["mean_iou"]
+    return float(reference.segmentation_scores(matrix)["mean_iou"])
 
 
-def _look(subject: Any, case: Case) -> dict[str, Any]:
+def _look(subject: Subject, case: Case) -> dict[str, Any]:
     found = trained_network(subject, case)
     if found is None:
         return {"kind": "no module", "says": "train_fcn must return a network, an nn.Module"}
@@ -87,7 +88,7 @@ def _look(subject: Any, case: Case) -> dict[str, Any]:
     }
 
 
-def _unusable(network: Any, images: torch.Tensor, training: bool) -> tuple[str, str] | None:
+def _unusable(network: Handle, images: torch.Tensor, training: bool) -> tuple[str, str] | None:
     """Name of the misconception and what is wrong, or None."""
     if training:
         return "left_in_training_mode", "the network came back in training mode"
@@ -122,12 +123,12 @@ def symptom(seen: dict[str, Any]) -> str:
 
 
 def _loop(
-    dataset: Any, generator: Any, net: nn.Module, *, steps: int = 400, images: int | None = None, lr: float = 6e-3,
-    optimizer: Any = torch.optim.AdamW, augmented: bool = True,
+    dataset: Scenes, generator: torch.Generator, net: nn.Module, *, steps: int = 400, images: int | None = None,
+    lr: float = 6e-3, descent: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW, augmented: bool = True,
 ) -> nn.Module:  # fmt: skip
     """A training loop written out, with mirrored and turned batches."""
     x, y = _stacked(dataset, images)
-    optimizer = optimizer(net.parameters(), lr=lr)
+    optimizer = descent(net.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     order = torch.empty(0, dtype=torch.long)
     net.train()
@@ -147,12 +148,9 @@ def _loop(
     return net.eval()
 
 
-def _network(generator: Any) -> nn.Module:
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        channels = (64, 96, 128)
-        return FCN(len(CLASSES), "8s", SmallBackbone(channels), channels)
+def _network(generator: torch.Generator) -> nn.Module:
+    channels = (64, 96, 128)
+    return seeded(generator, lambda: FCN(len(CLASSES), "8s", SmallBackbone(channels), channels))
 
 
 def _own_loop(dataset, generator):
@@ -190,50 +188,36 @@ class _Hourglass(nn.Module):
 
 
 def _hourglass(dataset, generator):
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = _Hourglass(len(dataset.classes))
-    return _loop(dataset, generator, net, steps=360, lr=5e-3, optimizer=torch.optim.Adam)
+    net = seeded(generator, lambda: _Hourglass(len(dataset.classes)))
+    return _loop(dataset, generator, net, steps=360, lr=5e-3, descent=torch.optim.Adam)
 
 
 # What these do to a trained network is what the mistake would have made of it: one training stands behind all.
 _good = remembered(reference.train_fcn)
 
 
-class _Around(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-
-class _Bytes(_Around):
-    def forward(self, x):
-        return self.net(x / 255)
-
-
-class _Transposed(_Around):
+class _Transposed(Around):
     def forward(self, x):
         return self.net(x.mT).mT.contiguous().mT
 
 
-class _OneSize(_Around):
+class _OneSize(Around):
     def forward(self, x):
         return self.net(x).reshape(-1, len(CLASSES), SIZE, SIZE)
 
 
-class _Classes(_Around):
+class _Classes(Around):
     def forward(self, x):
         return self.net(x).argmax(1)
 
 
-class _Coarse(_Around):
+class _Coarse(Around):
     def forward(self, x):
         return F.avg_pool2d(self.net(x), 8)
 
 
 def _trained_on_bytes(dataset, generator):
-    return _Bytes(_good(dataset, generator)).eval()
+    return OnBytes(_good(dataset, generator)).eval()
 
 
 def _transposed_images(dataset, generator):
@@ -273,7 +257,6 @@ def _too_short(dataset, generator):
 
 
 ALL = (*LEVELS, "usable", "repeatable")
-
 
 EXERCISE = Training(
     id="train_fcn",

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import as_double
 from autograder.catalog.preprocessing.draws import (
     SCALERS,
@@ -13,9 +14,11 @@ from autograder.catalog.preprocessing.draws import (
     float_of,
     kinds_of_answers,
     mean_and_std,
+    numbers_of,
     varied_images,
     whole_numbers,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
@@ -24,30 +27,18 @@ def _doubles(pair: Any) -> Any:
     return {k: as_double(v) for k, v in pair.items()} if isinstance(pair, dict) else pair
 
 
-def _several_images(d: Any) -> Case:
+def _several_images(d: Draw) -> Case:
     n, c = d.choice([2, 1, 3, 4]), d.choice([2, 3, 1])
     return Case((d.layout(varied_images(d, n, c, d.integer(2, 4), d.integer(2, 5))),))
 
 
-def _part(index: int) -> Any:
-    """The numbers of one of the two statistics."""
-
-    def observe(subject: Any, case: Case) -> Any:
-        result = subject(*case.args)
-        if not isinstance(result, list | tuple) or len(result) != 2:
-            return result
-        return as_double(result[index])
-
-    return observe
-
-
-def _offset(d: Any) -> Case:
+def _offset(d: Draw) -> Case:
     n, c = d.integer(2, 4), d.integer(1, 3)
     x = d.tensor(n, c, 9, 10, scale=d.choice([3.0, 2.0]), shift=1e4)
     return Case(((x + 2.0 * torch.arange(n).view(n, 1, 1, 1)).float(),))
 
 
-def _far(subject: Any, case: Case) -> Any:
+def _far(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
@@ -55,7 +46,7 @@ def _far(subject: Any, case: Case) -> Any:
     return {"mean − 1e4": mean - 1e4 if isinstance(mean, torch.Tensor) else mean, "std": std}
 
 
-def _flat_channels(d: Any) -> Case:
+def _flat_channels(d: Draw) -> Case:
     n, c, h, w = d.integer(1, 3), d.integer(2, 4), d.integer(2, 4), d.integer(2, 5)
     images = d.positive(1, c, 1, 1, low=0.1, high=1.0).expand(n, c, h, w).contiguous()
     # One channel at a level where E[x²] is rounded to below E[x]².
@@ -205,7 +196,7 @@ EXERCISE = Exercise(
             "one mean per channel, over N, H and W",
             0.75,
             _several_images,
-            _part(0),
+            numbers_of(0),
             tolerance=(1e-4, 1e-5),
         ),
         Property(
@@ -213,7 +204,7 @@ EXERCISE = Exercise(
             "one population standard deviation per channel, over the same axes",
             0.75,
             _several_images,
-            _part(1),
+            numbers_of(1),
             tolerance=(1e-4, 1e-5),
         ),
         Property(
@@ -239,7 +230,7 @@ EXERCISE = Exercise(
             "a channel that never changes has a std of 0",
             0.25,
             _flat_channels,
-            _part(1),
+            numbers_of(1),
             tolerance=(1e-5, 5e-7),
             examples=12,
         ),

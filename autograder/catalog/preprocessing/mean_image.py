@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from autograder.catalog.observations import as_double
+from autograder.catalog.observations import numbers
 from autograder.catalog.preprocessing.draws import (
     bright_bytes,
     float_of,
@@ -14,17 +12,14 @@ from autograder.catalog.preprocessing.draws import (
     varied_images,
     whole_numbers,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
 
-def _some_images(d: Any) -> Case:
+def _some_images(d: Draw) -> Case:
     n, c = d.choice([3, 1, 2, 4, 5]), d.choice([2, 3, 1])
     return Case((d.layout(varied_images(d, n, c, d.integer(1, 4), d.integer(2, 5))),))
-
-
-def _number(subject: Any, case: Case) -> Any:
-    return as_double(subject(*case.args))
 
 
 def _mean_of_integers(images):
@@ -119,7 +114,7 @@ EXERCISE = Exercise(
             "the average over all images, pixel by pixel, of shape (C, H, W)",
             1.0,
             _some_images,
-            _number,
+            numbers,
             tolerance=(1e-4, 1e-5),
         ),
         Property(
@@ -127,7 +122,7 @@ EXERCISE = Exercise(
             "uint8 pixels do not overflow, and the mean keeps its fraction",
             0.5,
             bright_bytes,
-            _number,
+            numbers,
             tolerance=(1e-4, 1e-5),
         ),
         Property(

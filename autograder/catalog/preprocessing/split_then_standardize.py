@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from autograder.attempt import Handle, Raised
+from autograder.attempt import Handle, Raised, Subject
 from autograder.catalog.observations import described
 from autograder.catalog.preprocessing.draws import (
     KINDS,
@@ -17,44 +17,46 @@ from autograder.catalog.preprocessing.draws import (
     StandardizerWithSeams,
     varied_images,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
 
-def _given(d: Any, n: int) -> torch.Tensor:
+def _given(d: Draw, n: int) -> torch.Tensor:
     """Images that can be told apart, of different brightness and contrast."""
     c, h, w = d.integer(1, 3), d.integer(2, 3), d.integer(4, 5)
     contrast = 1.0 + 0.5 * torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
     return d.layout(varied_images(d, n, c, h, w) * contrast)
 
 
-def _to_split(d: Any) -> Case:
+def _to_split(d: Draw) -> Case:
     n, fraction = d.choice([8, 12, 16]), d.choice([0.25, 0.5])
     return Case((_given(d, n), fraction, d.generator()))
 
 
-def _to_round(d: Any) -> Case:
+def _to_round(d: Draw) -> Case:
     up, down = _given(d, d.choice([27, 31])), _given(d, d.choice([29, 33]))
     return Case((up, 0.25, d.generator()), {}, {"another set of images": down})
 
 
-def _to_keep_whole(d: Any) -> Case:
+def _to_keep_whole(d: Draw) -> Case:
     return Case((_given(d, d.integer(3, 6)), 0, d.generator()))
 
 
-def _to_shuffle(d: Any) -> Case:
+def _to_shuffle(d: Draw) -> Case:
     others = [d.generator() for _ in range(3)]
     return Case((_given(d, 12), 0.5, d.generator()), {}, {"other generators": others})
 
 
-def _whole_to_split(d: Any) -> Case:
+def _whole_to_split(d: Draw) -> Case:
     images = d.integers(4, d.integer(1, 3), 2, 3, low=0, high=255)
     return Case((images, 0.5, d.generator()))
 
 
 def _is_split(result: Any) -> bool:
-    parts = isinstance(result, list | tuple) and len(result) == 3 and result[:2]
-    return bool(parts) and all(isinstance(part, torch.Tensor) and part.dim() == 4 for part in parts)
+    if not isinstance(result, list | tuple) or len(result) != 3:
+        return False
+    return all(isinstance(part, torch.Tensor) and part.dim() == 4 for part in result[:2])
 
 
 def _found(images: torch.Tensor, part: torch.Tensor) -> list[int]:
@@ -91,9 +93,9 @@ def _source_of(
     return "nothing: these are raw pixels" if torch.allclose(part, x) else "something else"
 
 
-def _sizes(subject: Any, case: Case) -> Any:
+def _sizes(subject: Subject, case: Case) -> Any:
     images, fraction, generator = case.args
-    seen = {}
+    seen: dict[str, Any] = {}
     for given in (images, case.extra["another set of images"]):
         result = subject(given, fraction, generator)
         if not _is_split(result):
@@ -105,7 +107,7 @@ def _sizes(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _parts(subject: Any, case: Case) -> Any:
+def _parts(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not _is_split(result):
         return result
@@ -118,7 +120,7 @@ def _parts(subject: Any, case: Case) -> Any:
     }
 
 
-def _sources(subject: Any, case: Case) -> Any:
+def _sources(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not _is_split(result):
         return result
@@ -132,7 +134,7 @@ def _sources(subject: Any, case: Case) -> Any:
     }
 
 
-def _unseen(subject: Any, case: Case) -> Any:
+def _unseen(subject: Subject, case: Case) -> Any:
     images, fraction, generator = case.args
     before = subject(images, fraction, generator)
     if not _is_split(before):
@@ -151,7 +153,7 @@ def _unseen(subject: Any, case: Case) -> Any:
     }
 
 
-def _shuffles(subject: Any, case: Case) -> Any:
+def _shuffles(subject: Subject, case: Case) -> Any:
     images, fraction, generator = case.args
     drawn = []
     for source in (generator, generator, *case.extra["other generators"]):
@@ -168,16 +170,16 @@ def _shuffles(subject: Any, case: Case) -> Any:
     }
 
 
-def _keeps_all(subject: Any, case: Case) -> Any:
+def _keeps_all(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not _is_split(result):
         return result
     return {"train": described(result[0]), "validation": described(result[1])}
 
 
-def _split_manners(subject: Any, case: Case) -> Any:
+def _split_manners(subject: Subject, case: Case) -> Any:
     images, *rest = case.args
-    seen = {}
+    seen: dict[str, Any] = {}
     for dtype in KINDS:
         given = images.to(dtype)
         result = subject(given, *rest)

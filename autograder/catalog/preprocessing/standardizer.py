@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autograder.attempt import Handle, Raised
+from autograder.attempt import Handle, Raised, Subject
 from autograder.catalog.observations import described
 from autograder.catalog.preprocessing.draws import (
     KINDS,
@@ -19,6 +19,7 @@ from autograder.catalog.preprocessing.draws import (
     varied_images,
     whole_numbers,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
@@ -159,7 +160,7 @@ class _StandardizerLastAxis(StandardizerWithSeams):
         super().keep(*(v.flatten() if flat else v for v in (mean, std)))
 
 
-def _to_fit(d: Any) -> Case:
+def _to_fit(d: Draw) -> Case:
     n, c, h, w = d.integer(2, 4), d.integer(2, 3), d.integer(2, 4), d.integer(4, 5)
     images = d.layout(varied_images(d, n, c, h, w)) * d.positive(c, 1, 1, low=1.5, high=4.0)
     images[:, -1] *= 0.02  # stds on both sides of 1
@@ -168,7 +169,7 @@ def _to_fit(d: Any) -> Case:
     return Case((), {}, {"images": images, "others": others, "larger": larger})
 
 
-def _fit(layer: Any, images: torch.Tensor) -> Any:
+def _fit(layer: Handle, images: torch.Tensor) -> Any:
     """What fit returns; a class without it is one that is not written yet."""
     try:
         return layer.do("fit", images)
@@ -178,13 +179,13 @@ def _fit(layer: Any, images: torch.Tensor) -> Any:
         raise
 
 
-def _fitted(subject: Any, mode: str, images: torch.Tensor) -> Any:
+def _fitted(subject: Subject, mode: str, images: torch.Tensor) -> Handle:
     layer = subject(mode=mode)
     _fit(layer, images)
     return layer
 
 
-def _standardizes(subject: Any, case: Case) -> Any:
+def _standardizes(subject: Subject, case: Case) -> Any:
     seen = {}
     for mode in _MODES:
         layer = _fitted(subject, mode, case.extra["images"])
@@ -198,7 +199,7 @@ def _standardizes(subject: Any, case: Case) -> Any:
     return {**seen, "no mode given, fitted a second time, in eval mode": default(case.extra["others"])}
 
 
-def _to_fit_flat(d: Any) -> Case:
+def _to_fit_flat(d: Draw) -> Case:
     case = _to_fit(d)
     images = case.extra["images"].contiguous()
     images[:, 0] = d.choice(
@@ -207,7 +208,7 @@ def _to_fit_flat(d: Any) -> Case:
     return Case((), {}, {"images": images, "others": case.extra["others"]})
 
 
-def _standardizes_flat(subject: Any, case: Case) -> Any:
+def _standardizes_flat(subject: Subject, case: Case) -> Any:
     return _fitted(subject, "channel_standard", case.extra["images"])(case.extra["others"])
 
 
@@ -219,7 +220,7 @@ def _one_number(values: Any) -> Any:
     return flat[:1] if bool((flat == flat[0]).all()) else flat
 
 
-def _keeps(subject: Any, case: Case) -> Any:
+def _keeps(subject: Subject, case: Case) -> Any:
     seen = {}
     for mode in _MODES:
         layer = _fitted(subject, mode, case.extra["images"])
@@ -233,7 +234,7 @@ def _keeps(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _loads(subject: Any, case: Case) -> Any:
+def _loads(subject: Subject, case: Case) -> Any:
     seen = {}
     for mode in _MODES:
         state = _fitted(subject, mode, case.extra["images"]).do("state_dict")
@@ -254,7 +255,7 @@ def _loads(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _unfitted(subject: Any, case: Case) -> Any:
+def _unfitted(subject: Subject, case: Case) -> Any:
     layer = subject(mode=case.extra["mode"])
     layer.do("eval")
     try:
@@ -265,11 +266,11 @@ def _unfitted(subject: Any, case: Case) -> Any:
     return answer
 
 
-def _to_refuse(d: Any) -> Case:
+def _to_refuse(d: Draw) -> Case:
     return Case((), {}, {"mode": d.choice(_MODES[::-1]), "images": d.tensor(2, 3, 2, 4)})
 
 
-def _standardizer_manners(subject: Any, case: Case) -> Any:
+def _standardizer_manners(subject: Subject, case: Case) -> Any:
     seen = {}
     for dtype in KINDS:
         images = case.args[0].to(dtype)

@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import described
 from autograder.catalog.preprocessing.draws import KINDS, mean_and_std
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Batches
 from coursekit import preprocessing as reference
 
 
-def _unequal(d: Any) -> Case:
+def _unequal(d: Draw) -> Case:
     c = d.integer(1, 3)
     batches = []
     for number in range(d.integer(2, 4)):
@@ -23,31 +25,31 @@ def _unequal(d: Any) -> Case:
     return Case((Batches(tuple(batches)),))
 
 
-def _different_sizes(d: Any) -> Case:
+def _different_sizes(d: Draw) -> Case:
     c = d.integer(1, 3)
     small, large = d.integer(1, 3), d.integer(4, 6)
     batches = (d.tensor(2, c, small, small), d.tensor(2, c, large, large + 1, shift=3.0))
     return Case((Batches(batches),))
 
 
-def _far_from_zero(d: Any) -> Case:
+def _far_from_zero(d: Draw) -> Case:
     c = d.integer(1, 2)
     shifts = (1e6 + 2 * number for number in range(d.integer(2, 3)))
     batches = tuple(d.tensor(4, c, 12, 10, shift=shift).float() for shift in shifts)
     return Case((Batches(batches),))
 
 
-def _bytes(d: Any) -> Case:
+def _bytes(d: Draw) -> Case:
     x = d.integers(d.integer(1, 3), d.integer(1, 3), 3, d.integer(2, 4), low=100, high=255, dtype=torch.uint8)
     return Case((Batches((x,)),))
 
 
-def _kinds(d: Any) -> Case:
+def _kinds(d: Draw) -> Case:
     return Case((), {}, {"batch": d.integers(2, d.integer(1, 3), 3, 2, low=0, high=255)})
 
 
-def _kinds_of_statistics(subject: Any, case: Case) -> Any:
-    seen = {}
+def _kinds_of_statistics(subject: Subject, case: Case) -> Any:
+    seen: dict[str, Any] = {}
     for dtype in KINDS:
         batches = Batches((case.extra["batch"].to(dtype),) * 2)
         seen[f"for {str(dtype).removeprefix('torch.')} batches"] = described(subject(batches))
@@ -55,7 +57,7 @@ def _kinds_of_statistics(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _near(subject: Any, case: Case) -> Any:
+def _near(subject: Subject, case: Case) -> Any:
     result = mean_and_std(subject, case)
     if not isinstance(result, dict) or not all(isinstance(t, torch.Tensor) for t in result.values()):
         return result
@@ -63,7 +65,7 @@ def _near(subject: Any, case: Case) -> Any:
     return {"mean − 1e6, in tens": (result["mean"].double() - 1e6) / 10, "std": result["std"].double()}
 
 
-def _statistics(batches: Any, *, biased: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(batches: list[torch.Tensor], *, biased: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     rows = torch.cat([_rows(b) for b in batches], 1)
     return _in_kind(batches, rows.mean(1)), _in_kind(batches, rows.std(1, unbiased=not biased))
 

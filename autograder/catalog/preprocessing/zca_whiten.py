@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import as_double, described
-from autograder.catalog.preprocessing.draws import float_of
+from autograder.catalog.preprocessing.draws import float_of, numbers_of
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import preprocessing as reference
 
 
-def _mixed(d: Any, n: int, dims: int, low: float = 0.5, high: float = 2.0) -> torch.Tensor:
+def _mixed(d: Draw, n: int, dims: int, low: float = 0.5, high: float = 2.0) -> torch.Tensor:
     """Correlated samples, their mean away from 0, whose covariance has no eigenvalue below low²."""
     z = d.tensor(n, dims)
     z = torch.linalg.qr(z - z.mean(0)).Q * n**0.5
@@ -21,18 +23,18 @@ def _mixed(d: Any, n: int, dims: int, low: float = 0.5, high: float = 2.0) -> to
     return (x * 1000).round() / 1000
 
 
-def _samples(d: Any) -> Case:
+def _samples(d: Draw) -> Case:
     dims = d.integer(2, 5)
     return Case((d.layout(_mixed(d, dims + d.integer(3, 8), dims)),))
 
 
-def _small_samples(d: Any) -> Case:
+def _small_samples(d: Draw) -> Case:
     dims = d.integer(2, 4)
     eps = d.choice([0.1, 0.5, 0.02])
     return Case((_mixed(d, dims + d.integer(3, 8), dims, 0.3, 0.8), eps))
 
 
-def _dependent(d: Any) -> Case:
+def _dependent(d: Draw) -> Case:
     """More features than samples, or the same feature twice."""
     dims = d.integer(3, 5)
     if d.flag():
@@ -41,14 +43,14 @@ def _dependent(d: Any) -> Case:
     return Case((torch.cat([x, x[:, :1]], 1), d.choice([0.1, 0.02])))
 
 
-def _whole_samples(d: Any) -> Case:
+def _whole_samples(d: Draw) -> Case:
     dims = d.integer(2, 3)
     corners = torch.cat([torch.zeros(1, dims), 4 * torch.eye(dims)]).long()
     return Case((torch.cat([corners, d.integers(4, dims, low=0, high=9)]),))
 
 
-def _zca_kinds(subject: Any, case: Case) -> Any:
-    seen = {}
+def _zca_kinds(subject: Subject, case: Case) -> Any:
+    seen: dict[str, Any] = {}
     for dtype in (torch.int64, torch.float32, torch.float64):
         x = case.args[0].to(dtype)
         seen[f"for {str(dtype).removeprefix('torch.')} samples"] = described(subject(x))
@@ -56,17 +58,7 @@ def _zca_kinds(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _zca_part(index: int) -> Any:
-    def observe(subject: Any, case: Case) -> Any:
-        result = subject(*case.args)
-        if not isinstance(result, list | tuple) or len(result) != 2:
-            return result
-        return as_double(result[index])
-
-    return observe
-
-
-def _zca_both(subject: Any, case: Case) -> Any:
+def _zca_both(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not isinstance(result, list | tuple) or len(result) != 2:
         return result
@@ -190,7 +182,6 @@ def _zca_numpy(x, eps=1e-5):
 
 _EVERY_ZCA = ("whitened", "matrix", "eps", "dependent")
 
-
 EXERCISE = Exercise(
     id="zca_whiten",
     topic="preprocessing",
@@ -204,7 +195,7 @@ EXERCISE = Exercise(
             "the samples, centered and multiplied by W",
             1.25,
             _samples,
-            _zca_part(0),
+            numbers_of(0),
             tolerance=(1e-3, 1e-4),
         ),
         Property(
@@ -212,7 +203,7 @@ EXERCISE = Exercise(
             "W = U (S + eps)^(−1/2) Uᵀ of the covariance (÷N), symmetric",
             1.0,
             _samples,
-            _zca_part(1),
+            numbers_of(1),
             tolerance=(1e-3, 1e-4),
         ),
         Property(
@@ -220,7 +211,7 @@ EXERCISE = Exercise(
             "eps is added to every eigenvalue, inside the root",
             0.75,
             _small_samples,
-            _zca_part(1),
+            numbers_of(1),
             tolerance=(1e-4, 1e-5),
         ),
         Property(

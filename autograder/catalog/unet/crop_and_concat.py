@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional as F
 
-from autograder.attempt import Raised
-from autograder.catalog.observations import as_double, carries, described, gradients
+from autograder.attempt import Raised, Subject
+from autograder.catalog.observations import carries, described, gradients, numbers
 from autograder.catalog.unet.draws import (
     LOOSE,
     cut,
@@ -20,16 +20,13 @@ from autograder.catalog.unet.draws import (
     skip_negative_padding,
     skip_up_first,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import unet as reference
 
 
-def _numbers(subject: Any, case: Case) -> Any:
-    return as_double(subject(*case.args, **case.kwargs))
-
-
-def _skip_case(extra_rows: Any, extra_columns: Any) -> Any:
-    def draw(d: Any) -> Case:
+def _skip_case(extra_rows: Sequence[int], extra_columns: Sequence[int]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         n, c, c_up = d.choice([2, 1]), d.choice([1, 2, 3]), d.choice([2, 1, 3])
         h, w = d.choice([2, 1, 3]), d.choice([3, 2, 5])
         rows, columns = d.choice(extra_rows), d.choice(extra_columns)
@@ -41,7 +38,7 @@ def _skip_case(extra_rows: Any, extra_columns: Any) -> Any:
     return draw
 
 
-def _up_too_large(d: Any) -> Case:
+def _up_too_large(d: Draw) -> Case:
     """Larger along one side, or along both: every way a crop could be negative."""
     h, w = d.integer(3, 6), d.integer(3, 6)
     more = [(d.integer(1, 2), 0), (0, d.integer(1, 2)), (2, 3), (1, -1), (-2, 2)]
@@ -49,7 +46,7 @@ def _up_too_large(d: Any) -> Case:
     return Case(extra={"skip": d.tensor(1, 2, h, w), "ups": ups})
 
 
-def _refuses_ups(subject: Any, case: Case) -> dict[str, str]:
+def _refuses_ups(subject: Subject, case: Case) -> dict[str, str]:
     skip = case.extra["skip"]
     found = {}
     for up in case.extra["ups"]:
@@ -64,7 +61,7 @@ def _refuses_ups(subject: Any, case: Case) -> dict[str, str]:
     return found
 
 
-def _skip_kinds(d: Any) -> Case:
+def _skip_kinds(d: Draw) -> Case:
     dtype = d.choice([torch.float64, torch.float32])
     args = (d.tensor(2, 2, 8, 5, dtype=dtype), d.tensor(2, 1, 4, 3, dtype=dtype))
     return Case(tuple(d.layout(a) for a in args))
@@ -164,7 +161,7 @@ EXERCISE = Exercise(
             "the middle of skip, its channels before those of up",
             0.5,
             _skip_case([2, 4], [4, 6]),
-            _numbers,
+            numbers,
             tolerance=LOOSE,
         ),
         Property(
@@ -172,7 +169,7 @@ EXERCISE = Exercise(
             "where the difference is odd, the extra row or column is cropped at the bottom or right",
             0.5,
             _skip_case([1, 5], [3, 7]),
-            _numbers,
+            numbers,
             tolerance=LOOSE,
         ),
         Property(
@@ -180,7 +177,7 @@ EXERCISE = Exercise(
             "nothing is cropped along a side that fits already",
             0.25,
             _skip_case([0], [2, 0]),
-            _numbers,
+            numbers,
             tolerance=LOOSE,
         ),
         Property(

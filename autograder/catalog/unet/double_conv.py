@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import parameters_of
 from autograder.catalog.unet.draws import (
     LOOSE,
@@ -24,32 +25,33 @@ from autograder.catalog.unet.draws import (
     parameter_shapes,
     runs,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
 
-def _double_case(d: Any) -> Case:
+def _double_case(d: Draw) -> Case:
     c, k = d.choice([(2, 3), (3, 2), (1, 4)])
     x = d.tensor(d.choice([2, 1]), c, d.integer(5, 9), d.integer(6, 10))
     return Case((c, k), {}, {"x": x, "seed": d.seed()})
 
 
-def _double_float32(d: Any) -> Case:
+def _double_float32(d: Draw) -> Case:
     c, k = d.choice([(2, 3), (3, 2), (1, 4)])
     return Case((c, k), {}, {"x": d.tensor(2, c, d.integer(5, 9), d.integer(6, 10), dtype=torch.float32)})
 
 
-def _double_wide(d: Any) -> Case:
+def _double_wide(d: Draw) -> Case:
     # At three times as many, all deviations that a mistake gives lie apart.
     c = d.integer(8, 10)
     return Case((c, 3 * c))
 
 
-def _double_made(subject: Any, case: Case) -> dict[str, int | str]:
+def _double_made(subject: Subject, case: Case) -> dict[str, int | str]:
     return {**parameter_shapes(subject, case), "output": runs(subject, case)}
 
 
-def _double_applied(subject: Any, case: Case) -> dict[str, Any]:
+def _double_applied(subject: Subject, case: Case) -> dict[str, Any]:
     """In both modes, which a block without further layers does not tell apart."""
     network = filled_network(subject, case)
     seen = {"in eval mode": network(case.extra["x"])}
@@ -57,7 +59,7 @@ def _double_applied(subject: Any, case: Case) -> dict[str, Any]:
     return {**seen, "in training mode": network(case.extra["x"])}
 
 
-def _double_drawn(subject: Any, case: Case) -> dict[str, torch.Tensor]:
+def _double_drawn(subject: Subject, case: Case) -> dict[str, torch.Tensor]:
     return parameters_of(subject(*case.args), NOTHING)
 
 

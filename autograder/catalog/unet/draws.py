@@ -14,13 +14,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import described, parameters_of
 from autograder.exercise import Case
 
 # Networks of other layer types add in another order.
 LOOSE = (1e-6, 1e-6)
-
-
 NOTHING = torch.zeros(())
 
 
@@ -91,7 +90,7 @@ def _values(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     return numbers * math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else 0.3 * numbers.abs()
 
 
-def filled_network(subject: Any, case: Case) -> Any:
+def filled_network(subject: Subject, case: Case) -> Any:
     network = subject(*case.args, **case.kwargs)
     network.do("double")
     network.do("eval")
@@ -102,7 +101,7 @@ def filled_network(subject: Any, case: Case) -> Any:
     return network
 
 
-def applied_gradients(subject: Any, case: Case) -> Any:
+def applied_gradients(subject: Subject, case: Case) -> Any:
     network = filled_network(subject, case)
     grads = network.vjp(case.extra["x"], wrt=[0, network])["grads"]
     summed: dict[str, Any] = {"x": grads.pop("0")}
@@ -113,7 +112,7 @@ def applied_gradients(subject: Any, case: Case) -> Any:
     return summed
 
 
-def parameter_shapes(subject: Any, case: Case) -> dict[str, int]:
+def parameter_shapes(subject: Subject, case: Case) -> dict[str, int]:
     """How many parameters there are of each shape."""
     network = subject(*case.args, **case.kwargs)
     counts: dict[str, int] = {}
@@ -123,7 +122,7 @@ def parameter_shapes(subject: Any, case: Case) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def runs(subject: Any, case: Case) -> str:
+def runs(subject: Subject, case: Case) -> str:
     return described(subject(*case.args, **case.kwargs)(case.extra["x"]))
 
 

@@ -7,63 +7,57 @@ displacement of every pixel, and all claims are judged on that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
+from autograder.catalog.observations import named, wrong
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
 from coursekit import unet as reference
 
 SIGMA = 1.0
-
-
 # Neither 1, which would hide a square, nor so large that the border is reached.
 SPREAD = 1.5
-
-
 # Displacements above this are rarer than one in 10⁸ on the lattice; bicubic interpolation overshoots a little.
 REACH = 8
 
 
-def _scene(d: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _scene(d: Draw) -> tuple[torch.Tensor, torch.Tensor]:
     """An image whose channels are row, column and random numbers, and random blocks of labels, framed by another."""
     h, w = d.integer(37, 44), d.integer(37, 47)
-    rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
-    columns = torch.arange(w, dtype=torch.float64)[None, :].expand(h, w)
     labels = d.integers(-(-h // 3), -(-w // 3), low=0, high=3).repeat_interleave(3, 0).repeat_interleave(3, 1)
     labels = F.pad(labels[1 : h - 1, 1 : w - 1], (1, 1, 1, 1), value=4)
-    return torch.stack([rows, columns, d.tensor(h, w)]), labels * 50
+    return torch.cat([_pixels(h, w), d.tensor(1, h, w)]), labels * 50
 
 
-def _bent(d: Any) -> Case:
+def _bent(d: Draw) -> Case:
     return Case((*_scene(d),), {"grid": d.integer(4, 5), "sigma": SIGMA, "generator": d.generator()})
 
 
-def _still(d: Any) -> Case:
+def _still(d: Draw) -> Case:
     return Case((*_scene(d),), {"grid": d.integer(2, 4), "sigma": 0.0, "generator": d.generator()})
 
 
-def _many(d: Any) -> Case:
+def _many(d: Draw) -> Case:
     generators = [d.generator() for _ in range(40)]
     return Case((*_scene(d),), {"grid": 3, "sigma": SPREAD}, {"generators": generators})
 
 
-def _small(d: Any) -> Case:
+def _small(d: Draw) -> Case:
     image, labels = _scene(d)
     # Numbers of instances may be large.
     kinds = {"bytes": labels.to(torch.uint8), "numbers": labels + 100_003}
     return Case((image.float(),), {"grid": 3, "sigma": SIGMA, "generator": d.generator()}, kinds)
 
 
-def _deform(subject: Any, case: Case) -> Any:
-    result = subject(*case.args, **case.kwargs)
-    if not isinstance(result, list | tuple) or len(result) != 2:
-        return result
-    return {"image": result[0], "labels": result[1]}
+_deform = named("image", "labels")
 
 
-def _deform_often(subject: Any, case: Case) -> Any:
+def _deform_often(subject: Subject, case: Case) -> Any:
     """The image after each of many generators, and once more after the first."""
     generators = case.extra["generators"]
     images = []
@@ -75,7 +69,7 @@ def _deform_often(subject: Any, case: Case) -> Any:
     return images
 
 
-def _kinds(subject: Any, case: Case) -> Any:
+def _kinds(subject: Subject, case: Case) -> Any:
     seen = {}
     for given in case.extra.values():
         image, labels = subject(*case.args, given, **case.kwargs)
@@ -93,10 +87,10 @@ def _kinds(subject: Any, case: Case) -> Any:
 # -- reading the field off the result -----------------------------------------------------------------------
 
 
-def _basis(grid: int, h: int, w: int) -> torch.Tensor:
+def _basis(grid: int, h: int, w: int, mode: str = "bicubic", aligned: bool = True) -> torch.Tensor:
     """(H·W, grid²): what one unit of displacement at each lattice point moves each pixel."""
     points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
-    return F.interpolate(points, size=(h, w), mode="bicubic", align_corners=True)[0].flatten(1).T
+    return F.interpolate(points, size=(h, w), mode=mode, align_corners=aligned)[0].flatten(1).T
 
 
 def _inner(h: int, w: int) -> torch.Tensor:
@@ -106,15 +100,18 @@ def _inner(h: int, w: int) -> torch.Tensor:
     return inside
 
 
+def _pixels(h: int, w: int) -> torch.Tensor:
+    """(2, H, W): row and column of every pixel."""
+    return torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double()
+
+
 def _places(image: torch.Tensor) -> torch.Tensor:
     """(2, H, W): the row and column each pixel of the result was read from."""
     return image[:2].double()
 
 
 def _displacement(image: torch.Tensor) -> torch.Tensor:
-    h, w = image.shape[1:]
-    grid = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double()
-    return _places(image) - grid
+    return _places(image) - _pixels(*image.shape[1:])
 
 
 def _fitted(image: torch.Tensor, grid: int) -> tuple[torch.Tensor, float]:
@@ -128,22 +125,10 @@ def _fitted(image: torch.Tensor, grid: int) -> tuple[torch.Tensor, float]:
     return lattice.T, remainder
 
 
-def _wrong(message: str, code: str, where: str = "") -> Mismatch:
-    return Mismatch(Outcome.WRONG_VALUES, message, where, code=code)
-
-
-def _usable(got: Any) -> bool:
-    return (
-        isinstance(got, dict)
-        and isinstance(got["image"], torch.Tensor)
-        and isinstance(got["labels"], torch.Tensor)
-        and bool(torch.isfinite(got["image"].double()).all())
-    )
-
-
 def _of_kind(case: Case, got: Any) -> Mismatch | None:
     image, labels = case.args
-    if not _usable(got):
+    pair = isinstance(got, dict) and all(isinstance(got[n], torch.Tensor) for n in ("image", "labels"))
+    if not pair or not bool(torch.isfinite(got["image"].double()).all()):
         return Mismatch(Outcome.WRONG_KIND, "expected a pair of finite tensors (image, labels)", code="kind")
     for name, one, other in (("image", image, got["image"]), ("labels", labels, got["labels"])):
         if one.shape != other.shape:
@@ -157,30 +142,30 @@ def _changed_at_rest(image: torch.Tensor) -> Mismatch:
     seen, rest = _places(image), _places(image) - _displacement(image)
     across = torch.stack([rest[1] * (h - 1) / (w - 1), rest[0] * (w - 1) / (h - 1)])
     if torch.allclose(seen, across, atol=1e-3):
-        return _wrong("with sigma=0 rows and columns change places", "identity:swapped", "image")
+        return wrong("with sigma=0 rows and columns change places", "identity:swapped", "image")
     stretched = torch.stack([rest[0] * h / (h - 1), rest[1] * w / (w - 1)]) - 0.5
     if torch.allclose(seen[:, 1:-1, 1:-1], stretched[:, 1:-1, 1:-1], atol=1e-3):
-        return _wrong("with sigma=0 the image is stretched by a pixel", "identity:unaligned", "image")
+        return wrong("with sigma=0 the image is stretched by a pixel", "identity:unaligned", "image")
     change = float((seen - rest).abs().max())
     message = f"with sigma=0 the image changes: pixels are read up to {change:.2g} px away"
-    return _wrong(message, f"identity {change:.2g}", "image")
+    return wrong(message, f"identity {change:.2g}", "image")
 
 
 def _judge_identity(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _of_kind(case, got):
-        return wrong
+    if mismatch := _of_kind(case, got):
+        return mismatch
     image, labels = case.args
     # A field in float32 moves coordinates by some 10⁻⁶ of the image's side.
     if not torch.allclose(got["image"], image, atol=1e-3):
         return _changed_at_rest(got["image"])
     if not torch.equal(got["labels"].long(), labels.long()):
-        return _wrong("with sigma=0 the labels change", "identity", "labels")
+        return wrong("with sigma=0 the labels change", "identity", "labels")
     return None
 
 
 def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _of_kind(case, got):
-        return wrong
+    if mismatch := _of_kind(case, got):
+        return mismatch
     grid = case.kwargs["grid"]
     _, remainder = _fitted(got["image"], grid)
     if remainder < 1e-4:
@@ -188,35 +173,34 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
     for other in range(2, 7):
         if _fitted(got["image"], other)[1] < 1e-4:
             message = f"a lattice of {grid}×{grid} points was asked for, yours has {other}×{other}"
-            return _wrong(message, f"field:grid {other}")
+            return wrong(message, f"field:grid {other}")
     h, w = case.args[1].shape
     inside = _inner(h, w).flatten()
     shifts = _displacement(got["image"]).flatten(1).T[inside]
-    for name, options in (
-        ("bilinear", {"mode": "bilinear", "align_corners": True}),
-        ("corners", {"mode": "bicubic", "align_corners": False}),
+    for name, mode, aligned, why in (
+        ("bilinear", "bilinear", True, "the displacements are bilinear between the lattice points"),
+        (
+            "corners",
+            "bicubic",
+            False,
+            "the lattice's corners do not lie on the image's (align_corners=False)",
+        ),
     ):
-        points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
-        basis = F.interpolate(points, size=(h, w), **options)[0].flatten(1).T[inside]
+        basis = _basis(grid, h, w, mode, aligned)[inside]
         lattice = torch.linalg.lstsq(basis, shifts, driver="gelsd").solution
         if float((basis @ lattice - shifts).abs().max()) < 1e-4:
-            why = {
-                "bilinear": "the displacements are bilinear between the lattice points",
-                "corners": "the lattice's corners do not lie on the image's (align_corners=False)",
-            }[name]
-            return _wrong(why, f"field:{name}")
+            return wrong(why, f"field:{name}")
     # Of the whole field: a single displacement can be small by chance, and the mirror keeps all of them in the image.
     if float(shifts.square().mean().sqrt()) > 3 * SIGMA:
-        return _wrong(
+        return wrong(
             f"displacements of up to {float(shifts.abs().max()):.0f} px at sigma={SIGMA:g}", "field:huge"
         )
-    share = float((shifts - shifts.round()).abs().max())
-    if share < 1e-6:
-        return _wrong("every pixel is read at a whole coordinate", "field:whole")
+    if float((shifts - shifts.round()).abs().max()) < 1e-6:
+        return wrong("every pixel is read at a whole coordinate", "field:whole")
     message = (
         f"the displacements are no bicubic field of a {grid}×{grid} lattice: up to {remainder:.2g} px off"
     )
-    return _wrong(message, f"field {remainder:.2g}")
+    return wrong(message, f"field {remainder:.2g}")
 
 
 def _folded(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
@@ -228,38 +212,35 @@ def _folded(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
 
 
 def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _of_kind(case, got):
-        return wrong
+    if mismatch := _of_kind(case, got):
+        return mismatch
     h, w = case.args[1].shape
     grid = case.kwargs["grid"]
-    if wrong := _judge_field(case, expected, got):
+    if mismatch := _judge_field(case, expected, got):
         message = "the field is not the one asked for, so the border cannot be judged"
-        return _wrong(message, f"border after {wrong.code}")
+        return wrong(message, f"border after {mismatch.code}")
     lattice, _ = _fitted(got["image"], grid)
     shifts = (_basis(grid, h, w) @ lattice.T).T.reshape(2, h, w)
-    places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double() + shifts
+    places = _pixels(h, w) + shifts
     seen = _places(got["image"])
     # Just outside, bilinear reading mixes the two sides of the mirror: exact only from one pixel on.
-    edge = torch.stack(
-        [(places[0] - e).abs() for e in (0, h - 1)] + [(places[1] - e).abs() for e in (0, w - 1)]
-    )
-    clear = (edge.min(0).values > 1) & (
-        (places < 0) | (places > torch.tensor([h - 1, w - 1])[:, None, None])
-    ).any(0)
+    last = torch.tensor([h - 1, w - 1])[:, None, None]
+    off_the_edges = torch.cat([places.abs(), (places - last).abs()]).amin(0) > 1
+    clear = off_the_edges & ((places < 0) | (places > last)).any(0)
     if not clear.any():
         return None
     if float((seen - _folded(places, (h, w))).abs().amax(0)[clear].max()) < 1e-2:
         return _judge_border_labels(case, got, clear)
     clamped = torch.stack([places[0].clamp(0, h - 1), places[1].clamp(0, w - 1)])
     if float((seen - clamped).abs().amax(0)[clear].max()) < 1e-2:
-        return _wrong("beyond the border the edge pixel is repeated", "border:clamped")
+        return wrong("beyond the border the edge pixel is repeated", "border:clamped")
     outer = _folded(places + 0.5, (h + 1, w + 1)) - 0.5
     twice = torch.stack([outer[0].clamp(0, h - 1), outer[1].clamp(0, w - 1)])
     if float((seen - twice).abs().amax(0)[clear].max()) < 1e-2:
-        return _wrong("the mirror stands beside the edge pixel, which is there twice", "border:edge twice")
+        return wrong("the mirror stands beside the edge pixel, which is there twice", "border:edge twice")
     if float(seen.abs().amax(0)[clear].max()) < 1e-2:
-        return _wrong("beyond the border the image is black", "border:zeros")
-    return _wrong("beyond the border the image is not mirrored at its edge pixel", "border")
+        return wrong("beyond the border the image is black", "border:zeros")
+    return wrong("beyond the border the image is not mirrored at its edge pixel", "border")
 
 
 def _judge_border_labels(case: Case, got: Any, clear: torch.Tensor) -> Mismatch | None:
@@ -270,21 +251,21 @@ def _judge_border_labels(case: Case, got: Any, clear: torch.Tensor) -> Mismatch 
     clear = clear & ((places.frac().abs() - 0.5).abs().amin(0) > 2e-2)
     y, x = (places[k].round().long().clamp(0, n - 1) for k, n in enumerate(labels.shape))
     if bool((got["labels"].long() != labels[y, x])[clear].any()):
-        return _wrong(
+        return wrong(
             "beyond the border the image is mirrored and the labels are not", "border:labels", "labels"
         )
     return None
 
 
 def _judge_image(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _of_kind(case, got):
-        return wrong
+    if mismatch := _of_kind(case, got):
+        return mismatch
     image, _ = case.args
     h, w = image.shape[1:]
     inside = _inner(h, w)
     y, x = _places(got["image"])[:, inside]
     if float(torch.stack([y, x]).frac().abs().max()) < 1e-6:
-        return _wrong("the image is read at whole pixels", "image:nearest")
+        return wrong("the image is read at whole pixels", "image:nearest")
     top, left = y.floor().long().clamp(0, h - 2), x.floor().long().clamp(0, w - 2)
     down, right = y - top, x - left
     v = image[2]
@@ -293,18 +274,18 @@ def _judge_image(case: Case, expected: Any, got: Any) -> Mismatch | None:
     off = float((got["image"][2].double()[inside] - (upper * (1 - down) + lower * down)).abs().max())
     if off < 1e-4:
         return None
-    return _wrong(f"the image is not read bilinearly between its pixels: up to {off:.2g} off", "image")
+    return wrong(f"the image is not read bilinearly between its pixels: up to {off:.2g} off", "image")
 
 
 def _judge_labels(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if wrong := _of_kind(case, got):
-        return wrong
+    if mismatch := _of_kind(case, got):
+        return mismatch
     _, labels = case.args
     h, w = labels.shape
     inside = _inner(h, w)
     new = set(got["labels"].unique().tolist()) - set(labels.unique().tolist())
     if new:
-        return _wrong(f"labels appear that were not there: {sorted(new)[:4]}", "labels:new", "labels")
+        return wrong(f"labels appear that were not there: {sorted(new)[:4]}", "labels:new", "labels")
     places = _places(got["image"])
     # At the middle between two pixels either label is the nearest.
     clear = inside & ((places.frac().abs() - 0.5).abs().amin(0) > 1e-3)
@@ -313,12 +294,12 @@ def _judge_labels(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if wrong_share == 0:
         return None
     if torch.equal(got["labels"].long()[inside], labels.long()[inside]):
-        return _wrong("the labels are not deformed", "labels:still", "labels")
+        return wrong("the labels are not deformed", "labels:still", "labels")
     floored = labels.long()[tuple(places[k].floor().long().clamp(0, n - 1) for k, n in enumerate((h, w)))]
     if torch.equal(got["labels"].long()[clear], floored[clear]):
-        return _wrong("the labels are read at the pixel above and to the left", "labels:floor", "labels")
+        return wrong("the labels are read at the pixel above and to the left", "labels:floor", "labels")
     message = f"{wrong_share:.0%} of the labels do not belong to the place their pixel was read from"
-    return _wrong(message, "labels:other field", "labels")
+    return wrong(message, "labels:other field", "labels")
 
 
 def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
@@ -326,9 +307,9 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         return Mismatch(Outcome.WRONG_KIND, "expected a pair of tensors (image, labels)", code="kind")
     *images, again = got
     if not torch.equal(images[0], again):
-        return _wrong("the same generator gives another deformation", "spread:not repeatable")
+        return wrong("the same generator gives another deformation", "spread:not repeatable")
     if torch.equal(images[0], images[1]):
-        return _wrong("another generator gives the same deformation", "spread:constant")
+        return wrong("another generator gives the same deformation", "spread:constant")
     fits = [_fitted(image, 3) for image in images]
     # (40, 2, 9) lattices, each point of which is one draw; of another field only the middle can be told.
     drawn = torch.stack([lattice for lattice, _ in fits])
@@ -338,22 +319,22 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
     # Of 720 or 80 normal numbers: outside once in 10⁶ right answers.
     low, high, shift, flat = (0.87, 1.14, 0.3, 2.05) if told else (0.5, 1.62, 0.75, 0.0)
     if std < 0.05 * size:
-        return _wrong("the displacements are the same in every place and every time", "spread:constant")
+        return wrong("the displacements are the same in every place and every time", "spread:constant")
     lattices = drawn.unflatten(2, (3, 3)) if told else None
     if lattices is not None and min(float(lattices.std(axis).mean()) for axis in (2, 3)) < 0.5 * std:
-        return _wrong("points of one lattice are displaced alike", "spread:points alike")
+        return wrong("points of one lattice are displaced alike", "spread:points alike")
     if float(((drawn - mean) / std).pow(4).mean()) < flat:
         most = float(drawn.abs().max())
-        return _wrong(f"displacements are spread evenly, up to {most:.2g} px", "spread:uniform")
+        return wrong(f"displacements are spread evenly, up to {most:.2g} px", "spread:uniform")
     correlation = float(torch.corrcoef(drawn.transpose(0, 1).flatten(1))[0, 1])
     if abs(correlation) > 0.8:
-        return _wrong("rows and columns are displaced alike", "spread:alike")
+        return wrong("rows and columns are displaced alike", "spread:alike")
     if low < std / size < high and abs(mean) < shift * size:
         return None
     known = {"half": 0.5, "square": size, "twice": 2.0, "root": size**-0.5}
     code = next((name for name, factor in known.items() if abs(std / size / factor - 1) < 0.14), "size")
     message = f"displacements at sigma={size:g} have mean {mean:.2g} and spread {std:.2g} px"
-    return _wrong(message, f"spread:{code}")
+    return wrong(message, f"spread:{code}")
 
 
 # -- answers ------------------------------------------------------------------------------------------------
@@ -383,10 +364,8 @@ def _bend(
     def coordinates():
         shift = draw()
         if normalized:
-            shift = (
-                shift
-                * torch.tensor([(h - 1) / 2, (w - 1) / 2], device=image.device, dtype=kind)[:, None, None]
-            )
+            half_sides = torch.tensor([(h - 1) / 2, (w - 1) / 2], device=image.device, dtype=kind)
+            shift = shift * half_sides[:, None, None]
         if half:
             shift = shift / 2
         y = torch.arange(h, device=image.device, dtype=kind)[:, None] + shift[0]
@@ -407,19 +386,11 @@ def _bend(
     return bent, moved.round().to(labels.dtype)
 
 
-def _answer(**mistakes: Any) -> Any:
+def _answer(**mistakes: Any) -> Callable[..., Any]:
     def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
-        return _bend(image, labels, grid, sigma, generator, **mistakes)
+        return _bend(image, labels, **{"grid": grid, "sigma": sigma, "generator": generator, **mistakes})
 
     return elastic_deformation
-
-
-def _sigma_ignored(image, labels, grid=3, sigma=10.0, generator=None):
-    return _bend(image, labels, grid, 10.0, generator)
-
-
-def _grid_ignored(image, labels, grid=3, sigma=10.0, generator=None):
-    return _bend(image, labels, 3, sigma, generator)
 
 
 def _in_place(image, labels, grid=3, sigma=10.0, generator=None):
@@ -427,50 +398,35 @@ def _in_place(image, labels, grid=3, sigma=10.0, generator=None):
     return image.copy_(bent), labels.copy_(moved)
 
 
-def _uniform(*shape, generator=None):
-    return torch.rand(*shape, generator=generator) * 2 - 1
-
-
-def _ignored(*shape, generator=None):
-    return torch.randn(*shape)
-
-
 def _labels_floored(image, labels, grid=3, sigma=10.0, generator=None):
     seen, _ = _bend(image, labels, grid, sigma, generator)
-    h, w = labels.shape
-    ramps = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).to(image)
+    ramps = _pixels(*labels.shape).to(image)
     twin = torch.Generator().manual_seed(generator.initial_seed()) if generator is not None else None
     places, _ = _bend(ramps, labels, grid, sigma, twin)
     return seen, labels[(places[0] + 1e-6).floor().long(), (places[1] + 1e-6).floor().long()]
 
 
-def _by_scipy(image, labels, grid, sigma, generator, mirror):
+def _by_scipy(mirror: str) -> Callable[..., Any]:
     """scipy reads, torch interpolates the field, and each axis is drawn by itself."""
-    import numpy as np
-    from scipy import ndimage
 
-    h, w = labels.shape
-    kind = image.dtype if image.is_floating_point() else torch.float32
-    shifts = []
-    for _ in range(2):
-        lattice = torch.randn(grid, grid, generator=generator, dtype=torch.float64) * sigma
-        fine = F.interpolate(lattice[None, None], size=(h, w), mode="bicubic", align_corners=True)
-        shifts.append(fine[0, 0].numpy())
-    places = np.indices((h, w)) + np.stack(shifts)
-    pixels = image.cpu().to(torch.float64).numpy()
-    bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode=mirror) for c in pixels])
-    moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode=mirror)
-    return torch.from_numpy(bent).to(image.device, kind), torch.from_numpy(moved).to(
-        labels.device, labels.dtype
-    )
+    def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
+        import numpy as np
+        from scipy import ndimage
 
+        h, w = labels.shape
+        kind = image.dtype if image.is_floating_point() else torch.float32
+        shifts = []
+        for _ in range(2):
+            lattice = torch.randn(grid, grid, generator=generator, dtype=torch.float64) * sigma
+            fine = F.interpolate(lattice[None, None], size=(h, w), mode="bicubic", align_corners=True)
+            shifts.append(fine[0, 0].numpy())
+        places = np.indices((h, w)) + np.stack(shifts)
+        pixels = image.cpu().to(torch.float64).numpy()
+        bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode=mirror) for c in pixels])
+        moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode=mirror)
+        return torch.from_numpy(bent).to(image.device, kind), torch.from_numpy(moved).to(labels)
 
-def _scipy(image, labels, grid=3, sigma=10.0, generator=None):
-    return _by_scipy(image, labels, grid, sigma, generator, "mirror")
-
-
-def _scipy_edge_twice(image, labels, grid=3, sigma=10.0, generator=None):
-    return _by_scipy(image, labels, grid, sigma, generator, "reflect")
+    return elastic_deformation
 
 
 EXERCISE = Exercise(
@@ -582,14 +538,14 @@ EXERCISE = Exercise(
             "You did not use sigma: the displacements are as large as for 10 pixels whatever it is.",
             "Multiply the normal numbers by the argument: sigma * torch.randn(...).",
             ("identity", "field", "border", "spread"),
-            _sigma_ignored,
+            _answer(sigma=10.0),
         ),
         Misconception(
             "grid_ignored",
             "Your lattice has 3×3 points whatever grid is.",
             "Draw (2, grid, grid) numbers.",
             ("field", "border"),
-            _grid_ignored,
+            _answer(grid=3),
         ),
         Misconception(
             "in_place",
@@ -617,7 +573,7 @@ EXERCISE = Exercise(
             "Your mirror stands beside the edge pixel, so it is there twice.",
             "Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy, mode='mirror'.",
             ("border",),
-            _scipy_edge_twice,
+            _by_scipy("reflect"),
         ),
         Misconception(
             "bilinear_field",
@@ -687,7 +643,7 @@ EXERCISE = Exercise(
             "Your displacements are uniform: each as likely as the other, and none beyond a limit.",
             "Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).",
             ("spread",),
-            _answer(noise=_uniform),
+            _answer(noise=lambda *shape, generator: torch.rand(*shape, generator=generator) * 2 - 1),
         ),
         Misconception(
             "sigma_squared",
@@ -715,10 +671,10 @@ EXERCISE = Exercise(
             "You drew without the generator.",
             "torch.randn(..., generator=generator).",
             ("spread",),
-            _answer(noise=_ignored),
+            _answer(noise=lambda *shape, generator: torch.randn(*shape)),
         ),
     ),
-    right=(Variant("grid_sample", _answer()), Variant("scipy's map_coordinates", _scipy)),
+    right=(Variant("grid_sample", _answer()), Variant("scipy's map_coordinates", _by_scipy("mirror"))),
     hints=(
         Hint(
             "I don't know how to move pixels",

@@ -7,13 +7,22 @@ depend on the layout, or with a pooling and a tile that it divides.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.catalog.observations import as_double, changed_tensors, described, filled
+from autograder.attempt import Subject
+from autograder.catalog.observations import (
+    changed_tensors,
+    described,
+    draw_statistics,
+    filled,
+    numbers,
+)
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import unet as reference
@@ -24,7 +33,7 @@ LOOSE = (1e-3, 1e-4)
 # -- what is drawn ------------------------------------------------------------------------------------------
 
 
-def _plain(d: Any, channels: int, classes: int, context: int, dtype: torch.dtype = torch.float64) -> Network:
+def _plain(d: Draw, channels: int, classes: int, context: int, dtype: torch.dtype = torch.float64) -> Network:
     """Two convolutions that see `context` pixels on every side."""
     hidden = d.choice([2, 3])
     net = filled(
@@ -34,7 +43,7 @@ def _plain(d: Any, channels: int, classes: int, context: int, dtype: torch.dtype
     return Network.describe(net.to(dtype))
 
 
-def _pooled(d: Any, channels: int, classes: int) -> Network:
+def _pooled(d: Draw, channels: int, classes: int) -> Network:
     """A U without skip: context 3, total stride 2."""
     net = nn.Sequential(
         nn.Conv2d(channels, 2, 3),
@@ -46,7 +55,7 @@ def _pooled(d: Any, channels: int, classes: int) -> Network:
     return Network.describe(filled(d, net))
 
 
-def _whole_tiles(d: Any) -> Case:
+def _whole_tiles(d: Draw) -> Case:
     # A context of 1 does not tell apart windows that begin a pixel late from windows without it.
     channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), 2
     tile, (rows, columns) = d.choice([4, 5, 3]), d.choice([(2, 3), (3, 2), (2, 4)])
@@ -54,7 +63,7 @@ def _whole_tiles(d: Any) -> Case:
     return Case((_plain(d, channels, classes, context), image, tile, context, classes))
 
 
-def _any_size(d: Any) -> Case:
+def _any_size(d: Draw) -> Case:
     channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), d.choice([1, 2])
     tile, (rows, columns) = d.choice([4, 5, 3]), d.choice([(2, 3), (3, 1), (2, 4)])
     # Most of the last tile lies in the image, and in part so far inside that its context does, too.
@@ -64,7 +73,7 @@ def _any_size(d: Any) -> Case:
     )
 
 
-def _less_than_context(d: Any) -> Case:
+def _less_than_context(d: Draw) -> Case:
     """An image no larger than its one tile, and smaller than the context."""
     channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), d.choice([5, 7])
     h, w = d.choice([(2, 3), (4, 2), (3, 4)])
@@ -72,7 +81,7 @@ def _less_than_context(d: Any) -> Case:
     return Case((_plain(d, channels, classes, context), image, d.choice([4, 5]), context, classes))
 
 
-def _with_pooling(d: Any) -> Case:
+def _with_pooling(d: Draw) -> Case:
     tile = d.choice([8, 10])
     # The last tiles reach over the border by 2 and by 3: to share that out between both sides must show. Their
     # first pixels lie so far inside that they are compared.
@@ -81,7 +90,7 @@ def _with_pooling(d: Any) -> Case:
     return Case((_pooled(d, 1, classes), d.tensor(1, h, w), tile, 3, classes))
 
 
-def _two_kinds(d: Any) -> Case:
+def _two_kinds(d: Draw) -> Case:
     h, w = d.integer(6, 9), d.integer(7, 10)
     single = _plain(d, 1, 2, 1, torch.float32)
     integers = d.integers(1, h, w, low=0, high=255, dtype=torch.uint8)
@@ -90,17 +99,16 @@ def _two_kinds(d: Any) -> Case:
     )
 
 
-def _normalized(d: Any) -> Case:
+def _normalized(d: Draw) -> Case:
     """A network whose answer depends on its mode, in both modes."""
     classes, (h, w) = d.choice([2, 3]), d.choice([(6, 11), (9, 6)])
     net = filled(d, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, classes, 1)))
-    net[1].running_mean.copy_(d.tensor(2))
-    net[1].running_var.copy_(d.positive(2))
+    draw_statistics(d, net)
     modes = {"in training mode": Network.describe(net.train())}
     return Case((Network.describe(net.eval()), d.tensor(1, h, w), 4, 1, classes), {}, modes)
 
 
-def _left_as_found(subject: Any, case: Case) -> dict[str, Any]:
+def _left_as_found(subject: Subject, case: Case) -> dict[str, Any]:
     """Of the network in both modes: what it says, and how it is left."""
     networks = {"in eval mode": case.args[0], **case.extra}
     seen = {mode: _used(subject, network, case) for mode, network in networks.items()}
@@ -112,10 +120,10 @@ def _left_as_found(subject: Any, case: Case) -> dict[str, Any]:
     }
 
 
-def _used(subject: Any, network: Network, case: Case) -> dict[str, Any]:
+def _used(subject: Subject, network: Network, case: Case) -> dict[str, Any]:
     net = subject.build(network)
     before = net.inspect()
-    scores = _part(lambda *args: subject(net, *args[1:]), case, ~_ring(case))
+    scores = _part(subject(net, *case.args[1:]), ~_ring(case))
     after = net.inspect()
     return {
         "scores": scores,
@@ -133,31 +141,26 @@ def _ring(case: Case, more: int = 0) -> torch.Tensor:
     return ring
 
 
-def _part(subject: Any, case: Case, part: torch.Tensor) -> Any:
-    scores = subject(*case.args)
+def _part(scores: Any, part: torch.Tensor) -> Any:
     if not isinstance(scores, torch.Tensor) or scores.shape[1:] != part.shape:
         return scores
     return torch.where(part, scores.double(), 0.0)
 
 
-def _inner(subject: Any, case: Case) -> Any:
-    return _part(subject, case, ~_ring(case))
+def _inner(subject: Subject, case: Case) -> Any:
+    return _part(subject(*case.args), ~_ring(case))
 
 
-def _inner_pooled(subject: Any, case: Case) -> Any:
+def _inner_pooled(subject: Subject, case: Case) -> Any:
     # A cell of the pooled map stands for two pixels: what both have seen reaches a pixel farther.
-    return _part(subject, case, ~_ring(case, 1))
+    return _part(subject(*case.args), ~_ring(case, 1))
 
 
-def _outer(subject: Any, case: Case) -> Any:
-    return _part(subject, case, _ring(case))
+def _outer(subject: Subject, case: Case) -> Any:
+    return _part(subject(*case.args), _ring(case))
 
 
-def _all(subject: Any, case: Case) -> Any:
-    return as_double(subject(*case.args))
-
-
-def _kinds(subject: Any, case: Case) -> dict[str, Any]:
+def _kinds(subject: Subject, case: Case) -> dict[str, Any]:
     _, _, tile, context, classes = case.args
     single, integers = case.extra.values()
     return {
@@ -246,7 +249,7 @@ def _tiles(
     return scores
 
 
-def _answer(**mistakes: Any) -> Any:
+def _answer(**mistakes: Any) -> Callable[..., Any]:
     def overlap_tile(net, image, tile, context, num_classes):
         return _tiles(net, image, tile, context, num_classes, **mistakes)
 
@@ -336,10 +339,7 @@ def _all_at_once(net, image, tile, context, num_classes):
 
 
 EVERY = ("tiles", "any_size", "border", "small_images", "pooling", "mode")
-
-
 SEVERAL = ("tiles", "any_size", "border", "pooling", "mode")
-
 
 EXERCISE = Exercise(
     id="overlap_tile",
@@ -384,7 +384,7 @@ EXERCISE = Exercise(
             "where the context is as large as the image or larger, the mirror image is mirrored again",
             0.75,
             _less_than_context,
-            _all,
+            numbers,
             tolerance=LOOSE,
             examples=6,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.catalog.training import attempted, claims, remembered, trained_network
+from autograder.attempt import Handle, Subject
+from autograder.catalog.training import (
+    Around,
+    OnBytes,
+    attempted,
+    claims,
+    remembered,
+    seeded,
+    trained_network,
+)
+from autograder.draw import Draw
 from autograder.exercise import Case, Hint, Misconception, Training, Variant
 from autograder.values import Named
 from coursekit import unet as reference
@@ -17,26 +28,16 @@ from coursekit.data.cells import Cells
 from coursekit.metrics import connected_components, instance_scores
 
 SIZE = 128
-
-
 IMAGES = 100
-
-
 # A legal input for every depth from 1 to 4.
 FRESH_SIZE, FRESH = 252, 12
-
-
 DEPTHS = (1, 2, 3, 4)
-
-
 # Name → (F1, points).
 LEVELS = {"learns": (0.25, 1.5), "better": (0.33, 1.5), "good": (0.4, 1.0), "very_good": (0.45, 1.0)}
-
-
 MARGIN = 0.3
 
 
-def _to_train(d: Any) -> Case:
+def _to_train(d: Draw) -> Case:
     data = Named("cells", {"count": IMAGES, "size": SIZE, "seed": d.seed()})
     return Case((data, d.generator()), {}, {"seed of the new images": d.seed()})
 
@@ -46,7 +47,7 @@ def _fresh(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return _stacked(Cells(FRESH, FRESH_SIZE, seed=seed))
 
 
-def _stacked(cells: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _stacked(cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
     items = [cells[i] for i in range(len(cells))]
     return torch.stack([i["image"] for i in items]) / 255, torch.stack([i["instances"] for i in items])
 
@@ -56,7 +57,7 @@ def _cropped(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return maps[..., top : top + height, left : left + width]
 
 
-def _masks(network: Any, images: torch.Tensor) -> torch.Tensor:
+def _masks(network: Handle, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([network(part).argmax(1) for part in images.split(4)])
 
 
@@ -71,7 +72,7 @@ def _scores(masks: torch.Tensor, instances: torch.Tensor) -> dict[str, float]:
     return {"f1": f1 if f1 == f1 else 0.0, "pieces": pieces / max(cells, 1), "right pixels": right}
 
 
-def _look(subject: Any, case: Case) -> dict[str, Any]:
+def _look(subject: Subject, case: Case) -> dict[str, Any]:
     found = trained_network(subject, case)
     if found is None:
         return {"kind": "no module", "says": "train_unet must return a network, an nn.Module"}
@@ -103,7 +104,7 @@ def _look(subject: Any, case: Case) -> dict[str, Any]:
     }
 
 
-def _unusable(network: Any, images: torch.Tensor, training: bool, depth: int) -> tuple[str, str] | None:
+def _unusable(network: Handle, images: torch.Tensor, training: bool, depth: int) -> tuple[str, str] | None:
     """Name of the misconception and what is wrong, or None."""
     if training:
         return "left_in_training_mode", "the network came back in training mode"
@@ -138,13 +139,6 @@ def symptom(seen: dict[str, Any]) -> str:
 # -- answers ------------------------------------------------------------------------------------------------
 
 
-def _seeded(generator: Any, make: Any) -> nn.Module:
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
-
-
 def _paper(instances: torch.Tensor) -> torch.Tensor:
     return torch.stack([reference.unet_weight_map(i) for i in instances])
 
@@ -163,11 +157,11 @@ def _gaps(instances: torch.Tensor) -> torch.Tensor:
 
 
 def _loop(
-    dataset: Any, generator: Any, *, steps: int = 320, weights: Any = _paper,
-    lr: float = 3e-3,
+    dataset: Cells, generator: torch.Generator, *, steps: int = 320,
+    weights: Callable[[torch.Tensor], torch.Tensor] = _paper, lr: float = 3e-3,
 ) -> nn.Module:  # fmt: skip
     """A training loop written out, with mirrored and turned batches."""
-    net = _seeded(generator, lambda: reference.UNet(1, 2, base=16, depth=2))
+    net = seeded(generator, lambda: reference.UNet(1, 2, base=16, depth=2))
     x, instances = _stacked(dataset)
     y, w = (instances > 0).long(), weights(instances)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
@@ -200,42 +194,31 @@ def _gaps_by_windows(dataset, generator):
 _good = remembered(reference.train_unet)
 
 
-class _Around(nn.Module):
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-
-class _Bytes(_Around):
-    def forward(self, x):
-        return self.net(x / 255)
-
-
-class _Swapped(_Around):
+class _Swapped(Around):
     def forward(self, x):
         return self.net(x).flip(1)
 
 
-class _OneSize(_Around):
+class _OneSize(Around):
     def forward(self, x):
         side = reference.unet_output_size(FRESH_SIZE, 2)
         return self.net(x).reshape(-1, 2, side, side)
 
 
-class _OneChannel(_Around):
+class _OneChannel(Around):
     def forward(self, x):
         y = self.net(x)
         return y[:, 1:] - y[:, :1]
 
 
-class _Padded(_Around):
+class _Padded(Around):
     def forward(self, x):
         y = self.net(x)
         return F.pad(y, [(x.shape[3] - y.shape[3]) // 2] * 2 + [(x.shape[2] - y.shape[2]) // 2] * 2)
 
 
 def _trained_on_bytes(dataset, generator):
-    return _Bytes(_good(dataset, generator)).eval()
+    return OnBytes(_good(dataset, generator)).eval()
 
 
 def _classes_swapped(dataset, generator):
@@ -262,7 +245,7 @@ def _generator_ignored(dataset, generator):
     return _good(dataset, torch.Generator().manual_seed(generator.initial_seed()))
 
 
-class _Silent(_Around):
+class _Silent(Around):
     """Scores that a loss without steps leaves behind: the same everywhere."""
 
     def forward(self, x):
@@ -270,7 +253,7 @@ class _Silent(_Around):
 
 
 def _never_updated(dataset, generator):
-    return _Silent(_seeded(generator, lambda: reference.UNet(1, 2, base=4, depth=2))).eval()
+    return _Silent(seeded(generator, lambda: reference.UNet(1, 2, base=4, depth=2))).eval()
 
 
 def _too_short(dataset, generator):
@@ -282,7 +265,6 @@ def _unweighted(dataset, generator):
 
 
 ALL = (*LEVELS, "usable", "repeatable")
-
 
 EXERCISE = Training(
     id="train_unet",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.unet.draws import (
     LOOSE,
     Double,
@@ -29,15 +30,16 @@ from autograder.catalog.unet.draws import (
     skip_negative_padding,
     skip_up_first,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import unet as reference
 
 
-def _applied(subject: Any, case: Case) -> Any:
+def _applied(subject: Subject, case: Case) -> Any:
     return filled_network(subject, case)(case.extra["x"])
 
 
-def _net_input(d: Any, depths: list[int], *, base: int = 3, classes: int = 4) -> Case:
+def _net_input(d: Draw, depths: list[int], *, base: int = 3, classes: int = 4) -> Case:
     """in_channels is told apart from the network's own numbers of channels."""
     depth = d.choice(depths)
     h, w = (input_side(d.integer(4, 7 if depth == 1 else 5), depth) for _ in range(2))
@@ -46,7 +48,7 @@ def _net_input(d: Any, depths: list[int], *, base: int = 3, classes: int = 4) ->
     return Case((2, classes), config, {"x": d.tensor(n, 2, h, w), "seed": d.seed()})
 
 
-def _net_sizes(d: Any) -> Case:
+def _net_sizes(d: Draw) -> Case:
     depth = d.choice([2, 3, 1])
     h, w = (input_side(d.integer(4, 6 if depth < 3 else 4), depth) for _ in range(2))
     n = d.choice([2, 1]) if depth < 3 else 1
@@ -54,14 +56,14 @@ def _net_sizes(d: Any) -> Case:
     return Case((x.shape[1], d.choice([2, 5])), {"base": d.choice([2, 1]), "depth": depth}, {"x": x})
 
 
-def _net_configuration(d: Any) -> Case:
+def _net_configuration(d: Draw) -> Case:
     return Case((d.choice([1, 3]), d.integer(2, 4)), {"base": d.integer(2, 3), "depth": d.choice([4, 2, 1])})
 
 
 class _Net(nn.Module):
     """The network with a seam at each step, where the misconceptions put their mistake."""
 
-    block: Any = Double
+    block: type[nn.Module] = Double
     first_out = False
 
     def __init__(self, in_channels, num_classes, base=64, depth=4):
@@ -307,7 +309,6 @@ class _NetByName(nn.Module):
 
 
 COMPUTED = ("one_level", "deeper", "gradients")
-
 
 EXERCISE = Exercise(
     id="UNet",

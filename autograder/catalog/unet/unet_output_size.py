@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from autograder.attempt import Raised
+from autograder.attempt import Raised, Subject
 from autograder.catalog.unet.draws import input_side
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import unet as reference
 
 
-def _size_at_four(d: Any) -> Case:
+def _size_at_four(d: Draw) -> Case:
     return Case((input_side(d.choice([28, 4, 5, 17, 40]), 4),))
 
 
-def _size_at_depth(d: Any) -> Case:
+def _size_at_depth(d: Draw) -> Case:
     depth = d.choice([3, 1, 2, 5])
     return Case((input_side(d.integer(4, 30), depth), depth))
 
 
-def _uneven(d: Any) -> Case:
+def _uneven(d: Draw) -> Case:
     """Between two legal sizes, at several depths: some pooling there meets an odd side."""
     bottom = d.integer(6, 30)
     sizes = [
@@ -28,7 +27,7 @@ def _uneven(d: Any) -> Case:
     return Case(extra={"sizes and depths": sizes})
 
 
-def _nothing_left(d: Any) -> Case:
+def _nothing_left(d: Draw) -> Case:
     """Even at every pooling, and too small: at depth 1 and 2 the largest of them leaves a map of side 0."""
     lowest = d.integer(-3, 1)
     sizes = [
@@ -39,7 +38,7 @@ def _nothing_left(d: Any) -> Case:
     return Case(extra={"sizes and depths": sizes})
 
 
-def _refusals(subject: Any, case: Case) -> dict[str, str]:
+def _refusals(subject: Subject, case: Case) -> dict[str, str]:
     found = {}
     for size, depth in case.extra["sizes and depths"]:
         try:

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import carries
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import unet as reference
 
@@ -17,11 +19,11 @@ LOOSE = (1e-3, 1e-4)
 # -- what is drawn ------------------------------------------------------------------------------------------
 
 
-def _canvas(d: Any) -> torch.Tensor:
+def _canvas(d: Draw) -> torch.Tensor:
     return torch.zeros(d.integer(9, 14), d.integer(11, 17), dtype=torch.int64)
 
 
-def _blocks(d: Any, count: int) -> torch.Tensor:
+def _blocks(d: Draw, count: int) -> torch.Tensor:
     """Rectangles of the ids from 1, side by side and apart by a column or more."""
     instances = _canvas(d)
     h, w = instances.shape
@@ -34,7 +36,7 @@ def _blocks(d: Any, count: int) -> torch.Tensor:
     return instances
 
 
-def _settings(d: Any) -> dict[str, Any]:
+def _settings(d: Draw) -> dict[str, Any]:
     return {
         # None of them a default: to leave one out must show.
         "w0": d.choice([4.0, 7.5]),
@@ -44,15 +46,15 @@ def _settings(d: Any) -> dict[str, Any]:
     }
 
 
-def _two_cells(d: Any) -> Case:
+def _two_cells(d: Draw) -> Case:
     return Case((_blocks(d, 2),), _settings(d))
 
 
-def _many_cells(d: Any) -> Case:
+def _many_cells(d: Draw) -> Case:
     return Case((_blocks(d, d.choice([3, 4])),), _settings(d))
 
 
-def _odd_ids(d: Any) -> Case:
+def _odd_ids(d: Draw) -> Case:
     """Ids with gaps and beyond a byte, two cells that touch, and one id in two pieces."""
     instances = _canvas(d)
     h = len(instances)
@@ -66,17 +68,17 @@ def _odd_ids(d: Any) -> Case:
     return Case((instances,), _settings(d))
 
 
-def _balanced_cells(d: Any) -> Case:
+def _balanced_cells(d: Draw) -> Case:
     instances = d.choice([lambda: _blocks(d, 2), lambda: _blocks(d, 3)])()
     return Case((instances,), {"w0": d.choice([4.0, 10.0])})
 
 
-def _one_class(d: Any) -> Case:
+def _one_class(d: Draw) -> Case:
     instances = _canvas(d)
     return Case((instances.fill_(d.choice([0, 1, 6])),), {"w0": d.choice([10.0, 3.0])})
 
 
-def _lonely(d: Any) -> Case:
+def _lonely(d: Draw) -> Case:
     """No cell or one, in the middle of background."""
     instances = _canvas(d)
     if not d.flag():
@@ -84,15 +86,15 @@ def _lonely(d: Any) -> Case:
     return Case((instances,), _settings(d))
 
 
-def _kinds(d: Any) -> Case:
+def _kinds(d: Draw) -> Case:
     dtype = d.choice([torch.int64, torch.uint8, torch.int32])
     return Case((d.layout(_blocks(d, 3).to(dtype)),), d.choice([{}, {"class_weights": (1.0, 2.0)}]))
 
 
-def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any, Case], Any]:
+def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Subject, Case], Any]:
     """The weights on a part of the image, the rest 0, so that each mistake shows where it is made."""
 
-    def observe(subject: Any, case: Case) -> Any:
+    def observe(subject: Subject, case: Case) -> Any:
         (instances,) = case.args
         weights = subject(*case.args, **case.kwargs)
         if not isinstance(weights, torch.Tensor) or weights.shape != instances.shape:
@@ -103,11 +105,7 @@ def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any, Case], 
 
 
 _on_background = _where(lambda instances: instances == 0)
-
-
 _on_cells = _where(lambda instances: instances != 0)
-
-
 _everywhere = _where(lambda instances: torch.ones_like(instances, dtype=torch.bool))
 
 
@@ -222,7 +220,7 @@ def _weigh(
     return changed if on_cells else torch.where(cell, weights, changed)
 
 
-def _answer(**mistakes: Any) -> Any:
+def _answer(**mistakes: Any) -> Callable[..., Any]:
     def unet_weight_map(instances, w0=10.0, sigma=5.0, class_weights=None):
         return _weigh(instances, w0, sigma, class_weights, **mistakes).float().to(instances.device)
 
@@ -252,7 +250,7 @@ def _one_cell_fails(instances, w0=10.0, sigma=5.0, class_weights=None):
 
 def _by_loops(instances, w0=10.0, sigma=5.0, class_weights=None):
     """Distances by comparing every background pixel with every cell pixel, the two smallest kept."""
-    places: dict[int, list[tuple[int, int]]] = {}
+    places = {}
     h, w = instances.shape
     for r, row in enumerate(instances.tolist()):
         for c, cell in enumerate(row):
@@ -297,7 +295,6 @@ def _by_cdist(instances, w0=10.0, sigma=5.0, class_weights=None):
 
 
 BORDER = ("border", "second_nearest", "ids")
-
 
 EXERCISE = Exercise(
     id="unet_weight_map",

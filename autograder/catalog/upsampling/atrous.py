@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from autograder.attempt import Raised
-from autograder.catalog.observations import changed_tensors, share_memory
+from autograder.attempt import Raised, Subject
+from autograder.catalog.observations import applied, changed_tensors, share_memory
 from autograder.catalog.upsampling.draws import (
     filled_layers,
     normalizing_net,
@@ -18,24 +18,24 @@ from autograder.catalog.upsampling.draws import (
     reach,
     striding_net,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import upsampling as reference
 
 
-def _atrous_case(make: Callable[[Any], nn.Sequential], *, training: bool = False) -> Any:
-    def draw(d: Any) -> Case:
+def _atrous_case(make: Callable[[Draw], nn.Sequential], *, training: bool = False) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         net = make(d).train(training)
         field, _ = reach(net)
         size = (field + d.integer(1, 4), field + d.integer(2, 6))
-        return Case(
-            (Network.describe(net),), {}, {"image": d.tensor(d.choice([1, 2]), net[0].in_channels, *size)}
-        )
+        channels = net[0].get_parameter("weight").shape[1]
+        return Case((Network.describe(net),), {}, {"image": d.tensor(d.choice([1, 2]), channels, *size)})
 
     return draw
 
 
-def _dilated_net(d: Any) -> nn.Sequential:
+def _dilated_net(d: Draw) -> nn.Sequential:
     """Two pools, and between them a convolution that is dilated already.
 
     The strides have another sum than product, and are other numbers than the sizes of their pools.
@@ -51,7 +51,7 @@ def _dilated_net(d: Any) -> nn.Sequential:
     return filled_layers(d, *layers, nn.Conv2d(2, 2, 2))
 
 
-def _padded_net(d: Any) -> nn.Sequential:
+def _padded_net(d: Draw) -> nn.Sequential:
     k = d.choice([2, 3])
     layers = (
         nn.Conv2d(1, k, 3, padding=1),
@@ -62,12 +62,7 @@ def _padded_net(d: Any) -> nn.Sequential:
     return filled_layers(d, *layers)
 
 
-def _made_dense(subject: Any, case: Case) -> Any:
-    dense = subject(*case.args)
-    return dense(case.extra["image"]) if callable(dense) else dense
-
-
-def _made_dense_in_eval_mode(subject: Any, case: Case) -> Any:
+def _made_dense_in_eval_mode(subject: Subject, case: Case) -> Any:
     """In which mode the twin comes is left open."""
     dense = subject(*case.args)
     if not callable(dense):
@@ -76,7 +71,7 @@ def _made_dense_in_eval_mode(subject: Any, case: Case) -> Any:
     return dense(case.extra["image"])
 
 
-def _beside(subject: Any, case: Case) -> Any:
+def _beside(subject: Subject, case: Case) -> Any:
     net = subject.build(case.args[0])
     before = net.inspect()
     dense = subject(net)
@@ -92,7 +87,7 @@ def _beside(subject: Any, case: Case) -> Any:
     }
 
 
-def _not_to_be_dilated(d: Any) -> Case:
+def _not_to_be_dilated(d: Draw) -> Case:
     pools = (nn.AvgPool2d(2), nn.MaxPool2d(3, 2, padding=1))
     nets = [
         Network.describe(filled_layers(d, nn.Conv2d(1, 2, 2), pool, nn.Conv2d(2, 1, 2))) for pool in pools
@@ -100,7 +95,7 @@ def _not_to_be_dilated(d: Any) -> Case:
     return Case((), {}, {"an average pool": (nets[0],), "a padded max pool": (nets[1],)})
 
 
-def _refusals(subject: Any, case: Case) -> dict[str, str]:
+def _refusals(subject: Subject, case: Case) -> dict[str, str]:
     """Which of several calls are refused. Any other error is the answer's own."""
     seen = {}
     for label, args in case.extra.items():
@@ -299,7 +294,7 @@ EXERCISE = Exercise(
             "a max pool moves by one pixel, and the convolution behind it looks at every second cell",
             1.0,
             _atrous_case(pooling_net),
-            _made_dense,
+            applied("image"),
             examples=6,
             tried="atrous(net)(image)",
         ),
@@ -308,7 +303,7 @@ EXERCISE = Exercise(
             "a convolution with a stride becomes dense in the same way",
             0.75,
             _atrous_case(striding_net),
-            _made_dense,
+            applied("image"),
             examples=6,
             tried="atrous(net)(image)",
         ),
@@ -318,7 +313,7 @@ EXERCISE = Exercise(
             "and where a layer is dilated already",
             0.75,
             _atrous_case(_dilated_net),
-            _made_dense,
+            applied("image"),
             examples=4,
             tried="atrous(net)(image)",
         ),
@@ -328,7 +323,7 @@ EXERCISE = Exercise(
             "that it had already",
             0.5,
             _atrous_case(_padded_net),
-            _made_dense,
+            applied("image"),
             examples=4,
             tried="atrous(net)(image)",
         ),

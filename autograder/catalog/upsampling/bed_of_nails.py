@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn import functional as F
 
@@ -17,11 +15,12 @@ from autograder.catalog.upsampling.draws import (
     nearest,
     single_precision,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _nails_case(d: Any) -> Case:
+def _nails_case(d: Draw) -> Case:
     return Case((maps(d), d.choice([3, 2, 4, 1])))
 
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.forbidden import INTERPOLATE
-from autograder.catalog.observations import described
+from autograder.catalog.observations import described, numbers
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _bilinear_case(channels: Any, factors: Any) -> Any:
+def _bilinear_case(channels: Sequence[int], factors: Sequence[int]) -> Callable[[Draw], Case]:
     return lambda d: Case((d.choice(channels), d.choice(factors)))
 
 
-def _described_twice(subject: Any, case: Case) -> dict[str, Any]:
+def _described_twice(subject: Subject, case: Case) -> dict[str, Any]:
     """For an odd and for an even factor."""
     channels, factor = case.args
     return {f"factor {f}": described(subject(channels, f)) for f in (factor, factor + 1)}
-
-
-def _as_numbers(subject: Any, case: Case) -> Any:
-    """The weights without their dtype, which is another property's business."""
-    weight = subject(*case.args)
-    return weight.double() if isinstance(weight, torch.Tensor) else weight
 
 
 def _bilinear(channels, factor, *, k=None, center=None, slope=None, one_axis=False, mask=None):
@@ -146,7 +143,7 @@ EXERCISE = Exercise(
             "even factors: k = 2·factor, a pyramid whose peak lies between the four middle pixels",
             1.0,
             _bilinear_case([1], [2, 4, 6]),
-            _as_numbers,
+            numbers,
             examples=4,
         ),
         Property(
@@ -154,7 +151,7 @@ EXERCISE = Exercise(
             "odd factors: k = 2·factor − 1, a pyramid with 1 on its middle pixel",
             0.75,
             _bilinear_case([1], [3, 5]),
-            _as_numbers,
+            numbers,
             examples=4,
         ),
         Property(
@@ -162,7 +159,7 @@ EXERCISE = Exercise(
             "(channels, channels, k, k): each channel is interpolated on its own",
             0.75,
             _bilinear_case([2, 3, 4], [2, 4]),
-            _as_numbers,
+            numbers,
             examples=4,
         ),
         Property(
@@ -170,7 +167,7 @@ EXERCISE = Exercise(
             "factor 1 changes nothing: one weight of 1",
             0.25,
             _bilinear_case([1], [1]),
-            _as_numbers,
+            numbers,
             examples=2,
         ),
         Property(

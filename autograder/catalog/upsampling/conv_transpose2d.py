@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,28 +11,28 @@ from torch.nn import functional as F
 from autograder.catalog.forbidden import AUTOGRAD, CONV_TRANSPOSE
 from autograder.catalog.observations import gradients
 from autograder.catalog.upsampling.draws import carries_by_name, each, nails
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
 def _transposed_case(
     *,
-    stride: Any = (1,),
-    padding: Any = (0,),
-    output_padding: Any = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    output_padding: Callable[[Draw, int], int] | None = None,
     bias: bool = False,
-    dtype: Any = None,
-    channels: Any = ((2, 3), (3, 2), (1, 2), (2, 2)),
-) -> Any:
-    def draw(d: Any) -> Case:
+    dtype: torch.dtype = torch.float64,
+    channels: Sequence[tuple[int, int]] = ((2, 3), (3, 2), (1, 2), (2, 2)),
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         s, p = d.choice(stride), d.choice(padding)
         cin, cout = d.choice(channels)
         # Larger than the stride, so that copies overlap.
         kh, kw = s + d.integer(1, 2), s + d.choice([2, 1, 3])
-        kind = {} if dtype is None else {"dtype": dtype}
-        x = d.tensor(d.choice([2, 1]), cin, d.integer(2, 3), d.choice([3, 2, 4]), **kind)
-        weight = d.tensor(cin, cout, kh, kw, **kind)
-        args = (x, weight, d.tensor(cout, **kind)) if bias else (x, weight)
+        x = d.tensor(d.choice([2, 1]), cin, d.integer(2, 3), d.choice([3, 2, 4]), dtype=dtype)
+        weight = d.tensor(cin, cout, kh, kw, dtype=dtype)
+        args = (x, weight, d.tensor(cout, dtype=dtype)) if bias else (x, weight)
         kwargs = {} if s == 1 else {"stride": s}
         if p:
             kwargs["padding"] = p
@@ -42,7 +43,7 @@ def _transposed_case(
     return draw
 
 
-def _beyond_padding(d: Any) -> Case:
+def _beyond_padding(d: Draw) -> Case:
     def call(stride: int, padding: int, output_padding: int) -> tuple[Any, ...]:
         x, weight = d.tensor(1, 2, 2, 3), d.tensor(2, 1, stride + 1, stride + 2)
         return x, weight, d.tensor(1) + 5, stride, padding, output_padding
@@ -270,20 +271,15 @@ def _transposed_zeros(x, weight, bias=None, stride=1, padding=0, output_padding=
     return F.conv2d(spread, weight.transpose(0, 1).flip(2, 3), bias)
 
 
-def _transposed_refused(d: Any) -> Case:
+def _transposed_refused(d: Draw) -> Case:
     stride = d.integer(1, 2)
     x, weight = d.tensor(1, 2, 2, 3), d.tensor(2, 1, 3, 3)
     return Case((x, weight), {"stride": stride, "output_padding": stride + d.integer(0, 1)})
 
 
 SUMS = ("stride_one", "strided", "bias", "padding", "output_padding", "beyond_padding", "gradients")
-
-
 STRIDED = ("strided", "padding", "output_padding", "beyond_padding", "gradients")
-
-
 PADDED = ("padding", "output_padding", "beyond_padding")
-
 
 EXERCISE = Exercise(
     id="conv_transpose2d",

@@ -8,23 +8,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from autograder.catalog.observations import described, filled
+from autograder.attempt import Subject
+from autograder.catalog.observations import described, draw_statistics, filled
+from autograder.draw import Draw
 from autograder.exercise import Case
 
 
-def maps(d: Any) -> torch.Tensor:
+def maps(d: Draw) -> torch.Tensor:
     return d.tensor(d.choice([2, 1]), d.choice([2, 1, 3]), d.choice([2, 3, 4]), d.choice([3, 2, 5]))
 
 
-def each(subject: Any, case: Case) -> dict[str, Any]:
+def each(subject: Subject, case: Case) -> dict[str, Any]:
     """The answers to several calls, whose arguments stand beside the case by label: none is left to chance."""
     return {label: subject(*args) for label, args in case.extra.items()}
 
 
-def carries_by_name(*names: str) -> Callable[[Any, Case], dict[str, Any]]:
+def carries_by_name(*names: str) -> Callable[[Subject, Case], dict[str, Any]]:
     """Kind of the answer, and the arguments changed in place by name; the numbers are other properties' business."""
 
-    def observe(subject: Any, case: Case) -> dict[str, Any]:
+    def observe(subject: Subject, case: Case) -> dict[str, Any]:
         answer = described(subject(*case.args, **case.kwargs))
         changed = [names[int(c)] for c in subject.changed(*case.args, **case.kwargs)]
         return {"answer": answer, "changed in place": ", ".join(changed) or "nothing"}
@@ -39,31 +41,31 @@ def in_double(answer: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
     return promoted
 
 
-def filled_layers(d: Any, *layers: nn.Module) -> nn.Module:
+def filled_layers(d: Draw, *layers: nn.Module) -> nn.Sequential:
     return filled(d, nn.Sequential(*layers), scale=0.5)
 
 
-def pooling_net(d: Any) -> nn.Sequential:
+def pooling_net(d: Draw) -> nn.Sequential:
     c, k = d.choice([2, 1]), d.choice([2, 3])
     return filled_layers(d, nn.Conv2d(c, k, d.choice([2, 3])), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(k, 2, 2))
 
 
-def striding_net(d: Any) -> nn.Sequential:
+def striding_net(d: Draw) -> nn.Sequential:
     c, k, stride = d.choice([2, 1]), d.choice([2, 3]), d.choice([2, 3])
     return filled_layers(d, nn.Conv2d(c, k, 3, stride), nn.Tanh(), nn.Conv2d(k, 2, 2))
 
 
-def normalizing_net(d: Any) -> nn.Sequential:
+def normalizing_net(d: Draw) -> nn.Sequential:
     net = filled_layers(
         d, nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 2)
     )
-    net[1].running_mean.copy_(d.tensor(2))
-    net[1].running_var.copy_(d.positive(2))
+    draw_statistics(d, net)
     return net
 
 
 def pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    height, width = (value, value) if isinstance(value, int) else value
+    return height, width
 
 
 def reach(net: nn.Sequential) -> tuple[int, int]:
@@ -76,7 +78,7 @@ def reach(net: nn.Sequential) -> tuple[int, int]:
     return field, jump
 
 
-def single_precision(d: Any) -> Case:
+def single_precision(d: Draw) -> Case:
     return Case((d.tensor(2, 2, d.integer(2, 3), d.integer(2, 4), dtype=torch.float32), d.choice([2, 3])))
 
 
@@ -91,13 +93,13 @@ def nearest(x, factor):
     return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
-def distinct(d: Any, *shape: int) -> torch.Tensor:
+def distinct(d: Draw, *shape: int) -> torch.Tensor:
     """Positive numbers, no two of which are equal."""
     count = torch.Size(shape).numel()
     return (torch.randperm(count, generator=d.source).double() + 1).reshape(shape) / 10
 
 
-def pool_size(d: Any, k: int, *, ragged: bool = False) -> tuple[int, int]:
+def pool_size(d: Draw, k: int, *, ragged: bool = False) -> tuple[int, int]:
     """Height and width that differ, in whole windows or a little more."""
     more = (d.integer(1, k - 1), d.integer(1, k - 1)) if ragged else (0, 0)
     size = (2 * k + more[0], d.integer(3, 4) * k + more[1])

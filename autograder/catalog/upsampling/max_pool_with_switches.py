@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -10,12 +10,13 @@ from torch.nn import functional as F
 from autograder.catalog.forbidden import MAX_POOL
 from autograder.catalog.observations import component, gradients
 from autograder.catalog.upsampling.draws import carries_by_name, distinct, pool, pool_size, windows
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _pool_case(ragged: bool = False, sign: float = 1.0) -> Any:
-    def draw(d: Any) -> Case:
+def _pool_case(ragged: bool = False, sign: float = 1.0) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         k = d.choice([2, 3])
         x = sign * distinct(d, d.choice([1, 2]), d.choice([2, 1, 3]), *pool_size(d, k, ragged=ragged))
         return Case((x, k))
@@ -23,7 +24,7 @@ def _pool_case(ragged: bool = False, sign: float = 1.0) -> Any:
     return draw
 
 
-def _pool_ties(d: Any) -> Case:
+def _pool_ties(d: Draw) -> Case:
     k = d.choice([2, 3])
     x = d.integers(d.choice([1, 2]), 2, *pool_size(d, k), low=1, high=2).double()
     # Every map begins with a window of equal values, so that no draw is without ties.
@@ -34,7 +35,7 @@ def _pool_ties(d: Any) -> Case:
     return Case((x, k))
 
 
-def _pool_single_precision(d: Any) -> Case:
+def _pool_single_precision(d: Draw) -> Case:
     # With a ragged edge, which is easily overwritten.
     return Case((distinct(d, 2, 2, 5, 7).float(), 2))
 
@@ -214,7 +215,6 @@ def _pool_taps(x, k):
 
 
 INDEXED = ("switches", "ties", "negative", "ragged")
-
 
 EXERCISE = Exercise(
     id="max_pool_with_switches",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from autograder.catalog.forbidden import MAX_UNPOOL
 from autograder.catalog.observations import gradients
 from autograder.catalog.upsampling.draws import carries_by_name, distinct, pool, pool_size
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _unpool_case(*, ragged: bool = False, sign: float = 1.0) -> Any:
-    def draw(d: Any) -> Case:
+def _unpool_case(*, ragged: bool = False, sign: float = 1.0) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         k = d.choice([2, 3])
         H, W = pool_size(d, k, ragged=ragged)
         # The switches are those of another map, so that each channel has its own.
@@ -25,7 +26,7 @@ def _unpool_case(*, ragged: bool = False, sign: float = 1.0) -> Any:
     return draw
 
 
-def _unpool_single_precision(d: Any) -> Case:
+def _unpool_single_precision(d: Draw) -> Case:
     switches = pool(distinct(d, 2, 2, 4, 6), 2)[1]
     return Case((distinct(d, *switches.shape).float(), switches, (4, 6)))
 

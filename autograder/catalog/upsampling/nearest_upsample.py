@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from autograder.catalog.forbidden import CONV_TRANSPOSE, INTERPOLATE
@@ -16,15 +14,16 @@ from autograder.catalog.upsampling.draws import (
     nearest,
     single_precision,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _blocks_case(d: Any) -> Case:
+def _blocks_case(d: Draw) -> Case:
     return Case((maps(d), d.choice([2, 3])))
 
 
-def _narrow_case(d: Any) -> Case:
+def _narrow_case(d: Draw) -> Case:
     calls = {
         "one row, factor 4": (d.tensor(1, 2, 1, 3), 4),
         "one column, factor 5": (d.tensor(2, 1, 3, 1), 5),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import changed_tensors
 from autograder.catalog.upsampling.draws import (
     filled_layers,
@@ -19,37 +20,38 @@ from autograder.catalog.upsampling.draws import (
     reach,
     striding_net,
 )
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Network
 from coursekit import upsampling as reference
 
 
-def _deep_net(d: Any) -> nn.Sequential:
+def _deep_net(d: Draw) -> nn.Sequential:
     layers = (nn.Conv2d(1, 2, 2), nn.MaxPool2d(2), nn.Conv2d(2, 2, 2), nn.Tanh(), nn.MaxPool2d(2))
     return filled_layers(d, *layers, nn.Conv2d(2, 2, d.choice([1, 2])))
 
 
 def _stitch_case(
-    make: Callable[[Any], nn.Sequential], *, ragged: bool = False, training: bool = False
-) -> Any:
-    def draw(d: Any) -> Case:
+    make: Callable[[Draw], nn.Sequential], *, ragged: bool = False, training: bool = False
+) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
         net = make(d).train(training)
         field, factor = reach(net)
         more = (d.integer(1, factor - 1), d.integer(0, factor - 1)) if ragged else (0, 0)
         cells = (factor * d.integer(1, 2) + more[0], factor * d.integer(2, 3) + more[1])
-        channels = net[0].in_channels
+        channels = net[0].get_parameter("weight").shape[1]
         image = d.tensor(d.choice([2, 1]), channels, cells[0] + field - 1, cells[1] + field - 1)
         return Case((Network.describe(net), image, factor))
 
     return draw
 
 
-def _both_modes(d: Any) -> Case:
+def _both_modes(d: Draw) -> Case:
     case = _stitch_case(normalizing_net, training=True)(d)
     return Case(case.args, {}, {"the same in eval mode": Network.describe(case.args[0].build().eval())})
 
 
-def _left_as_found(subject: Any, case: Case) -> Any:
+def _left_as_found(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for mode, given in (("training", case.args[0]), ("eval", case.extra["the same in eval mode"])):
         net = subject.build(given)
@@ -230,7 +232,6 @@ def _stitch_cells(net, image, factor):
 
 
 STITCHED = ("stitched", "larger_factors", "ragged")
-
 
 EXERCISE = Exercise(
     id="shift_and_stitch",

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn import functional as F
 
 from autograder.catalog.forbidden import CONV_TRANSPOSE
 from autograder.catalog.upsampling.draws import carries_by_name, distinct
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import upsampling as reference
 
 
-def _matrix_columns(d: Any) -> Case:
+def _matrix_columns(d: Draw) -> Case:
     return Case((distinct(d, d.integer(2, 4)), d.integer(3, 5)))
 
 
-def _matrix_overlap(d: Any) -> Case:
+def _matrix_overlap(d: Draw) -> Case:
     stride = d.integer(2, 3)
     return Case((distinct(d, stride + d.integer(1, 2)), d.integer(2, 4)), {"stride": stride})
 
 
-def _matrix_gaps(d: Any) -> Case:
+def _matrix_gaps(d: Draw) -> Case:
     k = d.choice([2, 1])
     return Case((distinct(d, k), d.choice([2, 1, 3])), {"stride": k + d.integer(1, 2)})
 
 
-def _matrix_single_precision(d: Any) -> Case:
+def _matrix_single_precision(d: Draw) -> Case:
     return Case((distinct(d, 3).float(), 3))
 
 

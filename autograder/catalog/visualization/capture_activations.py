@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from autograder.attempt import Raised
-from autograder.catalog.observations import filled
+from autograder.attempt import Raised, Subject
+from autograder.catalog.observations import draw_statistics, filled
 from autograder.catalog.visualization.draws import with_hooks
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Named, Network
 from coursekit import visualization as reference
 
 
-def _nested(d: Any, *, training: bool = False, inplace: bool = False, broken: bool = False) -> Network:
+def _nested(d: Draw, *, training: bool = False, inplace: bool = False, broken: bool = False) -> Network:
     """Blocks inside a Sequential, so that paths have dots."""
     k = d.choice([2, 3])
     model = nn.Sequential(
@@ -28,37 +30,35 @@ def _nested(d: Any, *, training: bool = False, inplace: bool = False, broken: bo
         nn.Conv2d(5 if broken else 3, 2, 1),
     )
     model = filled(d, model, scale=0.5)
-    with torch.no_grad():
-        model[0][1].running_mean.copy_(d.tensor(k))
-        model[0][1].running_var.copy_(d.positive(k))
+    draw_statistics(d, model)
     return Network.describe(model.train(training))
 
 
-def _images(d: Any) -> torch.Tensor:
+def _images(d: Draw) -> torch.Tensor:
     return d.layout(d.tensor(d.choice([2, 1, 3]), 2, d.choice([4, 3, 5]), d.choice([5, 4, 6])))
 
 
-def _by_path(d: Any) -> Case:
+def _by_path(d: Draw) -> Case:
     layers = d.choice([["0.0", "1.0"], ["2", "0", "1.1"], ["0.2", "2"], ["1", "0.1"]])
     return Case((_nested(d), _images(d), layers))
 
 
-def _in_place(d: Any) -> Case:
+def _in_place(d: Draw) -> Case:
     return Case((_nested(d, inplace=True), _images(d), [d.choice(["1.0", "0.1"])]))
 
 
-def _called_twice(d: Any) -> Case:
+def _called_twice(d: Draw) -> Case:
     c, kernel = d.choice([2, 1, 3]), d.choice([2, 1])
     layers = {"inner": nn.Conv2d(c, c, kernel), "last": nn.Conv2d(c, 2, 1)}
     model = Named("twice", {name: Network.describe(filled(d, net)) for name, net in layers.items()})
     return Case((model, d.tensor(d.choice([2, 1]), c, 4, d.choice([5, 4])), ["inner"]))
 
 
-def _running(d: Any) -> Case:
+def _running(d: Draw) -> Case:
     return Case((_nested(d, training=True), _images(d), d.choice([["0.2", "2"], ["0.1", "1.0"]])))
 
 
-def _ran_once(subject: Any, case: Case) -> Any:
+def _ran_once(subject: Subject, case: Case) -> Any:
     """The activations, and what a batch norm in training mode counted. An answer may run a copy: then it is none."""
     model = subject.build(case.args[0])
     found = subject(model, *case.args[1:])
@@ -68,11 +68,11 @@ def _ran_once(subject: Any, case: Case) -> Any:
     return {"activations": found, "the network ran more than once": runs > 1}
 
 
-def _unknown(d: Any) -> Case:
+def _unknown(d: Draw) -> Case:
     return Case((_nested(d), _images(d), d.choice([["0.7"], ["2", "conv1"], ["3"]])))
 
 
-def _capture_found(d: Any, *, broken: bool = False) -> Case:
+def _capture_found(d: Draw, *, broken: bool = False) -> Case:
     model = _nested(d, training=True, broken=broken)
     # One module in another mode than the rest: neither train() nor eval() puts that back.
     model = replace(model, training=tuple(path for path in model.training if path != "0.1"))
@@ -80,7 +80,7 @@ def _capture_found(d: Any, *, broken: bool = False) -> Case:
     return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])), {}, extra)
 
 
-def _left_behind(subject: Any, case: Case) -> Any:
+def _left_behind(subject: Subject, case: Case) -> Any:
     """Modes and hooks afterwards, also where the network raised its error."""
     model = with_hooks(subject, case.args[0], "", "0.0")
     broken = bool(case.extra.get("the network raises"))
@@ -106,7 +106,7 @@ def _left_behind(subject: Any, case: Case) -> Any:
     return seen
 
 
-def _graph(subject: Any, case: Case) -> Any:
+def _graph(subject: Subject, case: Case) -> Any:
     """Whether gradients can flow from the activations to the network's parameters."""
     model = subject.build(case.args[0])
     seen = subject.vjp(model, *case.args[1:], wrt=[model])
@@ -127,7 +127,7 @@ def _capture(
         raise ValueError(f"layers: there is no {missing[0]!r} in the network")
     if missing and unknown == "raise":
         raise KeyError(missing[0])
-    found: dict[str, Any] = {}
+    found = {}
     flags = {m: m.training for m in model.modules()}
     if mode != "found":
         model.eval()
@@ -182,7 +182,7 @@ def _capture(
     return list(found.values()) if listed else found
 
 
-def _capture_with(**mistakes: Any) -> Any:
+def _capture_with(**mistakes: Any) -> Callable[..., Any]:
     def capture_activations(model, x, layers):
         return _capture(model, x, layers, **mistakes)
 
@@ -233,7 +233,6 @@ def _stacked_hooks(model, x, layers):
 
 
 CAPTURED = ("values", "in_place", "twice", "mode")
-
 
 EXERCISE = Exercise(
     id="capture_activations",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from autograder.attempt import Handle
+from autograder.attempt import Handle, Subject
 from autograder.values import Named, Network
 
 
-def with_hooks(subject: Any, described: Network | Named, *paths: str) -> Handle:
+def with_hooks(subject: Subject, described: Network | Named, *paths: str) -> Handle:
     """The network, with a hook of its owner's on some of its modules."""
     model = subject.build(described)
     # It takes whatever it is given and returns None, as a hook does that changes nothing.

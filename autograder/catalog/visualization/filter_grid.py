@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from autograder.attempt import Raised
-from autograder.catalog.observations import as_double
+from autograder.attempt import Raised, Subject
+from autograder.catalog.observations import numbers
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
 
 MAKE_GRID = Forbidden("torchvision.utils.make_grid", ("torchvision.utils.make_grid",))
 
 
-def _filters(d: Any, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
+def _filters(d: Draw, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
     """Filters that differ in scale, some of them far from zero, some without a positive weight."""
     scale = d.positive(count, 1, 1, 1, low=0.2, high=3.0)
     return d.layout(d.tensor(count, channels, *size) * scale + d.choice([0.0, -20.0, 100.0]))
 
 
-def _one_row(d: Any) -> Case:
+def _one_row(d: Draw) -> Case:
     columns = d.choice([2, 3, 4])
     side = d.choice([3, 2, 5])
     return Case((_filters(d, columns, size=(side, side)),), {"columns": columns, "padding": 0})
 
 
-def _full_rows(d: Any) -> Case:
+def _full_rows(d: Draw) -> Case:
     rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
     weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
     return Case((weight,), {"columns": columns, "padding": d.choice([2, 1, 3])})
 
 
-def _missing(d: Any) -> Case:
+def _missing(d: Draw) -> Case:
     rows, columns = d.choice([1, 2, 3, 2]), d.choice([3, 4, 2])
     weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
     return Case((weight,), {"columns": columns, "padding": d.choice([2, 1])})
 
 
-def _gray(d: Any) -> Case:
+def _gray(d: Draw) -> Case:
     columns = d.choice([2, 3])
     return Case((_filters(d, columns, channels=1),), {"columns": columns, "padding": 0})
 
 
-def _flat_filter(d: Any) -> Case:
+def _flat_filter(d: Draw) -> Case:
     columns = d.choice([2, 3])
     weight = _filters(d, columns).clone()
     flat = d.integer(0, columns - 1)
@@ -54,27 +56,22 @@ def _flat_filter(d: Any) -> Case:
     return Case((weight,), {"columns": columns, "padding": 0})
 
 
-def _other_channels(d: Any) -> Case:
+def _other_channels(d: Draw) -> Case:
     return Case((_filters(d, 2, channels=d.choice([2, 4, 6])),), {"columns": 2})
 
 
-def _grid_kinds(d: Any) -> Case:
+def _grid_kinds(d: Draw) -> Case:
     dtype = d.choice([torch.float64, torch.float32])
     return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
 
 
-def _picture(subject: Any, case: Case) -> Any:
-    """The numbers; their dtype is another property's business."""
-    return as_double(subject(*case.args, **case.kwargs))
-
-
-def _first_row(subject: Any, case: Case) -> Any:
+def _first_row(subject: Subject, case: Case) -> Any:
     """The first row of filters, so that a wrong number of rows costs nothing here."""
-    picture = _picture(subject, case)
+    picture = numbers(subject, case)
     return picture[:, : case.args[0].shape[2]] if isinstance(picture, torch.Tensor) else picture
 
 
-def _grid_dtype(subject: Any, case: Case) -> dict[str, Any]:
+def _grid_dtype(subject: Subject, case: Case) -> dict[str, Any]:
     picture = subject(*case.args, **case.kwargs)
     dtype = str(picture.dtype).removeprefix("torch.") if isinstance(picture, torch.Tensor) else "none"
     changed = [int(c) for c in subject.changed(*case.args, **case.kwargs)]
@@ -135,7 +132,7 @@ def _grid(
     return picture.permute(1, 2, 0) if last else picture
 
 
-def _grid_with(**mistakes: Any) -> Any:
+def _grid_with(**mistakes: Any) -> Callable[..., Any]:
     def filter_grid(weight, columns=8, padding=1):
         return _grid(weight, columns, padding, **mistakes)
 
@@ -182,10 +179,7 @@ def _grid_by_reshape(weight, columns=8, padding=1):
 
 # A picture in float32 is as good; which dtype it has is asked for once.
 PICTURE = (1e-3, 1e-4)
-
-
 SCALED = ("scaled", "layout", "missing", "gray", "constant")
-
 
 EXERCISE = Exercise(
     id="filter_grid",
@@ -210,7 +204,7 @@ EXERCISE = Exercise(
             "filters stand row by row, with `padding` pixels of 1 around and between them",
             0.75,
             _full_rows,
-            _picture,
+            numbers,
             tolerance=PICTURE,
             examples=6,
         ),
@@ -219,7 +213,7 @@ EXERCISE = Exercise(
             "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
             0.5,
             _missing,
-            _picture,
+            numbers,
             tolerance=PICTURE,
             examples=6,
         ),

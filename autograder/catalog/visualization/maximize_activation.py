@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from autograder.catalog.observations import changed_tensors, described, filled
+from autograder.attempt import Subject
+from autograder.catalog.observations import changed_tensors, described, draw_statistics, filled
 from autograder.catalog.visualization.draws import summed_differences, with_hooks
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from autograder.values import Named, Network
 from coursekit import visualization as reference
@@ -21,7 +23,7 @@ ASCENT = (1e-3, 1e-3)
 
 
 def _network(
-    d: Any,
+    d: Draw,
     *,
     training: bool = False,
     dropout: bool = False,
@@ -38,13 +40,12 @@ def _network(
     ]
     model = filled(d, nn.Sequential(*layers))
     with torch.no_grad():
-        model[0].weight.mul_(gain)
-        model[1].running_mean.copy_(d.tensor(channels))
-        model[1].running_var.copy_(d.positive(channels))
+        model[0].get_parameter("weight").mul_(gain)
+    draw_statistics(d, model)
     return Network.describe(model.to(dtype).train(training))
 
 
-def _drawn(d: Any, **changes: Any) -> dict[str, Any]:
+def _drawn(d: Draw, **changes: Any) -> dict[str, Any]:
     size = (d.integer(5, 7), d.integer(5, 8))
     return {
         "model": changes.pop("model", None) or _network(d),
@@ -58,11 +59,11 @@ def _drawn(d: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _start(d: Any) -> Case:
+def _start(d: Draw) -> Case:
     return Case((), _drawn(d, steps=0, images=d.choice([1, 2])))
 
 
-def _mean(d: Any) -> Case:
+def _mean(d: Draw) -> Case:
     layer = d.choice(["3", "0", "3", "3"])
     if layer == "0":
         return Case((), _drawn(d))
@@ -71,30 +72,30 @@ def _mean(d: Any) -> Case:
     return Case((), _drawn(d, model=model, layer=layer, images=3, step_size=0.25, steps=d.choice([2, 1, 3])))
 
 
-def _at_position(d: Any) -> Case:
+def _at_position(d: Draw) -> Case:
     return Case((), _drawn(d, position=d.choice([(0, 1), (1, 0), (1, 2), (2, 0)]), images=d.choice([2, 1])))
 
 
-def _with_l2(d: Any) -> Case:
+def _with_l2(d: Draw) -> Case:
     # Behind a linear layer alone, every second step would lead back to the noise, whatever l2 is.
     return Case((), _drawn(d, layer="3", l2=d.choice([5.0, 20.0]), step_size=1.0, steps=d.choice([3, 2, 4])))
 
 
-def _with_tv(d: Any) -> Case:
+def _with_tv(d: Draw) -> Case:
     return Case((), _drawn(d, tv=d.choice([0.5, 2.0]), steps=d.integer(2, 4)))
 
 
-def _in_training(d: Any) -> Case:
+def _in_training(d: Draw) -> Case:
     model = _network(d, training=True, dropout=True, gain=2.0)
     return Case((), _drawn(d, model=model, layer="4", images=3, step_size=0.25, steps=d.choice([2, 1])))
 
 
-def _linear(d: Any) -> Case:
+def _linear(d: Draw) -> Case:
     channels, classes = d.integer(2, 3), d.choice([3, 2])
     layers = [nn.Conv2d(3, channels, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     model = filled(d, nn.Sequential(*layers, nn.Linear(channels, classes)).double())
     with torch.no_grad():
-        model[0].weight.mul_(0.6)
+        model[0].get_parameter("weight").mul_(0.6)
     # Small weights and few small steps, since a saturated tanh leaves next to no gradient.
     steps = d.choice([2, 1])
     return Case(
@@ -102,34 +103,34 @@ def _linear(d: Any) -> Case:
     )
 
 
-def _in_place_behind(d: Any) -> Case:
+def _in_place_behind(d: Draw) -> Case:
     model = filled(d, nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(inplace=True)).double())
     with torch.no_grad():
-        model[0].bias.fill_(-50.0 - d.integer(0, 9))  # behind the ReLU the unit is idle
+        model[0].get_parameter("bias").fill_(-50.0 - d.integer(0, 9))  # behind the ReLU the unit is idle
     return Case((), _drawn(d, model=Network.describe(model), layer="0"))
 
 
-def _dead(d: Any) -> Case:
+def _dead(d: Draw) -> Case:
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).double()
     with torch.no_grad():
-        model[0].weight.fill_(0.01)
-        model[0].bias.fill_(-50.0 - d.integer(0, 9))
+        model[0].get_parameter("weight").fill_(0.01)
+        model[0].get_parameter("bias").fill_(-50.0 - d.integer(0, 9))
     kwargs = _drawn(d, model=Network.describe(model), layer="1")
     return Case((), kwargs, {"faint model": _faint(d, kwargs["shape"], kwargs["channel"])})
 
 
-def _faint(d: Any, shape: tuple[int, ...], channel: int) -> Network:
+def _faint(d: Draw, shape: tuple[int, ...], channel: int) -> Network:
     """A network whose gradient is small and not zero, as that of an untrained one may be. It is large beside the
     small numbers that keep a division by zero away."""
     model = filled(d, nn.Sequential(nn.Conv2d(3, 2, 3), nn.Identity()))
     x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(model(x)[:, channel].mean(), x)
     with torch.no_grad():
-        model[0].weight.mul_(1e-6 / gradient.square().mean().sqrt())
+        model[0].get_parameter("weight").mul_(1e-6 / gradient.square().mean().sqrt())
     return Network.describe(model)
 
 
-def _where_zero(subject: Any, case: Case) -> dict[str, Any]:
+def _where_zero(subject: Subject, case: Case) -> dict[str, Any]:
     """The image without a gradient, and whether a small one moves it; how far is another property's business."""
     image = subject(**case.kwargs)
     faint = {**case.kwargs, "model": case.extra["faint model"]}
@@ -138,19 +139,19 @@ def _where_zero(subject: Any, case: Case) -> dict[str, Any]:
     return {"the image": image, "a faint gradient moves it": tensors and not torch.equal(before, after)}
 
 
-def _found(d: Any) -> Case:
+def _found(d: Draw) -> Case:
     model = _network(d, training=True, dropout=True)
     # One module in another mode than the rest: neither train() nor eval() puts that back.
     model = replace(model, training=tuple(path for path in model.training if path != "3"))
     return Case((), _drawn(d, model=model, layer="4", steps=d.integer(1, 2)))
 
 
-def _single(d: Any) -> Case:
+def _single(d: Draw) -> Case:
     dtype = d.choice([torch.float64, torch.float32])
     return Case((), _drawn(d, model=_network(d, dtype=dtype), steps=1))
 
 
-def _left(subject: Any, case: Case) -> Any:
+def _left(subject: Subject, case: Case) -> Any:
     """What is different about the model afterwards; its image is another property's business."""
     described = Named("differentiated", {"network": case.kwargs["model"]})
     model = with_hooks(subject, described, "", case.kwargs["layer"])
@@ -180,7 +181,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _kinds(subject: Any, case: Case) -> Any:
+def _kinds(subject: Subject, case: Case) -> Any:
     return described(subject(**case.kwargs))
 
 
@@ -262,7 +263,7 @@ class _Ascent:
         return x.detach()
 
 
-def _answer(**mistakes: Any) -> Any:
+def _answer(**mistakes: Any) -> Callable[..., Any]:
     ascent = _Ascent(**mistakes)
 
     def maximize_activation(
@@ -311,7 +312,6 @@ def _cut_off(
 
 
 ASCENDING = ("ascent", "linear", "in_place", "position", "l2", "tv", "eval_mode")
-
 
 EXERCISE = Exercise(
     id="maximize_activation",

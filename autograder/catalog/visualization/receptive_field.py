@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import component
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
 
 
-def _chain(d: Any, *, padded: bool = False, dilated: bool = False, pooled: bool = False) -> Case:
+def _chain(d: Draw, *, padded: bool = False, dilated: bool = False, pooled: bool = False) -> Case:
     layers = [
         (
             d.choice([3, 2, 5, 4]),
@@ -24,39 +27,39 @@ def _chain(d: Any, *, padded: bool = False, dilated: bool = False, pooled: bool 
     return Case(([*layers, (3, 1, int(padded), 1 + dilated), *pool],))
 
 
-def _unpadded(d: Any) -> Case:
+def _unpadded(d: Draw) -> Case:
     return _chain(d)
 
 
-def _strided(d: Any) -> Case:
+def _strided(d: Draw) -> Case:
     """Chains that end with a stride, some of them of one layer."""
     count = d.choice([3, 2, 1, 4])
     return Case(([(d.choice([3, 2, 5]), d.choice([2, 3]), 0, 1) for _ in range(count)],))
 
 
-def _padded(d: Any) -> Case:
+def _padded(d: Draw) -> Case:
     return _chain(d, padded=True)
 
 
-def _dilated(d: Any) -> Case:
+def _dilated(d: Draw) -> Case:
     return _chain(d, dilated=True)
 
 
-def _mixed(d: Any) -> Case:
+def _mixed(d: Draw) -> Case:
     return _chain(d, padded=True, dilated=True, pooled=True)
 
 
-def _no_layers(d: Any) -> Case:
+def _no_layers(d: Draw) -> Case:
     pointwise = [(1, 1, 0, 1)] * d.integer(0, 2)
     return Case((pointwise,))
 
 
-def _one_pixel(subject: Any, case: Case) -> Any:
+def _one_pixel(subject: Subject, case: Case) -> Any:
     """A 1×1 layer adds no pixel, but its stride counts."""
     return {"layers": subject(*case.args), "and (1, 2, 0, 1) behind": subject([*case.args[0], (1, 2, 0, 1)])}
 
 
-def _size_and_start(subject: Any, case: Case) -> Any:
+def _size_and_start(subject: Subject, case: Case) -> Any:
     found = subject(*case.args)
     if not isinstance(found, list | tuple) or len(found) != 3:
         return found
@@ -92,7 +95,7 @@ def _field(
     return float(size) if floats else size, jump, start
 
 
-def _field_with(**mistakes: Any) -> Any:
+def _field_with(**mistakes: Any) -> Callable[..., Any]:
     def receptive_field(layers):
         return _field(layers, **mistakes)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from autograder.attempt import kind_of
+from autograder.attempt import Subject, kind_of
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
 
 
-def _distinct(d: Any, *shape: int) -> torch.Tensor:
+def _distinct(d: Draw, *shape: int) -> torch.Tensor:
     """Activations, no two of them equal, some of them negative."""
     count = 1
     for n in shape:
@@ -20,7 +22,7 @@ def _distinct(d: Any, *shape: int) -> torch.Tensor:
     return (order - count // 3) / 4
 
 
-def _with_best(d: Any, rows: int, columns: int, row: int, column: int) -> tuple[torch.Tensor, int]:
+def _with_best(d: Draw, rows: int, columns: int, row: int, column: int) -> tuple[torch.Tensor, int]:
     """Maps of one image, and the channel whose best unit stands at (row, column)."""
     activations = _distinct(d, 1, d.choice([2, 3]), rows, columns)
     channel = d.integer(0, activations.shape[1] - 1)
@@ -32,20 +34,22 @@ def _with_best(d: Any, rows: int, columns: int, row: int, column: int) -> tuple[
     return activations, channel
 
 
-def _seen(size: int, jump: int, padding: int, rows: int, columns: int) -> tuple[tuple[int, int, float], Any]:
+def _seen(
+    size: int, jump: int, padding: int, rows: int, columns: int
+) -> tuple[tuple[int, int, float], tuple[int, ...]]:
     """A field, and the size of an image that makes maps of these sizes."""
     image = tuple((n - 1) * jump + size - 2 * padding for n in (rows, columns))
     return (size, jump, (size - 1) / 2 - padding), image
 
 
-def _odd_fields(d: Any) -> Case:
+def _odd_fields(d: Draw) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
     field, image = _seen(d.choice([3, 5, 7]), d.choice([2, 3, 4]), 0, side, side)
     return Case((activations, channel, 1, field, image))
 
 
-def _even_fields(d: Any) -> Case:
+def _even_fields(d: Draw) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 2))
     size, jump = d.choice([4, 2, 6]), d.choice([2, 3])
@@ -56,7 +60,7 @@ def _even_fields(d: Any) -> Case:
     return Case((activations, channel, 1, field, image), {}, extra)
 
 
-def _rectangular(d: Any) -> Case:
+def _rectangular(d: Draw) -> Case:
     rows, columns = d.choice([(2, 5), (5, 2), (3, 4)])
     row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
     activations, channel = _with_best(d, rows, columns, row, column)
@@ -64,7 +68,7 @@ def _rectangular(d: Any) -> Case:
     return Case((activations, channel, 1, field, image))
 
 
-def _at_the_border(d: Any) -> Case:
+def _at_the_border(d: Draw) -> Case:
     side, size = d.choice([3, 4]), d.choice([5, 7])
     row, column = d.choice([(0, side - 1), (side - 1, 0), (0, 1), (side - 1, 1)])
     activations, channel = _with_best(d, side, side, row, column)
@@ -72,7 +76,7 @@ def _at_the_border(d: Any) -> Case:
     return Case((activations, channel, 1, field, image))
 
 
-def _ranked(d: Any, count: int, k: int) -> Case:
+def _ranked(d: Draw, count: int, k: int) -> Case:
     """Images whose best units come in no order, the best image with its two best units above all others."""
     activations = _distinct(d, count, 2, 3, 3)
     channel = d.integer(0, 1)
@@ -88,17 +92,17 @@ def _ranked(d: Any, count: int, k: int) -> Case:
     return Case((activations - activations.min(), channel, k, field, image))
 
 
-def _several(d: Any) -> Case:
+def _several(d: Draw) -> Case:
     count = d.choice([4, 3, 5])
     return _ranked(d, count, d.integer(2, count - 1))
 
 
-def _few(d: Any) -> Case:
+def _few(d: Draw) -> Case:
     count = d.choice([2, 3])
     return _ranked(d, count, count + d.integer(1, 3))
 
 
-def _ties(d: Any) -> Case:
+def _ties(d: Draw) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, 0, d.integer(1, side - 1))
     best = activations[0, channel].max()
@@ -109,14 +113,14 @@ def _ties(d: Any) -> Case:
     return Case((activations, channel, 1, field, image))
 
 
-def _below_zero(d: Any) -> Case:
+def _below_zero(d: Draw) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 1))
     field, image = _seen(5, d.choice([2, 1]), 0, side, side)
     return Case((activations - activations.max() - 1, channel, 1, field, image))
 
 
-def _numbers(subject: Any, case: Case) -> Any:
+def _numbers(subject: Subject, case: Case) -> Any:
     """The boxes as numbers; of which kind those are is another property's business."""
     patches = subject(*case.args)
     if not isinstance(patches, list | tuple):
@@ -127,7 +131,7 @@ def _numbers(subject: Any, case: Case) -> Any:
     ]
 
 
-def _even_numbers(subject: Any, case: Case) -> Any:
+def _even_numbers(subject: Subject, case: Case) -> Any:
     """Beside the box, where another one ends that begins before the image. Its beginning is cut off, and is
     another property's business."""
     patches = _numbers(subject, case)
@@ -137,7 +141,7 @@ def _even_numbers(subject: Any, case: Case) -> Any:
     return {"patches": patches, "bottom and right of the one at the border": ends}
 
 
-def _kinds(subject: Any, case: Case) -> list[str]:
+def _kinds(subject: Subject, case: Case) -> list[str]:
     """What kinds of numbers the first patch holds."""
     patches = subject(*case.args)
     first = patches[0] if isinstance(patches, list | tuple) and patches else patches
@@ -214,7 +218,7 @@ def _patches(
     return patches
 
 
-def _patches_with(**mistakes: Any) -> Any:
+def _patches_with(**mistakes: Any) -> Callable[..., Any]:
     def top_patches(activations, channel, k, field, image_size):
         return _patches(activations, channel, k, field, image_size, **mistakes)
 
@@ -260,7 +264,6 @@ def _patches_in_loops(activations, channel, k, field, image_size):
 
 
 BOXES = ("boxes", "even_fields", "rectangular", "order", "clipped", "ties", "negative", "few_images")
-
 
 EXERCISE = Exercise(
     id="top_patches",

@@ -7,22 +7,24 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.observations import carries, gradients
 from autograder.catalog.visualization.draws import summed_differences
+from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import visualization as reference
 
 
-def _one_image(d: Any) -> Case:
+def _one_image(d: Draw) -> Case:
     return Case((d.layout(d.tensor(1, 1, d.choice([3, 2, 4]), d.choice([4, 3, 2]))),))
 
 
-def _image_batch(d: Any) -> Case:
+def _image_batch(d: Draw) -> Case:
     shape = d.choice([(2, 3, 3, 4), (2, 3, 4, 2), (3, 1, 2, 3), (2, 2, 3, 3)])
     return Case((d.layout(d.tensor(*shape)),))
 
 
-def _thin(d: Any) -> Case:
+def _thin(d: Draw) -> Case:
     images, rows, columns = d.integer(2, 3), d.choice([4, 2, 5]), d.choice([3, 2, 4])
     extra = {
         "one row": d.tensor(images, 2, 1, columns),
@@ -31,11 +33,11 @@ def _thin(d: Any) -> Case:
     return Case((d.tensor(images, 2, rows, 1),), {}, extra)
 
 
-def _of_thin_ones(subject: Any, case: Case) -> dict[str, Any]:
+def _of_thin_ones(subject: Subject, case: Case) -> dict[str, Any]:
     return {"one column": subject(*case.args)} | {name: subject(x) for name, x in case.extra.items()}
 
 
-def _tv_kinds(d: Any) -> Case:
+def _tv_kinds(d: Draw) -> Case:
     return Case((d.tensor(2, 3, 3, 4, dtype=d.choice([torch.float32, torch.float64])),))
 
 
@@ -161,7 +163,6 @@ def _tv_loop(x):
 
 
 TV_NUMBERS = ("differences", "batch", "gradient")
-
 
 EXERCISE = Exercise(
     id="total_variation",
