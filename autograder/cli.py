@@ -48,6 +48,8 @@ def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
     from autograder import authoring
 
     if checking:
+        for warning in authoring.warnings(root):
+            click.echo(f"Warning: {warning}.", err=True)
         problems = authoring.check(root, topics or None)
         for problem in problems:
             click.echo(problem)
@@ -57,7 +59,7 @@ def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
         return
     try:
         written = authoring.build(root, topics or None)
-    except authoring.AuthoringError as error:
+    except (authoring.AuthoringError, OSError) as error:
         raise click.ClickException(str(error)) from None
     for path in written:
         click.echo(path.relative_to(root.resolve()))

@@ -6,7 +6,7 @@ cards, check cells, points and cell roles out of the catalogue; nbgrader's own `
 """
 
 from autograder.authoring.build import Built, build, card, render
-from autograder.authoring.check import check
+from autograder.authoring.check import check, warnings
 from autograder.authoring.source import AuthoringError, Source, sources
 
-__all__ = ["AuthoringError", "Built", "Source", "build", "card", "check", "render", "sources"]
+__all__ = ["AuthoringError", "Built", "Source", "build", "card", "check", "render", "sources", "warnings"]

@@ -11,11 +11,12 @@ import nbformat
 from nbformat import NotebookNode
 
 from autograder import catalog
-from autograder.authoring.build import render
+from autograder.authoring.build import render, repository
 from autograder.authoring.prose import reads_well
 from autograder.authoring.source import BEGIN, END, RELEASES, SOURCES, AuthoringError, Source, sources
 from autograder.cells import exercise_of, role_of
 
+PLACEHOLDER = "OWNER"
 LEAK_LENGTH = 30
 """A solution's line this long, found in a lecture, is a leak; shorter ones may well be coincidence."""
 
@@ -46,23 +47,46 @@ def check(root: Path | str, topics: Sequence[str] | None = None) -> list[str]:
     return problems
 
 
+def warnings(root: Path | str) -> list[str]:
+    """What is no problem here and would be one for readers elsewhere, a sentence each."""
+    root = Path(root).resolve()
+    try:
+        address = repository(root)
+    except AuthoringError:
+        return []  # a problem, where there is a lecture
+    if PLACEHOLDER not in address.split("/"):
+        return []
+    return [
+        f"pyproject.toml: Repository is still the placeholder {address}; the badges and Colab's install line lead "
+        "nowhere until it is set and `autograder build` has run"
+    ]
+
+
 def drift(root: Path, path: Path, text: str) -> list[str]:
-    """One sentence if the file is not, byte for byte, what its source builds."""
+    """One sentence if the file is not what its source builds; how a machine ends its lines is its own affair."""
     name = path.relative_to(root).as_posix()
     if not path.exists():
         return [f"{name}: not built; run `autograder build`"]
-    there = path.read_bytes().decode("utf-8", errors="replace")
+    there = _text_of(path)
     if there == text:
         return []
-    where = ""
+    return [f"{name}: differs from what its source builds ({_where(there, text)}); run `autograder build`"]
+
+
+def _where(there: str, text: str) -> str:
     try:
-        old, new = nbformat.reads(there, as_version=4), nbformat.reads(text, as_version=4)
-        pairs = enumerate(zip(old.cells, new.cells, strict=False), 1)
-        first = next((n for n, (a, b) in pairs if a != b), min(len(old.cells), len(new.cells)) + 1)
-        where = f" (first at cell {first})"
+        old, new = (nbformat.reads(one, as_version=4).cells for one in (there, text))
     except Exception:
-        where = " (it cannot be read as a notebook)"
-    return [f"{name}: differs from what its source builds{where}; run `autograder build`"]
+        return "it cannot be read as a notebook"
+    differing = [number for number, (a, b) in enumerate(zip(old, new, strict=False), 1) if a != b]
+    if len(old) != len(new):
+        first = differing[0] if differing else min(len(old), len(new)) + 1
+        return f"{len(old)} cells instead of {len(new)}, first at cell {first}"
+    return f"first at cell {differing[0]}" if differing else "in its metadata or layout, in no cell"
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def solution_lines(notebook: NotebookNode) -> list[tuple[int, str]]:
@@ -103,7 +127,7 @@ def leaks(root: Path, solution: NotebookNode) -> list[str]:
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    raw = path.read_bytes().decode("utf-8", errors="replace")
+    raw = _text_of(path)
     if path.suffix == ".ipynb":
         try:
             notebook = nbformat.reads(raw, as_version=4)

@@ -316,16 +316,14 @@ def test_the_command(release, mine, tmp_path):
     assert run(main, ["doctor", str(tmp_path / "none.ipynb")]).exit_code == 1
 
 
-def test_the_build_command(tmp_path, monkeypatch):
-    tiny_course.use_catalog(monkeypatch)
-    root = ["--root", str(tiny_course.write(tmp_path))]
-    run = CliRunner().invoke
-    assert run(main, ["build", "--check", *root]).exit_code == 1
-    built = run(main, ["build", *root])
-    assert (built.exit_code, built.output.split()) == (
-        0, ["solutions/01_tiny/tiny.ipynb", "lectures/01_tiny/tiny.ipynb"]
-    )  # fmt: skip
-    assert run(main, ["build", "--check", *root]).exit_code == 0
-    wrong = run(main, ["build", "nothing", *root])
-    assert wrong.exit_code == 1
-    assert "no lecture called 'nothing'" in wrong.output
+def test_a_repaired_notebook_for_a_folder_that_is_not_there(release, mine, tmp_path):
+    handed_out, submission = tmp_path / "release.ipynb", tmp_path / "mine.ipynb"
+    nbformat.write(release, handed_out)
+    nbformat.write(mine, submission)
+    out = tmp_path / "nowhere" / "out.ipynb"
+    done = CliRunner().invoke(
+        main, ["doctor", str(submission), "--release", str(handed_out), "--fix", str(out)]
+    )
+    assert done.exit_code == 2
+    assert f"there is no folder {out.parent}" in done.output
+    assert isinstance(done.exception, SystemExit)
