@@ -5,8 +5,19 @@ cards, check cells, points and cell roles out of the catalogue; nbgrader's own `
 ``lectures/NN_topic/topic.ipynb`` of that. The same source always gives the same bytes.
 """
 
-from autograder.authoring.build import Built, build, card, render
+from autograder.authoring.build import Built, build, card, released, render
 from autograder.authoring.check import check, warnings
 from autograder.authoring.source import AuthoringError, Source, sources
 
-__all__ = ["AuthoringError", "Built", "Source", "build", "card", "check", "render", "sources", "warnings"]
+__all__ = [
+    "AuthoringError",
+    "Built",
+    "Source",
+    "build",
+    "card",
+    "check",
+    "released",
+    "render",
+    "sources",
+    "warnings",
+]

@@ -70,7 +70,7 @@ def build(root: Path | str, topics: Sequence[str] | None = None) -> list[Path]:
 def render(source: Source) -> Built:
     """Both notebooks of one lecture, as text, without writing anything."""
     solution = nbformat.writes(_notebook(source)) + "\n"
-    return Built(source, solution, _release(source, solution))
+    return Built(source, solution, released(solution, source.assignment, source.topic))
 
 
 def repository(root: Path) -> str:
@@ -280,8 +280,8 @@ class _Memory(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-def _release(source: Source, solution: str) -> str:
-    """What nbgrader's own converter makes of the solution notebook."""
+def released(solution: str, assignment: str, topic: str) -> str:
+    """What nbgrader's own converter makes of a solution notebook, as text. Raises :class:`AuthoringError`."""
     from nbgrader.converters import GenerateAssignment
     from nbgrader.coursedir import CourseDirectory
     from traitlets.config import Config
@@ -291,15 +291,15 @@ def _release(source: Source, solution: str) -> str:
     log.addHandler(memory)
     course = Path(tempfile.mkdtemp(prefix="autograder-build-")).resolve()
     try:
-        place = course / SOURCES / source.assignment
+        place = course / SOURCES / assignment
         place.mkdir(parents=True)
-        (place / f"{source.topic}.ipynb").write_text(solution, encoding="utf-8")
+        (place / f"{topic}.ipynb").write_text(solution, encoding="utf-8")
         config = Config()
         config.CourseDirectory.update(
             root=str(course),
             source_directory=SOURCES,
             release_directory=RELEASES,
-            assignment_id=source.assignment,
+            assignment_id=assignment,
         )
         config.GenerateAssignment.no_database = True
         config.SaveCells.enabled = False
@@ -308,8 +308,10 @@ def _release(source: Source, solution: str) -> str:
             GenerateAssignment(coursedir=coursedir, config=config, log=log).start()
         except Exception as error:
             said = "\n".join(memory.messages) or str(error)
-            raise AuthoringError(f"{source.name}: nbgrader could not make the release: {said}") from error
-        made = course / RELEASES / source.assignment / f"{source.topic}.ipynb"
+            raise AuthoringError(
+                f"{SOURCES}/{assignment}.py: nbgrader could not make the release: {said}"
+            ) from error
+        made = course / RELEASES / assignment / f"{topic}.ipynb"
         return made.read_text(encoding="utf-8")
     finally:
         shutil.rmtree(course, ignore_errors=True)

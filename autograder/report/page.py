@@ -21,7 +21,7 @@ from autograder.report.statistics import (
 )
 from autograder.report.terminal import flag_line, summary_lines
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--bg:#f6f8fa;--card:#fff;--ink:#1f2328;--soft:#57606a;--line:#d0d7de;
 --good:#00694f;--bad:#a84300;--odd:#7a3b8f;--bar:#0072b2;--tint:#dcebf5;--well:#f6f8fa}
 @media (prefers-color-scheme:dark){:root{--bg:#0f1216;--card:#1b1f24;--ink:#e6edf3;--soft:#a3adb8;--line:#3d444d;
@@ -93,7 +93,7 @@ def html(submissions: Sequence[Submission], title: str) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_shown(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{_STYLE}</style></head>\n<body><main>\n"
+        f"<style>{STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
         + f"\n</main><script>{_SCRIPT}</script></body></html>\n"
     )
