@@ -7,6 +7,9 @@ c.CourseDirectory.release_directory = "lectures"
 # nbgrader hands every other file of an assignment's folder to students: texts and caches stay out.
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py"]
 
+# The course comes with its releases made: `nbgrader generate_assignment` enters them in the gradebook.
+c.GenerateAssignment.exporter_class = "autograder.plugins.ReleaseExporter"
+
 # A file that is no notebook is a row with its reason, not the end of the class.
 c.Autograde.exporter_class = "autograder.plugins.SubmissionExporter"
 c.Autograde.sanitize_preprocessors = [

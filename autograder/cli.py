@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class OutputFile(click.Path):
+    """A file to write, refused before any work is done where it cannot be written."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {path.parent}", param, ctx)
+        if not os.access(path.parent, os.W_OK):
+            self.fail(f"nothing can be written into {path.parent}", param, ctx)
+        return path
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +48,8 @@ def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
     from autograder import authoring
 
     if checking:
+        for warning in authoring.warnings(root):
+            click.echo(f"Warning: {warning}.", err=True)
         problems = authoring.check(root, topics or None)
         for problem in problems:
             click.echo(problem)
@@ -37,7 +59,7 @@ def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
         return
     try:
         written = authoring.build(root, topics or None)
-    except authoring.AuthoringError as error:
+    except (authoring.AuthoringError, OSError) as error:
         raise click.ClickException(str(error)) from None
     for path in written:
         click.echo(path.relative_to(root.resolve()))
@@ -47,9 +69,7 @@ def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
 
 @main.command()
 @click.argument("notebook", type=click.Path(path_type=Path))
-@click.option(
-    "--fix", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the repaired notebook."
-)
+@click.option("--fix", "out", type=OutputFile(), help="Write the repaired notebook.")
 @click.option("--release", type=click.Path(path_type=Path, dir_okay=False),
               help="The notebook as handed out; found under lectures/ by its name when left out.")  # fmt: skip
 def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
@@ -77,7 +97,7 @@ def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
     if not report.needs_repair:
         click.echo(f"{notebook.name} is ready to be handed in.")
     if out is not None:
-        out.write_text(nbformat.writes(repaired) + "\n", encoding="utf-8")
+        out.write_text(nbformat.writes(repaired) + "\n", encoding="utf-8", newline="\n")
         click.echo(f"The repaired notebook is {out}.")
     elif report.needs_repair:
         click.echo("To write the repaired notebook: autograder doctor NOTEBOOK --fix OUT")
@@ -86,9 +106,7 @@ def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
 
 @main.command()
 @click.argument("exercises", nargs=-1)
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows as JSON."
-)
+@click.option("--json", "out", type=OutputFile(), help="Write the rows as JSON.")
 @click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
 @click.option("--local", is_flag=True, help="Leave out the second run, through the wire.")
 @click.option("--chances", type=click.IntRange(min=1), metavar="N",
@@ -150,24 +168,30 @@ def gate(
         sys.exit(1)
 
 
-@main.command()
+@main.command("sample-class")
+@click.argument("lecture", default="02_batchnorm")
 @click.option("--unsafe-no-sandbox", is_flag=True,
               help="Run the sample submissions without a sandbox, as the user who calls.")  # fmt: skip
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".",
               show_default="the current folder", help="The repository.")  # fmt: skip
-def demo(unsafe_no_sandbox: bool, root: Path) -> None:
-    """Grade a class of sample submissions with stock nbgrader, and write demo/report.html."""
+def make_sample_class(lecture: str, unsafe_no_sandbox: bool, root: Path) -> None:
+    """Grade a class of sample submissions to LECTURE (02_batchnorm) with stock nbgrader.
+
+    The course is made anew in demo/, with its report in demo/report.html.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from autograder import demo, report
+    from autograder import report, sample_class
+    from autograder.plugins.consent import Refused
 
+    known = {name: full for full in sample_class.LECTURES for name in (full, full.partition("_")[2])}
+    if lecture not in known:
+        there = ", ".join(sample_class.LECTURES)
+        raise click.ClickException(f"there is no sample class of {lecture!r}; there is one of: {there}")
+    assignment = known[lecture]
     if not unsafe_no_sandbox:
-        raise click.ClickException(
-            "there is no sandbox yet: the sample submissions would run as you, with your files within their "
-            "reach. They are this project's own; --unsafe-no-sandbox agrees to it."
-        )
-    assignment = "02_batchnorm"
+        how = "pass --unsafe-no-sandbox: the sample submissions are this project's own"
+        raise click.ClickException(str(Refused(how)))
     root, course = root.resolve(), root.resolve() / "demo"
     if not (root / "solutions" / assignment).is_dir():
         raise click.ClickException(f"{root} holds no built notebooks: run `autograder build` first")
@@ -175,13 +199,9 @@ def demo(unsafe_no_sandbox: bool, root: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
     try:
-        made = demo.prepare(root, course, assignment)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("grading", total=len(made))
-            for student in demo.grade(course, assignment):
-                progress.update(task, description=f"grading {student}", advance=1)
-            progress.update(task, description="graded", completed=len(made))
+        made = sample_class.prepare(root, course, assignment)
+        _show_progress(console, "grading", sample_class.grade(course, assignment), len(made))
+        _show_progress(console, "writing feedback", sample_class.feedback(course, assignment), len(made))
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
     submissions = report.collect(course, assignment)
@@ -193,6 +213,22 @@ def demo(unsafe_no_sandbox: bool, root: Path) -> None:
     console.print(
         f"The report is {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}"
     )
+
+
+def _show_progress(console: Console, what: str, students: Iterable[str], total: int) -> None:
+    """How far a class is, while its students come: a bar in a terminal, elsewhere a line for each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    if not console.is_terminal:
+        for number, student in enumerate(students, 1):
+            click.echo(f"{what}: {number} of {total} ({student})")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=total)
+        for student in students:
+            progress.update(task, description=f"{what}: {student}", advance=1)
+        progress.update(task, description=what, completed=total)
 
 
 def _release_of(notebook: Path) -> Path:

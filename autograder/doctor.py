@@ -7,7 +7,6 @@ done is said in plain sentences.
 
 from __future__ import annotations
 
-import ast
 import copy
 import difflib
 import json
@@ -20,7 +19,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-Submission = Path | str | bytes | Mapping[str, Any]
+from autograder.cells import ADDED, KEY, about, defines, exercise_of, grade_id_of, is_check, mapping, role_of
+
+AnyNotebook = Path | str | bytes | Mapping[str, Any]
+"""A path, a file's bytes, or a notebook."""
 
 MAX_FILE = 2**30
 MAX_OUTPUTS = 20 * 2**20
@@ -72,7 +74,7 @@ class Report:
         self.findings.append(Finding("problem", says))
 
 
-def examine(submission: Submission, release: Submission) -> Report:
+def examine(submission: AnyNotebook, release: AnyNotebook) -> Report:
     """What is wrong with a submission, measured against its release; nothing is written."""
     try:
         return repair(submission, release)[1]
@@ -80,7 +82,7 @@ def examine(submission: Submission, release: Submission) -> Report:
         return Report([Finding("problem", str(error))], readable=False)
 
 
-def repair(submission: Submission, release: Submission) -> tuple[NotebookNode, Report]:
+def repair(submission: AnyNotebook, release: AnyNotebook) -> tuple[NotebookNode, Report]:
     """The submission with everything of the course's put back from the release, and what was done.
 
     ``submission`` is a path, the file's bytes, or a notebook. Raises :class:`Unreadable`.
@@ -95,7 +97,7 @@ def repair(submission: Submission, release: Submission) -> tuple[NotebookNode, R
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def read(submission: Submission, report: Report | None = None) -> NotebookNode:
+def read(submission: AnyNotebook, report: Report | None = None) -> NotebookNode:
     """A valid nbformat 4.5 notebook out of whatever the file holds. Raises :class:`Unreadable`."""
     report = Report() if report is None else report
     if isinstance(submission, Mapping):
@@ -228,9 +230,7 @@ def _clean(data: dict[str, Any], report: Report) -> NotebookNode:
     except nbformat.ValidationError:
         # Whatever is left is in metadata or outputs, and neither is worth losing the learner's code for.
         for cell in cells:
-            cell.metadata = NotebookNode(
-                {k: v for k, v in cell.metadata.items() if k in ("nbgrader", "coursekit")}
-            )
+            cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in ("nbgrader", KEY)})
             cell.pop("attachments", None)
             if cell.cell_type == "code":
                 cell.outputs = []
@@ -301,7 +301,7 @@ def _good_widgets(widgets: Any) -> bool:
     )
 
 
-def _load_release(release: Submission) -> NotebookNode:
+def _load_release(release: AnyNotebook) -> NotebookNode:
     if isinstance(release, Mapping):
         return nbformat.from_dict(copy.deepcopy(dict(release)))
     content = release if isinstance(release, bytes) else Path(release).read_bytes()
@@ -309,40 +309,6 @@ def _load_release(release: Submission) -> NotebookNode:
 
 
 # --- matching ---------------------------------------------------------------------------------------------
-
-
-def role_of(cell: Mapping[str, Any]) -> str:
-    return str(_dict(_dict(cell.get("metadata")).get("coursekit")).get("role", "added"))
-
-
-def exercise_of(cell: Mapping[str, Any]) -> str:
-    return str(_dict(_dict(cell.get("metadata")).get("coursekit")).get("exercise", ""))
-
-
-def grade_id_of(cell: Mapping[str, Any]) -> str:
-    found = _dict(_dict(cell.get("metadata")).get("nbgrader")).get("grade_id")
-    return found if isinstance(found, str) else ""
-
-
-def _dict(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def defines(source: str, *, assigned: bool = True) -> set[str]:
-    """The functions and classes a cell defines at its top level, also where it does not compile.
-
-    ``assigned`` counts ``batchnorm_forward = my_version`` too.
-    """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set(re.findall(r"^(?:async\s+def|def|class)\s+(\w+)", source, re.MULTILINE))
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    names = {node.name for node in tree.body if isinstance(node, kinds)}
-    for node in tree.body if assigned else ():
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        names |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return names
 
 
 def match(cells: Sequence[Mapping[str, Any]], release: Sequence[Mapping[str, Any]]) -> dict[int, int]:
@@ -384,7 +350,7 @@ def match(cells: Sequence[Mapping[str, Any]], release: Sequence[Mapping[str, Any
         take(number, by_source.get(original["source"].strip(), []))
     for number, original in enumerate(release):
         name = exercise_of(original)
-        if role_of(original) == "check":
+        if is_check(original):
             call = re.compile(rf"\bcheck\(\s*['\"]{re.escape(name)}['\"]")
             take(
                 number,
@@ -435,7 +401,7 @@ def _restore(notebook: NotebookNode, release: NotebookNode, report: Report) -> N
     notebook.cells = keep
     _put_back(notebook, release, report)
     _put_in_order(notebook, report)
-    notebook.metadata["coursekit"] = copy.deepcopy(release.metadata.get("coursekit", NotebookNode()))
+    notebook.metadata[KEY] = NotebookNode(copy.deepcopy(about(release)))
 
 
 def _restore_ids(
@@ -460,10 +426,10 @@ def _restore_kernel(notebook: NotebookNode, release: NotebookNode, report: Repor
     given, wanted = notebook.metadata.get("kernelspec"), release.metadata.get("kernelspec")
     if not wanted:
         return
-    name = _dict(given).get("name")
+    name = mapping(given).get("name")
     if name != wanted.name:
         # Every editor writes the name of its own environment there; another language is another matter.
-        tell = report.note if _dict(given).get("language") == "python" else report.repaired
+        tell = report.note if mapping(given).get("language") == "python" else report.repaired
         tell(f"The notebook asked for the kernel {name!r}; it asks for {wanted.name!r} again.")
     notebook.metadata.kernelspec = copy.deepcopy(wanted)
     notebook.metadata.pop("language_info", None)
@@ -512,12 +478,12 @@ def _restore_cell(
             if _own_work(cell.source, original.source):
                 own = NotebookNode(
                     cell_type="code", id=_fresh("edited", taken), source=cell.source, outputs=[],
-                    execution_count=None, metadata=NotebookNode(coursekit=NotebookNode(role="added")),
+                    execution_count=None, metadata=NotebookNode({KEY: NotebookNode(role=ADDED)}),
                 )  # fmt: skip
                 before = [own]
                 report.note(f"What had been written into {what} is kept as a cell of its own beside it.")
         cell.source = original.source
-    for key in ("nbgrader", "coursekit", "editable", "deletable", "tags"):
+    for key in ("nbgrader", KEY, "editable", "deletable", "tags"):
         cell.metadata.pop(key, None)
         if key in original.metadata:
             cell.metadata[key] = copy.deepcopy(original.metadata[key])
@@ -546,7 +512,7 @@ def _report_metadata(cell: NotebookNode, original: NotebookNode, what: str, repo
     wanted = original.metadata.get("nbgrader")
     if not wanted:
         return
-    given = _dict(cell.metadata.get("nbgrader"))
+    given = mapping(cell.metadata.get("nbgrader"))
     if not given or grade_id_of(cell) != wanted.grade_id:
         report.repaired(f"{_start(what)} had lost its grading metadata; it has been put back.")
         return
@@ -565,7 +531,7 @@ def _as_added(cell: NotebookNode, report: Report) -> NotebookNode:
     cell.metadata.pop("nbgrader", None)
     for key in ("editable", "deletable"):
         cell.metadata.pop(key, None)
-    cell.metadata["coursekit"] = NotebookNode(role="added")
+    cell.metadata[KEY] = NotebookNode(role=ADDED)
     return cell
 
 
@@ -597,7 +563,7 @@ def _place(
     cells: Sequence[NotebookNode], release: Sequence[NotebookNode], number: int, here: Mapping[str, int]
 ) -> int:
     original = release[number]
-    if role_of(original) == "check":
+    if is_check(original):
         home = _defined_at(cells, exercise_of(original))
         return len(cells) if home is None else home + 1
     later = [here[c.id] for c in release[number + 1 :] if c.id in here]
@@ -620,7 +586,7 @@ def _put_in_order(notebook: NotebookNode, report: Report) -> None:
     """A check that stands before what it checks judges nothing, and setup comes first."""
     for cell in list(notebook.cells):
         index = notebook.cells.index(cell)
-        if role_of(cell) == "check":
+        if is_check(cell):
             name = exercise_of(cell)
             home = _defined_at(notebook.cells, name)
             before = any(c.cell_type == "code" and name in defines(c.source) for c in notebook.cells[:index])

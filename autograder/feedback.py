@@ -17,7 +17,8 @@ from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from .exercise import Outcome, PropertyResult, Verdict
+from autograder.cells import KEY, about
+from autograder.exercise import Outcome, PropertyResult, Verdict
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -208,7 +209,7 @@ def text(verdict: Verdict) -> str:
     failing = _failing(verdict.results)[:1]
     before = [f"{symbol(verdict.outcome)} {headline(verdict)} · {verdict.exercise}", ""]
     if verdict.diagnosis:
-        before.append(f"Likely mistake: {_spoken(verdict.diagnosis)}")
+        before.append(f"Likely mistake: {spoken(verdict.diagnosis)}")
         before += _wrapped(verdict.mistake) + _wrapped(verdict.repair)
         before.append("")
     for remark in _remarks(verdict):
@@ -265,7 +266,8 @@ def _wrapped(sentence: str, first: str = "  ", rest: str = "  ") -> list[str]:
     return wrap(sentence, _TERMINAL_WIDTH, initial_indent=first, subsequent_indent=rest)
 
 
-def _spoken(name: str) -> str:
+def spoken(name: str) -> str:
+    """A misconception's name as it is read: without underscores."""
     return name.replace("_", " ")
 
 
@@ -328,7 +330,7 @@ def html(verdict: Verdict) -> str:
     name = escape(verdict.exercise)
     likely = ""
     if verdict.diagnosis:
-        mistake = escape(_spoken(verdict.diagnosis))
+        mistake = escape(spoken(verdict.diagnosis))
         likely = (
             f'<div class="ck-likely"><p><strong>Likely mistake: {mistake}</strong></p>'
             f"<p>{prose(verdict.mistake)}</p><p>{prose(verdict.repair)}</p></div>"
@@ -398,7 +400,7 @@ def nbgrader_outputs(verdict: Verdict) -> list[NotebookNode]:
         new_output(
             "display_data",
             data={"text/html": html(verdict), "text/plain": text(verdict)},
-            metadata={"coursekit": {"verdict": stored}},
+            metadata={KEY: {"verdict": stored}},
         ),
         new_output("execute_result", data={"text/plain": repr(float(verdict.points))}, execution_count=1),
     ]
@@ -410,7 +412,7 @@ def verdict_of(cell: Mapping[str, Any]) -> Verdict | None:
     Any code can display such metadata: trust only a graded cell of a notebook whose outputs the grader wrote.
     """
     try:
-        stored = cell["outputs"][0]["metadata"]["coursekit"]["verdict"]
+        stored = about(cell["outputs"][0])["verdict"]
         return bounded(Verdict.from_json(json.loads(json.dumps(stored))))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
         return None

@@ -8,6 +8,7 @@ code: :class:`Flag` sees that no verdict was made, gives 0 and asks for a person
 from autograder.plugins.exporter import SubmissionExporter
 from autograder.plugins.flag import Flag
 from autograder.plugins.judge import Judge
+from autograder.plugins.release import ReleaseExporter
 from autograder.plugins.restore import RestoreRelease
 
-__all__ = ["Flag", "Judge", "RestoreRelease", "SubmissionExporter"]
+__all__ = ["Flag", "Judge", "ReleaseExporter", "RestoreRelease", "SubmissionExporter"]

@@ -14,8 +14,9 @@ from nbconvert.exporters.exporter import ResourcesDict
 from nbgrader.converters.base import NbGraderException
 
 from autograder import doctor
+from autograder.cells import KEY
+from autograder.plugins.consent import Refused, demand_consent
 from autograder.plugins.course import course_of, release_of
-from autograder.plugins.judge import Judge, Refused
 
 
 class SubmissionExporter(NotebookExporter):
@@ -29,7 +30,7 @@ class SubmissionExporter(NotebookExporter):
         super().__init__(*args, **kwargs)
         try:
             # Here, because nothing of the class has been touched yet.
-            Judge(parent=self).demand_consent()
+            demand_consent(self)
         except Refused as refused:
             self.log.error(str(refused))
             raise NbGraderException(str(refused)) from None
@@ -61,12 +62,12 @@ class SubmissionExporter(NotebookExporter):
         report = doctor.Report()
         try:
             notebook = doctor.read(_handed_in(Path(filename), report), report)
-            resources["coursekit"] = {"doctor": report.sentences}
+            resources[KEY] = {"doctor": report.sentences}
         except doctor.Unreadable as error:
             self.log.warning("%s: %s", filename, error)
             notebook = release_of(self, resources)
             notebook.cells.insert(0, _explanation(str(error)))
-            resources["coursekit"] = {"doctor": [str(error)], "unreadable": str(error)}
+            resources[KEY] = {"doctor": [str(error)], "unreadable": str(error)}
         return self.from_notebook_node(notebook, resources=resources, **kwargs)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nbformat import NotebookNode
-from nbgrader import utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from autograder.cells import KEY, grade_id_of, is_check
 from autograder.exercise import Verdict
 
 
@@ -22,12 +22,8 @@ class Flag(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         here = resources["nbgrader"]
         where = (here["notebook"], here["assignment"], here["student"])
-        verdicts: dict[str, Verdict] = (resources.get("coursekit") or {}).get("verdicts", {})
-        checks = [
-            cell.metadata.nbgrader["grade_id"]
-            for cell in nb.cells
-            if cell.cell_type == "code" and utils.is_grade(cell) and not utils.is_solution(cell)
-        ]
+        verdicts: dict[str, Verdict] = (resources.get(KEY) or {}).get("verdicts", {})
+        checks = [grade_id_of(cell) for cell in nb.cells if is_check(cell)]
         with Gradebook(here["db_url"]) as gradebook:
             for grade_id in checks:
                 verdict = verdicts.get(grade_id)

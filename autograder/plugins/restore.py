@@ -9,31 +9,32 @@ from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from autograder import doctor
+from autograder.cells import KEY
+from autograder.plugins.consent import demand_consent
 from autograder.plugins.course import release_of
-from autograder.plugins.judge import Judge
 
 
 class RestoreRelease(NbGraderPreprocessor):
     """First of ``c.Autograde.sanitize_preprocessors``: roles, points and locked cells come from the release.
 
-    What the doctor did stands at ``nb.metadata["coursekit"]["doctor"]``.
+    What the doctor did stands at ``about(nb)["doctor"]``.
     """
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         return self.preprocess(nb, resources)  # not to be switched off
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
-        Judge(parent=self).demand_consent()
+        demand_consent(self)
         release = release_of(self, resources)
         forget_scores(resources["nbgrader"])
-        said = resources.get("coursekit") or {}
+        said = resources.get(KEY) or {}
         nb, report = doctor.repair(nb, release)
         sentences = [*said.get("doctor", ()), *(report.sentences if "unreadable" not in said else ())]
         for sentence in sentences:
             self.log.info("doctor: %s", sentence)
-        nb.metadata["coursekit"]["doctor"] = sentences
+        nb.metadata[KEY]["doctor"] = sentences
         if "unreadable" in said:
-            nb.metadata["coursekit"]["unreadable"] = said["unreadable"]
+            nb.metadata[KEY]["unreadable"] = said["unreadable"]
         return nb, resources
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import tiny_course
+from click.testing import CliRunner
 
 from autograder import authoring
+from autograder.cli import main
 
 
 @pytest.fixture
@@ -109,6 +111,33 @@ def test_one_changed_character_is_drift(course):
     problems = rebuilt_problems(course, "Doubling is adding.", "Doubling is adding!", build=False)
     assert len(problems) == 2
     assert all("differs from what its source builds (first at cell 2)" in p for p in problems)
+
+
+def test_what_differs_is_counted_right(course):
+    _, lecture = authoring.build(course)
+    notebook = nbformat.read(lecture, as_version=4)
+    name = "lectures/01_tiny/tiny.ipynb: differs from what its source builds"
+    last = notebook.cells.pop()
+    nbformat.write(notebook, lecture)
+    assert authoring.check(course) == [
+        f"{name} (11 cells instead of 12, first at cell 12); run `autograder build`"
+    ]
+    notebook.cells += [last]
+    notebook.metadata.kernelspec.display_name = "Another"
+    nbformat.write(notebook, lecture)
+    assert authoring.check(course) == [
+        f"{name} (in its metadata or layout, in no cell); run `autograder build`"
+    ]
+
+
+def test_a_checkout_with_the_line_ends_of_windows_is_clean(course):
+    files = [*authoring.build(course), course / "solutions" / "01_tiny.py", course / "pyproject.toml"]
+    built = [path.read_bytes() for path in files]
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert authoring.check(course) == []
+    authoring.build(course)
+    assert [path.read_bytes() for path in files][:2] == built[:2]
 
 
 def test_unbuilt_and_damaged_notebooks_are_named(course):
@@ -233,3 +262,24 @@ def test_nbgraders_own_command_makes_the_same_release(course):
     path = f"{nbgrader.parent}:{os.environ['PATH']}"  # nbgrader calls alembic
     subprocess.run(command, cwd=course, check=True, capture_output=True, env=os.environ | {"PATH": path})
     assert lecture.read_bytes() == built
+
+
+def test_the_build_command(tmp_path, monkeypatch):
+    tiny_course.use_catalog(monkeypatch)
+    root = ["--root", str(tiny_course.write(tmp_path))]
+    run = CliRunner().invoke
+    assert run(main, ["build", "--check", *root]).exit_code == 1
+    built = run(main, ["build", *root])
+    assert (built.exit_code, built.output.split()) == (
+        0, ["solutions/01_tiny/tiny.ipynb", "lectures/01_tiny/tiny.ipynb"]
+    )  # fmt: skip
+    checked = run(main, ["build", "--check", *root])
+    assert checked.exit_code == 0
+    assert "Warning: pyproject.toml: Repository is still the placeholder" in checked.output
+    tiny_course.write(tmp_path, address="https://github.com/somebody/course")
+    assert run(main, ["build", *root]).exit_code == 0
+    checked = run(main, ["build", "--check", *root])
+    assert (checked.exit_code, "Warning" in checked.output) == (0, False)
+    wrong = run(main, ["build", "nothing", *root])
+    assert wrong.exit_code == 1
+    assert "no lecture called 'nothing'" in wrong.output

@@ -11,6 +11,7 @@ import tiny_course
 from click.testing import CliRunner
 
 from autograder import authoring, doctor
+from autograder.cells import exercise_of, grade_id_of, role_of
 from autograder.cli import main
 
 DOUBLE = "def double(x):\n    return x + x  # mine\n"
@@ -36,7 +37,7 @@ def mine(release):
 
 def find(notebook, role, exercise=None):
     for cell in notebook.cells:
-        if doctor.role_of(cell) == role and (exercise is None or doctor.exercise_of(cell) == exercise):
+        if role_of(cell) == role and (exercise is None or exercise_of(cell) == exercise):
             return cell
     raise LookupError((role, exercise))
 
@@ -44,7 +45,7 @@ def find(notebook, role, exercise=None):
 def repaired(notebook, release):
     result, report = doctor.repair(notebook, release)
     nbformat.validate(result)
-    checks = {doctor.grade_id_of(c) for c in result.cells if doctor.role_of(c) == "check"}
+    checks = {grade_id_of(c) for c in result.cells if role_of(c) == "check"}
     assert checks == {"double", "triple"}
     again, second = doctor.repair(result, release)
     assert not second.needs_repair, second.sentences
@@ -118,7 +119,7 @@ def test_everything_stripped_is_recognized_by_its_source(release, mine):
         del cell["id"]
     result, report = repaired(json.dumps(data).encode(), release)
     assert sources(result) == sources(mine)
-    marked = [(c.id, c.metadata) for c in result.cells if doctor.role_of(c) != "added"]
+    marked = [(c.id, c.metadata) for c in result.cells if role_of(c) != "added"]
     assert [m for m, _ in marked] == [c.id for c in release.cells]
     assert any("cell ids had been lost, as Colab does" in s for s in report.sentences)
     assert any("lost its grading metadata" in s for s in report.sentences)
@@ -137,7 +138,7 @@ def test_edited_checks_and_setup_are_restored_and_work_in_them_is_kept(release, 
     result, report = repaired(mine, release)
     assert find(result, "check", "double").source == 'check("double")'
     assert find(result, "setup").source == find(release, "setup").source
-    added = [c.source for c in result.cells if doctor.role_of(c) == "added"]
+    added = [c.source for c in result.cells if role_of(c) == "added"]
     assert 'helper = 3\ncheck("double")' in added
     assert any(source.endswith("import collections") for source in added)
     assert sum("had been edited; the original is back" in s for s in report.sentences) == 2
@@ -282,7 +283,7 @@ def test_odd_metadata_becomes_valid(release, mine, key):
         data["metadata"][key] = data["metadata"]["kernelspec"] = data["metadata"]["widgets"] = odd
         result, _ = doctor.repair(json.dumps(data).encode(), release)
         nbformat.validate(result)
-        assert sum(doctor.role_of(c) == "check" for c in result.cells) == 2
+        assert sum(role_of(c) == "check" for c in result.cells) == 2
         assert DOUBLE in sources(result)
 
 
@@ -290,7 +291,7 @@ def test_an_old_notebook_is_converted(release):
     old = nbformat.convert(copy.deepcopy(release), 3)
     result, report = doctor.repair(nbformat.writes(old, version=3).encode(), release)
     assert any("old format 3" in s for s in report.sentences)
-    assert sum(doctor.role_of(c) == "check" for c in result.cells) == 2
+    assert sum(role_of(c) == "check" for c in result.cells) == 2
 
 
 def test_the_command(release, mine, tmp_path):
@@ -315,16 +316,14 @@ def test_the_command(release, mine, tmp_path):
     assert run(main, ["doctor", str(tmp_path / "none.ipynb")]).exit_code == 1
 
 
-def test_the_build_command(tmp_path, monkeypatch):
-    tiny_course.use_catalog(monkeypatch)
-    root = ["--root", str(tiny_course.write(tmp_path))]
-    run = CliRunner().invoke
-    assert run(main, ["build", "--check", *root]).exit_code == 1
-    built = run(main, ["build", *root])
-    assert (built.exit_code, built.output.split()) == (
-        0, ["solutions/01_tiny/tiny.ipynb", "lectures/01_tiny/tiny.ipynb"]
-    )  # fmt: skip
-    assert run(main, ["build", "--check", *root]).exit_code == 0
-    wrong = run(main, ["build", "nothing", *root])
-    assert wrong.exit_code == 1
-    assert "no lecture called 'nothing'" in wrong.output
+def test_a_repaired_notebook_for_a_folder_that_is_not_there(release, mine, tmp_path):
+    handed_out, submission = tmp_path / "release.ipynb", tmp_path / "mine.ipynb"
+    nbformat.write(release, handed_out)
+    nbformat.write(mine, submission)
+    out = tmp_path / "nowhere" / "out.ipynb"
+    done = CliRunner().invoke(
+        main, ["doctor", str(submission), "--release", str(handed_out), "--fix", str(out)]
+    )
+    assert done.exit_code == 2
+    assert f"there is no folder {out.parent}" in done.output
+    assert isinstance(done.exception, SystemExit)

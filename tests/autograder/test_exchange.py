@@ -1,8 +1,9 @@
-"""The way of a notebook through nbgrader's own exchange: release, fetch, submit, collect, autograde, feedback."""
+"""nbgrader's own commands as documented: the gradebook filled, and a notebook's way through the exchange."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+from autograder import catalog
 
 ROOT = Path(__file__).parents[2]
 ASSIGNMENT = "02_batchnorm"
@@ -29,16 +32,72 @@ def _nbgrader(place: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def _course(folder: Path, *, lectures: bool) -> Path:
+    """A copy of the course as docs/instructors.md says."""
+    for name in ("solutions", "lectures") if lectures else ("solutions",):
+        shutil.copytree(ROOT / name / ASSIGNMENT, folder / name / ASSIGNMENT)
+    shutil.copy(ROOT / "nbgrader_config.py", folder)
+    return folder
+
+
+def _documented(tool: str) -> list[str]:
+    """The arguments of nbgrader in the first line of the instructors' guide that calls this tool."""
+    text = (ROOT / "docs" / "instructors.md").read_text(encoding="utf-8")
+    found = re.search(rf"^nbgrader ({tool}[^#\n]*)", text, re.MULTILINE)
+    assert found is not None
+    return found[1].split()
+
+
+def _cells_in_gradebook(course: Path) -> set[str]:
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
+        names = [assignment.name for assignment in gradebook.assignments]
+        return (
+            {c.name for c in gradebook.find_notebook("batchnorm", ASSIGNMENT).grade_cells} if names else set()
+        )
+
+
+@pytest.mark.xdist_group("exchange")
+@pytest.mark.parametrize("lectures", [True, False], ids=["with lectures", "without"])
+def test_the_documented_first_command_fills_the_gradebook(tmp_path, lectures):
+    course = _course(tmp_path / "course", lectures=lectures)
+    _nbgrader(course, *_documented("generate_assignment"))
+    assert {e.id for e in catalog.topic("batchnorm")} < _cells_in_gradebook(course)
+    release = Path("lectures", ASSIGNMENT, "batchnorm.ipynb")
+    assert (course / release).read_text(encoding="utf-8") == (ROOT / release).read_text(encoding="utf-8")
+
+
+@pytest.mark.xdist_group("exchange")
+def test_a_release_that_somebody_changed_is_not_made_anew_unasked(tmp_path):
+    course = _course(tmp_path / "course", lectures=True)
+    path = course / "lectures" / ASSIGNMENT / "batchnorm.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].source += "\n\nSee you on Monday."
+    nbformat.write(notebook, path)
+    assert "--force makes it anew" in _nbgrader(course, "generate_assignment", ASSIGNMENT)
+    assert "See you on Monday." in path.read_text(encoding="utf-8")
+    assert _cells_in_gradebook(course) == set()
+    _nbgrader(course, "generate_assignment", ASSIGNMENT, "--force")
+    assert "See you on Monday." not in path.read_text(encoding="utf-8")
+    known = _cells_in_gradebook(course)
+    assert known
+    nbformat.write(notebook, path)
+    _nbgrader(course, "generate_assignment", ASSIGNMENT)
+    assert "See you on Monday." in path.read_text(encoding="utf-8")
+    assert _cells_in_gradebook(course) == known
+
+
 @pytest.mark.xdist_group("exchange")
 def test_round_trip(tmp_path):
     course, student, exchange = tmp_path / "course", tmp_path / "student", tmp_path / "exchange"
-    for folder in (course, student, exchange, tmp_path / "home"):
+    for folder in (student, exchange, tmp_path / "home"):
         folder.mkdir()
     exchange.chmod(0o777)
-    shutil.copytree(ROOT / "solutions" / ASSIGNMENT, course / "solutions" / ASSIGNMENT)
+    _course(course, lectures=True)
     settings = f"c.Exchange.root = {str(exchange)!r}\nc.CourseDirectory.course_id = 'vision'\n"
-    config = (ROOT / "nbgrader_config.py").read_text()
-    (course / "nbgrader_config.py").write_text(config + settings + "c.Judge.unsafe_no_sandbox = True\n")
+    with (course / "nbgrader_config.py").open("a", encoding="utf-8") as config:
+        config.write(settings + "c.Judge.unsafe_no_sandbox = True\n")
     (student / "nbgrader_config.py").write_text("c = get_config()\n" + settings)
 
     _nbgrader(course, "generate_assignment", ASSIGNMENT)

@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from autograder import authoring
+from autograder.cells import is_check
 
 ROOT = Path(__file__).parents[2]
 SOLVED = sorted((ROOT / "solutions").glob("*/*.ipynb"))
@@ -77,7 +78,7 @@ def _runs(path, folder, monkeypatch):
         # A training may show how far it is; the verdict's first line has the points.
         if "data" in o and "points · " in o.data["text/plain"].partition("\n")[0]
     ]
-    exercises = [c for c in notebook.cells if c.metadata.coursekit.role == "check"]
+    exercises = [c for c in notebook.cells if is_check(c)]
     assert len(verdicts) == len(exercises) > 0
     assert all("Correct" in v for v in verdicts)
     images = [

@@ -21,8 +21,10 @@ from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import PyFileConfigLoader
 
-from autograder import authoring
+from autograder import authoring, cells
 from autograder.plugins import judge
+from autograder.plugins.hearing import Hearing
+from autograder.sandbox import kernel
 
 ROOT = Path(__file__).parents[2]
 DOUBLE = "def double(x):\n    return x + x"
@@ -51,8 +53,7 @@ def run(converter, root: Path, *, force=False, **judge_traits):
 
 
 def code(notebook, role, exercise):
-    marks = [(c, c.metadata.get("coursekit", {})) for c in notebook.cells]
-    return next(c for c, m in marks if m.get("role") == role and m.get("exercise") == exercise)
+    return next(c for c in notebook.cells if (cells.role_of(c), cells.exercise_of(c)) == (role, exercise))
 
 
 def solve(notebook, double=DOUBLE, triple=TRIPLE):
@@ -183,7 +184,7 @@ def loops(nb):
 
 def edited_story(nb):
     """A helper defined in a cell of the lecture; the curve it also draws would break."""
-    story = next(c for c in nb.cells if c.metadata.coursekit.role == "story")
+    story = next(c for c in nb.cells if cells.role_of(c) == "story")
     story.source += "\n\ndef twice(x):\n    return helper(x) + x - 1\n\nraise RuntimeError('a long curve')"
     story.source = story.source.replace("x + 1", "1 + x")
     return solve(nb, "def double(x):\n    return twice(x)")
@@ -341,8 +342,8 @@ def test_a_flag_says_why_on_the_learners_cell(graded):
 
 def test_figures_of_story_cells_do_not_run_and_added_cells_do(graded):
     notebook = autograded(graded, "early_connection")
-    assert not next(c for c in notebook.cells if c.metadata.coursekit.role == "story").outputs
-    added = next(c for c in notebook.cells if c.metadata.coursekit.role == "added")
+    assert not next(c for c in notebook.cells if cells.role_of(c) == "story").outputs
+    added = next(c for c in notebook.cells if cells.role_of(c) == "added")
     assert "served False" in added.outputs[0].text
 
 
@@ -448,7 +449,7 @@ lines.'''
     return 2 * x
 """
     found: dict = {}
-    exec(judge.definitions(source), found)
+    exec(cells.definitions(source), found)
     assert {name for name in found if not name.startswith("__")} == {"math", "VOID", "names", "twice"}
     assert found["names"] == ["a", "b"]
     assert found["twice"](found["VOID"]) == 510
@@ -456,13 +457,13 @@ lines.'''
 
 @pytest.mark.parametrize("source", ["def g(:\n", "%matplotlib inline", "", "f(3)", "a, b = 1, 2"])
 def test_a_story_cell_without_definitions_does_not_run(source):
-    assert judge.definitions(source) == ""
+    assert cells.definitions(source) == ""
 
 
 def test_the_kernel_gets_no_tokens(monkeypatch, tmp_path):
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    given = judge.environment(tmp_path, tmp_path / "s")
+    given = kernel.environment(tmp_path, tmp_path / "s")
     assert "secret" not in given.values()
     assert "NBGRADER_EXECUTION" not in given
     assert given["AUTOGRADER_SOCKET"] == str(tmp_path / "s")
@@ -470,21 +471,21 @@ def test_the_kernel_gets_no_tokens(monkeypatch, tmp_path):
 
 def test_a_place_that_cannot_be_listened_in_costs_the_verdict_only(tmp_path):
     exercise = tiny_course.find("double")
-    with judge.Oracle(exercise, tmp_path / "gone" / "s") as oracle:
+    with Hearing(exercise, tmp_path / "gone" / "s") as hearing:
         pass
-    assert oracle.verdict is None
-    assert "could not listen" in oracle.trouble
+    assert hearing.verdict is None
+    assert "could not listen" in hearing.trouble
     (tmp_path / "s").mkdir()
-    with judge.Oracle(exercise, tmp_path / "s") as oracle:
+    with Hearing(exercise, tmp_path / "s") as hearing:
         assert (tmp_path / "s").is_socket()
-    assert (oracle.verdict, oracle.trouble) == (None, "")
+    assert (hearing.verdict, hearing.trouble) == (None, "")
 
 
 def test_scratch_is_private_short_and_gone_afterwards(monkeypatch, tmp_path):
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    with judge.scratch() as place:
+    with kernel.scratch() as place:
         assert place.stat().st_mode & 0o777 == 0o700
         assert len(str(place / "s")) < 100
     assert not place.exists()

@@ -21,7 +21,7 @@ from rich.console import Console
 from autograder import report
 from autograder.exercise import Outcome, PropertyResult, Verdict
 from autograder.feedback import nbgrader_outputs
-from autograder.report import State, Submission
+from autograder.report import State, Submission, page
 
 ASSIGNMENT = "02_batchnorm"
 POINTS = {"batchnorm_forward": 4.0, "group_norm": 3.0}
@@ -257,7 +257,7 @@ def test_three_hundred_students_take_no_time():
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_colors_can_be_read_in_both_themes(theme):
-    colors = dict(re.findall(r"--(\w+):(#\w+)", re.findall(r":root\{([^}]*)\}", report._STYLE)[theme]))
+    colors = dict(re.findall(r"--(\w+):(#\w+)", re.findall(r":root\{([^}]*)\}", page.STYLE)[theme]))
     for ink in ("ink", "soft", "good", "bad", "odd", "bar"):
         for ground in ("bg", "card", "well"):
             assert contrast(colors[ink], colors[ground]) >= 4.5, (ink, ground)

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from autograder import catalog, demo, feedback
+from autograder import catalog, feedback, sample_class
 from autograder.exercise import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +27,9 @@ def test_solved_gets_everything_and_untouched_nothing(assignment, tmp_path, monk
     # nbgrader finds alembic beside the interpreter that runs it.
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     course = tmp_path / "course"
-    demo.prepare(ROOT, course, assignment, demo.ends)
-    assert set(demo.grade(course, assignment)) == {"solved", "untouched"}
+    sample_class.prepare(ROOT, course, assignment, sample_class.ends)
+    assert set(sample_class.grade(course, assignment)) == {"solved", "untouched"}
+    assert set(sample_class.feedback(course, assignment)) == {"solved", "untouched"}
 
     topic = assignment.partition("_")[2]
     exercises = catalog.topic(topic)

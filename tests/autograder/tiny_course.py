@@ -105,14 +105,15 @@ def triple(x):
 # ### END SOLUTION
 '''
 
-PYPROJECT = '[project]\nname = "x"\n[project.urls]\nRepository = "https://github.com/OWNER/course"\n'
+ADDRESS = "https://github.com/OWNER/course"
 
 
-def write(root: Path, source: str = SOURCE) -> Path:
+def write(root: Path, source: str = SOURCE, address: str = ADDRESS) -> Path:
     """Write the course's sources under ``root``; they are not built yet."""
     (root / "solutions").mkdir(parents=True, exist_ok=True)
     (root / "solutions" / "01_tiny.py").write_text(source, encoding="utf-8")
-    (root / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+    project = f'[project]\nname = "x"\n[project.urls]\nRepository = "{address}"\n'
+    (root / "pyproject.toml").write_text(project, encoding="utf-8")
     return root
 
 

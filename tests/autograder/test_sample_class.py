@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from autograder import catalog, demo, doctor, feedback
+from autograder import catalog, doctor, feedback, sample_class
+from autograder.cells import about
 from autograder.exercise import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -58,17 +59,36 @@ pytestmark = pytest.mark.xdist_group("sample class")
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory) -> Path:
-    """The class as `autograder demo` grades it: the real command, in a copy of the repository's notebooks."""
+def graded(tmp_path_factory) -> tuple[Path, list[tuple[float, str]]]:
+    """The class as `autograder sample-class` grades it: the real command, in a copy of the repository's notebooks.
+
+    Also what it printed into a pipe, each line with the time it came.
+    """
     root = tmp_path_factory.mktemp("sample")
     for name in ("solutions", "nbgrader_config.py"):
         (root / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "autograder.cli", "demo", "--unsafe-no-sandbox", "--root", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, cwd=root)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert "DuplicateCellId" not in done.stderr
-    (root / "demo" / "printed.txt").write_text(done.stdout)
-    return root / "demo"
+    command = [sys.executable, "-m", "autograder.cli", "sample-class", "--unsafe-no-sandbox"]
+    complaints, printed = root / "stderr.txt", []
+    with (
+        complaints.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=root) as process,
+    ):
+        assert process.stdout is not None
+        printed = [(time.monotonic(), line) for line in process.stdout]
+    said = complaints.read_text()
+    assert process.returncode == 0, "".join(line for _, line in printed[-40:]) + said[-4000:]
+    assert "DuplicateCellId" not in said
+    return root / "demo", printed
+
+
+@pytest.fixture(scope="module")
+def course(graded) -> Path:
+    return graded[0]
+
+
+@pytest.fixture(scope="module")
+def printed(graded) -> list[tuple[float, str]]:
+    return graded[1]
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +200,21 @@ def test_the_report_has_a_row_for_everybody_and_links_their_feedback(course):
     assert not report.find_all("link", href=re.compile("^http"))
 
 
-def test_the_table_is_printed(course):
-    printed = (course / "printed.txt").read_text()
-    assert all(student in printed for student in INTENDED)
+def test_the_table_is_printed(printed):
+    table = "".join(line for _, line in printed)
+    table = table[table.index("remarks") :]
+    assert all(student in table for student in INTENDED)
+
+
+@pytest.mark.parametrize("what", ["grading", "writing feedback"])
+def test_a_log_hears_of_every_student_as_their_turn_comes(printed, what):
+    told = [(at, line) for at, line in printed if line.startswith(f"{what}: ")]
+    total = len(INTENDED)
+    assert [line.partition(" (")[0] for _, line in told] == [
+        f"{what}: {n} of {total}" for n in range(1, total + 1)
+    ]
+    assert {line.rpartition("(")[2].rstrip(")\n") for _, line in told} == set(INTENDED)
+    assert told[-1][0] - told[0][0] > 1, "they came in one burst"
 
 
 def test_sample_cells_stand_alone():
@@ -190,12 +222,12 @@ def test_sample_cells_stand_alone():
     for exercise in catalog.topic("batchnorm"):
         for answer in [exercise.right[0].answer, exercise.misconceptions[-1].answer]:
             namespace: dict[str, object] = {"__name__": "learner"}
-            exec(compile(demo.cell(exercise, answer), "<cell>", "exec"), namespace)
+            exec(compile(sample_class.cell(exercise, answer), "<cell>", "exec"), namespace)
             assert exercise.id in namespace
 
 
 def test_the_doctor_speaks_of_what_it_repaired(course):
-    said = {s: _autograded(course, s).metadata["coursekit"]["doctor"] for s in INTENDED}
+    said = {s: about(_autograded(course, s))["doctor"] for s in INTENDED}
     assert said["solved"] == []
     assert any("batchnorm_forward" in line for line in said["deleted"])
     assert any("batchnorm_forward" in line for line in said["duplicated"])
@@ -204,9 +236,20 @@ def test_the_doctor_speaks_of_what_it_repaired(course):
     assert doctor.examine(release, release).sentences == []
 
 
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "autograder.cli", "sample-class", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
 def test_refuses_without_consent(tmp_path):
-    environment = {**os.environ, "COLUMNS": "200"}
-    command = [sys.executable, "-m", "autograder.cli", "demo", "--root", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = run(cwd=tmp_path)
     assert done.returncode != 0
+    assert "there is no sandbox" in done.stderr
     assert "--unsafe-no-sandbox" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lecture_without_a_class_names_those_with_one(tmp_path):
+    done = run("06_fcn", "--unsafe-no-sandbox", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "no sample class of '06_fcn'; there is one of: 02_batchnorm" in done.stderr

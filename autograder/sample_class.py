@@ -23,7 +23,11 @@ import nbformat
 from nbformat import NotebookNode
 
 from autograder import catalog
+from autograder.cells import exercise_of, role_of
 from autograder.exercise import Exercise
+
+LECTURES = ("02_batchnorm",)
+"""The lectures that :func:`samples` can make a class of."""
 
 PREFACE = {
     "torch": "import torch",
@@ -103,10 +107,9 @@ def samples(release: NotebookNode, solved: NotebookNode, topic: str = "batchnorm
 def _answered(release: NotebookNode, answers: dict[str, str]) -> NotebookNode:
     notebook = copy.deepcopy(release)
     for c in notebook.cells:
-        exercise = c.metadata.get("coursekit", {}).get("exercise")
-        if c.id == f"{exercise}-solution" and exercise in answers:
-            c.source = answers[exercise]
-        if answers and c.metadata.get("coursekit", {}).get("role") == "written":
+        if role_of(c) == "exercise" and exercise_of(c) in answers:
+            c.source = answers[exercise_of(c)]
+        if answers and role_of(c) == "written":
             c.source = ANSWER
     return notebook
 
@@ -176,7 +179,7 @@ def _renamed(source: str, thing: Any, name: str | None) -> str:
 def prepare(
     root: Path,
     course: Path,
-    assignment: str = "02_batchnorm",
+    assignment: str,
     make: Callable[[NotebookNode, NotebookNode, str], list[Sample]] = samples,
 ) -> list[Sample]:
     """Lay out a course directory with a submission a sample. ``root`` is the repository, built; ``make`` hands
@@ -185,8 +188,10 @@ def prepare(
         shutil.rmtree(course)
     course.mkdir(parents=True)
     shutil.copytree(root / "solutions" / assignment, course / "solutions" / assignment)
-    config = (root / "nbgrader_config.py").read_text()
-    (course / "nbgrader_config.py").write_text(config + "\nc.Judge.unsafe_no_sandbox = True\n")
+    config = (root / "nbgrader_config.py").read_text(encoding="utf-8")
+    (course / "nbgrader_config.py").write_text(
+        f"{config}\nc.Judge.unsafe_no_sandbox = True\n", encoding="utf-8"
+    )
     _nbgrader(course, "generate_assignment", assignment)
     name = next((course / "solutions" / assignment).glob("*.ipynb")).name
     solved = nbformat.read(course / "solutions" / assignment / name, 4)
@@ -199,13 +204,20 @@ def prepare(
     return made
 
 
-def grade(course: Path, assignment: str = "02_batchnorm") -> Iterator[str]:
-    """Grade with ``nbgrader autograde`` and write feedback; yields each student as the work on them begins."""
-    for line in _running(course, "autograde", assignment):
-        if match := re.search(r"Autograding .*?/autograded/([^/]+)/|Autograding autograded/([^/]+)/", line):
-            yield match[1] or match[2]
-    for _ in _running(course, "generate_feedback", assignment):
-        pass
+def grade(course: Path, assignment: str) -> Iterator[str]:
+    """Grade with ``nbgrader autograde``; yields each student as the work on them begins."""
+    return _students(r"Autograding .*\bautograded/([^/]+)/", course, "autograde", assignment)
+
+
+def feedback(course: Path, assignment: str) -> Iterator[str]:
+    """Write everybody's feedback with ``nbgrader generate_feedback``; yields each student, as :func:`grade` does."""
+    return _students(r"Converting notebook .*\bautograded/([^/]+)/", course, "generate_feedback", assignment)
+
+
+def _students(told: str, course: Path, *arguments: str) -> Iterator[str]:
+    for line in _running(course, *arguments):
+        if match := re.search(told, line):
+            yield match[1]
 
 
 def _nbgrader(course: Path, *arguments: str) -> None:
@@ -220,12 +232,12 @@ def _running(course: Path, *arguments: str) -> Iterator[str]:
         subprocess.Popen(
             command, cwd=course, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,
-        log.open("a") as kept,
+        log.open("a", encoding="utf-8") as kept,
     ):
         assert process.stdout is not None
         for line in process.stdout:
             kept.write(line)
             yield line
     if process.returncode:
-        tail = "".join(log.read_text().splitlines(keepends=True)[-20:])
+        tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-20:])
         raise RuntimeError(f"`nbgrader {' '.join(arguments)}` ended with {process.returncode}:\n{tail}")

@@ -1,0 +1,39 @@
+"""What a student's kernel is given: an environment and a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ENVIRONMENT = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS", "COURSEKIT_DATA", "JUPYTER_PATH", "JUPYTER_DATA_DIR",
+)  # fmt: skip
+"""All that a kernel is given of the grader's environment: tokens and settings of the grader stay out."""
+
+
+def environment(place: Path, address: Path) -> dict[str, str]:
+    """The kernel's environment: what it needs to run, and where the oracle listens."""
+    given = {k: v for k, v in os.environ.items() if k in ENVIRONMENT or k.startswith("LC_")}
+    own = {"IPYTHONDIR": str(place / "ipython"), "AUTOGRADER_SOCKET": str(address)}
+    return given | own
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A private folder for one notebook: its working directory, IPython's profile and the oracle's socket."""
+    place = Path(tempfile.mkdtemp(prefix="kernel-"))
+    if len(str(place)) > 80:  # a socket's path has room for about 100 characters
+        shutil.rmtree(place)
+        place = Path(tempfile.mkdtemp(prefix="kernel-", dir="/tmp"))
+    try:
+        (place / "work").mkdir()
+        (place / "ipython").mkdir()
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
