@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from coursekit import _validate as validate
+from coursekit.modes import evaluation_mode
 from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
-from coursekit.visualization import evaluation_mode
 
 # Up to here single precision holds every whole number.
 EXACT = 2**24
