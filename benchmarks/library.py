@@ -223,7 +223,7 @@ def generated() -> Iterator[Row]:
 
 MODULES = (
     "preprocessing", "batchnorm", "visualization", "convolutionalize", "upsampling", "fcn", "unet", "metrics",
-    "models", "training", "figures", "notebook", "data",
+    "models", "modes", "training", "figures", "notebook", "data",
 )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def startup() -> Iterator[Row]:
 
 def unet_gpu() -> Iterator[Row]:
     """Images a second of `fit` on the paper's U-Net, against the plain loop in single precision."""
-    from coursekit.training import fit
+    from coursekit.training import Descent, Task, Watch, fit
     from coursekit.unet import UNet
 
     batch, steps = 4, 20
@@ -254,8 +254,8 @@ def unet_gpu() -> Iterator[Row]:
     def ours() -> None:
         net, optimizer = start()
         history = fit(
-            net, data, steps=steps, batch_size=batch, optimizer=optimizer, target="labels",
-            generator=_seeded(), progress=False,
+            net, data, steps=steps, batch_size=batch, descent=Descent(optimizer), task=Task("labels"),
+            generator=_seeded(), watch=Watch(progress=False),
         )  # type: ignore[arg-type]  # fmt: skip
         losses["ours"] = history.loss
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coursekit import _validate as validate
-from coursekit.visualization import evaluation_mode
+from coursekit.modes import evaluation_mode
 
 # Between and after dense layers, only what treats every value alike means the same on a map.
 ELEMENTWISE = (

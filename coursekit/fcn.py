@@ -8,10 +8,11 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from coursekit import _validate as validate
-from coursekit.data import InMemory
+from coursekit.data.items import VOID, InMemory
+from coursekit.models import Backbone, SmallBackbone
+from coursekit.training import Descent, Run, Task, drawn_from, fit, one_cycle, quarter_turns
 from coursekit.upsampling import bilinear_kernel
 
-VOID = 255
 # From coarse to fine, the strides whose features each variant scores.
 VARIANTS = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}
 
@@ -231,6 +232,35 @@ class SkipFCN(nn.Module):
         return f"variant={self.variant!r}"
 
 
+class FCN(nn.Module):
+    """A fully convolutional network for semantic segmentation: a backbone and its skips.
+
+    Args:
+        num_classes: logits L.
+        variant: "32s", "16s" or "8s": the finest features that are used.
+        backbone: features of strides 8, 16 and 32; None is a new `Backbone` of `channels`.
+        channels: (c8, c16, c32) of the backbone.
+
+    Returns, from `forward`: logits (N, L, H, W) for images (N, C, H, W) of any size.
+
+    Source: Long, Shelhamer and Darrell 2015, sections 4.2 and 4.3.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        variant: str = "8s",
+        backbone: nn.Module | None = None,
+        channels: tuple[int, int, int] = (128, 160, 192),
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(channels) if backbone is None else backbone
+        self.head = SkipFCN(num_classes, channels, variant)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images), images.shape[2:])
+
+
 def train_fcn(dataset: Dataset, generator: torch.Generator | None) -> nn.Module:
     """An FCN-8s for scenes, trained from nothing; about 25 seconds on two cores.
 
@@ -245,10 +275,6 @@ def train_fcn(dataset: Dataset, generator: torch.Generator | None) -> nn.Module:
 
     Source: Long, Shelhamer and Darrell 2015, section 4, with a smaller network.
     """
-    # models and training are built on this module.
-    from coursekit.models import FCN, SmallBackbone
-    from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
-
     channels = (64, 96, 128)
     with drawn_from(generator):
         net = FCN(len(dataset.classes), "8s", SmallBackbone(channels), channels)  # type: ignore[attr-defined]
@@ -257,13 +283,10 @@ def train_fcn(dataset: Dataset, generator: torch.Generator | None) -> nn.Module:
         InMemory(dataset),
         steps=400,
         batch_size=16,
-        optimizer=torch.optim.AdamW(net.parameters(), lr=6e-3, weight_decay=0.05),
-        schedule=one_cycle(),
-        target="labels",
-        loss=pixel_cross_entropy,
-        augment=quarter_turns,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        descent=Descent(torch.optim.AdamW(net.parameters(), lr=6e-3, weight_decay=0.05), one_cycle()),
+        task=Task("labels", pixel_cross_entropy, augment=quarter_turns),
         generator=generator,
+        run=Run(device="cuda" if torch.cuda.is_available() else "cpu"),
     )
     return net.cpu().eval()
 

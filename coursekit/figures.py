@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coursekit import _validate as validate
 from coursekit._display import emit, in_notebook
+from coursekit.data.items import VOID
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,6 @@ COLORS = {
     "yellow": "#F0E442",
     "black": "#000000",
 }
-VOID = 255
 
 _STYLE = {
     "figure.dpi": 110,

@@ -3,10 +3,14 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from coursekit import _validate as validate
+from coursekit.data.items import VOID
 from coursekit.fcn import confusion_matrix, segmentation_scores
+from coursekit.modes import evaluation_mode
+from coursekit.training import Transform, central, device_of, unit_range
 
 MAPS = ["(H, W)", "(N, H, W)"]
 
@@ -24,7 +28,7 @@ class SegmentationScores:
     Source: Long, Shelhamer and Darrell 2015, section 5, "Metrics": pixels are counted over all images.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = VOID) -> None:
         self.num_classes = validate.whole("num_classes", num_classes, 1)
         self.ignore_index = ignore_index
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
@@ -39,7 +43,67 @@ class SegmentationScores:
         return segmentation_scores(self.matrix)
 
 
-def pixel_error(prediction: Tensor, target: Tensor, ignore_index: int = 255) -> float:
+@torch.no_grad()
+def accuracy(
+    model: nn.Module,
+    dataset: Dataset,
+    transform: Transform = unit_range,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> float:
+    """The share of images that a classifier, in evaluation mode, gives its largest logit for the right class.
+
+    Args:
+        model: maps (N, C, H, W) floats to logits (N, L); its mode is left as found.
+        dataset: map-style, with items `{"image": (C, H, W), "label": int}`.
+        transform: from a batch of images, on the device, to the model's input.
+        batch_size: images at a time.
+        device: where the model is; None finds out.
+    """
+    device = device_of(model) if device is None else torch.device(device)
+    correct = 0
+    with evaluation_mode(model):
+        for batch in DataLoader(dataset, batch_size):
+            logits = model(transform(batch["image"].to(device)))
+            correct += (logits.argmax(1) == batch["label"].to(device)).sum().item()
+    return correct / len(dataset)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def mean_iou(
+    model: nn.Module,
+    dataset: Dataset,
+    transform: Transform = unit_range,
+    *,
+    batch_size: int = 16,
+    target: str = "labels",
+    device: torch.device | str | None = None,
+) -> float:
+    """Mean intersection over union of a network, in evaluation mode, over all pixels of a data set.
+
+    Args:
+        model: maps (N, C, H, W) floats to logits (N, L, h, w); its mode is left as found.
+        dataset: map-style, with items `{"image": (C, H, W), target: (H, W)}`, 255 = void. A map larger than
+            the logits is cropped to its center.
+        transform: from a batch of images, on the device, to the model's input.
+        batch_size: images at a time.
+        target: the field that holds the true classes.
+        device: where the model is; None finds out.
+    """
+    device = device_of(model) if device is None else torch.device(device)
+    matrix: Tensor | int = 0
+    with evaluation_mode(model):
+        for batch in DataLoader(dataset, batch_size):
+            logits = model(transform(batch["image"].to(device)))
+            truth = central(batch[target].to(device), logits)
+            matrix = matrix + confusion_matrix(logits.argmax(1), truth, logits.shape[1])
+    if isinstance(matrix, int):
+        raise validate.refuse("dataset", "at least one item", "none")
+    return float(segmentation_scores(matrix)["mean_iou"])
+
+
+def pixel_error(prediction: Tensor, target: Tensor, ignore_index: int = VOID) -> float:
     """The share of the valid pixels whose class is wrong.
 
     Args:

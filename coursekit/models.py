@@ -1,4 +1,4 @@
-"""Networks: a small classifier, an FCN on top of one, this course's own trained network and torchvision's."""
+"""Networks: a small classifier, the backbones of an FCN, this course's own trained network and torchvision's."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from coursekit import _validate as validate
 from coursekit.data._files import DataError
-from coursekit.fcn import SkipFCN
+from coursekit.preprocessing import Standardizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 COURSE = ("cifar10",)
@@ -134,35 +134,6 @@ class SmallBackbone(_ThreeStrides):
         super().__init__(to_8, channels)
 
 
-class FCN(nn.Module):
-    """A fully convolutional network for semantic segmentation: a backbone and its skips.
-
-    Args:
-        num_classes: logits L.
-        variant: "32s", "16s" or "8s": the finest features that are used.
-        backbone: features of strides 8, 16 and 32; None is a new `Backbone` of `channels`.
-        channels: (c8, c16, c32) of the backbone.
-
-    Returns, from `forward`: logits (N, L, H, W) for images (N, C, H, W) of any size.
-
-    Source: Long, Shelhamer and Darrell 2015, sections 4.2 and 4.3.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        variant: str = "8s",
-        backbone: nn.Module | None = None,
-        channels: tuple[int, int, int] = (128, 160, 192),
-    ) -> None:
-        super().__init__()
-        self.backbone = Backbone(channels) if backbone is None else backbone
-        self.head = SkipFCN(num_classes, channels, variant)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images), images.shape[2:])
-
-
 def pretrained(name: str) -> nn.Module:
     """A trained network, in evaluation mode.
 
@@ -226,8 +197,6 @@ def settings(name: str) -> dict:
 
 def _course(name: str) -> nn.Sequential:
     from safetensors.torch import load_file
-
-    from coursekit.preprocessing import Standardizer
 
     made = settings(name)
     model = small_classifier(len(made["classes"]), made["widths"], standardizer=Standardizer())

@@ -13,26 +13,30 @@ from typing import Any, NamedTuple
 
 import torch
 
+from coursekit import TOPICS, data, figures
 from coursekit import _validate as validate
-from coursekit import data, figures
 from coursekit._display import can_click, emit
 
 
-class Topic(NamedTuple):
+class Lecture(NamedTuple):
     minutes: int
     data: tuple[str, ...]
 
 
 # Minutes on a laptop for someone who solves the exercises, and the data sets as `data.whereabouts` knows them, of which
 # the first that is here is used.
-TOPICS = {
-    "01_preprocessing": Topic(120, ("small_images",)),
-    "02_batchnorm": Topic(150, ("small_images",)),
-    "03_visualization": Topic(180, ("small_images",)),
-    "04_convolutionalize": Topic(140, ("sealions", "textures")),
-    "05_upsampling": Topic(170, ("textures",)),
-    "06_fcn": Topic(180, ("camvid", "scenes")),
-    "07_unet": Topic(210, ("cells",)),
+_LECTURES = (
+    Lecture(120, ("small_images",)),
+    Lecture(150, ("small_images",)),
+    Lecture(180, ("small_images",)),
+    Lecture(140, ("sealions", "textures")),
+    Lecture(170, ("textures",)),
+    Lecture(180, ("camvid", "scenes")),
+    Lecture(210, ("cells",)),
+)
+LECTURES = {
+    f"{number:02}_{topic}": lecture
+    for number, (topic, lecture) in enumerate(zip(TOPICS, _LECTURES, strict=True), start=1)
 }
 
 
@@ -67,8 +71,8 @@ def start(topic: str, seed: int = 0) -> Session:
     Raises:
         ValueError: an unknown topic.
     """
-    if topic not in TOPICS:
-        raise validate.refuse("topic", f"one of {', '.join(TOPICS)}", repr(topic))
+    if topic not in LECTURES:
+        raise validate.refuse("topic", f"one of {', '.join(LECTURES)}", repr(topic))
     import numpy as np
 
     random.seed(seed)
@@ -79,11 +83,11 @@ def start(topic: str, seed: int = 0) -> Session:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     session = Session(topic, device, seed, os.environ.get("FAST", "0") not in ("", "0"))
     rows = {
-        "Notebook": f"{topic}, about {TOPICS[topic].minutes} minutes with its exercises",
+        "Notebook": f"{topic}, about {LECTURES[topic].minutes} minutes with its exercises",
         "Versions": f"Python {platform.python_version()}, torch {torch.__version__}",
         "Device": _device_words(device),
         "Seed": str(seed),
-        "Data": data.whereabouts(next(filter(data.here, TOPICS[topic].data))),
+        "Data": data.whereabouts(next(filter(data.here, LECTURES[topic].data))),
     }
     if session.fast:
         rows["FAST=1"] = "training is cut short; its results mean nothing"

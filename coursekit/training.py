@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +17,14 @@ from tqdm import tqdm
 
 from coursekit import _validate as validate
 from coursekit._display import emit, in_notebook
-from coursekit.fcn import confusion_matrix, segmentation_scores
 from coursekit.figures import curves, image_html
-from coursekit.visualization import evaluation_mode, training_mode
+from coursekit.modes import training_mode
 
 Batch = dict[str, Tensor]
 Transform = Callable[[Tensor], Tensor]
 Augment = Callable[[Batch, torch.Generator | None], Batch]
 Schedule = Callable[[float], float]
-Score = Callable[[nn.Module, Dataset], float]
+Score = Callable[[nn.Module, Dataset, Transform], float]
 Probe = Callable[[nn.Module], float]
 
 
@@ -97,77 +96,159 @@ def drawn_from(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Descent:
+    """How weights follow their gradients.
+
+    Attributes:
+        optimizer: of the model's parameters; None is SGD with momentum 0.9, at the learning rate `fit` is given.
+        schedule: factor on the learning rates, as a function of the share of the steps done, from 0 to 1.
+        clip: gradients of a larger norm are scaled down to it.
+    """
+
+    optimizer: torch.optim.Optimizer | None = None
+    schedule: Schedule | None = None
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer is not None and not isinstance(self.optimizer, torch.optim.Optimizer):
+            raise validate.refuse("optimizer", "a torch.optim.Optimizer", type(self.optimizer).__name__)
+        if self.clip is not None:
+            validate.number("clip", self.clip)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is shown, and what its logits are compared with.
+
+    Attributes:
+        target: the field, or the fields, of an item that the loss compares the logits with. A map (N, H, W) larger
+            than the logits is cropped to its center: what a network without padding can know.
+        loss: of the logits and the target fields.
+        transform: from a batch of images, on the device, to the model's input.
+        augment: changes a batch on the device before `transform`, in training only; it draws from the
+            generator it is given.
+    """
+
+    target: str | tuple[str, ...] | list[str] = "label"
+    loss: Callable[..., Tensor] = F.cross_entropy
+    transform: Transform = unit_range
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        if not self.fields or not all(isinstance(name, str) for name in self.fields):
+            raise validate.refuse("target", "a field or several", repr(self.target))
+        for name in ("loss", "transform", "augment"):
+            if not callable(value := getattr(self, name)) and (name, value) != ("augment", None):
+                raise validate.refuse(name, "callable", repr(value))
+
+    @property
+    def fields(self) -> list[str]:
+        """The target fields, also where there is one."""
+        return list(self.target) if isinstance(self.target, tuple | list) else [self.target]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is asked of a network after each epoch and at the end.
+
+    Attributes:
+        data: like the training set.
+        score: of the model on `data`, called as `score(model, data, transform)` with the task's transform; higher
+            is better. `accuracy` and `mean_iou` of `coursekit.metrics` are such.
+        patience: stop after so many epochs without a better score, and bring the best epoch's weights back.
+    """
+
+    data: Dataset
+    score: Score
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.score):
+            raise validate.refuse("score", "a function of model, data and transform", repr(self.score))
+        if self.patience is not None:
+            validate.whole("patience", self.patience, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where and how precisely a training runs, and the file from which it can go on.
+
+    Attributes:
+        device: where to train; None is where the model is.
+        mixed_precision: bfloat16 where the device has it, else float16 with a scaled loss; None is on a GPU.
+        checkpoint: a file that is written after each epoch. Where it exists, training goes on from it, and
+            under a `generator` as if it had never been interrupted; random numbers that the model itself draws
+            (dropout) are not part of it.
+    """
+
+    device: torch.device | str | None = None
+    mixed_precision: bool | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is shown and kept of a training while it runs.
+
+    Attributes:
+        progress: whether to show a progress bar.
+        live: whether the progress bar of a notebook also draws the loss.
+        record: probes of the model by name, called after each backward pass, for example a gradient's norm.
+    """
+
+    progress: bool = True
+    live: bool = False
+    record: Mapping[str, Probe] = field(default_factory=dict)
+
+
 def fit(
     model: nn.Module,
     train: Dataset,
-    val: Dataset | None = None,
+    val: Validation | None = None,
     *,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 64,
-    lr: float = 0.05,
-    optimizer: torch.optim.Optimizer | None = None,
-    schedule: Schedule | None = None,
-    clip: float | None = None,
-    target: str | Sequence[str] = "label",
-    loss: Callable[..., Tensor] = F.cross_entropy,
-    transform: Transform = unit_range,
-    augment: Augment | None = None,
-    score: Score | None = None,
-    patience: int | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    device: torch.device | str | None = None,
-    mixed_precision: bool | None = None,
+    lr: float | None = None,
+    descent: Descent = Descent(),
+    task: Task = Task(),
     generator: torch.Generator | None = None,
-    record: Mapping[str, Probe] | None = None,
-    progress: bool = True,
-    live: bool = False,
+    run: Run = Run(),
+    watch: Watch = Watch(),
 ) -> History:
     """Train a network in place.
 
     Args:
         model: maps (N, C, H, W) floats to logits, (N, L) or (N, L, h, w); its mode afterwards is the one it
             came with.
-        train: map-style, with items `{"image": (C, H, W), …}` that hold every field of `target` too.
-        val: like `train`; its score is taken after each epoch and at the end.
+        train: map-style, with items `{"image": (C, H, W), …}` that hold every target field of `task` too.
+        val: a validation set with its score.
         epochs: passes over `train`.
         steps: instead of `epochs`, batches to take, over as many passes as that needs.
         batch_size: images a step; the ragged rest of an epoch is left out.
-        lr: learning rate of the default optimizer, SGD with momentum 0.9.
-        optimizer: used instead of the default one.
-        schedule: factor on the learning rates, as a function of the share of the steps done, from 0 to 1.
-        clip: gradients of a larger norm are scaled down to it.
-        target: the field, or the fields, that the loss compares the logits with. A map (N, H, W) larger than
-            the logits is cropped to its center: what a network without padding can know.
-        loss: of the logits and the target fields.
-        transform: from a batch of images, on the device, to the model's input.
-        augment: changes a batch on the device before `transform`, in training only; it draws from the
-            generator it is given.
-        score: of the model on `val`, higher is better; None is accuracy for labels, mean IoU for maps.
-        patience: stop after so many epochs without a better score, and bring the best epoch's weights back.
-        checkpoint: a file that is written after each epoch. Where it exists, training goes on from it, and
-            under a `generator` as if it had never been interrupted; random numbers that the model itself draws
-            (dropout) are not part of it.
-        device: where to train; None is where the model is.
-        mixed_precision: bfloat16 where the device has it, else float16 with a scaled loss; None is on a GPU.
-        generator: of the shuffling and of `augment`, on the CPU; None is torch's global one.
-        record: probes of the model by name, called after each backward pass, for example a gradient's norm.
-        progress: whether to show a progress bar.
-        live: whether the progress bar of a notebook also draws the loss.
+        lr: learning rate of the default optimizer, SGD with momentum 0.9; None is 0.05.
+        descent: another optimizer, a schedule of its learning rates, a limit on the gradient.
+        task: target fields and loss, transform and augmentation.
+        generator: of the shuffling and of the augmentation, on the CPU; None is torch's global one.
+        run: device, precision, checkpoint.
+        watch: progress bar, live curve, what is recorded.
 
     Raises:
         ValueError: not exactly one of `epochs` and `steps`, a number that makes no sense, a field that the
-            items lack, or a checkpoint of another model.
+            items lack, a learning rate beside an optimizer that has its own, a group that is none, or a checkpoint
+            of another model.
     """
     if (epochs is None) == (steps is None):
         raise validate.refuse("epochs or steps", "exactly one of the two", f"epochs={epochs}, steps={steps}")
+    if val is not None and not isinstance(val, Validation):
+        raise validate.refuse("val", "a set with its score, Validation(data, score)", type(val).__name__)
+    for given, kind in ((descent, Descent), (task, Task), (run, Run), (watch, Watch)):
+        if not isinstance(given, kind):
+            raise validate.refuse(kind.__name__.lower(), f"a {kind.__name__}", type(given).__name__)
+    if lr is not None and descent.optimizer is not None:
+        raise validate.refuse("lr", "left to the optimizer, which has its own", lr)
     validate.whole("batch_size", batch_size, 1)
-    if patience is not None:
-        validate.whole("patience", patience, 1)
-        if val is None:
-            raise validate.refuse("val", "given, for patience needs a score", None)
-    if clip is not None:
-        validate.number("clip", clip)
     length = len(train)  # type: ignore[arg-type]
     if length == 0:
         raise validate.refuse("train", "at least one item", "none")
@@ -175,25 +256,24 @@ def fit(
     if steps is None:
         steps = validate.whole("epochs", epochs, 0) * a_pass
     validate.whole("steps", steps, 0)
-    fields = [target] if isinstance(target, str) else list(target)
-    for name in ("image", *fields):
+    for name in ("image", *task.fields):
         if name not in (item := train[0]):
             raise validate.refuse("target", f"among the fields {', '.join(item)}", repr(name))
 
-    device = _device_of(model) if device is None else torch.device(device)
+    device = device_of(model) if run.device is None else torch.device(run.device)
     model.to(device)
+    optimizer = descent.optimizer
     if optimizer is None:
-        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05 if lr is None else lr, momentum=0.9)
     rates = [group["lr"] for group in optimizer.param_groups]
-    precision = _Precision(device, mixed_precision)
-    history = History(recorded={name: [] for name in record or {}})
-    if score is None:
-        score = _default_score(fields[0], transform, device)
+    precision = _Precision(device, run.mixed_precision)
+    history = History(recorded={name: [] for name in watch.record})
     best: dict[str, Tensor] | None = None
-    if checkpoint is not None and Path(checkpoint).exists():
-        best = _resume(Path(checkpoint), model, optimizer, history, generator)
+    checkpoint = None if run.checkpoint is None else Path(run.checkpoint)
+    if checkpoint is not None and checkpoint.exists():
+        best = _resume(checkpoint, model, optimizer, history, generator)
 
-    watch = _Watch(history, steps, progress, live)
+    shown = _Shown(history, steps, watch)
     earlier, started = history.seconds, time.perf_counter()
     try:
         with training_mode(model), precision.layout(model):
@@ -201,118 +281,48 @@ def fit(
             batches = _batches(train, batch_size, steps - len(history.loss), generator)
             for step, batch in enumerate(batches, start=first):
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * (schedule(step / steps) if schedule else 1)
+                    group["lr"] = rate * (descent.schedule(step / steps) if descent.schedule else 1)
                 batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-                if augment is not None:
-                    batch = augment(batch, generator)
+                if task.augment is not None:
+                    batch = task.augment(batch, generator)
                 with precision.autocast():
-                    logits = model(precision.arranged(transform(batch["image"])))
+                    logits = model(precision.arranged(task.transform(batch["image"])))
                 logits = logits.float() if precision.on else logits
-                batch_loss = loss(logits, *(_center(batch[name], logits) for name in fields))
+                loss = task.loss(logits, *(central(batch[name], logits) for name in task.fields))
                 optimizer.zero_grad(set_to_none=True)
-                precision.backward(batch_loss, optimizer)
-                if clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip)
-                history.loss.append(batch_loss.item())
-                for name, probe in (record or {}).items():
+                precision.backward(loss, optimizer)
+                if descent.clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), descent.clip)
+                history.loss.append(loss.item())
+                for name, probe in watch.record.items():
                     history.recorded[name].append(float(probe(model)))
                 precision.step(optimizer)
                 ended = step % a_pass == 0 or step == steps
                 if ended and val is not None:
-                    history.val_score.append((step, score(model, val)))
-                    if patience is not None and history.best == history.val_score[-1]:
+                    history.val_score.append((step, val.score(model, val.data, task.transform)))
+                    if val.patience is not None and history.best == history.val_score[-1]:
                         best = {name: value.clone() for name, value in model.state_dict().items()}
                 if ended and checkpoint is not None:
                     history.seconds = earlier + time.perf_counter() - started
-                    _save(Path(checkpoint), model, optimizer, history, generator, best)
-                watch.update()
-                if ended and patience is not None and _stale(history, patience):
+                    _save(checkpoint, model, optimizer, history, generator, best)
+                shown.update()
+                if ended and val is not None and val.patience is not None and _stale(history, val.patience):
                     break
     finally:
         history.seconds = earlier + time.perf_counter() - started
-        watch.close()
+        shown.close()
     if best is not None:
         model.load_state_dict(best)
     return history
 
 
-@torch.no_grad()
-def accuracy(
-    model: nn.Module,
-    dataset: Dataset,
-    *,
-    batch_size: int = 256,
-    transform: Transform = unit_range,
-    device: torch.device | str | None = None,
-) -> float:
-    """The share of images that a classifier, in evaluation mode, gives its largest logit for the right class.
-
-    Args:
-        model: maps (N, C, H, W) floats to logits (N, L); its mode is left as found.
-        dataset: map-style, with items `{"image": (C, H, W), "label": int}`.
-        batch_size: images at a time.
-        transform: from a batch of images, on the device, to the model's input.
-        device: where the model is; None finds out.
-    """
-    device = _device_of(model) if device is None else torch.device(device)
-    correct = 0
-    with evaluation_mode(model):
-        for batch in DataLoader(dataset, batch_size):
-            logits = model(transform(batch["image"].to(device)))
-            correct += (logits.argmax(1) == batch["label"].to(device)).sum().item()
-    return correct / len(dataset)  # type: ignore[arg-type]
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is; the CPU where it has none."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-@torch.no_grad()
-def mean_iou(
-    model: nn.Module,
-    dataset: Dataset,
-    *,
-    batch_size: int = 16,
-    target: str = "labels",
-    transform: Transform = unit_range,
-    device: torch.device | str | None = None,
-) -> float:
-    """Mean intersection over union of a network, in evaluation mode, over all pixels of a data set.
-
-    Args:
-        model: maps (N, C, H, W) floats to logits (N, L, h, w); its mode is left as found.
-        dataset: map-style, with items `{"image": (C, H, W), target: (H, W)}`, 255 = void. A map larger than
-            the logits is cropped to its center.
-        batch_size: images at a time.
-        target: the field that holds the true classes.
-        transform: from a batch of images, on the device, to the model's input.
-        device: where the model is; None finds out.
-    """
-    device = _device_of(model) if device is None else torch.device(device)
-    matrix: Tensor | int = 0
-    with evaluation_mode(model):
-        for batch in DataLoader(dataset, batch_size):
-            logits = model(transform(batch["image"].to(device)))
-            truth = _center(batch[target].to(device), logits)
-            matrix = matrix + confusion_matrix(logits.argmax(1), truth, logits.shape[1])
-    if isinstance(matrix, int):
-        raise validate.refuse("dataset", "at least one item", "none")
-    return float(segmentation_scores(matrix)["mean_iou"])
-
-
-def _default_score(field_name: str, transform: Transform, device: torch.device) -> Score:
-    def score(model: nn.Module, val: Dataset) -> float:
-        if field_name == "label":
-            return accuracy(model, val, transform=transform, device=device)
-        return mean_iou(model, val, target=field_name, transform=transform, device=device)
-
-    return score
-
-
-def _stale(history: History, patience: int) -> bool:
-    best = max((score for _, score in history.val_score), default=0.0)
-    scores = [score for _, score in history.val_score]
-    return len(scores) - 1 - scores.index(best) >= patience
-
-
-def _center(value: Tensor, logits: Tensor) -> Tensor:
-    """The central part of a map (N, …, H, W) that logits (N, L, h, w) speak of; anything else as it is."""
+def central(value: Tensor, logits: Tensor) -> Tensor:
+    """The central part of a map (N, …, H, W) that logits (N, L, h, w) speak of; any other value as it is."""
     if logits.ndim != 4 or value.ndim < 3:
         return value
     for axis in (-2, -1):
@@ -320,6 +330,12 @@ def _center(value: Tensor, logits: Tensor) -> Tensor:
         if extra > 0:
             value = value.narrow(axis, extra // 2, logits.shape[axis])
     return value
+
+
+def _stale(history: History, patience: int) -> bool:
+    best = max((score for _, score in history.val_score), default=0.0)
+    scores = [score for _, score in history.val_score]
+    return len(scores) - 1 - scores.index(best) >= patience
 
 
 def _batches(
@@ -334,10 +350,6 @@ def _batches(
         order = torch.randperm(length, generator=generator)[: min(length // size, total) * size]
         total -= len(order) // size
         yield from DataLoader(dataset, size, sampler=order.tolist(), generator=generator)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 class _Precision:
@@ -407,7 +419,7 @@ def _resume(
     generator: torch.Generator | None,
 ) -> dict[str, Tensor] | None:
     """Put everything back as the checkpoint has it; the best epoch's weights, if it kept them."""
-    device = _device_of(model)
+    device = device_of(model)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
@@ -422,16 +434,16 @@ def _resume(
     return None if best is None else {name: value.to(device) for name, value in best.items()}
 
 
-class _Watch:
+class _Shown:
     """What is seen of training while it runs: a line under the cell that rewrites itself, or tqdm's bar."""
 
-    def __init__(self, history: History, total: int, progress: bool, live: bool) -> None:
-        self.history, self.total, self.live = history, total, live
-        self.under_cell = progress and in_notebook()
+    def __init__(self, history: History, total: int, watch: Watch) -> None:
+        self.history, self.total, self.live = history, total, watch.live
+        self.under_cell = watch.progress and in_notebook()
         self.handle: Any = None
         self.due = 0.0
         # In a saved page, every step of a text bar would be a line of its own, and a widget would be blank.
-        off = True if self.under_cell or not progress else None
+        off = True if self.under_cell or not watch.progress else None
         self.bar = tqdm(total=total, unit="step", mininterval=0.25, disable=off)
 
     def update(self) -> None:

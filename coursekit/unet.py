@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from coursekit import _validate as validate
-from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
-from coursekit.visualization import evaluation_mode
+from coursekit.modes import evaluation_mode
+from coursekit.training import Descent, Run, Task, drawn_from, fit, one_cycle, quarter_turns
 
 # Up to here single precision holds every whole number.
 EXACT = 2**24
@@ -256,13 +256,10 @@ def train_unet(dataset: Dataset, generator: torch.Generator | None) -> nn.Module
         items,  # type: ignore[arg-type]
         steps=320,
         batch_size=4,
-        optimizer=torch.optim.Adam(net.parameters(), lr=3e-3),
-        schedule=one_cycle(),
-        target=("labels", "weights"),
-        loss=weighted_cross_entropy,
-        augment=quarter_turns,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        descent=Descent(torch.optim.Adam(net.parameters(), lr=3e-3), one_cycle()),
+        task=Task(("labels", "weights"), weighted_cross_entropy, augment=quarter_turns),
         generator=generator,
+        run=Run(device="cuda" if torch.cuda.is_available() else "cpu"),
     )
     return net.cpu().eval()
 

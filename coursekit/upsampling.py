@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from coursekit import _validate as validate
 from coursekit.batchnorm import BatchNorm
 from coursekit.convolutionalize import ELEMENTWISE
+from coursekit.modes import evaluation_mode
 from coursekit.preprocessing import Standardizer
-from coursekit.visualization import evaluation_mode
 
 MAPS = ["(N, C, H, W)"]
 # Layers that treat every position alike, and so also do with the positions further apart.

@@ -1,12 +1,12 @@
 """Visualization: what a convolutional network has learned, seen in weights, activations and inputs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from coursekit import _validate as validate
+from coursekit.modes import evaluation_mode
 
 
 def filter_grid(weight: Tensor, columns: int = 8, padding: int = 1) -> Tensor:
@@ -252,27 +252,6 @@ def top_patches(
             (n, _clip(top, height), _clip(left, width), _clip(bottom, height), _clip(right, width))
         )
     return patches
-
-
-def evaluation_mode(model: nn.Module) -> AbstractContextManager[None]:
-    """The model in evaluation mode; every module's own training flag comes back, also after an error."""
-    return _in_mode(model, training=False)
-
-
-def training_mode(model: nn.Module) -> AbstractContextManager[None]:
-    """The model in training mode; every module's own training flag comes back, also after an error."""
-    return _in_mode(model, training=True)
-
-
-@contextmanager
-def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    flags = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def _module(model: nn.Module, argument: str, layer: str) -> nn.Module:

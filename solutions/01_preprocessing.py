@@ -39,7 +39,8 @@ import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import small_images
-from coursekit.training import accuracy, fit
+from coursekit.metrics import accuracy
+from coursekit.training import Task, Validation, Watch, fit
 
 course = coursekit.notebook.start("01_preprocessing")
 predict = coursekit.notebook.predict
@@ -440,8 +441,8 @@ for name, way in ways.items():
     for rate in rates:
         model = network()
         run = fit(
-            model, train, steps=course.scaled(70, fast=3), batch_size=32, lr=rate, transform=way,
-            generator=torch.Generator().manual_seed(0), progress=False,
+            model, train, steps=course.scaled(70, fast=3), batch_size=32, lr=rate, task=Task(transform=way),
+            generator=torch.Generator().manual_seed(0), watch=Watch(progress=False),
         )  # fmt: skip
         losses[name, rate], scores[name, rate] = run.loss, accuracy(model, val, transform=way)
         print(f"\r{len(losses)} of 12 trainings", end="")
@@ -809,7 +810,7 @@ for name, (for_training, for_validation) in inputs.items():
         model = network(channels=1)
         run = fit(
             model, Pairs(for_training, train.labels), steps=course.scaled(120, fast=3), batch_size=32, lr=rate,
-            transform=lambda x: x, generator=torch.Generator().manual_seed(0), progress=False,
+            task=Task(transform=lambda x: x), generator=torch.Generator().manual_seed(0), watch=Watch(progress=False),
         )  # fmt: skip
         score = accuracy(model, Pairs(for_validation, val.labels), transform=lambda x: x)
         results.append(f"{sum(run.loss[-10:]) / 10:14.2f}, {score:6.1%}")
@@ -904,12 +905,12 @@ for steps, rate in ((course.scaled(200, fast=4), 0.03), (course.scaled(60, fast=
     fit(
         model,
         train,
-        val,
+        Validation(val, accuracy),
         steps=steps,
         batch_size=32,
         lr=rate,
         generator=torch.Generator().manual_seed(1),
-        live=True,
+        watch=Watch(live=True),
     )
 
 file = io.BytesIO()

@@ -42,7 +42,8 @@ import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import photographs, small_images
-from coursekit.training import accuracy, fit
+from coursekit.metrics import accuracy
+from coursekit.training import Task, Validation, Watch, fit
 
 course = coursekit.notebook.start("02_batchnorm")
 predict = coursekit.notebook.predict
@@ -69,6 +70,7 @@ def standardize(images: Tensor) -> Tensor:
     return (images - pixel_mean.view(1, 3, 1, 1)) / pixel_std.view(1, 3, 1, 1)
 
 
+standardized = Task(transform=standardize)  # what networks are trained on here
 mixed = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
 first_of_each = [int((train.labels == label).nonzero()[0]) for label in range(10)]
 figures.show(
@@ -470,7 +472,7 @@ for seed in range(course.scaled(2, fast=1)):
         candidate = network(norm)
         shuffling = torch.Generator().manual_seed(seed)
         for steps, lr in ((course.scaled(55, fast=2), 0.05), (course.scaled(10, fast=1), 0.005)):
-            fit(candidate, few, steps=steps, batch_size=32, lr=lr, transform=standardize, generator=shuffling)
+            fit(candidate, few, steps=steps, batch_size=32, lr=lr, task=standardized, generator=shuffling)
         measured[name].append([accuracy(candidate, part, transform=standardize) for part in (few, val)])
 
 print(f"{'mean of the runs':16} {'training':>9} {'validation':>11} {'gap':>7}     validation, run by run")
@@ -621,12 +623,12 @@ for momentum in (0.02, 0.1):
     torch.manual_seed(0)
     model = network(partial(BatchNorm, momentum=momentum))
     start = fit(
-        model, train, steps=course.scaled(30, fast=3), transform=standardize,
+        model, train, steps=course.scaled(30, fast=3), task=standardized,
         generator=torch.Generator().manual_seed(0),
-        record={
+        watch=Watch(record={
             "by the batch": loss_in_mode(True),
             f"by running averages, momentum {momentum}": loss_in_mode(False),
-        },
+        }),
     )  # fmt: skip
     recorded |= start.recorded
 
@@ -650,7 +652,9 @@ figures.show(
 
 # %%
 for steps, lr in ((course.scaled(90, fast=3), 0.05), (course.scaled(30, fast=2), 0.005)):
-    fit(model, train, val, steps=steps, lr=lr, transform=standardize, live=True)
+    fit(
+        model, train, Validation(val, accuracy), steps=steps, lr=lr, task=standardized, watch=Watch(live=True)
+    )
     print(
         f"loss normalized by the batch {loss_in_mode(True)(model):.3f}, "
         f"by running averages {loss_in_mode(False)(model):.3f}"
@@ -1263,7 +1267,7 @@ for name, norm in {"batch norm": nn.BatchNorm2d, "group norm": GroupNorm}.items(
         small = network(norm)
         for share, lr in ((0.75, 0.1), (0.25, 0.01)):
             steps = int(share * images_seen / size)
-            run = fit(small, train, steps=steps, batch_size=size, lr=lr * size / 32, transform=standardize)
+            run = fit(small, train, steps=steps, batch_size=size, lr=lr * size / 32, task=standardized)
         loss = sum(run.loss) / len(run.loss)
         modes = [accuracy_in_mode(small, size, training) for training in (False, True)]
         print(f"{name}, {size:2} a batch {loss:16.2f} {modes[0]:21.1%} {modes[1]:15.1%}")

@@ -43,8 +43,9 @@ from coursekit import figures
 from coursekit.data import SmallImages, here, photographs, textures
 from coursekit.data.scenes import CLASSES, Scenes
 from coursekit.data.sealions import sealion_patches, sealion_photographs
+from coursekit.metrics import accuracy
 from coursekit.models import pretrained, settings
-from coursekit.training import accuracy, fit, one_cycle, quarter_turns
+from coursekit.training import Descent, Task, Watch, fit, one_cycle, quarter_turns
 from coursekit.visualization import receptive_field
 
 course = coursekit.notebook.start("04_convolutionalize")
@@ -98,9 +99,9 @@ def turned(batch: dict, generator: torch.Generator | None) -> dict:
 
 
 history = fit(
-    cnn, train, steps=course.scaled(300, fast=4), batch_size=32, live=True, augment=turned,
-    optimizer=torch.optim.AdamW(cnn.parameters(), lr=3e-3, weight_decay=0.05), schedule=one_cycle(),
-    generator=torch.Generator().manual_seed(0),
+    cnn, train, steps=course.scaled(300, fast=4), batch_size=32, task=Task(augment=turned),
+    descent=Descent(torch.optim.AdamW(cnn.parameters(), lr=3e-3, weight_decay=0.05), one_cycle()),
+    generator=torch.Generator().manual_seed(0), watch=Watch(live=True),
 )  # fmt: skip
 cnn.eval()
 print(f"{L} classes: {', '.join(train.classes)}")

@@ -42,7 +42,8 @@ import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, photographs, textures
-from coursekit.training import accuracy, fit
+from coursekit.metrics import accuracy
+from coursekit.training import Task, Watch, fit
 
 course = coursekit.notebook.start("05_upsampling")
 predict = coursekit.notebook.predict
@@ -89,10 +90,10 @@ def block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
 def train_on_patches(net: nn.Sequential, steps: int) -> nn.Sequential:
     """Train a fully convolutional network by the average of its map; returns it in eval mode."""
     whole = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(course.device)
-    draw = torch.Generator().manual_seed(0)
+    task, watch, draw = Task(transform=standardize), Watch(live=True), torch.Generator().manual_seed(0)
     for share, lr in ((0.75, 0.05), (0.25, 0.005)):
         count = max(1, int(share * steps))
-        fit(whole, train, steps=count, batch_size=32, lr=lr, transform=standardize, generator=draw, live=True)
+        fit(whole, train, steps=count, batch_size=32, lr=lr, task=task, generator=draw, watch=watch)
     print(f"accuracy on new patches: {accuracy(whole, val, transform=standardize):.1%}")
     return net.eval()
 

@@ -43,8 +43,9 @@ from coursekit import figures
 from coursekit.data import here
 from coursekit.data.camvid import camvid
 from coursekit.data.scenes import Scenes
-from coursekit.models import FCN, Backbone, SmallBackbone, pretrained
-from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
+from coursekit.fcn import FCN
+from coursekit.models import Backbone, SmallBackbone, pretrained
+from coursekit.training import Descent, Task, Watch, drawn_from, fit, one_cycle, quarter_turns
 from coursekit.upsampling import bilinear_kernel
 
 course = coursekit.notebook.start("06_fcn")
@@ -498,10 +499,12 @@ right, said = {}, {}
 for name, w in (("all alike", None), ("median frequency", weights.to(course.device))):
     net = small_net()
     history = fit(
-        net, train, steps=course.scaled(60, fast=2), batch_size=16, target="labels",
-        augment=None if REAL else quarter_turns,
-        optimizer=torch.optim.AdamW(net.parameters(), lr=5e-3), schedule=one_cycle(),
-        loss=lambda logits, labels, w=w: pixel_cross_entropy(logits, labels, w),
+        net, train, steps=course.scaled(60, fast=2), batch_size=16,
+        descent=Descent(torch.optim.AdamW(net.parameters(), lr=5e-3), one_cycle()),
+        task=Task(
+            "labels", lambda logits, labels, w=w: pixel_cross_entropy(logits, labels, w),
+            augment=None if REAL else quarter_turns,
+        ),
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     said[name] = predicted(net, val.images)
@@ -773,10 +776,13 @@ mild = weights.sqrt().to(course.device)
 torch.manual_seed(0)
 three = ThreeHeads().to(course.device, memory_format=torch.channels_last)  # quicker on two cores
 history = fit(
-    three, train, steps=course.scaled(150, fast=2), batch_size=12, target="labels", live=True,
-    optimizer=torch.optim.AdamW(three.parameters(), lr=6e-3, weight_decay=0.05), schedule=one_cycle(),
-    loss=lambda logits, labels: sum(pixel_cross_entropy(part, labels, mild) for part in logits.unbind(1)),
-    augment=mirrored if REAL else quarter_turns, generator=torch.Generator().manual_seed(0),
+    three, train, steps=course.scaled(150, fast=2), batch_size=12,
+    descent=Descent(torch.optim.AdamW(three.parameters(), lr=6e-3, weight_decay=0.05), one_cycle()),
+    task=Task(
+        "labels", lambda logits, labels: sum(pixel_cross_entropy(part, labels, mild) for part in logits.unbind(1)),
+        augment=mirrored if REAL else quarter_turns,
+    ),
+    generator=torch.Generator().manual_seed(0), watch=Watch(live=True),
 )  # fmt: skip
 three.eval()
 some = val.images[:20].to(course.device) / 255
@@ -871,9 +877,9 @@ def segmenter_from(backbone: nn.Module, first: int = 0) -> nn.Module:
     torch.manual_seed(first)
     net = FCN(L, "8s", copy.deepcopy(backbone), WIDTHS).to(course.device)
     fit(
-        net, Subset(train, range(first, first + few)), steps=course.scaled(45, fast=2), batch_size=4, target="labels",
-        optimizer=torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05), schedule=one_cycle(),
-        loss=pixel_cross_entropy, augment=mirrored if REAL else quarter_turns,
+        net, Subset(train, range(first, first + few)), steps=course.scaled(45, fast=2), batch_size=4,
+        descent=Descent(torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05), one_cycle()),
+        task=Task("labels", pixel_cross_entropy, augment=mirrored if REAL else quarter_turns),
         generator=torch.Generator().manual_seed(first),
     )  # fmt: skip
     return net

@@ -49,7 +49,7 @@ from coursekit.data.isbi2012 import isbi2012
 from coursekit.data.nuclei import nuclei
 from coursekit.fcn import SkipFCN
 from coursekit.metrics import connected_components, instance_scores, match_instances, rand_error
-from coursekit.training import drawn_from, fit, one_cycle, quarter_turns
+from coursekit.training import Descent, Task, Watch, drawn_from, fit, one_cycle, quarter_turns
 
 course = coursekit.notebook.start("07_unet")
 predict = coursekit.notebook.predict
@@ -1039,13 +1039,10 @@ def learn(items: list[Item], w0: float, steps: int) -> nn.Module:
         with_weights(items, w0),
         steps=steps,
         batch_size=4,
-        optimizer=torch.optim.Adam(net.parameters(), lr=0.01),
-        schedule=one_cycle(),
-        target=("labels", "weights"),
-        loss=weighted_loss,
-        augment=quarter_turns,
+        descent=Descent(torch.optim.Adam(net.parameters(), lr=0.01), one_cycle()),
+        task=Task(("labels", "weights"), weighted_loss, augment=quarter_turns),
         generator=torch.Generator().manual_seed(0),
-        live=True,
+        watch=Watch(live=True),
     )
     return net.eval()
 
@@ -1157,13 +1154,10 @@ def train_unet(dataset: Dataset, generator: torch.Generator) -> nn.Module:
         items,
         epochs=10,
         batch_size=4,
-        optimizer=torch.optim.AdamW(net.parameters(), lr=4e-3, weight_decay=1e-3),
-        schedule=one_cycle(),
-        target=("inside", "matters"),
-        loss=loss,
-        augment=quarter_turns,
+        descent=Descent(torch.optim.AdamW(net.parameters(), lr=4e-3, weight_decay=1e-3), one_cycle()),
+        task=Task(("inside", "matters"), loss, augment=quarter_turns),
         generator=generator,
-        live=True,
+        watch=Watch(live=True),
     )
     return net.cpu().eval()
     ### END SOLUTION

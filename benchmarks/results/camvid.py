@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 
 from benchmarks.results import record
 from coursekit.data.camvid import camvid
-from coursekit.fcn import median_frequency_weights, pixel_cross_entropy
-from coursekit.models import FCN, Backbone, pretrained
-from coursekit.training import fit, mean_iou, one_cycle
+from coursekit.fcn import FCN, median_frequency_weights, pixel_cross_entropy
+from coursekit.metrics import mean_iou
+from coursekit.models import Backbone, pretrained
+from coursekit.training import Descent, Task, fit, one_cycle
 
 CHANNELS = (192, 192, 192)
 
@@ -56,12 +57,12 @@ def train(variant: str, data: Halved, epochs: int, seed: int) -> FCN:
         data,
         epochs=epochs,
         batch_size=4,
-        optimizer=torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02),
-        schedule=one_cycle(),
-        clip=1.0,
-        target="labels",
-        loss=lambda logits, labels: pixel_cross_entropy(logits, labels, weights),
-        augment=mirrored,
+        descent=Descent(
+            torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02), one_cycle(), clip=1.0
+        ),
+        task=Task(
+            "labels", lambda logits, labels: pixel_cross_entropy(logits, labels, weights), augment=mirrored
+        ),
         generator=torch.Generator().manual_seed(seed),
     )
     return net

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import update_bn
 from benchmarks.results import record
 from coursekit import models
 from coursekit.data.cifar10 import cifar10
+from coursekit.metrics import accuracy
 from coursekit.preprocessing import Standardizer
-from coursekit.training import History, Schedule, accuracy, fit, one_cycle, unit_range
+from coursekit.training import Descent, History, Run, Schedule, Task, Validation, fit, one_cycle, unit_range
 
 WIDTHS = (32, 64, 128, 192)
 SHIFT = 3
@@ -84,16 +85,16 @@ def train(epochs: int, seed: int, folder: Path) -> tuple[nn.Sequential, float]:
         return fit(
             model,
             data,
-            val,
+            Validation(val, accuracy),
             epochs=count,
             batch_size=128,
-            optimizer=torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True),
-            schedule=schedule,
-            loss=lambda logits, labels: F.cross_entropy(logits, labels, label_smoothing=0.1),
-            transform=unit_range,
-            augment=shifted_and_mirrored,
-            checkpoint=checkpoint,
+            descent=Descent(torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True), schedule),
+            task=Task(
+                loss=lambda logits, labels: F.cross_entropy(logits, labels, label_smoothing=0.1),
+                augment=shifted_and_mirrored,
+            ),
             generator=generator,
+            run=Run(checkpoint=checkpoint),
         )
 
     first, both = folder / "first.pt", folder / "both.pt"

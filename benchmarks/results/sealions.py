@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from benchmarks.results import record
 from coursekit.convolutionalize import class_heatmaps, convolutionalize
 from coursekit.data.sealions import sealion_patches, sealion_photographs
+from coursekit.metrics import accuracy
 from coursekit.models import pretrained
-from coursekit.training import accuracy, fit, one_cycle
+from coursekit.training import Descent, Task, Validation, fit, one_cycle
 
 PATCH = 96
 # Three poolings in the features and the coarse map's own.
@@ -62,8 +63,9 @@ def train(epochs: int, seed: int) -> nn.Sequential:
         [{"params": features, "lr": 5e-4}, {"params": head, "lr": 2e-3}], weight_decay=0.05
     )
     fit(
-        net, data, val, epochs=epochs, batch_size=30, optimizer=optimizer, schedule=one_cycle(),
-        augment=turned, patience=epochs, generator=torch.Generator().manual_seed(seed),
+        net, data, Validation(val, accuracy, patience=epochs), epochs=epochs, batch_size=30,
+        descent=Descent(optimizer, one_cycle()), task=Task(augment=turned),
+        generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     return net
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from coursekit.data import Item
-from coursekit.training import drawn_from, fit, one_cycle, quarter_turns, unit_range
+from coursekit.training import Descent, Task, drawn_from, fit, one_cycle, quarter_turns, unit_range
 from coursekit.unet import UNet, elastic_deformation, overlap_tile, unet_weight_map, weighted_cross_entropy
 
 DEPTH = 3
@@ -55,11 +55,8 @@ def train(items: Sequence[Item], w0: float, steps: int, seed: int) -> UNet:
         crops,
         steps=steps,
         batch_size=4,
-        optimizer=torch.optim.Adam(net.parameters(), lr=1e-3),
-        schedule=one_cycle(),
-        target=("labels", "weights"),
-        loss=weighted_cross_entropy,
-        augment=quarter_turns,
+        descent=Descent(torch.optim.Adam(net.parameters(), lr=1e-3), one_cycle()),
+        task=Task(("labels", "weights"), weighted_cross_entropy, augment=quarter_turns),
         generator=generator,
     )
     return net

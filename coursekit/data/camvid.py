@@ -3,8 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from coursekit.data import VOID, Files, Item, _files, check_split
+from coursekit.data import _files
 from coursekit.data._files import DataError, Repository
+from coursekit.data.items import VOID, Files, Item, check_split
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"

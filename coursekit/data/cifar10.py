@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from coursekit import _validate as validate
-from coursekit.data import SmallImages, _files, check_split
+from coursekit.data import _files
 from coursekit.data._files import ABSENT, DataError, cache_folder, local_folder
+from coursekit.data.items import SmallImages, check_split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -4,8 +4,9 @@ import re
 from functools import partial
 from pathlib import Path
 
-from coursekit.data import Files, Item, _files, check_split
+from coursekit.data import _files
 from coursekit.data._files import Repository
+from coursekit.data.items import Files, Item, check_split
 
 CLASSES = ("membrane", "cell")
 SPLITS = {"train": range(18), "val": range(18, 24)}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from coursekit.data import Files, Item, _files, check_split
+from coursekit.data import _files
 from coursekit.data._files import DataError, Repository
+from coursekit.data.items import Files, Item, check_split
 
 CLASSES = ("background", "nucleus")
 SPLITS = ("train", "val")

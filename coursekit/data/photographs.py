@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from coursekit import _validate as validate
-from coursekit.data import Files, Item
 from coursekit.data._files import DataError, read_image
+from coursekit.data.items import Files, Item
 
 _FILES = {
     "astronaut": ("skimage", "data/astronaut.png"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coursekit import _validate as validate
-from coursekit.data import SPLITS, VOID, check_split
+from coursekit.data.items import SPLITS, VOID, check_split
 from coursekit.data.photographs import load
 from coursekit.data.textures import REGIONS
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from coursekit import _validate as validate
-from coursekit.data import Files, Item, SmallImages, _files, check_split
+from coursekit.data import _files
 from coursekit.data._files import DataError, Repository
+from coursekit.data.items import Files, Item, SmallImages, check_split
 
 # In the order of `coords.csv`, which has no background.
 CLASSES = ("adult_males", "subadult_males", "adult_females", "juveniles", "pups", "backgrounds")

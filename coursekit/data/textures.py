@@ -3,7 +3,7 @@
 import torch
 
 from coursekit import _validate as validate
-from coursekit.data import SmallImages, check_split
+from coursekit.data.items import SmallImages, check_split
 from coursekit.data.photographs import load
 
 SIZE = 32

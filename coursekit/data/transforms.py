@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from coursekit import _validate as validate
-from coursekit.data import VOID, Item
+from coursekit.data.items import VOID, Item
 
 MAPS = {"labels": VOID, "instances": 0}
 

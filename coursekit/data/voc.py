@@ -3,7 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from coursekit.data import VOID, Files, Item, _files, check_split
+from coursekit.data import _files
+from coursekit.data.items import VOID, Files, Item, check_split
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -12,18 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from coursekit.data import (
-    LOADED,
-    SPLITS,
-    _files,
-    cifar10,
-    here,
-    photographs,
-    small_images,
-    textures,
-    whereabouts,
-)
-from coursekit.training import accuracy, fit
+from coursekit.data import _files, cifar10, here, photographs, small_images, textures, whereabouts
+from coursekit.data.choice import LOADED
+from coursekit.data.items import SPLITS
+from coursekit.metrics import accuracy
+from coursekit.training import fit
 
 
 def jpeg(seed):

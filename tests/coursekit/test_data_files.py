@@ -16,7 +16,6 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from coursekit.data import (
-    LOADED,
     VOID,
     InMemory,
     SmallImages,
@@ -31,6 +30,7 @@ from coursekit.data import (
     whereabouts,
 )
 from coursekit.data._files import DataError
+from coursekit.data.choice import LOADED
 
 
 def write_image(path, height, width, seed=0, mode="RGB"):

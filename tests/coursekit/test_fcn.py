@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from coursekit.data.scenes import Scenes
 from coursekit.fcn import (
+    FCN,
     SkipFCN,
     confusion_matrix,
     median_frequency_weights,
@@ -19,7 +20,7 @@ from coursekit.fcn import (
     segmentation_scores,
     train_fcn,
 )
-from coursekit.training import mean_iou
+from coursekit.metrics import mean_iou
 from tests.coursekit.draws import layouts, randn, seeds, sizes
 
 
@@ -300,6 +301,25 @@ def test_at_the_start_scores_are_zero_and_upsampling_is_bilinear(variant):
             getattr(head, f"up_{stride}")(maps)[inside],
             F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)[inside],
         )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_fcn_scores_every_pixel_and_learns_from_a_start_of_zeros(variant):
+    torch.manual_seed(0)
+    net = FCN(3, variant, channels=(8, 9, 10))
+    x = randn(0, 2, 3, 45, 67, dtype=torch.float32)
+    logits = net(x)
+    assert logits.shape == (2, 3, 45, 67)
+    assert not logits.any()
+    target = torch.zeros(2, 45, 67, dtype=torch.long)
+    before = F.cross_entropy(logits, target)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x), target)
+        loss.backward()
+        optimizer.step()
+    assert loss < before
 
 
 def test_hand_worked_scores():

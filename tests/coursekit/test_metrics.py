@@ -11,13 +11,18 @@ from skimage.metrics import adapted_rand_error
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from sklearn.metrics import zero_one_loss
 from sklearn.metrics.cluster import pair_confusion_matrix
+from torch import nn
 
+from coursekit.data import VOID
+from coursekit.fcn import segmentation_scores
 from coursekit.metrics import (
     SegmentationScores,
+    accuracy,
     connected_components,
     instance_f1,
     instance_scores,
     match_instances,
+    mean_iou,
     pixel_error,
     rand_error,
 )
@@ -66,6 +71,37 @@ def test_running_scores_are_those_of_all_pixels_at_once(classes, batches, void, 
     ious = np.array(hits) / [((target == c) | (prediction == c)).sum() for c in present]
     assert got["mean_iou"] == pytest.approx(ious.mean())
     assert got["iou"][present].tolist() == pytest.approx(ious)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_accuracy_counts_the_right_ones_and_leaves_the_mode_as_found(training):
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2)).train(training)
+    nn.init.zeros_(model[2].weight)
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([1.0, 0.0]))
+    data = [{"image": torch.zeros(3, 2, 2, dtype=torch.uint8), "label": i % 2} for i in range(30)]
+    assert accuracy(model, data, batch_size=7) == 0.5
+    assert model.training is training
+
+
+@pytest.mark.parametrize("side", [5, 7])
+def test_mean_iou_is_that_of_all_pixels_counted_one_by_one(side):
+    torch.manual_seed(1)
+    model = nn.Conv2d(1, 3, 3, padding=1)
+    data, matrix = [], torch.zeros(3, 3, dtype=torch.int64)
+    for _ in range(5):
+        image, labels = torch.rand(1, 5, 5), torch.randint(0, 3, (side, side))
+        labels[-2] = VOID
+        data.append({"image": image, "where": labels})
+        with torch.no_grad():
+            found = model(image[None] / 2)[0].argmax(0)
+        # A map that is larger counts in its center.
+        inside = labels[1:-1, 1:-1] if side > 5 else labels
+        for truth, guess in zip(inside.flatten().tolist(), found.flatten().tolist(), strict=True):
+            if truth != VOID:
+                matrix[truth, guess] += 1
+    got = mean_iou(model, data, lambda images: images / 2, batch_size=2, target="where")
+    assert got == pytest.approx(segmentation_scores(matrix)["mean_iou"])
 
 
 @given(segmentations(), st.sampled_from([255, 0, -1]))

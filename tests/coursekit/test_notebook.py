@@ -17,9 +17,9 @@ CELLS = [
     "from coursekit import figures\n"
     'figures.show(figures.curves({"a": [1, 2]}, "x", "y"), alt="A line that rises")',
     'from matplotlib import pyplot\nfigure, axes = pyplot.subplots()\nfigures.show(figure, alt="Empty axes")',
-    "import torch\nfrom coursekit.data import small_images\nfrom coursekit.training import fit\n"
+    "import torch\nfrom coursekit.data import small_images\nfrom coursekit.training import Watch, fit\n"
     "model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
-    'history = fit(model, small_images("val", 5, source="textures"), steps=30, batch_size=5, live=True)',
+    'history = fit(model, small_images("val", 5, source="textures"), steps=30, batch_size=5, watch=Watch(live=True))',
 ]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -61,7 +61,7 @@ def test_start_outside_a_notebook(monkeypatch, capsys, plain_settings):
     assert matplotlib.rcParams["axes.spines.top"] is False
 
 
-@pytest.mark.parametrize("topic", notebook.TOPICS)
+@pytest.mark.parametrize("topic", notebook.LECTURES)
 def test_every_topic_starts(topic, capsys, plain_settings):
     assert notebook.start(topic).topic == topic
     assert "Data" in capsys.readouterr().out

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from coursekit.data import SPLITS, scenes
+from coursekit.data import scenes
+from coursekit.data.items import SPLITS, VOID
 from coursekit.data.scenes import CLASSES, Scenes
 from coursekit.fcn import confusion_matrix, segmentation_scores
 
@@ -56,7 +57,7 @@ def test_labels_are_what_a_painter_paints(seed, size):
                 if d < -1:
                     expected = shape.label
                 elif d < 1:
-                    expected = scenes.VOID
+                    expected = VOID
             assert near or labels[row, column] == expected
 
 
@@ -132,7 +133,7 @@ def test_color_alone_does_not_tell_the_classes():
         return bins[:, 0] * 64 + bins[:, 1] * 8 + bins[:, 2], torch.stack([item["labels"] for item in items])
 
     bins, labels = colors(Scenes(150, 64))
-    valid = labels != scenes.VOID
+    valid = labels != VOID
     counts = torch.zeros(512, 6)
     counts.index_put_((bins[valid], labels[valid]), torch.ones(()), accumulate=True)
     bins, labels = colors(Scenes(60, 64, seed=1))

@@ -3,9 +3,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coursekit.data import SmallImages
-from coursekit.fcn import segmentation_scores
-from coursekit.training import accuracy, drawn_from, fit, mean_iou, one_cycle, quarter_turns, unit_range
+from coursekit.data import VOID, SmallImages
+from coursekit.metrics import accuracy, mean_iou
+from coursekit.training import (
+    Descent,
+    Run,
+    Task,
+    Validation,
+    Watch,
+    drawn_from,
+    fit,
+    one_cycle,
+    quarter_turns,
+    unit_range,
+)
 
 
 def blobs(n=120, seed=0):
@@ -30,8 +41,8 @@ def seeded():
 def test_learns_and_records():
     model = classifier()
     history = fit(
-        model, blobs(), blobs(40, seed=9), epochs=3, batch_size=25, generator=seeded(),
-        record={"gradient": lambda m: m[3].weight.grad.norm()},
+        model, blobs(), Validation(blobs(40, seed=9), accuracy), epochs=3, batch_size=25, generator=seeded(),
+        watch=Watch(record={"gradient": lambda m: m[3].weight.grad.norm()}),
     )  # fmt: skip
     assert len(history.loss) == len(history.recorded["gradient"]) == 12
     assert history.loss[-1] < history.loss[0] / 2
@@ -42,7 +53,7 @@ def test_learns_and_records():
 
 
 def test_takes_exactly_the_steps_asked_for():
-    history = fit(classifier(), blobs(), blobs(10), steps=7, batch_size=50)
+    history = fit(classifier(), blobs(), Validation(blobs(10), accuracy), steps=7, batch_size=50)
     assert len(history.loss) == 7
     assert [step for step, _ in history.val_score] == [2, 4, 6, 7]
     assert fit(classifier(), blobs(), steps=0).loss == []
@@ -71,7 +82,8 @@ def test_one_step_is_a_step_of_gradient_descent():
 
     loss = F.cross_entropy(model(transform(data.images)), data.labels)
     (gradient,) = torch.autograd.grad(loss, model[1].weight)
-    history = fit(model, data, steps=1, batch_size=20, optimizer=optimizer, transform=transform)
+    descent, task = Descent(optimizer), Task(transform=transform)
+    history = fit(model, data, steps=1, batch_size=20, descent=descent, task=task)
     assert history.loss[0] == pytest.approx(loss.item())
     torch.testing.assert_close(model[1].weight, weight - 0.3 * gradient)
 
@@ -81,11 +93,11 @@ def test_modes_are_left_as_found(training):
     model = classifier().train(training)
     model[2].train(not training)
     flags = [module.training for module in model.modules()]
-    fit(model, blobs(), blobs(10), steps=2)
+    fit(model, blobs(), Validation(blobs(10), accuracy), steps=2)
     accuracy(model, blobs(10))
     assert [module.training for module in model.modules()] == flags
     with pytest.raises(RuntimeError):
-        fit(model, blobs(), steps=1, transform=lambda images: images)
+        fit(model, blobs(), steps=1, task=Task(transform=lambda images: images))
     assert [module.training for module in model.modules()] == flags
 
 
@@ -93,7 +105,7 @@ def test_trains_in_training_mode_and_judges_in_evaluation_mode():
     seen = []
     model = classifier().eval()
     model[2].register_forward_hook(lambda module, inputs, output: seen.append(module.training))
-    fit(model, blobs(), blobs(10), steps=2, batch_size=120)
+    fit(model, blobs(), Validation(blobs(10), accuracy), steps=2, batch_size=120)
     assert seen == [True, False, True, False]
 
 
@@ -106,15 +118,6 @@ def test_the_ragged_rest_is_left_out_and_a_small_set_is_not():
     assert sizes == [20, 20, 20, 20, 12, 12]
 
 
-def test_accuracy_counts_the_right_ones():
-    data = blobs(30)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
-    nn.init.zeros_(model[1].weight)
-    with torch.no_grad():
-        model[1].bias.copy_(torch.tensor([1.0, 0.0]))
-    assert accuracy(model, data, batch_size=7) == 0.5
-
-
 class Halves(torch.utils.data.Dataset):
     """Images whose bright pixels are class 1, with a void frame, and the weight of every pixel."""
 
@@ -122,7 +125,7 @@ class Halves(torch.utils.data.Dataset):
         generator = torch.Generator().manual_seed(3)
         self.labels = torch.randint(0, 2, (count, size, size), generator=generator)
         self.images = (200 * self.labels[:, None] + 20).byte()
-        self.labels[:, 0] = self.labels[:, :, -1] = 255
+        self.labels[:, 0] = self.labels[:, :, -1] = VOID
 
     def __len__(self):
         return len(self.labels)
@@ -133,14 +136,14 @@ class Halves(torch.utils.data.Dataset):
 
 
 def pixelwise(logits, labels):
-    return F.cross_entropy(logits, labels, ignore_index=255)
+    return F.cross_entropy(logits, labels, ignore_index=VOID)
 
 
 def test_trains_on_maps_and_scores_by_mean_iou():
     model = nn.Conv2d(1, 2, 1)
     history = fit(
-        model, Halves(), Halves(4), epochs=40, batch_size=4, lr=0.5, target="labels", loss=pixelwise,
-        generator=seeded(),
+        model, Halves(), Validation(Halves(4), mean_iou), epochs=40, batch_size=4, lr=0.5,
+        task=Task("labels", pixelwise), generator=seeded(),
     )  # fmt: skip
     assert history.val_score[-1][1] == 1.0
     assert len(history.val_score) == 40
@@ -152,10 +155,17 @@ def test_a_map_larger_than_the_logits_counts_in_its_center():
 
     def weighted(logits, labels, weights):
         seen.append((logits.shape, labels, weights))
-        return (weights * F.cross_entropy(logits, labels, ignore_index=255, reduction="none")).mean()
+        return (weights * F.cross_entropy(logits, labels, ignore_index=VOID, reduction="none")).mean()
 
     data = Halves(4)
-    fit(model, data, data, steps=1, batch_size=4, target=("labels", "weights"), loss=weighted)
+    fit(
+        model,
+        data,
+        Validation(data, mean_iou),
+        steps=1,
+        batch_size=4,
+        task=Task(("labels", "weights"), weighted),
+    )
     ((shape, labels, weights),) = seen
     assert shape == (4, 2, 10, 10)
     ordered = {tuple(t.flatten().tolist()) for t in data.labels[:, 2:-2, 2:-2]}
@@ -163,30 +173,18 @@ def test_a_map_larger_than_the_logits_counts_in_its_center():
     assert torch.equal(weights, (labels == 1).float() + 0.5)
 
 
-def test_mean_iou_is_that_of_all_pixels_counted_one_by_one():
-    torch.manual_seed(1)
-    model, data = nn.Conv2d(1, 3, 3, padding=1), Halves(5)
-    matrix = torch.zeros(3, 3, dtype=torch.int64)
-    for item in (data[i] for i in range(5)):
-        with torch.no_grad():
-            found = model(unit_range(item["image"])[None])[0].argmax(0)
-        for truth, guess in zip(item["labels"].flatten().tolist(), found.flatten().tolist(), strict=True):
-            if truth != 255:
-                matrix[truth, guess] += 1
-    assert mean_iou(model, data, batch_size=2) == pytest.approx(segmentation_scores(matrix)["mean_iou"])
-
-
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     def noisy(batch, generator):
         noise = torch.randint(0, 9, batch["image"].shape, generator=generator)
         return {**batch, "image": (batch["image"] // 2 + noise).byte()}
 
-    def run(epochs, **options):
+    def run(epochs, checkpoint=None):
         model, generator = classifier(), seeded()
         model[4].p = 0.0
         history = fit(
-            model, blobs(), blobs(20, seed=5), epochs=epochs, batch_size=30, generator=generator, augment=noisy,
-            optimizer=torch.optim.Adam(model.parameters(), lr=0.01), **options,
+            model, blobs(), Validation(blobs(20, seed=5), accuracy), epochs=epochs, batch_size=30, generator=generator,
+            descent=Descent(torch.optim.Adam(model.parameters(), lr=0.01)), task=Task(augment=noisy),
+            run=Run(checkpoint=checkpoint),
         )  # fmt: skip
         return model, history
 
@@ -206,25 +204,41 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
     file = tmp_path / "checkpoint.pt"
-    fit(classifier(), blobs(), epochs=1, checkpoint=file)
+    run = Run(checkpoint=file)
+    fit(classifier(), blobs(), epochs=1, run=run)
     other = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
     with pytest.raises(ValueError, match=r"checkpoint must be .*checkpoint\.pt"):
-        fit(other, blobs(), epochs=1, checkpoint=file)
+        fit(other, blobs(), epochs=1, run=run)
     file.write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"checkpoint must be .*checkpoint\.pt"):
-        fit(classifier(), blobs(), epochs=1, checkpoint=file)
+        fit(classifier(), blobs(), epochs=1, run=run)
+
+
+def test_the_score_is_asked_of_what_the_network_is_trained_on():
+    asked = []
+
+    def score(*arguments):
+        asked.append(arguments)
+        return 0.0
+
+    def transform(images):
+        return images.float() / 100
+
+    model, val = classifier(), blobs(10)
+    fit(model, blobs(), Validation(val, score), steps=2, batch_size=120, task=Task(transform=transform))
+    assert asked == [(model, val, transform)] * 2
 
 
 def test_stops_early_and_brings_the_best_weights_back():
     scores = iter([0.1, 0.6, 0.5, 0.6, 0.4, 0.9])
     kept = []
 
-    def score(model, val):
+    def score(model, val, transform):
         kept.append(model[3].weight.detach().clone())
         return next(scores)
 
     model = classifier()
-    history = fit(model, blobs(), blobs(10), epochs=6, batch_size=60, score=score, patience=3)
+    history = fit(model, blobs(), Validation(blobs(10), score, patience=3), epochs=6, batch_size=60)
     assert [value for _, value in history.val_score] == [0.1, 0.6, 0.5, 0.6, 0.4]
     assert history.best == (4, 0.6)
     assert torch.equal(model[3].weight, kept[1])
@@ -240,7 +254,7 @@ def test_gradients_are_clipped():
                 norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item())
                 return super().step(closure)
 
-        fit(model, blobs(), steps=5, optimizer=Watched(model.parameters(), lr=0.5), clip=clip)
+        fit(model, blobs(), steps=5, descent=Descent(Watched(model.parameters(), lr=0.5), clip=clip))
         return max(norms)
 
     assert largest(None) > 0.1
@@ -257,7 +271,7 @@ def test_the_learning_rate_follows_its_schedule():
 
     model = classifier()
     groups = [{"params": [model[3].weight], "lr": 0.4}, {"params": [model[3].bias]}]
-    fit(model, blobs(), steps=10, optimizer=Watched(groups, lr=0.1), schedule=one_cycle(0.4))
+    fit(model, blobs(), steps=10, descent=Descent(Watched(groups, lr=0.1), one_cycle(0.4)))
     expected = [0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0]
     assert [a for a, _ in rates] == pytest.approx([0.4 * e for e in expected])
     assert [b for _, b in rates] == pytest.approx([0.1 * e for e in expected])
@@ -266,15 +280,16 @@ def test_the_learning_rate_follows_its_schedule():
 def test_half_precision_learns_the_same_and_keeps_full_weights():
     model = classifier()
     history = fit(
-        model, blobs(), blobs(40), epochs=4, batch_size=20, mixed_precision=True, generator=seeded()
-    )
+        model, blobs(), Validation(blobs(40), accuracy), epochs=4, batch_size=20, generator=seeded(),
+        run=Run(mixed_precision=True),
+    )  # fmt: skip
     assert model[3].weight.dtype == torch.float32
     assert history.val_score[-1][1] > 0.9
 
 
 def test_changes_no_global_switch():
     before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.is_grad_enabled())
-    fit(classifier(), blobs(), blobs(10), steps=2)
+    fit(classifier(), blobs(), Validation(blobs(10), accuracy), steps=2)
     assert before == (
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()
     )  # fmt: skip
@@ -287,7 +302,7 @@ def test_a_gpu_trains_in_half_precision_and_channels_last():
     )
     seen = []
     model[0].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
-    fit(model, blobs(), steps=1, device="cuda")
+    fit(model, blobs(), steps=1, run=Run(device="cuda"))
     ((images, output),) = seen
     assert output.dtype in (torch.bfloat16, torch.float16)
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -296,7 +311,8 @@ def test_a_gpu_trains_in_half_precision_and_channels_last():
 @pytest.mark.gpu
 def test_trains_where_it_is_told():
     model = classifier()
-    fit(model, blobs(), blobs(10), steps=3, device="cuda", generator=seeded())
+    val, run = Validation(blobs(10), accuracy), Run(device="cuda")
+    fit(model, blobs(), val, steps=3, generator=seeded(), run=run)
     assert next(model.parameters()).is_cuda
     assert 0 <= accuracy(model, blobs(10)) <= 1
 

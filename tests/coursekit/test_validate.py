@@ -35,6 +35,7 @@ from coursekit.data.sealions import sealion_patches
 from coursekit.data.transforms import Normalize, RandomCrop, RandomFlip, RandomScale, Resize, Transformed
 from coursekit.data.voc import voc
 from coursekit.fcn import (
+    FCN,
     SkipFCN,
     confusion_matrix,
     median_frequency_weights,
@@ -48,10 +49,11 @@ from coursekit.metrics import (
     connected_components,
     instance_f1,
     match_instances,
+    mean_iou,
     pixel_error,
     rand_error,
 )
-from coursekit.models import FCN, Backbone, SmallBackbone, pretrained, settings, small_classifier
+from coursekit.models import Backbone, SmallBackbone, pretrained, settings, small_classifier
 from coursekit.notebook import predict, start
 from coursekit.preprocessing import (
     Standardizer,
@@ -61,7 +63,7 @@ from coursekit.preprocessing import (
     streaming_statistics,
     zca_whiten,
 )
-from coursekit.training import fit, mean_iou, one_cycle
+from coursekit.training import Descent, Task, Validation, fit, one_cycle
 from coursekit.unet import (
     DoubleConv,
     UNet,
@@ -472,9 +474,22 @@ CASES = {
     "batch_size": (lambda: fit(net, [{}], epochs=1, batch_size=0), "batch_size must be", "0"),
     "nothing to learn": (lambda: fit(net, [], epochs=1), "train must be at least one item", "none"),
     "target": (
-        lambda: fit(net, [{"image": x[0]}], epochs=1, target="labels"), "target must be among the fields image", "'labels'"),
-    "patience": (lambda: fit(net, [{}], epochs=1, patience=2), "val must be given", "None"),
-    "clip": (lambda: fit(net, [{}], epochs=1, clip=-1.0), "clip must be", "-1.0"),
+        lambda: fit(net, [{"image": x[0]}], epochs=1, task=Task("labels")),
+        "target must be among the fields image", "'labels'"),
+    "no target": (lambda: Task(()), "target must be a field or several", "()"),
+    "a loss for a target": (lambda: Task(nn.functional.cross_entropy), "target must be", "cross_entropy"),
+    "loss": (lambda: Task(loss=None), "loss must be callable", "None"),
+    "augmentation": (lambda: Task(augment=2), "augment must be callable", "2"),
+    "task": (lambda: fit(net, [{}], epochs=1, task="labels"), "task must be a Task", "str"),
+    "a set without its score": (
+        lambda: fit(net, [{}], [{}], epochs=1), "val must be a set with its score, Validation(data, score)", "list"),
+    "score": (lambda: Validation([{}], None), "score must be", "None"),
+    "patience": (lambda: Validation([{}], mean_iou, patience=0), "patience must be", "0"),
+    "clip": (lambda: Descent(clip=-1.0), "clip must be", "-1.0"),
+    "optimizer": (lambda: Descent(torch.optim.Adam), "optimizer must be", "type"),
+    "two rates": (
+        lambda: fit(net, [{}], epochs=1, lr=1.0, descent=Descent(torch.optim.SGD(net.parameters()))),
+        "lr must be left to the optimizer", "1.0"),
     "warmup": (lambda: one_cycle(1.0), "warmup must be", "1.0"),
     "nothing to score": (lambda: mean_iou(conv, []), "dataset must be at least one item", "none"),
     "alt": (lambda: show(curves({"a": [1.0]}, "x", "y"), alt=" "), "alt must be", "' '"),

@@ -26,7 +26,8 @@ from autograder.exercise import Case, Hint, Misconception, Training, Variant
 from autograder.values import Named
 from coursekit import fcn as reference
 from coursekit.data.scenes import CLASSES, Scenes
-from coursekit.models import FCN, SmallBackbone
+from coursekit.fcn import FCN
+from coursekit.models import SmallBackbone
 
 SIZE = 96
 IMAGES = 500
@@ -355,7 +356,7 @@ EXERCISE = Training(
         ),
         Hint(
             "I don't know how to start",
-            "with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64, 96, 128). Then fit(net, dataset, steps=400, batch_size=16, optimizer=torch.optim.AdamW(net.parameters(), lr=6e-3), schedule=one_cycle(), target='labels', loss=pixel_cross_entropy, augment=quarter_turns, generator=generator); return net.eval().",
+            "with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64, 96, 128). Then fit(net, dataset, steps=400, batch_size=16, descent=Descent(torch.optim.AdamW(net.parameters(), lr=6e-3), one_cycle()), task=Task('labels', pixel_cross_entropy, augment=quarter_turns), generator=generator); return net.eval().",
         ),
     ),
     seconds=600.0,

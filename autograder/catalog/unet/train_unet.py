@@ -363,7 +363,7 @@ EXERCISE = Training(
         ),
         Hint(
             "I don't know how to start",
-            "Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); with drawn_from(generator): net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4, optimizer=torch.optim.Adam(net.parameters(), lr=3e-3), schedule=one_cycle(), target=('labels', 'weights'), loss=weighted_loss, augment=quarter_turns, generator=generator); return net.eval(). fit itself scales bytes to 0 … 1 and crops labels and weights to the map.",
+            "Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); with drawn_from(generator): net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4, descent=Descent(torch.optim.Adam(net.parameters(), lr=3e-3), one_cycle()), task=Task(('labels', 'weights'), weighted_loss, augment=quarter_turns), generator=generator); return net.eval(). fit itself scales bytes to 0 … 1 and crops labels and weights to the map.",
         ),
     ),
     seconds=600.0,
