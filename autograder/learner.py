@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autograder import agent, wire
+from coursekit import TOPICS
 
 SOCKET = "AUTOGRADER_SOCKET"
 
@@ -62,7 +63,7 @@ def progress() -> None:
         print("Nothing has been checked yet.")
         return
     topics = {catalog.find(name).topic for name in _verdicts}
-    exercises = [e for t in catalog.TOPICS if t in topics for e in catalog.topic(t)]
+    exercises = [e for t in TOPICS if t in topics for e in catalog.topic(t)]
     total = sum(_verdicts[e.id].points for e in exercises if e.id in _verdicts)
     width = max(len(e.id) for e in exercises)
     for e in exercises:

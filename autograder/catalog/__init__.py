@@ -8,9 +8,7 @@ from functools import cache
 from importlib import import_module
 
 from autograder.exercise import Exercise
-
-TOPICS = ("preprocessing", "batchnorm", "visualization", "convolutionalize", "upsampling", "fcn", "unet")
-"""The topics that have exercises, in the order of the lectures."""
+from coursekit import TOPICS
 
 
 @cache

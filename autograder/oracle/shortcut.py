@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 from autograder import agent
-from autograder.catalog import TOPICS
 from autograder.exercise import Exercise
+from coursekit import TOPICS
 
 COPY_NODES = 60
 
