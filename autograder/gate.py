@@ -24,6 +24,7 @@ from autograder.attempt import Attempt
 from autograder.catalog.training import MEMORY, remembered
 from autograder.exercise import Exercise, Outcome, Property, Training, Verdict
 from autograder.oracle import evaluate
+from autograder.oracle.exam import Exam
 from autograder.oracle.examine import DrawnInputs
 from autograder.wire import Channel
 
@@ -98,9 +99,8 @@ def examine(
     """
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
     own, same = [], True
-    if isinstance(exercise, Training) and seed is None:
-        # On the same data and seed, so that one training can stand behind several answers.
-        seed = secrets.randbits(32)
+    # One exam for all: the reference's part, and a training that stands behind several answers, come once.
+    exam = Exam(exercise, seed)
     wrong = [m.name for m in exercise.misconceptions]
     chance = secrets.SystemRandom()
     here_only = set() if sample is None else set(chance.sample(wrong, max(len(wrong) - sample, 0)))
@@ -108,13 +108,13 @@ def examine(
     def judge(answer: str, thing: Any) -> Verdict:
         nonlocal same
         allow = answer == "reference"
-        verdict = evaluate(exercise.id, thing, seed=seed, devices=("cpu",), allow_reference=allow)
+        verdict = evaluate(exercise.id, thing, exam=exam, devices=("cpu",), allow_reference=allow)
         own.append(verdict.seconds - verdict.learner_seconds)
         if remote is not None and answer.removeprefix("misconception/") not in here_only:
             far = evaluate(
                 exercise.id,
                 remote(exercise, answer),
-                seed=verdict.seed,
+                exam=exam,
                 devices=("cpu",),
                 allow_reference=allow,
             )
@@ -186,7 +186,7 @@ class Chance(NamedTuple):
 def failed_examples(exercise: Exercise[Property], prop: Property, answer: Any, seed: int) -> list[bool]:
     """Of each example that a check with this seed draws for a property, whether the answer fails it."""
     attempt = Attempt.local(answer, exercise.id, seconds=exercise.seconds)
-    return DrawnInputs(exercise, attempt, seed).every_example(prop)
+    return DrawnInputs(Exam(exercise, seed), attempt).every_example(prop)
 
 
 def chances(exercise: Exercise, seeds: int) -> list[Chance]:

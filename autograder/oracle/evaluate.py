@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from autograder.exercise import (
 )
 from autograder.oracle.compare import with_article
 from autograder.oracle.diagnose import Slip, diagnose, slip
+from autograder.oracle.exam import Exam
 from autograder.oracle.examine import Evidence, Examination, examination_of
 from autograder.oracle.observe import Lost
 from autograder.oracle.shortcut import shortcut
@@ -42,20 +42,28 @@ def evaluate(
     attempt: Any,
     *,
     seed: int | None = None,
+    exam: Exam | None = None,
     devices: Sequence[str] | None = None,
     allow_reference: bool = False,
 ) -> Verdict:
     """Judge an answer to an exercise.
 
     ``attempt`` is the function or class, a mapping that may hold it under its name (a namespace), or an
-    :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict; ``devices``
-    defaults to every one present. ``allow_reference`` switches the search for shortcuts off: the gate
+    :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict, and an ``exam`` of that
+    seed spares the drawing and the reference's part where many answers sit it; ``devices`` defaults to every
+    one present. ``allow_reference`` switches the search for shortcuts off: the gate
     uses it for the reference itself.
 
-    Raises ValueError for an unknown exercise or device. Whatever the answer does is in the verdict.
+    Raises ValueError for an unknown exercise or device, or another exercise's exam. Whatever the answer does is in the verdict.
     """
     exercise = catalog.find(exercise_id)
-    seed = secrets.randbits(32) if seed is None else int(seed)
+    if exam is None:
+        exam = Exam(exercise, seed)
+    elif exam.exercise is not exercise or seed not in (None, exam.seed):
+        raise ValueError(
+            f"exam must be one of {exercise_id} with the seed {exam.seed if seed is None else seed}, got one of "
+            f"{exam.exercise.id} with {exam.seed}"
+        )
     devices = tuple(devices or devices_present())
     for device in devices:
         if device not in devices_present():
@@ -63,7 +71,7 @@ def evaluate(
     if not issubclass(type(attempt), Attempt):
         attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
     start = time.perf_counter()
-    examination = examination_of(exercise, attempt, seed, devices)
+    examination = examination_of(exam, attempt, devices)
     try:
         with agent.preserved():
             verdict = _evaluate(exercise, attempt, examination, allow_reference)
@@ -74,7 +82,7 @@ def evaluate(
         verdict = replace(without_verdict(exercise, str(late), outcome=Outcome.TIMED_OUT), flags=())
     return replace(
         verdict,
-        seed=seed,
+        seed=exam.seed,
         devices=devices,
         seconds=time.perf_counter() - start,
         learner_seconds=examination.spent,

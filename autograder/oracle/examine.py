@@ -13,7 +13,6 @@ from autograder.attempt import Attempt, Conditions, Seen, Trouble
 from autograder.exercise import (
     Case,
     Claim,
-    Exercise,
     Mismatch,
     Outcome,
     Property,
@@ -21,15 +20,15 @@ from autograder.exercise import (
     Training,
 )
 from autograder.oracle.compare import compare
+from autograder.oracle.exam import Exam
 from autograder.oracle.explore import entropy, explore, size_of
-from autograder.oracle.observe import Lost, judged, observed, observed_of_learner, refused
+from autograder.oracle.observe import judged, observed_of_learner
 
 SHRINK_SECONDS = 1.0
 SHRINK_CALLS = 100
 KEPT = 4
 """So many failing inputs of a property are kept, for the diagnosis."""
 WATCH_ALL_BELOW = 0.05
-REFERENCE_SECONDS = 120.0
 
 FINAL = (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
 """Outcomes after which no further input is tried."""
@@ -78,13 +77,11 @@ class Examination(Protocol):
         ...
 
 
-def examination_of(
-    exercise: Exercise[Any], attempt: Attempt, seed: int, devices: Sequence[str]
-) -> Examination:
-    """The examination that suits the kind of an exercise."""
-    if isinstance(exercise, Training):
-        return OneTraining(exercise, attempt, seed)
-    return DrawnInputs(exercise, attempt, seed, devices)
+def examination_of(exam: Exam, attempt: Attempt, devices: Sequence[str]) -> Examination:
+    """The examination that suits the kind of the exam's exercise."""
+    if isinstance(exam.exercise, Training):
+        return OneTraining(exam.exercise, attempt, exam.seed)
+    return DrawnInputs(exam, attempt, devices)
 
 
 class Enough(BaseException):
@@ -94,14 +91,11 @@ class Enough(BaseException):
 class DrawnInputs:
     """The examination of a function or a layer: each property on inputs of its own, beside the reference."""
 
-    def __init__(
-        self, exercise: Exercise[Property], attempt: Attempt, seed: int, devices: Sequence[str] = ("cpu",)
-    ):
+    def __init__(self, exam: Exam, attempt: Attempt, devices: Sequence[str] = ("cpu",)):
         self.spent = 0.0
         self.calls: set[str] = set()
         self._attempt = attempt
-        self._reference = Attempt.local(exercise.reference, exercise.id, seconds=REFERENCE_SECONDS)
-        self._seed = seed
+        self._exam = exam
         self._devices = devices
         self._device = "cpu"
         self._asked = 0
@@ -118,48 +112,37 @@ class DrawnInputs:
 
     def every_example(self, prop: Property) -> list[bool]:
         """Of each example that is drawn for a property, whether the answer fails it."""
-        failed: list[bool] = []
         self._begin(prop, "cpu")
-
-        def visit(case: Case) -> None:
+        failed: list[bool] = []
+        for case in self._exam.cases(prop, prop.examples):
             failure = self._look(prop, case)
             if failure is None and not failed:
                 failure = self._again(prop, case)
             failed.append(failure is not None)
-
-        explore(prop.draw, self._entropy(prop), visit, shrink=False, examples=prop.examples)
         return failed
 
     def _begin(self, prop: Property, device: str) -> None:
         self._device = device
         # Counted from anew, so that how long an earlier search took changes nothing here.
-        self._asked = entropy(self._seed, f"{prop.name} on {device}")
-
-    def _entropy(self, prop: Property) -> int:
-        return entropy(self._seed, prop.name)
+        self._asked = entropy(self._exam.seed, f"{prop.name} on {device}")
 
     def _on(self, device: str, prop: Property) -> Evidence:
         evidence = Evidence(prop)
-        first = True
         self._begin(prop, device)
-
-        def visit(case: Case) -> None:
-            nonlocal first
+        examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
+        for number, case in enumerate(self._exam.cases(prop, examples)):
+            first = number == 0
             failure = self._look(prop, case, watch=first or self._watching)
             if first and failure is None:
                 failure = self._again(prop, case)
-            if failure is not None:
-                evidence.add(failure)
-                evidence.simplest = evidence.simplest or first
-                if len(evidence.failures) < KEPT:
-                    evidence.failures.append(failure)
-                if failure.mismatch.outcome in FINAL:
-                    raise Enough
-            first = False
-
-        examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
-        with contextlib.suppress(Enough):
-            explore(prop.draw, self._entropy(prop), visit, shrink=False, examples=examples)
+            if failure is None:
+                continue
+            evidence.add(failure)
+            evidence.simplest = evidence.simplest or first
+            if len(evidence.failures) < KEPT:
+                evidence.failures.append(failure)
+            if failure.mismatch.outcome in FINAL:
+                break
         if (
             evidence.smallest is not None
             and not evidence.simplest
@@ -187,9 +170,7 @@ class DrawnInputs:
 
     def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Failure | None:
         seen = self._ask(prop, case, watch)
-        expected = observed(prop.observe, self._reference, case, Conditions(seconds=REFERENCE_SECONDS)).value
-        if isinstance(expected, Trouble) and not refused(expected):
-            raise Lost(f"the reference fails: {expected}")
+        expected = self._exam.expected(prop, case)
         mismatch = judged(prop, case, expected, seen.value)
         elsewhere = ", ".join(sorted(seen.devices - {self._device}))
         if mismatch is None and elsewhere:
@@ -234,7 +215,7 @@ class DrawnInputs:
         # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
         start = time.perf_counter()
         with contextlib.suppress(Enough, Exception):
-            explore(prop.draw, self._entropy(prop), visit, shrink=True, examples=examples)
+            explore(prop.draw, self._exam.entropy(prop), visit, shrink=True, examples=examples)
         self._shrink_seconds -= time.perf_counter() - start
 
 
