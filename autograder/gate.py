@@ -89,18 +89,18 @@ def far_side() -> Iterator[Callable[[Exercise, str], Attempt]]:
 def examine(
     exercise: Exercise,
     remote: Callable[[Exercise, str], Attempt] | None,
-    seed: int | None = None,
+    exam: Exam,
     sample: int | None = None,
 ) -> dict[str, Any]:
     """One exercise's row: points of reference and right variants, points and diagnosis of misconceptions,
     whether the wire gave the same verdicts, and every ``problem`` in words.
 
+    All answers sit one exam: the reference's part, and a training that stands behind several of them, come once.
+
     The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance.
     """
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
     own, same = [], True
-    # One exam for all: the reference's part, and a training that stands behind several answers, come once.
-    exam = Exam(exercise, seed)
     wrong = [m.name for m in exercise.misconceptions]
     chance = secrets.SystemRandom()
     here_only = set() if sample is None else set(chance.sample(wrong, max(len(wrong) - sample, 0)))
@@ -169,7 +169,7 @@ def run(
     with _memory(), far_side() if wire else contextlib.nullcontext() as remote:
         rows = []
         for exercise in exercises:
-            rows.append(examine(exercise, remote, seed))
+            rows.append(examine(exercise, remote, Exam(exercise, seed)))
             after(rows[-1])
     return rows
 

@@ -1,4 +1,4 @@
-"""The gate: every answer of the catalogue through every check, here and through the wire."""
+"""The gate itself: what it notices. Each exercise goes through it in a test of its own (contract.py)."""
 
 import json
 from dataclasses import replace
@@ -9,24 +9,7 @@ from click.testing import CliRunner
 from autograder import catalog, gate
 from autograder.cli import main
 from autograder.gate import failed_examples
-
-EXERCISES = catalog.every()
-
-
-@pytest.fixture(scope="module")
-def far_side():
-    with gate.far_side() as remote:
-        yield remote
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
-def test_every_answer_gets_what_it_deserves_here_and_through_the_wire(exercise, far_side, pytestconfig):
-    # The misconceptions all go through the wire in `autograder gate`, a sample of them here.
-    row = gate.examine(exercise, far_side, sample=None if pytestconfig.getoption("--slow") else 4)
-    assert row["problems"] == []
-    assert row["same_through_wire"]
-    median, longest = gate.overhead([row])
-    print(f"{exercise.id}: {median:.2f} s beside the learner's own in the median, {longest:.2f} s at most")
+from autograder.oracle.exam import Exam
 
 
 def test_rows_have_the_form_of_the_file():
@@ -55,7 +38,7 @@ def scores(monkeypatch):
     def problems(change):
         changed = change(exercise)
         monkeypatch.setattr(catalog, "find", lambda exercise_id: changed)
-        return gate.examine(changed, None, seed=1)["problems"]
+        return gate.examine(changed, None, Exam(changed, 1))["problems"]
 
     return problems
 
@@ -132,7 +115,7 @@ def test_a_wire_that_changes_a_verdict_makes_a_problem(far_side):
         swap = {"right/numpy": "misconception/dice", "misconception/dice": "right/numpy"}
         return far_side(exercise, swap.get(answer, answer))
 
-    row = gate.examine(exercise, crossed, seed=1)
+    row = gate.examine(exercise, crossed, Exam(exercise, 1))
     assert not row["same_through_wire"]
     assert len([problem for problem in row["problems"] if "through the wire" in problem]) == 2
 
@@ -144,7 +127,7 @@ def test_a_sample_of_the_wrong_answers_goes_through_the_wire(far_side):
         sent.append(answer)
         return far_side(exercise, answer)
 
-    assert gate.examine(exercise, noted, sample=2)["same_through_wire"]
+    assert gate.examine(exercise, noted, Exam(exercise), sample=2)["same_through_wire"]
     assert sum(answer.startswith("misconception/") for answer in sent) == 2
     assert {"reference", *(f"right/{v.name}" for v in exercise.right)} <= set(sent)
 

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestBatchNorm(Contract):
+    exercise_id = "BatchNorm"

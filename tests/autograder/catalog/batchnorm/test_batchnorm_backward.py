@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestBatchnormBackward(Contract):
+    exercise_id = "batchnorm_backward"

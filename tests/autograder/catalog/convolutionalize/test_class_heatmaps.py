@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestClassHeatmaps(Contract):
+    exercise_id = "class_heatmaps"

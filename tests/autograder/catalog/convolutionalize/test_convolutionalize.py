@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestConvolutionalize(Contract):
+    exercise_id = "convolutionalize"

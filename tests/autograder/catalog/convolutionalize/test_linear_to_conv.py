@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestLinearToConv(Contract):
+    exercise_id = "linear_to_conv"

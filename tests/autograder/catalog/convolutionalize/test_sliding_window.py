@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestSlidingWindow(Contract):
+    exercise_id = "sliding_window"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestConfusionMatrix(Contract):
+    exercise_id = "confusion_matrix"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestSkipFCN(Contract):
+    exercise_id = "SkipFCN"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestMeanImage(Contract):
+    exercise_id = "mean_image"

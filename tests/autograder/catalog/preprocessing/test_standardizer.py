@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestStandardizer(Contract):
+    exercise_id = "Standardizer"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestZcaWhiten(Contract):
+    exercise_id = "zca_whiten"

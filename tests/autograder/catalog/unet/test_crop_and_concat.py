@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestCropAndConcat(Contract):
+    exercise_id = "crop_and_concat"

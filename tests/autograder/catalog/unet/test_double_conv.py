@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestDoubleConv(Contract):
+    exercise_id = "DoubleConv"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestElasticDeformation(Contract):
+    exercise_id = "elastic_deformation"

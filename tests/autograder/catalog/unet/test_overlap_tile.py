@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestOverlapTile(Contract):
+    exercise_id = "overlap_tile"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestAtrous(Contract):
+    exercise_id = "atrous"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestBedOfNails(Contract):
+    exercise_id = "bed_of_nails"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestBilinearKernel(Contract):
+    exercise_id = "bilinear_kernel"

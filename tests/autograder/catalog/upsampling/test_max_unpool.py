@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestMaxUnpool(Contract):
+    exercise_id = "max_unpool"

@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestNearestUpsample(Contract):
+    exercise_id = "nearest_upsample"

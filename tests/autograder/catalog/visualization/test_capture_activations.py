@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestCaptureActivations(Contract):
+    exercise_id = "capture_activations"

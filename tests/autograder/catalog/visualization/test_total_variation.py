@@ -1,0 +1,5 @@
+from contract import Contract
+
+
+class TestTotalVariation(Contract):
+    exercise_id = "total_variation"
