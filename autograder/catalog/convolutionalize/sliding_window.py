@@ -1,4 +1,4 @@
-"""The exercise sliding_window of lecture 04: the wasteful way: one crop after the other."""
+"""The exercise sliding_window of lecture 04: one crop after the other, the wasteful way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exercise of lecture 06 about skips: the head of FCN-32s, 16s and 8s."""
+"""The exercise SkipFCN of lecture 06: the head of FCN-32s, 16s and 8s."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from autograder.catalog.observations import filled, parameters_of
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
 from coursekit import fcn as reference
-
-# -- SkipFCN ------------------------------------------------------------------------------------------------
-
 
 STRIDES = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}
 

@@ -1,4 +1,4 @@
-"""The exercise of lecture 06 that trains: a network for scenes, judged by its mean IoU on scenes it never saw."""
+"""The exercise train_fcn of lecture 06: a network for scenes, judged by its mean IoU on scenes it never saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exercise mean_image of lecture 01: the mean image."""
+"""The exercise mean_image of lecture 01: the mean of all images, pixel by pixel."""
 
 from __future__ import annotations
 

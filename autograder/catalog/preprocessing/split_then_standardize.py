@@ -1,4 +1,4 @@
-"""The exercise split_then_standardize of lecture 01: split first."""
+"""The exercise split_then_standardize of lecture 01: split first, then fit on the training part alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exercise of lecture 07 that bends an image and its labels.
+"""The exercise elastic_deformation of lecture 07: an image and its labels bent by one smooth field.
 
 Two right answers need not draw the same random numbers, so nothing is compared with the reference. The image
 that is deformed carries its own row and column coordinates as channels: reading them off the result gives the

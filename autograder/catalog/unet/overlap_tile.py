@@ -1,4 +1,4 @@
-"""The exercise of lecture 07 that segments an image of any size, tile by tile.
+"""The exercise overlap_tile of lecture 07: an image of any size segmented tile by tile.
 
 Two right answers may lay their tiles out differently, so networks come without padding, whose map does not
 depend on the layout, or with a pooling and a tile that it divides.

@@ -1,4 +1,4 @@
-"""The exercise of lecture 07 that trains: a network for touching cells, judged by the instances that come of it."""
+"""The exercise train_unet of lecture 07: a network for touching cells, judged by the instances that come of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exercise of lecture 07 that weighs the pixels of a loss: the borders between close cells."""
+"""The exercise unet_weight_map of lecture 07: the pixels of a loss weighed, most on borders between close cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exercise of lecture 03 that shows filters as a picture."""
+"""The exercise filter_grid of lecture 03: the filters of a first layer as a picture."""
 
 from __future__ import annotations
 
