@@ -58,12 +58,13 @@ def build(topics: tuple[str, ...], checking: bool, root: Path) -> None:
         click.echo("Every notebook is what its source builds.")
         return
     try:
-        written = authoring.build(root, topics or None)
+        found = authoring.sources(root, topics or None)
+        for source in found:
+            for path in authoring.build(root, [source.assignment]):
+                click.echo(path.relative_to(root.resolve()))
     except (authoring.AuthoringError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    for path in written:
-        click.echo(path.relative_to(root.resolve()))
-    if not written:
+    if not found:
         raise click.ClickException(f"no lecture sources (solutions/NN_topic.py) in {root.resolve()}")
 
 
@@ -198,6 +199,7 @@ def make_sample_class(lecture: str, unsafe_no_sandbox: bool, root: Path) -> None
     # A log or a pipe has no width: the table is then as wide as it likes.
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
+    console.print(f"Making the course in {course.name}/ and the submissions of its class.")
     try:
         made = sample_class.prepare(root, course, assignment)
         _show_progress(console, "grading", sample_class.grade(course, assignment), len(made))

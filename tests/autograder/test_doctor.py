@@ -316,14 +316,10 @@ def test_the_command(release, mine, tmp_path):
     assert run(main, ["doctor", str(tmp_path / "none.ipynb")]).exit_code == 1
 
 
-def test_a_repaired_notebook_for_a_folder_that_is_not_there(release, mine, tmp_path):
-    handed_out, submission = tmp_path / "release.ipynb", tmp_path / "mine.ipynb"
-    nbformat.write(release, handed_out)
-    nbformat.write(mine, submission)
-    out = tmp_path / "nowhere" / "out.ipynb"
-    done = CliRunner().invoke(
-        main, ["doctor", str(submission), "--release", str(handed_out), "--fix", str(out)]
-    )
+@pytest.mark.parametrize("command", [["doctor", "mine.ipynb", "--fix"], ["gate", "--json"]])
+def test_a_file_for_a_folder_that_is_not_there_is_refused_in_words(command, tmp_path):
+    out = tmp_path / "nowhere" / "out"
+    done = CliRunner().invoke(main, [*command, str(out)])
     assert done.exit_code == 2
     assert f"there is no folder {out.parent}" in done.output
     assert isinstance(done.exception, SystemExit)
