@@ -219,6 +219,14 @@ def fit(
 ) -> History:
     """Train a network in place.
 
+    A classifier needs few words, `fit(net, train, steps=200, batch_size=32, lr=0.03)`; the rest stands in groups:
+
+        fit(
+            net, train, Validation(val, mean_iou), epochs=10, batch_size=16,
+            descent=Descent(torch.optim.Adam(net.parameters(), lr=3e-3), one_cycle()),
+            task=Task("labels", pixel_cross_entropy, augment=quarter_turns),
+        )
+
     Args:
         model: maps (N, C, H, W) floats to logits, (N, L) or (N, L, h, w); its mode afterwards is the one it
             came with.
