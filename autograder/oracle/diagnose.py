@@ -7,20 +7,23 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from autograder.attempt import Attempt, Conditions, Odd, Raised, Trouble
-from autograder.exercise import Exercise, Misconception, Property, Training
+from autograder.attempt import Conditions, Odd, Raised, Trouble
+from autograder.exercise import Misconception, Training
 from autograder.oracle.compare import compare
+from autograder.oracle.exam import Exam
 from autograder.oracle.examine import Evidence
-from autograder.oracle.observe import judged, observed_of_learner, refused
+from autograder.oracle.observe import judged, refused
 from autograder.values import Foreign
 
 DIAGNOSIS_SECONDS = 2.0
 
 
-def diagnose(exercise: Exercise[Any], evidence: Sequence[Evidence]) -> Misconception | None:
+def diagnose(exam: Exam, evidence: Sequence[Evidence]) -> Misconception | None:
     """The misconception that the answer shows, or None."""
     failed = [found for found in evidence if found.failed]
-    return _by_symptom(exercise, failed) if isinstance(exercise, Training) else _by_behavior(exercise, failed)
+    if isinstance(exam.exercise, Training):
+        return _by_symptom(exam.exercise, failed)
+    return _by_behavior(exam, failed)
 
 
 def _by_symptom(exercise: Training, failed: Sequence[Evidence]) -> Misconception | None:
@@ -28,21 +31,18 @@ def _by_symptom(exercise: Training, failed: Sequence[Evidence]) -> Misconception
     return next((m for m in exercise.misconceptions if m.name in codes), None)
 
 
-def _by_behavior(exercise: Exercise[Property], evidence: Sequence[Evidence]) -> Misconception | None:
+def _by_behavior(exam: Exam, evidence: Sequence[Evidence]) -> Misconception | None:
     """The misconception that fails nothing the answer passes, and on every recorded failing input of some
     property gives what the answer gave."""
     failed = {found.claim.name: found for found in evidence}
     # Of this process, so that a busy machine diagnoses as well as an idle one.
     deadline = time.process_time() + DIAGNOSIS_SECONDS
     ranked = []
-    for number, misconception in enumerate(exercise.misconceptions):
+    for number, misconception in enumerate(exam.exercise.misconceptions):
         if not set(misconception.fails) <= set(failed) or time.process_time() > deadline:
             continue
-        attempt = Attempt.local(misconception.answer, exercise.id, seconds=DIAGNOSIS_SECONDS)
         explained = [
-            name
-            for name in misconception.fails
-            if _explains(attempt, exercise.property(name), failed[name], deadline)
+            name for name in misconception.fails if _explains(exam, misconception, failed[name], deadline)
         ]
         if explained:
             whole = len(explained) == len(failed) == len(misconception.fails)
@@ -72,13 +72,14 @@ def slip(evidence: Sequence[Evidence]) -> Slip | None:
     return DEFAULT_DTYPE if ("dtype", "float32") in found else None
 
 
-def _explains(attempt: Attempt, prop: Property, evidence: Evidence, deadline: float) -> bool:
+def _explains(exam: Exam, misconception: Misconception, evidence: Evidence, deadline: float) -> bool:
+    prop = exam.exercise.property(evidence.claim.name)
     for failure in [*evidence.failures, evidence.smallest]:
         if failure is None or time.process_time() > deadline:
             return failure is None
         # The same global random numbers, so that an ignored generator shows the same way.
-        conditions = Conditions(seed=failure.seed, seconds=attempt.seconds)
-        shown = observed_of_learner(prop.observe, attempt, failure.case, conditions).value
+        conditions = Conditions(seed=failure.seed, seconds=DIAGNOSIS_SECONDS)
+        shown = exam.mistaken(misconception, prop, failure.case, conditions)
         if prop.judge is not None:
             mismatch = judged(prop, failure.case, failure.expected, shown)
             if mismatch is None or mismatch.code != failure.mismatch.code:

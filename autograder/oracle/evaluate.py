@@ -74,7 +74,7 @@ def evaluate(
     examination = examination_of(exam, attempt, devices)
     try:
         with agent.preserved():
-            verdict = _evaluate(exercise, attempt, examination, allow_reference)
+            verdict = _evaluate(exam, attempt, examination, allow_reference)
     except (Gone, Lost) as gone:
         examination.spent += gone.seconds
         verdict = without_verdict(exercise, f"no verdict: {gone}")
@@ -89,9 +89,8 @@ def evaluate(
     )
 
 
-def _evaluate(
-    exercise: Exercise[Any], attempt: Attempt, examination: Examination, allow_reference: bool
-) -> Verdict:
+def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_reference: bool) -> Verdict:
+    exercise = exam.exercise
     looked = attempt.look()
     problem = _not_usable(exercise, looked)
     if problem is not None:
@@ -110,7 +109,7 @@ def _evaluate(
     wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
     named: Misconception | Slip | None = None
     if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
-        named = diagnose(exercise, evidence) or slip(evidence)
+        named = diagnose(exam, evidence) or slip(evidence)
     return Verdict(
         exercise.id,
         _overall(results),

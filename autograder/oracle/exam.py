@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from autograder.attempt import Attempt, Conditions, Handle, Trouble
-from autograder.exercise import Case, Exercise, Property
+from autograder.attempt import Attempt, Conditions, Handle, TimedOut, Trouble
+from autograder.exercise import Case, Exercise, Misconception, Property
 from autograder.oracle.explore import entropy, explore
-from autograder.oracle.observe import Lost, observed, refused
+from autograder.oracle.observe import Lost, observed, observed_of_learner, refused
 
 REFERENCE_SECONDS = 120.0
 
@@ -18,7 +18,7 @@ class Exam:
     """The inputs of an exercise that follow from one seed.
 
     Each check may draw an exam of its own; answers that sit the same one get the same verdicts as with its seed,
-    and what the reference shows is computed once for all of them.
+    and what the reference and the misconceptions show is computed once for all of them.
 
     Args:
         exercise: whose properties draw the cases.
@@ -30,8 +30,9 @@ class Exam:
         self.seed = secrets.randbits(32) if seed is None else int(seed)
         self._reference = Attempt.local(exercise.reference, exercise.id, seconds=REFERENCE_SECONDS)
         self._cases: dict[tuple[str, int], list[Case]] = {}
-        # Held with its case, whose identity is the key.
-        self._shown: dict[tuple[str, int], tuple[Case, Any]] = {}
+        # Kept for cases of this exam only: their identities are keys, and theirs are alive.
+        self._shown: dict[tuple[str, str, int, int], Any] = {}
+        self._own: set[int] = set()
 
     def entropy(self, prop: Property) -> int:
         """The seed of a property's draws."""
@@ -44,23 +45,38 @@ class Exam:
             drawn: list[Case] = []
             explore(prop.draw, self.entropy(prop), drawn.append, shrink=False, examples=examples)
             self._cases[key] = drawn
+            self._own.update(map(id, drawn))
         return self._cases[key]
 
     def expected(self, prop: Property, case: Case) -> Any:
         """What the reference shows on a case. Raises :class:`Lost` where it fails by accident."""
-        key = prop.name, id(case)
-        if key in self._shown:
-            return self._shown[key][1]
-        shown = observed(prop.observe, self._reference, case, Conditions(seconds=REFERENCE_SECONDS)).value
-        if isinstance(shown, Trouble) and not refused(shown):
-            raise Lost(f"the reference fails: {shown}")
-        # What a handle stands for is gone with the next question.
-        if not _holds_handle(shown) and any(case is drawn for drawn in self._of(prop)):
-            self._shown[key] = case, shown
-        return shown
 
-    def _of(self, prop: Property) -> list[Case]:
-        return [case for (name, _), cases in self._cases.items() if name == prop.name for case in cases]
+        def shown() -> Any:
+            conditions = Conditions(seconds=REFERENCE_SECONDS)
+            value = observed(prop.observe, self._reference, case, conditions).value
+            if isinstance(value, Trouble) and not refused(value):
+                raise Lost(f"the reference fails: {value}")
+            return value
+
+        return self._kept(("", prop.name, id(case), 0), shown)
+
+    def mistaken(self, wrong: Misconception, prop: Property, case: Case, conditions: Conditions) -> Any:
+        """What a misconception shows on a case, under such conditions."""
+
+        def shown() -> Any:
+            attempt = Attempt.local(wrong.answer, self.exercise.id, seconds=conditions.seconds)
+            return observed_of_learner(prop.observe, attempt, case, conditions).value
+
+        return self._kept((wrong.name, prop.name, id(case), conditions.seed), shown)
+
+    def _kept(self, key: tuple[str, str, int, int], show: Callable[[], Any]) -> Any:
+        if key in self._shown:
+            return self._shown[key]
+        value = show()
+        # What a handle stands for is gone with the next question, and an answer may have more time then.
+        if key[2] in self._own and not _holds_handle(value) and not isinstance(value, TimedOut):
+            self._shown[key] = value
+        return value
 
 
 def _holds_handle(value: Any) -> bool:

@@ -1,8 +1,12 @@
-"""What tests of the gate and of single exercises share: the far side of the wire."""
+"""What tests of the gate and of single exercises share: the far side of the wire, an exercise and its exams."""
+
+from dataclasses import replace
 
 import pytest
 
-from autograder import gate
+from autograder import catalog, gate
+from autograder.exercise import Training
+from autograder.oracle.exam import Exam
 
 pytest.register_assert_rewrite("contract")
 
@@ -12,3 +16,29 @@ def far_side():
     """``far_side(exercise, answer)``: a remote attempt at an answer of the catalogue."""
     with gate.far_side() as remote:
         yield remote
+
+
+@pytest.fixture(scope="class")
+def exercise(request):
+    """The exercise that a class of tests is about."""
+    return catalog.find(request.cls.exercise_id)
+
+
+@pytest.fixture(scope="class")
+def exam(exercise):
+    return Exam(exercise)
+
+
+@pytest.fixture(scope="class")
+def short_exam(exercise):
+    if isinstance(exercise, Training):
+        return Exam(exercise, 1)
+    properties = tuple(replace(p, examples=1) for p in exercise.properties)
+    return Exam(replace(exercise, properties=properties), 1)
+
+
+@pytest.fixture
+def few(short_exam, monkeypatch):
+    """An exam of one input a property, for answers that do the same whatever they are given."""
+    monkeypatch.setattr(catalog, "find", lambda exercise_id: short_exam.exercise)
+    return short_exam
