@@ -49,7 +49,7 @@ def put_back() -> Iterator[None]:
     """Put back what code can set for the whole process: the reference, the oracle and the learner's next
     cells may live in it."""
     grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
-    strict = _strictness()
+    strict, profile = _strictness(), sys.getprofile()
     errors, depth, folder = np.geterr(), sys.getrecursionlimit(), _folder()
     try:
         yield
@@ -60,6 +60,8 @@ def put_back() -> Iterator[None]:
         if _strictness() != strict:
             # Only then: the setter imports torch's compiler, two seconds at a learner's first check.
             torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        if sys.getprofile() is not profile:
+            sys.setprofile(profile)
         np.seterr(**errors)
         sys.setrecursionlimit(depth)
         if folder and folder != _folder():

@@ -42,3 +42,14 @@ def few(short_exam, monkeypatch):
     """An exam of one input a property, for answers that do the same whatever they are given."""
     monkeypatch.setattr(catalog, "find", lambda exercise_id: short_exam.exercise)
     return short_exam
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Makes an exercise the one that is found."""
+
+    def know(exercise):
+        monkeypatch.setattr(catalog, "find", lambda exercise_id: exercise)
+        return exercise
+
+    return know
