@@ -22,6 +22,7 @@ from autograder.oracle import compare, evaluate
 from autograder.values import Foreign, Network, Ref
 
 EXERCISES = catalog.every()
+LOOP = catalog.find("batchnorm_forward").right[0].answer
 FUNCTIONS = [e for e in EXERCISES if not e.is_class]
 nan, inf = float("nan"), float("inf")
 
@@ -40,7 +41,7 @@ def forward(of_x):
 
 
 def right(x, gamma, beta, eps=1e-5):
-    return catalog.find("batchnorm_forward").right[0].answer(x, gamma, beta, eps)
+    return LOOP(x, gamma, beta, eps)
 
 
 def small(reference, *properties, **changes) -> Exercise:
