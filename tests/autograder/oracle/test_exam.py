@@ -1,5 +1,8 @@
 """An exam: one seed, the same inputs for all who sit it, and the reference asked once."""
 
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -49,6 +52,28 @@ def test_the_simplest_case_comes_first_and_a_fresh_exam_has_other_ones():
     drawn = [[case.args[0] for case in Exam(exercise).cases(exercise.properties[0], 6)] for _ in range(5)]
     assert {cases[0] for cases in drawn} == {3}
     assert len({tuple(cases) for cases in drawn}) > 1
+
+
+@pytest.mark.parametrize("loaded", ["catalog.find('batchnorm_forward')", "catalog.every()"])
+def test_a_seed_draws_the_same_inputs_in_every_process(loaded):
+    """Whatever else is loaded there."""
+    program = f"""
+        from autograder import catalog
+        from autograder.oracle.exam import Exam
+        {loaded}
+        exercise = catalog.find("batchnorm_forward")
+        for seed in range(40):
+            print([c.args[0].sum().item() for c in Exam(exercise, seed).cases(exercise.property("rows"), 8)])
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    exercise = catalog.find("batchnorm_forward")
+    here = [
+        [c.args[0].sum().item() for c in Exam(exercise, seed).cases(exercise.property("rows"), 8)]
+        for seed in range(40)
+    ]
+    assert found.stdout.splitlines() == [str(sums) for sums in here]
 
 
 def test_what_a_layer_returned_is_asked_for_anew():
