@@ -1,1 +1,5 @@
 """Reference implementations, data sets and figures of the course."""
+
+from coursekit import threads
+
+threads.prefer()
