@@ -30,6 +30,7 @@ class Row:
         unit: of `ours` and `peer`.
         goal: bound on the ratio, as "≤ 2" or "≥ 30".
         met: whether the ratio keeps it.
+        taken: the largest part of a core that other programs took just before or after.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row:
     unit: str
     goal: str
     met: bool
+    taken: float = 0.0
 
 
 def at_most(name: str, ours: float, peer: float, bound: float, unit: str = "s") -> Row:

@@ -28,6 +28,11 @@
 # know tensors in PyTorch, and what a gradient step is.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("01_preprocessing")
+predict = coursekit.notebook.predict
+
 import io
 
 import matplotlib.pyplot as plt
@@ -35,15 +40,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import small_images
 from coursekit.metrics import accuracy
 from coursekit.training import Task, Validation, Watch, fit
-
-course = coursekit.notebook.start("01_preprocessing")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # The images are small, 32×32 pixels in ten classes: CIFAR-10 where it lies on this machine, otherwise patches cut from

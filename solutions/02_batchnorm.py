@@ -28,6 +28,11 @@
 # convolutions in PyTorch and lecture 1, *preprocessing*: what it did to the input, we now do inside the network.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("02_batchnorm")
+predict = coursekit.notebook.predict
+
 import copy
 import time
 from functools import partial
@@ -38,15 +43,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import photographs, small_images
 from coursekit.metrics import accuracy
 from coursekit.training import Task, Validation, Watch, fit
-
-course = coursekit.notebook.start("02_batchnorm")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # The images are small, 32×32 pixels in ten classes: CIFAR-10 where it lies on this machine, otherwise patches cut from

@@ -28,6 +28,11 @@
 # lecture 2, *batch normalization*, or know what `.eval()` is for.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("03_visualization")
+predict = coursekit.notebook.predict
+
 import copy
 from collections import OrderedDict
 
@@ -36,14 +41,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import photographs, small_images
 from coursekit.models import pretrained, small_classifier
-
-course = coursekit.notebook.start("03_visualization")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # The network of this notebook has been trained for you, on CIFAR-10, and comes with the course. It is small: one 7×7

@@ -28,6 +28,11 @@
 # lecture 3, *visualization*: its receptive fields say what a cell of a heatmap has seen.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("04_convolutionalize")
+predict = coursekit.notebook.predict
+
 import copy
 import time
 
@@ -37,7 +42,6 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, here, photographs, textures
@@ -47,9 +51,6 @@ from coursekit.metrics import accuracy
 from coursekit.models import pretrained, settings
 from coursekit.training import Descent, Task, Watch, fit, one_cycle, quarter_turns
 from coursekit.visualization import receptive_field
-
-course = coursekit.notebook.start("04_convolutionalize")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # ## A classifier for one size

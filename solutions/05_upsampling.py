@@ -28,6 +28,11 @@
 # lecture 4, *convolutionalize*: it made a classifier fully convolutional, and its maps came out coarse.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("05_upsampling")
+predict = coursekit.notebook.predict
+
 import copy
 import time
 from itertools import pairwise
@@ -38,15 +43,11 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, photographs, textures
 from coursekit.metrics import accuracy
 from coursekit.training import Task, Watch, fit
-
-course = coursekit.notebook.start("05_upsampling")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # ## Coarse heatmaps

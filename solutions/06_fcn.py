@@ -28,6 +28,11 @@
 # done lecture 5, *upsampling*: the transposed convolution with its bilinear kernel is the last layer of everything here.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("06_fcn")
+predict = coursekit.notebook.predict
+
 import copy
 import time
 
@@ -37,7 +42,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import here
@@ -47,9 +51,6 @@ from coursekit.fcn import FCN
 from coursekit.models import Backbone, SmallBackbone, pretrained
 from coursekit.training import Descent, Task, Watch, drawn_from, fit, one_cycle, quarter_turns
 from coursekit.upsampling import bilinear_kernel
-
-course = coursekit.notebook.start("06_fcn")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # ## Images with a label for every pixel

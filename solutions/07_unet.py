@@ -29,6 +29,11 @@
 # have done lecture 6, *fcn*: skips, class weights and training on whole images come from there.
 
 # %% role="setup"
+import coursekit.notebook  # before torch, which reads only once how its threads are to wait
+
+course = coursekit.notebook.start("07_unet")
+predict = coursekit.notebook.predict
+
 import copy
 import math
 
@@ -40,7 +45,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-import coursekit.notebook
 from autograder import check, hint, progress
 from coursekit import figures
 from coursekit.data import Item
@@ -50,9 +54,6 @@ from coursekit.data.nuclei import nuclei
 from coursekit.fcn import SkipFCN
 from coursekit.metrics import connected_components, instance_scores, match_instances, rand_error
 from coursekit.training import Descent, Task, Watch, drawn_from, fit, one_cycle, quarter_turns
-
-course = coursekit.notebook.start("07_unet")
-predict = coursekit.notebook.predict
 
 # %% [markdown]
 # ## Cells that touch

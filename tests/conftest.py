@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import coursekit  # noqa: F401 - before torch: it says how threads wait
+
 settings.register_profile("course", deadline=None, max_examples=25)
 settings.load_profile("course")
 
@@ -14,11 +16,7 @@ def pytest_configure(config):
     """Workers share the cores: each takes its part, also in the processes that its tests start."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0))
     if workers:
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        import torch
-
-        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def pytest_addoption(parser):

@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from coursekit import threads
+
 ENVIRONMENT = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH",
-    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS", "COURSEKIT_DATA", "JUPYTER_PATH", "JUPYTER_DATA_DIR",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "COURSEKIT_DATA",
+    "JUPYTER_PATH", "JUPYTER_DATA_DIR", *threads.VARIABLES,
 )  # fmt: skip
 """All that a kernel is given of the grader's environment: tokens and settings of the grader stay out."""
 
