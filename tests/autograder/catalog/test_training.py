@@ -31,7 +31,8 @@ class _Data:
         self.seed = seed
 
 
-def test_what_is_remembered_trains_once_for_each_data_set_and_seed():
+def test_what_is_remembered_trains_once_for_each_data_set_and_seed(monkeypatch):
+    monkeypatch.delenv(MEMORY, raising=False)
     calls = []
 
     @remembered
