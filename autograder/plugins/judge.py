@@ -82,6 +82,8 @@ class Judge(Consent, Execute):
         self.skip_cells_with_tag = "\0never"
         self.shutdown_kernel = "immediate"
         self.raise_on_iopub_timeout = False
+        # A cell's time is kept here, and a check may take longer than a cell: nbclient would interrupt it half-way.
+        self.timeout_func = lambda cell: None
 
     # --- one notebook -------------------------------------------------------------------------------------
 
