@@ -58,14 +58,17 @@ def _cells_in_gradebook(course: Path) -> set[str]:
         )
 
 
-@pytest.mark.xdist_group("exchange")
-@pytest.mark.parametrize("lectures", [True, False], ids=["with lectures", "without"])
-def test_the_documented_first_command_fills_the_gradebook(tmp_path, lectures):
-    course = _course(tmp_path / "course", lectures=lectures)
+def _starts(course: Path) -> None:
+    """The documented first command fills the gradebook, and makes the release that the course has."""
     _nbgrader(course, *_documented("generate_assignment"))
     assert {e.id for e in catalog.topic("batchnorm")} < _cells_in_gradebook(course)
     release = Path("lectures", ASSIGNMENT, "batchnorm.ipynb")
     assert (course / release).read_text(encoding="utf-8") == (ROOT / release).read_text(encoding="utf-8")
+
+
+@pytest.mark.xdist_group("exchange")
+def test_the_first_command_makes_the_release_where_there_is_none(tmp_path):
+    _starts(_course(tmp_path / "course", lectures=False))
 
 
 @pytest.mark.xdist_group("exchange")
@@ -100,7 +103,7 @@ def test_round_trip(tmp_path):
         config.write(settings + "c.Judge.unsafe_no_sandbox = True\n")
     (student / "nbgrader_config.py").write_text("c = get_config()\n" + settings)
 
-    _nbgrader(course, "generate_assignment", ASSIGNMENT)
+    _starts(course)
     _nbgrader(course, "release_assignment", ASSIGNMENT)
     _nbgrader(student, "fetch_assignment", ASSIGNMENT)
 
