@@ -289,6 +289,8 @@ def _judge_labels(case: Case, expected: Any, got: Any) -> Mismatch | None:
     places = _places(got["image"])
     # At the middle between two pixels either label is the nearest.
     clear = inside & ((places.frac().abs() - 0.5).abs().amin(0) > 1e-3)
+    if not clear.any():
+        return None
     y, x = (places[k].round().long().clamp(0, n - 1) for k, n in enumerate((h, w)))
     wrong_share = float((got["labels"].long() != labels.long()[y, x])[clear].double().mean())
     if wrong_share == 0:
