@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from autograder.draw import Draw
 
@@ -104,6 +104,15 @@ class Reading(Claim):
     judge: Callable[[Case, Any], Mismatch | None]
 
 
+class Code(Protocol):
+    """An answer of the catalogue: the object, and the text of a module that makes it."""
+
+    @property
+    def answer(self) -> Any: ...
+    @property
+    def text(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Misconception:
     """A real wrong answer: a runnable ``answer``, the sentence that names the ``mistake``, the one that points
@@ -113,7 +122,11 @@ class Misconception:
     mistake: str
     repair: str
     fails: tuple[str, ...]
-    answer: Any
+    code: Code
+
+    @property
+    def answer(self) -> Any:
+        return getattr(self.code, "answer", self.code)
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,11 @@ class Variant:
     """A right answer written differently; the gate demands full points for it."""
 
     name: str
-    answer: Any
+    code: Code
+
+    @property
+    def answer(self) -> Any:
+        return getattr(self.code, "answer", self.code)
 
 
 @dataclass(frozen=True)
@@ -157,11 +174,11 @@ class Exercise(Generic[C]):
     title: str
     reference: Any
     properties: tuple[C, ...]
-    misconceptions: tuple[Misconception, ...]
-    right: tuple[Variant, ...]
     hints: tuple[Hint, Hint, Hint]
     minutes: int
     difficulty: int
+    misconceptions: tuple[Misconception, ...] = ()
+    right: tuple[Variant, ...] = ()
     forbidden: tuple[Forbidden, ...] = ()
     seconds: float = 20.0
     """How long the learner's own code may run in one check before it is *timed out*."""

@@ -9,203 +9,12 @@ import torch
 from torch import nn
 
 from autograder.attempt import Handle, Subject
-from autograder.catalog.batchnorm.draws import LOOSE, batch_axes, column, spread
+from autograder.catalog.answers import Answers
+from autograder.catalog.batchnorm.draws import LOOSE, spread
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import batchnorm as reference
-
-
-class _Layer(nn.Module):
-    """The layer with a seam at each step, where the misconceptions put their mistake."""
-
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.make_buffers(num_features)
-
-    def make_buffers(self, num_features):
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
-
-    def refuse(self, x):
-        if x.numel() // x.shape[1] == 1:
-            raise ValueError(
-                f"x must have more than one value per channel when training, got {tuple(x.shape)}"
-            )
-
-    def statistics(self, x):
-        axes = batch_axes(x)
-        return x.mean(axes), x.var(axes, unbiased=False)
-
-    def step(self):
-        return 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-
-    def unbiased(self, var, n):
-        return var * n / (n - 1)
-
-    def track(self, mean, var, n):
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            m = self.step()
-            self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
-            self.running_var.copy_((1 - m) * self.running_var + m * self.unbiased(var, n))
-
-    def forward(self, x):
-        if self.training:
-            self.refuse(x)
-            mean, var = self.statistics(x)
-            self.track(mean, var, x.numel() // x.shape[1])
-        else:
-            mean, var = self.running_mean, self.running_var
-        return self.affine(x, mean, var)
-
-    def affine(self, x, mean, var):
-        x_hat = (x - column(mean, x)) / (column(var, x) + self.eps).sqrt()
-        return column(self.weight, x) * x_hat + column(self.bias, x)
-
-
-class _LayerBiasedRunning(_Layer):
-    def unbiased(self, var, n):
-        return var
-
-
-class _LayerMomentumReversed(_Layer):
-    def track(self, mean, var, n):
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            m = self.step() if self.momentum is None else 1 - self.momentum
-            self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
-            self.running_var.copy_((1 - m) * self.running_var + m * self.unbiased(var, n))
-
-
-class _LayerEvalUsesBatch(_Layer):
-    def forward(self, x):
-        mean, var = self.statistics(x)
-        if self.training:
-            self.refuse(x)
-            self.track(mean, var, x.numel() // x.shape[1])
-        return self.affine(x, mean, var)
-
-
-class _LayerEvalUpdates(_Layer):
-    def forward(self, x):
-        if not self.training:
-            y = super().forward(x)
-            self.track(*self.statistics(x), x.numel() // x.shape[1])
-            return y
-        return super().forward(x)
-
-
-class _LayerNormalizesUnbiased(_Layer):
-    def statistics(self, x):
-        axes = batch_axes(x)
-        return x.mean(axes), x.var(axes)
-
-    def unbiased(self, var, n):
-        return var
-
-
-class _LayerPlainAttributes(_Layer):
-    def make_buffers(self, num_features):
-        self.running_mean = torch.zeros(num_features, dtype=torch.float64)
-        self.running_var = torch.ones(num_features, dtype=torch.float64)
-        self.num_batches_tracked = torch.tensor(0)
-
-
-class _LayerFixedWhenCumulative(_Layer):
-    def step(self):
-        return 0.1 if self.momentum is None else self.momentum
-
-
-class _LayerAcceptsOne(_Layer):
-    def refuse(self, x):
-        pass
-
-    def unbiased(self, var, n):
-        return var * n / max(n - 1, 1)
-
-
-class _LayerTrainsOnRunning(_Layer):
-    def forward(self, x):
-        if self.training:
-            self.refuse(x)
-            mean, var = self.statistics(x)
-            self.track(mean, var, x.numel() // x.shape[1])
-        return self.affine(x, self.running_mean, self.running_var)
-
-
-class _LayerNeverCounts(_Layer):
-    def track(self, mean, var, n):
-        with torch.no_grad():
-            m = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
-            self.running_var.copy_((1 - m) * self.running_var + m * self.unbiased(var, n))
-
-
-class _LayerRunningStd(_Layer):
-    def track(self, mean, var, n):
-        super().track(mean, (self.unbiased(var, n)).sqrt() * (n - 1) / n, n)
-
-
-class _LayerDetached(_Layer):
-    def statistics(self, x):
-        mean, var = super().statistics(x)
-        return mean.detach(), var.detach()
-
-
-class _LayerLerp(nn.Module):
-    """lerp, var_mean, buffers replaced instead of written."""
-
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
-        super().__init__()
-        self.eps = eps
-        self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        for name, value in [("running_mean", torch.zeros), ("running_var", torch.ones)]:
-            self.register_buffer(name, value(num_features))
-        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
-
-    def forward(self, x):
-        last = x.movedim(1, -1)
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            rows = last.reshape(-1, last.shape[-1])
-            if len(rows) < 2:
-                raise ValueError(f"x must have more than one value per channel, got shape {tuple(x.shape)}")
-            var, mean = torch.var_mean(rows, 0, correction=0)
-            self.num_batches_tracked = self.num_batches_tracked + 1
-            m = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.item()
-            self.running_mean = torch.lerp(self.running_mean, mean.detach(), m)
-            self.running_var = torch.lerp(self.running_var, rows.detach().var(0), m)
-        return (self.weight * (last - mean) * torch.rsqrt(var + self.eps) + self.bias).movedim(-1, 1)
-
-
-class _LayerLoop(_Layer):
-    """A channel at a time, running numbers kept one by one."""
-
-    def forward(self, x):
-        if self.training:
-            self.refuse(x)
-            self.num_batches_tracked.add_(1)
-        channels = []
-        for c in range(x.shape[1]):
-            v = x[:, c]
-            mean, var = self.running_mean[c], self.running_var[c]
-            if self.training:
-                mean = v.sum() / v.numel()
-                square = ((v - mean) ** 2).sum()
-                var = square / v.numel()
-                with torch.no_grad():
-                    m = self.step()
-                    self.running_mean[c] += m * (mean - self.running_mean[c])
-                    self.running_var[c] += m * (square / (v.numel() - 1) - self.running_var[c])
-            channels.append(self.weight[c] * (v - mean) / (var + self.eps) ** 0.5 + self.bias[c])
-        return torch.stack(channels, dim=1)
 
 
 def _layer_state(d: Draw, c: int) -> dict[str, torch.Tensor]:
@@ -321,7 +130,7 @@ def _layer_gradients(subject: Subject, case: Case) -> Any:
     return {"training": training, "eval": layer.vjp(x, wrt=[0, layer])["grads"]}
 
 
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="BatchNorm",
     topic="batchnorm",
     title="The layer, in training and in inference",
@@ -391,97 +200,6 @@ EXERCISE = Exercise(
             tried="double(), load_state_dict, the gradient in training mode, then in eval mode",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "biased_running_variance",
-            "Your running variance follows the biased variance of each batch.",
-            "The running variance estimates the data set's: multiply by n/(n−1) before averaging; the "
-            "normalization itself keeps the biased one.",
-            ("running_statistics", "cumulative"),
-            _LayerBiasedRunning,
-        ),
-        Misconception(
-            "momentum_reversed",
-            "Your momentum weighs the old value: running ← momentum·running + (1−momentum)·batch.",
-            "Here momentum is the weight of the new batch: running ← (1−momentum)·running + momentum·batch.",
-            ("running_statistics",),
-            _LayerMomentumReversed,
-        ),
-        Misconception(
-            "eval_uses_the_batch",
-            "In eval mode you still normalize by the batch's statistics.",
-            "Look at self.training: in eval mode use running_mean and running_var.",
-            ("eval_mode", "gradients"),
-            _LayerEvalUsesBatch,
-        ),
-        Misconception(
-            "eval_updates",
-            "Your running statistics move in eval mode.",
-            "Update them only while self.training is true.",
-            ("eval_mode",),
-            _LayerEvalUpdates,
-        ),
-        Misconception(
-            "normalizes_by_unbiased",
-            "You normalize the batch by the unbiased variance.",
-            "Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.",
-            ("training_output", "gradients"),
-            _LayerNormalizesUnbiased,
-        ),
-        Misconception(
-            "plain_attributes",
-            "Your running statistics are plain attributes, so they are not saved, loaded or moved with the layer.",
-            'Use self.register_buffer("running_mean", ...), likewise for the other two.',
-            ("running_statistics", "eval_mode", "state", "cumulative", "gradients"),
-            _LayerPlainAttributes,
-        ),
-        Misconception(
-            "momentum_none_as_default",
-            "With momentum=None you still use 0.1.",
-            "None asks for the plain average of all batches: weigh the k-th batch by 1/k.",
-            ("cumulative",),
-            _LayerFixedWhenCumulative,
-        ),
-        Misconception(
-            "accepts_one_value",
-            "You train on one value per channel: its variance is 0 and the output is just the bias.",
-            "Raise a ValueError when x.numel() / C is 1 in training mode.",
-            ("refuses_one_value",),
-            _LayerAcceptsOne,
-        ),
-        Misconception(
-            "trains_on_running_statistics",
-            "In training mode you normalize by the running statistics.",
-            "Normalize by the batch and only track the running statistics; gradients must pass through the batch's.",
-            ("training_output", "gradients"),
-            _LayerTrainsOnRunning,
-        ),
-        Misconception(
-            "never_counts",
-            "num_batches_tracked stays 0.",
-            "Add 1 in every training call, before it is used for the cumulative average.",
-            ("state", "cumulative"),
-            _LayerNeverCounts,
-        ),
-        Misconception(
-            "running_standard_deviation",
-            "Your running_var averages standard deviations.",
-            "Average the variances; the root is taken when the layer normalizes.",
-            ("running_statistics", "cumulative"),
-            _LayerRunningStd,
-        ),
-        Misconception(
-            "detached_statistics",
-            "The batch statistics are cut from the graph, so their share of the gradient is lost.",
-            "Detach only what is tracked; the mean and variance that normalize belong to the graph.",
-            ("gradients",),
-            _LayerDetached,
-        ),
-    ),
-    right=(
-        Variant("lerp, var_mean, buffers replaced", _LayerLerp),
-        Variant("a channel at a time", _LayerLoop),
-    ),
     hints=(
         Hint(
             "Eval mode is wrong",
@@ -498,3 +216,194 @@ EXERCISE = Exercise(
     ),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+class Written(nn.Module):
+    """written out, tracking in a method of its own"""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x):
+        axes, shape = (0, *range(2, x.dim())), (1, -1, *[1] * (x.dim() - 2))
+        n = x.numel() // x.shape[1]
+        if self.training:
+            if n == 1:
+                raise ValueError(f"x must have more than one value per channel, got {tuple(x.shape)}")
+            mean, var = x.mean(axes), x.var(axes, unbiased=False)
+            self.track(mean, var, n)
+        else:
+            mean, var = self.running_mean, self.running_var
+        x_hat = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
+        return self.weight.view(shape) * x_hat + self.bias.view(shape)
+
+    @torch.no_grad()
+    def track(self, mean, var, n):
+        self.num_batches_tracked += 1
+        m = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
+        self.running_var.copy_((1 - m) * self.running_var + m * var * n / (n - 1))
+
+
+answers.edits("""
+    biased_running_variance: running_statistics cumulative
+    - m * var * n / (n - 1)
+    + m * var
+    Your running variance follows the biased variance of each batch.
+    The running variance estimates the data set's: multiply by n/(n−1) before averaging; the
+      normalization itself keeps the biased one.
+
+    momentum_reversed: running_statistics
+    - is None else self.momentum
+    + is None else 1 - self.momentum
+    Your momentum weighs the old value: running ← momentum·running + (1−momentum)·batch.
+    Here momentum is the weight of the new batch: running ← (1−momentum)·running + momentum·batch.
+
+    eval_uses_the_batch: eval_mode gradients
+    - mean, var = self.running_mean, self.running_var
+    + mean, var = x.mean(axes), x.var(axes, unbiased=False)
+    In eval mode you still normalize by the batch's statistics.
+    Look at self.training: in eval mode use running_mean and running_var.
+
+    eval_updates: eval_mode
+    - mean, var = self.running_mean, self.running_var
+    + mean, var = self.running_mean.clone(), self.running_var.clone()
+    + self.track(x.mean(axes), x.var(axes, unbiased=False), n)
+    Your running statistics move in eval mode.
+    Update them only while self.training is true.
+
+    normalizes_by_unbiased: training_output gradients
+    - mean, var = x.mean(axes), x.var(axes, unbiased=False)
+    + mean, var = x.mean(axes), x.var(axes)
+    - m * var * n / (n - 1)
+    + m * var
+    You normalize the batch by the unbiased variance.
+    Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.
+
+    plain_attributes: running_statistics eval_mode state cumulative gradients
+    - self.register_buffer("running_mean", torch.zeros(num_features))
+    - self.register_buffer("running_var", torch.ones(num_features))
+    - self.register_buffer("num_batches_tracked", torch.tensor(0))
+    + self.running_mean = torch.zeros(num_features, dtype=torch.float64)
+    + self.running_var = torch.ones(num_features, dtype=torch.float64)
+    + self.num_batches_tracked = torch.tensor(0)
+    Your running statistics are plain attributes, so they are not saved, loaded or moved with the layer.
+    Use self.register_buffer("running_mean", ...), likewise for the other two.
+
+    momentum_none_as_default: cumulative
+    - 1 / float(self.num_batches_tracked) if self.momentum is None
+    + 0.1 if self.momentum is None
+    With momentum=None you still use 0.1.
+    None asks for the plain average of all batches: weigh the k-th batch by 1/k.
+
+    accepts_one_value: refuses_one_value
+    - if n == 1:
+    -     raise ValueError(f"x must have more than one value per channel, got {tuple(x.shape)}")
+    ...
+    - n / (n - 1)
+    + n / max(n - 1, 1)
+    You train on one value per channel: its variance is 0 and the output is just the bias.
+    Raise a ValueError when x.numel() / C is 1 in training mode.
+
+    trains_on_running_statistics: training_output gradients
+    - self.track(mean, var, n)
+    + self.track(mean, var, n)
+    + mean, var = self.running_mean, self.running_var
+    In training mode you normalize by the running statistics.
+    Normalize by the batch and only track the running statistics; gradients must pass through the batch's.
+
+    never_counts: state cumulative
+    - self.num_batches_tracked += 1
+    ...
+    - 1 / float(self.num_batches_tracked) if self.momentum is None
+    + 0.1 if self.momentum is None
+    num_batches_tracked stays 0.
+    Add 1 in every training call, before it is used for the cumulative average.
+
+    running_standard_deviation: running_statistics cumulative
+    - m * var * n / (n - 1)
+    + m * (var * n / (n - 1)).sqrt()
+    Your running_var averages standard deviations.
+    Average the variances; the root is taken when the layer normalizes.
+
+    detached_statistics: gradients
+    - mean, var = x.mean(axes), x.var(axes, unbiased=False)
+    + mean, var = x.mean(axes).detach(), x.var(axes, unbiased=False).detach()
+    The batch statistics are cut from the graph, so their share of the gradient is lost.
+    Detach only what is tracked; the mean and variance that normalize belong to the graph.
+    """)
+
+
+@answers.right
+class Lerp(nn.Module):
+    """lerp, var_mean, buffers replaced"""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        for name, value in [("running_mean", torch.zeros), ("running_var", torch.ones)]:
+            self.register_buffer(name, value(num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        last = x.movedim(1, -1)
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            rows = last.reshape(-1, last.shape[-1])
+            if len(rows) < 2:
+                raise ValueError(f"x must have more than one value per channel, got shape {tuple(x.shape)}")
+            var, mean = torch.var_mean(rows, 0, correction=0)
+            self.num_batches_tracked = self.num_batches_tracked + 1
+            m = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.item()
+            self.running_mean = torch.lerp(self.running_mean, mean.detach(), m)
+            self.running_var = torch.lerp(self.running_var, rows.detach().var(0), m)
+        return (self.weight * (last - mean) * torch.rsqrt(var + self.eps) + self.bias).movedim(-1, 1)
+
+
+@answers.right
+class ByChannel(nn.Module):
+    """a channel at a time"""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x):
+        if self.training:
+            if x[:, 0].numel() == 1:
+                raise ValueError(f"one value per channel has no variance, got x of {tuple(x.shape)}")
+            self.num_batches_tracked.add_(1)
+        channels = []
+        for c in range(x.shape[1]):
+            v = x[:, c]
+            mean, var = self.running_mean[c], self.running_var[c]
+            if self.training:
+                mean = v.sum() / v.numel()
+                square = ((v - mean) ** 2).sum()
+                var = square / v.numel()
+                with torch.no_grad():
+                    m = self.momentum or 1 / self.num_batches_tracked.item()
+                    self.running_mean[c] += m * (mean - self.running_mean[c])
+                    self.running_var[c] += m * (square / (v.numel() - 1) - self.running_var[c])
+            channels.append(self.weight[c] * (v - mean) / (var + self.eps) ** 0.5 + self.bias[c])
+        return torch.stack(channels, dim=1)
+
+
+EXERCISE = answers.exercise()

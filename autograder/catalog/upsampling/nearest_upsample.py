@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from autograder.catalog.answers import Answers
 from autograder.catalog.forbidden import CONV_TRANSPOSE, INTERPOLATE
-from autograder.catalog.upsampling.draws import (
-    carries_by_name,
-    each,
-    in_double,
-    maps,
-    nails,
-    nearest,
-    single_precision,
-)
+from autograder.catalog.upsampling.draws import carries_by_name, each, maps, single_precision
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import upsampling as reference
 
 
@@ -33,48 +26,7 @@ def _narrow_case(d: Draw) -> Case:
     return Case((), {}, calls)
 
 
-def _nearest_tiled(x, factor):
-    return x.repeat(1, 1, factor, factor)
-
-
-def _nearest_rows_only(x, factor):
-    return x.repeat_interleave(factor, dim=2)
-
-
-def _nearest_wrong_axes(x, factor):
-    return x.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-
-
-def _nearest_flat(x, factor):
-    N, C, H, W = x.shape
-    return x.repeat_interleave(factor * factor).reshape(N, C, factor * H, factor * W)
-
-
-def _nearest_nails(x, factor):
-    return nails(x, factor)
-
-
-def _nearest_index(x, factor):
-    rows = torch.arange(factor * x.shape[2], device=x.device) // factor
-    columns = torch.arange(factor * x.shape[3], device=x.device) // factor
-    return x[:, :, rows][:, :, :, columns]
-
-
-def _nearest_expand(x, factor):
-    N, C, H, W = x.shape
-    blocks = x[:, :, :, None, :, None].expand(N, C, H, factor, W, factor)
-    return blocks.reshape(N, C, H * factor, W * factor)
-
-
-def _nearest_loop(x, factor):
-    rows = []
-    for i in range(x.shape[2]):
-        row = torch.cat([x[:, :, i, j : j + 1] for j in range(x.shape[3]) for _ in range(factor)], dim=2)
-        rows += [row] * factor
-    return torch.stack(rows, dim=2)
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="nearest_upsample",
     topic="upsampling",
     title="Each value becomes a block",
@@ -101,55 +53,6 @@ EXERCISE = Exercise(
             examples=4,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "map_repeated",
-            "You repeated the whole map like tiles, instead of each value.",
-            "x.repeat copies the map; x.repeat_interleave along an axis copies its entries one by one.",
-            ("blocks", "narrow"),
-            _nearest_tiled,
-        ),
-        Misconception(
-            "rows_only",
-            "You repeated the rows and not the columns.",
-            "Do the same along axis 3.",
-            ("blocks", "narrow", "carries"),
-            _nearest_rows_only,
-        ),
-        Misconception(
-            "axes_off_by_one",
-            "You repeated along axes 1 and 2: the channels and the rows.",
-            "In (N, C, H, W) the rows are axis 2 and the columns axis 3.",
-            ("blocks", "narrow", "carries"),
-            _nearest_wrong_axes,
-        ),
-        Misconception(
-            "flattened_first",
-            "You repeated the flattened values, so the factor² copies of a value lie in one line.",
-            "Repeat along axis 2 and along axis 3, each factor times.",
-            ("blocks", "narrow"),
-            _nearest_flat,
-        ),
-        Misconception(
-            "zeros_between",
-            "You put zeros around each value: that is the bed of nails.",
-            "Fill the whole block with the value.",
-            ("blocks", "narrow"),
-            _nearest_nails,
-        ),
-        Misconception(
-            "always_float64",
-            "Your result is float64 whatever x was.",
-            "Make the result from x, or with x.new_zeros, so that it keeps the dtype.",
-            ("carries",),
-            in_double(nearest),
-        ),
-    ),
-    right=(
-        Variant("integer division of the index", _nearest_index),
-        Variant("expand and reshape", _nearest_expand),
-        Variant("a loop", _nearest_loop),
-    ),
     hints=(
         Hint(
             "The picture repeats itself",
@@ -165,3 +68,82 @@ EXERCISE = Exercise(
     ),
     forbidden=(INTERPOLATE, CONV_TRANSPOSE),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def plain(x, factor):
+    """one axis, then the other"""
+    return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+answers.edits("""
+    map_repeated: blocks narrow
+    - x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    + x.repeat(1, 1, factor, factor)
+    You repeated the whole map like tiles, instead of each value.
+    x.repeat copies the map; x.repeat_interleave along an axis copies its entries one by one.
+
+    rows_only: all
+    - .repeat_interleave(factor, 3)
+    You repeated the rows and not the columns.
+    Do the same along axis 3.
+
+    axes_off_by_one: all
+    - x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    + x.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    You repeated along axes 1 and 2: the channels and the rows.
+    In (N, C, H, W) the rows are axis 2 and the columns axis 3.
+
+    flattened_first: blocks narrow
+    - return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    + N, C, H, W = x.shape
+    + return x.repeat_interleave(factor * factor).reshape(N, C, factor * H, factor * W)
+    You repeated the flattened values, so the factor² copies of a value lie in one line.
+    Repeat along axis 2 and along axis 3, each factor times.
+
+    zeros_between: blocks narrow
+    - return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    + N, C, H, W = x.shape
+    + out = x.new_zeros(N, C, factor * H, factor * W)
+    + out[..., ::factor, ::factor] = x
+    + return out
+    You put zeros around each value: that is the bed of nails.
+    Fill the whole block with the value.
+
+    always_float64: carries
+    - .repeat_interleave(factor, 3)
+    + .repeat_interleave(factor, 3).double()
+    Your result is float64 whatever x was.
+    Make the result from x, or with x.new_zeros, so that it keeps the dtype.
+    """)
+
+
+@answers.right
+def by_index(x, factor):
+    """integer division of the index"""
+    rows = torch.arange(factor * x.shape[2], device=x.device) // factor
+    columns = torch.arange(factor * x.shape[3], device=x.device) // factor
+    return x[:, :, rows][:, :, :, columns]
+
+
+@answers.right
+def expanded(x, factor):
+    """expand and reshape"""
+    N, C, H, W = x.shape
+    blocks = x[:, :, :, None, :, None].expand(N, C, H, factor, W, factor)
+    return blocks.reshape(N, C, H * factor, W * factor)
+
+
+@answers.right
+def looped(x, factor):
+    """a loop"""
+    rows = []
+    for i in range(x.shape[2]):
+        row = torch.cat([x[:, :, i, j : j + 1] for j in range(x.shape[3]) for _ in range(factor)], dim=2)
+        rows += [row] * factor
+    return torch.stack(rows, dim=2)
+
+
+EXERCISE = answers.exercise()

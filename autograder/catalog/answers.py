@@ -1,0 +1,377 @@
+"""How the answers of an exercise are written: right ones as plain functions and classes, a mistake as an edit of one.
+
+Below the exercise's claims stand its answers::
+
+    answers = Answers(CLAIMS)
+
+    @answers.right
+    def by_axes(x, factor):
+        \"\"\"one axis, then the other\"\"\"
+        return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+    answers.edits(\"\"\"
+        rows_only: blocks narrow carries
+        - .repeat_interleave(factor, 3)
+        You repeated the rows and not the columns.
+        Do the same along axis 3.
+        \"\"\")
+
+    EXERCISE = answers.exercise()
+
+A block of edits starts with the mistake's name and the claims that it fails (``all``, or ``all but`` some). Text
+behind ``-`` occurs once in the right answer above, a part of a line or whole lines, and gives way to what stands behind
+``+``; a line ``...`` stands between two changes where the first has no ``+``. Then come the sentence that names the mistake and the one that points to its repair; a line that goes on is
+indented. What is no small edit is written out, under ``@answers.wrong``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+
+from autograder.exercise import Claim, Exercise, Misconception, Variant, names
+
+C = TypeVar("C", bound=Claim)
+Thing = TypeVar("Thing", bound=Callable[..., Any])
+PACKAGE = __name__.rpartition(".")[0]
+ROOM = "catalogued"
+"""The package that the modules of single answers seem to stand in: theirs is the learner's side, not ours."""
+
+
+class EditError(ValueError):
+    """An edit that cannot be read or does not fit its right answer; says file, line and the name of its block."""
+
+
+class Change(NamedTuple):
+    """Lines of a right answer, and those that take their place."""
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """An answer as it is written: a text that stands alone, and the object that it makes, made when it is needed.
+
+    Attributes:
+        exercise: whose answer it is; the object bears that name.
+        name: which answer it is.
+        things: functions and classes of the catalogue that the text consists of, the answer itself last.
+        changes: what is changed in their text.
+    """
+
+    exercise: str
+    name: str
+    things: tuple[Any, ...]
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def before(self) -> str:
+        """The text of the answer itself and what it uses, before any change."""
+        return "\n\n\n".join(_written(thing, docstring=False) for thing in self.things)
+
+    @cached_property
+    def body(self) -> str:
+        """That text after the changes, under the exercise's name, without imports."""
+        return _renamed(changed(self.before, self.changes), self.things[-1].__name__, self.exercise)
+
+    @cached_property
+    def text(self) -> str:
+        """A module that holds the answer, as a learner could have typed it into an empty one."""
+        return "\n".join([*self.imports(), "", "", self.body]).strip() + "\n"
+
+    def imports(self, known: Sequence[str] = ()) -> list[str]:
+        """The import lines that the text needs, as the catalogue has them; names that are ``known`` need none."""
+        used = {n.id for n in ast.walk(ast.parse(self.body)) if isinstance(n, ast.Name)} - set(known)
+        found: dict[str, None] = {}
+        for module in dict.fromkeys(thing.__module__ for thing in self.things):
+            for name, line in _imports(module).items():
+                if name in used:
+                    found.setdefault(line)
+        return list(found)
+
+    @cached_property
+    def answer(self) -> Any:
+        """The object, of a module of its own whose source can be had."""
+        module = types.ModuleType(f"{ROOM}.{self.exercise}.{_identifier(self.name)}")
+        file = f"<{self.exercise}: {self.name}>"
+        module.__file__ = file
+        linecache.cache[file] = (len(self.text), None, self.text.splitlines(keepends=True), file)
+        # Where `inspect` looks for the source of a class.
+        sys.modules[module.__name__] = module
+        exec(compile(self.text, file, "exec"), module.__dict__)
+        return getattr(module, self.exercise)
+
+
+class Answers(Generic[C]):
+    """The answers to one exercise, in the order in which they are written."""
+
+    def __init__(self, claims: Exercise[C]) -> None:
+        self._claims = claims
+        self._right: list[Variant] = []
+        self._base: Any = None
+        self._wrong: list[Misconception] = []
+
+    def right(self, answer: Thing) -> Thing:
+        """Another way to write a right answer; its docstring says which."""
+        name = " ".join((answer.__doc__ or "").split())
+        if not name:
+            raise ValueError(f"{_place(answer)}: a right answer's docstring is its name, and there is none")
+        self._right.append(Variant(name, Code(self._claims.id, name, _parts(answer))))
+        self._base = answer
+        return answer
+
+    def wrong(self, fails: str) -> Callable[[Thing], Thing]:
+        """A mistake that is no small edit: named by the answer's own name, told in the two paragraphs of its
+        docstring, what it is and how it is mended. ``fails`` as at the head of an edit."""
+
+        def add(answer: Thing) -> Thing:
+            name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", answer.__name__).lower().strip("_")
+            told = [" ".join(part.split()) for part in inspect.cleandoc(answer.__doc__ or "").split("\n\n")]
+            if len(told) != 2 or not all(told):
+                raise ValueError(
+                    f"{_place(answer)}: a wrong answer's docstring has two paragraphs, the mistake and its repair"
+                )
+            try:
+                failed = self._failed(fails)
+            except ValueError as error:
+                raise ValueError(f"{_place(answer)}: {error}") from None
+            self._add(Misconception(name, *told, failed, Code(self._claims.id, name, _parts(answer))))
+            return answer
+
+        return add
+
+    def edits(self, text: str) -> None:
+        """Mistakes that are edits of the right answer above, a block each. Raises :class:`EditError`."""
+        if self._base is None:
+            raise ValueError(f"{self._claims.id}: edits are of the right answer above, and there is none yet")
+        things = _parts(self._base)
+        before = Code(self._claims.id, "", things).before
+        for block in _blocks(text):
+            try:
+                name, fails, changes, mistake, repair = block.read()
+                changed(before, changes)
+                made = Misconception(
+                    name, mistake, repair, self._failed(fails), Code(self._claims.id, name, things, changes)
+                )
+                self._add(made)
+            except ValueError as error:
+                _refuse(self._base, text, block, str(error))
+
+    def exercise(self) -> Exercise[C]:
+        """The entry of the catalogue: the claims with the answers."""
+        return replace(self._claims, right=tuple(self._right), misconceptions=tuple(self._wrong))
+
+    def _failed(self, fails: str) -> tuple[str, ...]:
+        every = names(self._claims.properties)
+        first, *rest = fails.split() or [""]
+        if first == "all":
+            but, *out = rest or ["but"]
+            if but != "but":
+                raise ValueError(f"behind `all` comes nothing or `but`, got {but!r}")
+        else:
+            out = [name for name in every if name not in (first, *rest)]
+            rest = [first, *rest]
+        if unknown := [name for name in (out if first == "all" else rest) if name not in every]:
+            raise ValueError(f"no claim is called {unknown[0]!r}; there are {', '.join(every)}")
+        return tuple(name for name in every if name not in out)
+
+    def _add(self, made: Misconception) -> None:
+        if made.name in [m.name for m in self._wrong]:
+            raise ValueError(f"a second mistake of the name {made.name!r}")
+        self._wrong.append(made)
+
+
+# -- edits as text ------------------------------------------------------------------------------------------
+
+
+class _Block(NamedTuple):
+    """The lines of one edit, and the number of the first within the text."""
+
+    first: int
+    lines: list[str]
+
+    def read(self) -> tuple[str, str, tuple[Change, ...], str, str]:
+        lines = iter(_joined(self.lines))
+        name, colon, fails = next(lines).partition(":")
+        if not colon or not name.isidentifier():
+            raise ValueError("a block starts with `name: claims`")
+        changes: list[tuple[list[str], list[str]]] = []
+        told: list[str] = []
+        apart = True
+        for line in lines:
+            mark, text = line[:1], line[2:]
+            if line == "...":
+                apart = True
+            elif mark not in ("-", "+") or line[1:2] not in ("", " "):
+                told.append(line)
+            elif told:
+                raise ValueError("changes come before the sentences")
+            elif mark == "-":
+                if apart or changes[-1][1]:
+                    changes.append(([], []))
+                changes[-1][0].append(text)
+                apart = False
+            elif apart:
+                raise ValueError("the first line of a change is one with `-`")
+            else:
+                changes[-1][1].append(text)
+        if not changes:
+            raise ValueError("nothing is changed")
+        if len(told) != 2:
+            raise ValueError(f"two sentences are told, the mistake and its repair; here are {len(told)}")
+        mistake, repair = told
+        return name, fails, tuple(Change(tuple(old), tuple(new)) for old, new in changes), mistake, repair
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    lines: list[str] = []
+    first = 0
+    for number, line in enumerate([*textwrap.dedent(text).splitlines(), ""]):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line)
+        elif lines:
+            yield _Block(first, lines)
+            lines = []
+
+
+def _joined(lines: Sequence[str]) -> list[str]:
+    """Lines that are indented go on from the one above, except in changes, where indentation is the code's."""
+    joined: list[str] = []
+    for line in lines:
+        if line.startswith(" ") and joined:
+            joined[-1] += f" {line.strip()}"
+        else:
+            joined.append(line.rstrip())
+    return joined
+
+
+def changed(text: str, changes: Sequence[Change]) -> str:
+    """The text after the changes; ValueError where what gives way does not occur exactly once."""
+    lines = text.split("\n")
+    found = sorted((*_find(lines, change.old), change) for change in changes)
+    for at, start, change in reversed(found):
+        count = len(change.old)
+        if start is None:
+            margin = _margin(lines[at])
+            lines[at : at + count] = [margin + line if line else line for line in change.new]
+        else:
+            line, old = lines[at], change.old[0]
+            head, tail = line[:start], line[start + len(old) :]
+            first, *rest = change.new or ("",)
+            margin = _margin(line)
+            made = [head + first, *(margin + line if line else line for line in rest)]
+            made[-1] += tail
+            lines[at : at + 1] = made if "".join(made).strip() else []
+    return "\n".join(lines)
+
+
+def _find(lines: Sequence[str], old: Sequence[str]) -> tuple[int, int | None]:
+    """Where it stands: the number of the line and the place in it, None for whole lines."""
+    if len(old) == 1:
+        places = [
+            (number, match.start())
+            for number, line in enumerate(lines)
+            for match in re.finditer(re.escape(old[0]), line)
+        ]
+        whole = [(number, None) for number, _ in places if lines[number].strip() == old[0]]
+        found: list[tuple[int, int | None]] = list(whole or places) if len(places) == 1 else list(places)
+    else:
+        found = [
+            (number, None)
+            for number in range(len(lines) - len(old) + 1)
+            if _same(lines[number : number + len(old)], old)
+        ]
+    if len(found) != 1:
+        shown = " ⏎ ".join(old)
+        raise ValueError(f"`{shown}` occurs {len(found)} times in the right answer, not once")
+    return found[0]
+
+
+def _same(lines: Sequence[str], old: Sequence[str]) -> bool:
+    margin = _margin(lines[0])
+    return all(line == margin + text if text else not line for line, text in zip(lines, old, strict=True))
+
+
+def _margin(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _refuse(base: Any, text: str, block: _Block, why: str) -> NoReturn:
+    file = inspect.getsourcefile(base) or "?"
+    tree = ast.parse("".join(linecache.getlines(file)) or "0")
+    starts = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value == text]
+    name = block.lines[0].partition(":")[0]
+    raise EditError(f"{file}:{(starts or [0])[0] + block.first}: {name}: {why}") from None
+
+
+# -- the text of answers ------------------------------------------------------------------------------------
+
+
+def _place(thing: Any) -> str:
+    return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}: {thing.__name__}"
+
+
+@cache
+def _written(thing: Any, docstring: bool) -> str:
+    """The source of a function or class without decorators, and without docstring where it is not wanted."""
+    text = textwrap.dedent(inspect.getsource(thing))
+    (node,) = ast.parse(text).body
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    lines = text.splitlines()
+    if not docstring and ast.get_docstring(node) is not None:
+        told = node.body[0]
+        del lines[told.lineno - 1 : told.end_lineno]
+    return "\n".join(lines[node.lineno - 1 :]).rstrip()
+
+
+def _parts(answer: Any) -> tuple[Any, ...]:
+    """The answer and what it uses of the catalogue: what exercises share first, the answer last."""
+    found: dict[str, Any] = {}
+    waiting = [answer]
+    while waiting:
+        thing = waiting.pop()
+        if thing.__name__ in found:
+            continue
+        found[thing.__name__] = thing
+        home = vars(sys.modules[thing.__module__])
+        for node in ast.walk(ast.parse(_written(thing, docstring=False))):
+            used = home.get(node.id) if isinstance(node, ast.Name) else None
+            ours = str(getattr(used, "__module__", "")).startswith(f"{PACKAGE}.")
+            if ours and used is not answer and isinstance(used, types.FunctionType | type):
+                waiting.append(used)
+    uses = [t for t in found.values() if t is not answer]
+    place = {t: (t.__module__ == answer.__module__, inspect.getsourcelines(t)[1]) for t in uses}
+    return (*sorted(uses, key=place.__getitem__), answer)
+
+
+@cache
+def _imports(module: str) -> dict[str, str]:
+    """The name that each import at the top of a module makes, and a line that makes it alone."""
+    found = {}
+    file = sys.modules[module].__file__
+    for node in ast.parse("".join(linecache.getlines(file or ""))).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                name = alias.asname or alias.name.partition(".")[0]
+                start = f"from {node.module} import" if isinstance(node, ast.ImportFrom) else "import"
+                found[name] = f"{start} {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+    return found
+
+
+def _renamed(text: str, name: str, new: str) -> str:
+    return re.sub(rf"\b{re.escape(name)}\b", new, text)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
