@@ -169,27 +169,68 @@ def gate(
         sys.exit(1)
 
 
+@main.command()
+@click.argument("exercise_id", metavar="EXERCISE")
+@click.argument("mistakes", metavar="[MISTAKE]...", nargs=-1)
+def show(exercise_id: str, mistakes: tuple[str, ...]) -> None:
+    """Print a right answer to EXERCISE, and each MISTAKE (all when left out) as what it changes of one.
+
+    What a learner is told stands above the change, the properties that fail below it.
+    """
+    from autograder import catalog
+    from autograder.catalog.differences import difference
+
+    try:
+        exercise = catalog.find(exercise_id)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    known = {m.name: m for m in exercise.misconceptions}
+    if unknown := [name for name in mistakes if name not in known]:
+        raise click.ClickException(
+            f"{exercise.id} has no mistake {unknown[0]!r}; there are {', '.join(known)}"
+        )
+    if not mistakes:
+        right = exercise.right[0]
+        click.secho(f"{exercise.id}, a right answer: {right.name}", bold=True)
+        click.echo(f"{right.code.body}\n")
+    colors = {"-": "red", "+": "green"}
+    for name in mistakes or known:
+        wrong = known[name]
+        click.secho(f"{exercise.id}, {name}", bold=True)
+        click.echo(f"{wrong.mistake}\n{wrong.repair}")
+        for line in difference(exercise, wrong):
+            click.secho(f"    {line}", fg=colors.get(line[:1]))
+        click.echo(f"fails {', '.join(wrong.fails)}\n")
+
+
 @main.command("sample-class")
 @click.argument("lecture", default="02_batchnorm")
+@click.option("--students", type=click.IntRange(min=1), metavar="N",
+              help="A class of that many, instead of all that can be handed in.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True,
+              help="Who makes a mix of mistakes, and what the checks draw.")  # fmt: skip
 @click.option("--unsafe-no-sandbox", is_flag=True,
               help="Run the sample submissions without a sandbox, as the user who calls.")  # fmt: skip
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".",
               show_default="the current folder", help="The repository.")  # fmt: skip
-def make_sample_class(lecture: str, unsafe_no_sandbox: bool, root: Path) -> None:
+def make_sample_class(
+    lecture: str, students: int | None, seed: int, unsafe_no_sandbox: bool, root: Path
+) -> None:
     """Grade a class of sample submissions to LECTURE (02_batchnorm) with stock nbgrader.
 
-    The course is made anew in demo/, with its report in demo/report.html.
+    Its students make the mistakes of the lecture. The course is made anew in demo/, with its report in
+    demo/report.html.
     """
     from rich.console import Console
 
     from autograder import report, sample_class
     from autograder.plugins.consent import Refused
+    from coursekit import TOPICS
 
-    known = {name: full for full in sample_class.LECTURES for name in (full, full.partition("_")[2])}
-    if lecture not in known:
-        there = ", ".join(sample_class.LECTURES)
-        raise click.ClickException(f"there is no sample class of {lecture!r}; there is one of: {there}")
-    assignment = known[lecture]
+    lectures = [f"{number:02}_{topic}" for number, topic in enumerate(TOPICS, 1)]
+    assignment = next((full for full in lectures if lecture in (full, full.partition("_")[2])), None)
+    if assignment is None:
+        raise click.ClickException(f"no lecture is called {lecture!r}; there are {', '.join(lectures)}")
     if not unsafe_no_sandbox:
         how = "pass --unsafe-no-sandbox: the sample submissions are this project's own"
         raise click.ClickException(str(Refused(how)))
@@ -201,7 +242,7 @@ def make_sample_class(lecture: str, unsafe_no_sandbox: bool, root: Path) -> None
     console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
     console.print(f"Making the course in {course.name}/ and the submissions of its class.")
     try:
-        made = sample_class.prepare(root, course, assignment)
+        made = sample_class.prepare(root, course, assignment, sample_class.samples(students, seed), seed)
         _show_progress(console, "grading", sample_class.grade(course, assignment), len(made))
         _show_progress(console, "writing feedback", sample_class.feedback(course, assignment), len(made))
     except RuntimeError as error:

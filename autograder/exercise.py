@@ -105,12 +105,13 @@ class Reading(Claim):
 
 
 class Code(Protocol):
-    """An answer of the catalogue: the object, and the text of a module that makes it."""
+    """An answer of the catalogue: the object, and how it is written, the lines that import what it uses apart."""
 
     @property
     def answer(self) -> Any: ...
     @property
-    def text(self) -> str: ...
+    def body(self) -> str: ...
+    def imports(self, known: Sequence[str] = ()) -> list[str]: ...
 
 
 @dataclass(frozen=True)

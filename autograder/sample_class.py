@@ -1,6 +1,6 @@
 """A sample class out of the catalogue: solved, untouched, mistaken, hostile to the grader by accident.
 
-Every misconception of the topic is handed in by somebody, in readable code. The class is graded by stock
+Every mistake of the lecture is handed in by somebody, in readable code. The class is graded by stock
 nbgrader, as an instructor would.
 """
 
@@ -8,37 +8,23 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
+import random
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
 from autograder import catalog
 from autograder.cells import exercise_of, role_of
-from autograder.exercise import Exercise
+from autograder.exercise import Code, Exercise, Training
 
-LECTURES = ("02_batchnorm",)
-"""The lectures that :func:`samples` can make a class of."""
-
-PREFACE = {
-    "torch": "import torch",
-    "nn": "from torch import nn",
-    "copy": "import copy",
-    "Any": "from typing import Any",
-}
-ANSWER = (
-    "It answers with the statistics of whoever stands in the same batch: in training mode always, and in eval "
-    "mode when the running statistics come from other data."
-)
+WRITTEN = "I go by the last figure: what it shows is what the formula above it lets one expect."
 
 
 @dataclass(frozen=True)
@@ -50,127 +36,146 @@ class Sample:
     content: bytes
 
 
+Make = Callable[[NotebookNode, NotebookNode, str], list[Sample]]
+"""Submissions out of the released notebook, the one with solutions and the topic."""
+
+
 def ends(release: NotebookNode, solved: NotebookNode, topic: str) -> list[Sample]:
     """The two submissions whose grades are known of every lecture: all done, and nothing."""
-    solutions = {cell.id: cell.source for cell in solved.cells}
-    answers = {e.id: solutions[f"{e.id}-solution"] for e in catalog.topic(topic)}
-    return [
-        Sample(student, about, nbformat.writes(_answered(release, given)).encode())
-        for student, about, given in (
-            ("solved", "every exercise right", answers), ("untouched", "as it was handed out", {})
+    return list(_Class(release, solved, topic).ends())
+
+
+def samples(students: int | None = None, seed: int = 0) -> Make:
+    """A class of that many students; left out, of as many as there is something to hand in.
+
+    Those that differ most in kind come first. Past the last mistake come students who did some exercises right, some
+    wrong and some not at all, drawn from ``seed``. A network is trained by who solved everything and by who makes a
+    mistake of the training: that takes as long as all other exercises together.
+    """
+
+    def make(release: NotebookNode, solved: NotebookNode, topic: str) -> list[Sample]:
+        known = _Class(release, solved, topic)
+        made = [*known.ends(), *known.kinds(), *known.right(), *known.mistaken()]
+        chance = random.Random(seed)
+        mixes = max(MIXES, (students or 0) - len(made))
+        return [*made, *(known.mix(number, chance) for number in range(1, mixes + 1))][:students]
+
+    return make
+
+
+MIXES = 3
+
+
+class _Class:
+    """What can be handed in for one lecture."""
+
+    def __init__(self, release: NotebookNode, solved: NotebookNode, topic: str) -> None:
+        self.release = release
+        self.exercises = catalog.topic(topic)
+        self.short = [e for e in self.exercises if not isinstance(e, Training)]
+        solutions = {cell.id: cell.source for cell in solved.cells}
+        self.solutions = {e.id: solutions[f"{e.id}-solution"] for e in self.exercises}
+        self.done = {e.id: self.solutions[e.id] for e in self.short}
+        self.imported = {name for c in release.cells if role_of(c) == "setup" for name in _bound(c.source)}
+
+    def ends(self) -> Iterator[Sample]:
+        yield self.hand_in("solved", "every exercise right", self.solutions)
+        yield self.hand_in("untouched", "as it was handed out", {})
+
+    def kinds(self) -> Iterator[Sample]:
+        """One of each kind that is no mistake of a formula."""
+        first, *_, last = self.short
+        crash, loop = self.short[1], self.short[-2]
+        partial = {e.id: self.done[e.id] for e in (first, last)}
+        crashing = "import os\n\n\n" + _broken(crash, "os._exit(1)")
+        endless = _broken(loop, "while True:", "    pass")
+        copied = f"from {first.reference.__module__} import {first.id}"
+        yield self.hand_in("partial", "the first and the last exercise only", partial)
+        yield self.hand_in("crash", f"the process ends in {crash.id}", self.done | {crash.id: crashing})
+        yield self.hand_in("endless", f"{loop.id} never returns", self.done | {loop.id: endless})
+        yield self.hand_in("deleted", f"no check of {first.id}", self.done, lambda nb: _delete(nb, first.id))
+        yield self.hand_in(
+            "doubled", f"{first.id} checked twice", self.done, lambda nb: _double(nb, first.id)
         )
-    ]  # fmt: skip
+        yield self.hand_in("shortcut", f"{first.id} imported", self.done | {first.id: copied})
+        yield Sample("unreadable", "not a notebook", b"%PDF-1.4 the wrong file")
 
+    def right(self) -> Iterator[Sample]:
+        for number in range(max(len(e.right) for e in self.short)):
+            answers = {e.id: self.cell(e.right[number % len(e.right)].code) for e in self.short}
+            yield self.hand_in(f"right-{number + 1}", "right answers written differently", answers)
 
-def samples(release: NotebookNode, solved: NotebookNode, topic: str = "batchnorm") -> list[Sample]:
-    """The class, made from the released notebook and the one with solutions."""
-    exercises = catalog.topic(topic)
-    solutions = {cell.id: cell.source for cell in solved.cells}
-    right = {e.id: solutions[f"{e.id}-solution"] for e in exercises}
-    made: list[Sample] = []
+    def mistaken(self) -> Iterator[Sample]:
+        """Every mistake of the lecture, one of each exercise a student; those of a training by themselves."""
+        trained = [e for e in self.exercises if isinstance(e, Training)]
+        for kind, exercises in (("mistaken", self.short), ("trained", trained)):
+            for number in range(max((len(e.misconceptions) for e in exercises), default=0)):
+                chosen = {e.id: e.misconceptions[number] for e in exercises if number < len(e.misconceptions)}
+                answers = {name: self.cell(m.code) for name, m in chosen.items()}
+                about = "; ".join(f"{name}: {m.name}" for name, m in chosen.items())
+                yield self.hand_in(f"{kind}-{number + 1:02}", about, self.done | answers)
+
+    def mix(self, number: int, chance: random.Random) -> Sample:
+        answers, about = {}, []
+        for exercise in self.short:
+            kind = chance.choices(("right", "wrong", "untouched"), (4, 3, 1))[0]
+            about.append(f"{exercise.id}: {kind}")
+            if kind == "right":
+                answers[exercise.id] = self.done[exercise.id]
+            elif kind == "wrong":
+                wrong = chance.choice(exercise.misconceptions)
+                about[-1] = f"{exercise.id}: {wrong.name}"
+                answers[exercise.id] = self.cell(wrong.code)
+        return self.hand_in(f"mix-{number}", "; ".join(about), answers)
+
+    def cell(self, code: Code) -> str:
+        """An answer of the catalogue as a student would have typed it below the setup cell."""
+        return "\n".join([*code.imports(known=self.imported), "", "", code.body]).strip()
 
     def hand_in(
+        self,
         student: str,
         about: str,
-        answers: dict[str, str],
+        answers: Mapping[str, str],
         change: Callable[[NotebookNode], None] | None = None,
-    ) -> None:
-        notebook = _answered(release, answers)
+    ) -> Sample:
+        notebook = copy.deepcopy(self.release)
+        for c in notebook.cells:
+            if role_of(c) == "exercise" and exercise_of(c) in answers:
+                c.source = answers[exercise_of(c)]
+            if answers and role_of(c) == "written":
+                c.source = WRITTEN
         if change is not None:
             change(notebook)
-        made.append(Sample(student, about, nbformat.writes(notebook).encode()))
-
-    first, *_, last = exercises
-    hand_in("solved", "every exercise right", right)
-    hand_in("untouched", "as it was handed out", {})
-    hand_in("partial", "the first and the last exercise only", {e.id: right[e.id] for e in (first, last)})
-    for number in range(max(len(e.right) for e in exercises)):
-        answers = {e.id: cell(e, e.right[number % len(e.right)].answer) for e in exercises}
-        hand_in(f"right-{number + 1}", "right answers written differently", answers)
-    for number in range(max(len(e.misconceptions) for e in exercises)):
-        chosen = {e.id: e.misconceptions[number] for e in exercises if number < len(e.misconceptions)}
-        answers = right | {e.id: cell(e, chosen[e.id].answer) for e in exercises if e.id in chosen}
-        about = "; ".join(f"{name}: {m.name}" for name, m in chosen.items())
-        hand_in(f"mistaken-{number + 1:02}", about, answers)
-    crash = f"import os\n\nclass {exercises[1].id}:\n    def __init__(self, *args, **kwargs):\n        os._exit(1)\n"
-    hand_in("crash", f"the process ends in the check of {exercises[1].id}", right | {exercises[1].id: crash})
-    endless = f"def {exercises[3].id}(*args, **kwargs):\n    while True:\n        pass\n"
-    hand_in("endless", f"{exercises[3].id} never returns", right | {exercises[3].id: endless})
-    hand_in("deleted", f"the check of {first.id} deleted", right, lambda nb: _delete(nb, first.id))
-    hand_in("duplicated", f"the check of {first.id} twice", right, lambda nb: _duplicate(nb, first.id))
-    library = f"import torch.nn.functional as F\n\ndef {first.id}(x, gamma, beta, eps=1e-5):\n    return F.batch_norm(x, None, None, gamma, beta, training=True, eps=eps)\n"
-    hand_in("shortcut", f"{first.id} calls the library", right | {first.id: library})
-    made.append(Sample("unreadable", "not a notebook", b"%PDF-1.4 the wrong file"))
-    return made
+        return Sample(student, about, nbformat.writes(notebook).encode())
 
 
-def _answered(release: NotebookNode, answers: dict[str, str]) -> NotebookNode:
-    notebook = copy.deepcopy(release)
-    for c in notebook.cells:
-        if role_of(c) == "exercise" and exercise_of(c) in answers:
-            c.source = answers[exercise_of(c)]
-        if answers and role_of(c) == "written":
-            c.source = ANSWER
-    return notebook
+def _bound(source: str) -> Iterator[str]:
+    """The names that a cell's imports make."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+
+
+def _broken(exercise: Exercise, *lines: str) -> str:
+    """A definition that does this instead of what was asked."""
+    if exercise.is_class:
+        head, margin = f"class {exercise.id}:\n    def __init__(self, *args, **kwargs):\n", " " * 8
+    else:
+        head, margin = f"def {exercise.id}(*args, **kwargs):\n", " " * 4
+    return head + "\n".join(margin + line for line in lines)
 
 
 def _delete(notebook: NotebookNode, exercise: str) -> None:
     notebook.cells = [c for c in notebook.cells if c.id != exercise]
 
 
-def _duplicate(notebook: NotebookNode, exercise: str) -> None:
+def _double(notebook: NotebookNode, exercise: str) -> None:
     place = next(i for i, c in enumerate(notebook.cells) if c.id == exercise)
     again = copy.deepcopy(notebook.cells[place])
     # A notebook editor gives the pasted cell an id of its own; the grading metadata is the same.
     again.id = f"{exercise}-again"
     notebook.cells.insert(place, again)
-
-
-# -- catalogue answers as cells -----------------------------------------------------------------------------
-
-
-def cell(exercise: Exercise, answer: Any) -> str:
-    """A catalogue answer as the cell a learner could have written: its source with the helpers it uses,
-    under the exercise's own name."""
-    parts = [
-        _renamed(source, thing, exercise.id if thing is answer else None) for thing, source in _needed(answer)
-    ]
-    body = "\n\n".join(parts)
-    names = {n.id for n in ast.walk(ast.parse(body)) if isinstance(n, ast.Name)}
-    preface = [line for name, line in PREFACE.items() if name in names]
-    return "\n".join([*preface, "", body]).strip()
-
-
-def _needed(answer: Any) -> list[tuple[Any, str]]:
-    """The answer and what it uses of the catalogue: what exercises share, then its own module in its order."""
-    found: dict[str, Any] = {}
-    waiting = [answer]
-    while waiting:
-        thing = waiting.pop()
-        if thing.__name__ in found:
-            continue
-        found[thing.__name__] = thing
-        home = sys.modules[thing.__module__]
-        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(thing)))):
-            used = getattr(home, node.id, None) if isinstance(node, ast.Name) else None
-            module = getattr(used, "__module__", None) or ""
-            if module.startswith(f"{catalog.__name__}.") and used is not thing:
-                waiting.append(used)
-
-    def place(thing: Any) -> tuple[int, bool, int]:
-        module = thing.__module__
-        return module.count("."), module == answer.__module__, inspect.getsourcelines(thing)[1]
-
-    ordered = sorted(found.values(), key=place)
-    return [(t, textwrap.dedent(inspect.getsource(t)).strip()) for t in ordered]
-
-
-def _renamed(source: str, thing: Any, name: str | None) -> str:
-    if name is None:
-        return source
-    return re.sub(
-        rf"^(def|class) {re.escape(thing.__name__)}\b", rf"\1 {name}", source, count=1, flags=re.MULTILINE
-    )
 
 
 # -- a course of its own ------------------------------------------------------------------------------------
@@ -180,18 +185,18 @@ def prepare(
     root: Path,
     course: Path,
     assignment: str,
-    make: Callable[[NotebookNode, NotebookNode, str], list[Sample]] = samples,
+    make: Make,
+    seed: int | None = None,
 ) -> list[Sample]:
-    """Lay out a course directory with a submission a sample. ``root`` is the repository, built; ``make`` hands
-    in, from the released notebook, the one with solutions and the topic."""
+    """Lay out a course directory with a submission a sample. ``root`` is the repository, built; ``seed`` fixes what
+    the checks draw."""
     if course.exists():
         shutil.rmtree(course)
     course.mkdir(parents=True)
     shutil.copytree(root / "solutions" / assignment, course / "solutions" / assignment)
     config = (root / "nbgrader_config.py").read_text(encoding="utf-8")
-    (course / "nbgrader_config.py").write_text(
-        f"{config}\nc.Judge.unsafe_no_sandbox = True\n", encoding="utf-8"
-    )
+    own = ["c.Judge.unsafe_no_sandbox = True"] + [f"c.Judge.seed = {seed}"] * (seed is not None)
+    (course / "nbgrader_config.py").write_text("\n".join([config, *own, ""]), encoding="utf-8")
     _nbgrader(course, "generate_assignment", assignment)
     name = next((course / "solutions" / assignment).glob("*.ipynb")).name
     solved = nbformat.read(course / "solutions" / assignment / name, 4)

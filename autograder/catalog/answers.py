@@ -82,12 +82,12 @@ class Code:
     @cached_property
     def body(self) -> str:
         """That text after the changes, under the exercise's name, without imports."""
-        return _renamed(changed(self.before, self.changes), self.things[-1].__name__, self.exercise)
+        return _renamed(changed(self.before, self.changes), self.things[-1].__name__, self.exercise) + "\n"
 
     @cached_property
     def text(self) -> str:
         """A module that holds the answer, as a learner could have typed it into an empty one."""
-        return "\n".join([*self.imports(), "", "", self.body]).strip() + "\n"
+        return "\n".join([*self.imports(), "", "", self.body]).lstrip()
 
     def imports(self, known: Sequence[str] = ()) -> list[str]:
         """The import lines that the text needs, as the catalogue has them; names that are ``known`` need none."""

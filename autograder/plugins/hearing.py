@@ -14,11 +14,12 @@ from autograder.exercise import Exercise, Verdict
 class Hearing:
     """Listens while one check cell runs, and has the oracle question whoever connects first about one exercise.
 
-    ``verdict`` is the oracle's, or None; ``trouble`` then says why where something went wrong here.
+    ``seed`` fixes what the oracle draws. ``verdict`` is the oracle's, or None; ``trouble`` then says why where something went wrong here.
     """
 
-    def __init__(self, exercise: Exercise, address: Path):
+    def __init__(self, exercise: Exercise, address: Path, seed: int | None = None):
         self.exercise = exercise
+        self._seed = seed
         self.verdict: Verdict | None = None
         self.trouble = ""
         self.finished = threading.Event()
@@ -65,7 +66,7 @@ class Hearing:
             self._connection = self._accept()
             if self._connection is not None:
                 with self._connection:
-                    self.verdict = _evaluated(self.exercise, self._connection)
+                    self.verdict = _evaluated(self.exercise, self._connection, self._seed)
         except Exception as error:
             self.trouble = f"the check broke off ({type(error).__name__}: {error})"
         finally:
@@ -83,8 +84,9 @@ class Hearing:
         return None
 
 
-def _evaluated(exercise: Exercise, connection: socket.socket) -> Verdict:
+def _evaluated(exercise: Exercise, connection: socket.socket, seed: int | None) -> Verdict:
     from autograder.attempt import Attempt
     from autograder.oracle import evaluate
 
-    return evaluate(exercise.id, Attempt.remote(connection, exercise.id, seconds=exercise.seconds))
+    attempt = Attempt.remote(connection, exercise.id, seconds=exercise.seconds)
+    return evaluate(exercise.id, attempt, seed=seed)

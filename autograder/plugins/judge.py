@@ -47,6 +47,10 @@ class Judge(Consent, Execute):
         config=True
     )
 
+    seed = Integer(
+        None, allow_none=True, help="Fixes what the checks draw; fresh for each check where it is None."
+    ).tag(config=True)
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._died = ""
@@ -139,7 +143,7 @@ class Judge(Consent, Execute):
             return None, f"unknown exercise: {error}"
         source = sources.get(cell.id, f'check("{exercise.id}")')
         limit = min(2 * exercise.seconds + 30, left)
-        with Hearing(exercise, address) as hearing:
+        with Hearing(exercise, address, self.seed) as hearing:
             ended = self._run_cell(cell, index, source, limit, hearing.finished)
             hearing.conclude(self.patience)
         return hearing.verdict, hearing.trouble or ended or "its check never asked for a verdict"

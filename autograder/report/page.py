@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from urllib.parse import quote
 
+from autograder import catalog
+from autograder.catalog.differences import difference
 from autograder.exercise import Verdict
 from autograder.feedback import clean, number, prose, spoken, symbol
 from autograder.report.collect import State, Submission
 from autograder.report.statistics import (
     Hardness,
+    Shared,
     counted,
     hardest_of,
     hardness,
@@ -47,7 +50,7 @@ svg .s{fill:var(--soft)}svg .m{font-family:ui-monospace,Menlo,"DejaVu Sans Mono"
 svg .b{fill:var(--bar)}svg .h{fill:var(--bad)}svg .t{fill:var(--tint)}svg .l{stroke:var(--line)}
 svg .d{stroke:var(--ink);stroke-dasharray:4 3}
 details{margin-top:.6rem}summary{cursor:pointer;color:var(--soft)}
-td details{margin:0}td ul{margin:.2em 0;padding-left:1.2em}
+td details{margin:0}pre{margin:.4em 0 0;font:12.5px/1.4 ui-monospace,Menlo,"DejaVu Sans Mono",monospace;overflow-x:auto}td ul{margin:.2em 0;padding-left:1.2em}
 .wrap{overflow:auto;max-height:60vh;border:1px solid var(--line);border-radius:6px}
 table{border-collapse:separate;border-spacing:0;width:100%;font-size:14px}
 th,td{text-align:left;vertical-align:top;padding:.4rem .65rem;border-bottom:1px solid var(--line)}
@@ -236,7 +239,7 @@ def _svg(key: str, width: float, height: float, title: str, told: str, drawn: It
 def _misconceptions(submissions: Sequence[Submission]) -> str:
     rows = [
         f"<tr><th scope=row>{_shown(spoken(m.name))}</th><td><code>{_breakable(m.exercise)}</code></td>"
-        f"<td>{prose(clean(m.mistake, lines=4, width=400))}</td><td class=n>{len(m.students)}</td>"
+        f"<td>{prose(clean(m.mistake, lines=4, width=400))}{_difference(m)}</td><td class=n>{len(m.students)}</td>"
         f'<td class="who">{_people(m.students)}</td></tr>'
         for m in misconceptions(submissions)
     ]
@@ -244,6 +247,18 @@ def _misconceptions(submissions: Sequence[Submission]) -> str:
         return ""
     heads = ["mistake", "exercise", "what happens", "students", "who"]
     return _section("Misconceptions of the class", _wrapped("Misconceptions", _table(heads, rows)))
+
+
+def _difference(shared: Shared) -> str:
+    """The mistake as what it changes of a right answer; nothing where the catalogue has none of that name."""
+    try:
+        exercise = catalog.find(shared.exercise)
+        lines = difference(exercise, exercise.misconception(shared.name))
+    except (ValueError, StopIteration):
+        return ""
+    classes = {"-": ' class="bad"', "+": ' class="good"'}
+    shown = "".join(f"<span{classes.get(line[:1], '')}>{escape(line)}</span>\n" for line in lines)
+    return f"<details><summary>in code</summary><pre>{shown}</pre></details>"
 
 
 def _people(students: Sequence[str], most: int = 6) -> str:
