@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import LOOSE
 from autograder.catalog.observations import applied, described, draw_statistics, filled
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
 from autograder.values import Network
 from coursekit import batchnorm as reference
 
@@ -86,127 +87,7 @@ def _folds_apart(subject: Subject, case: Case) -> Any:
     }
 
 
-def _scale(bn: nn.BatchNorm2d) -> torch.Tensor:
-    root = (bn.get_buffer("running_var") + bn.eps).sqrt()
-    return root.reciprocal() if bn.weight is None else bn.weight / root
-
-
-def _shift(bn: nn.BatchNorm2d) -> torch.Tensor | float:
-    return 0.0 if bn.bias is None else bn.bias
-
-
-def _like(conv, weight, bias):
-    folded = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-        padding_mode=conv.padding_mode, device=weight.device, dtype=weight.dtype,
-    ).train(conv.training)  # fmt: skip
-    with torch.no_grad():
-        folded.weight.copy_(weight)
-        folded.bias.copy_(bias)
-    return folded
-
-
-def _old_bias(conv: nn.Conv2d) -> torch.Tensor:
-    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-
-
-def _weights(conv: nn.Conv2d, scale: torch.Tensor) -> torch.Tensor:
-    return conv.weight * scale.view(-1, 1, 1, 1)
-
-
-def _fold_no_mean(conv, bn):
-    scale = _scale(bn)
-    return _like(conv, _weights(conv, scale), _old_bias(conv) * scale + _shift(bn))
-
-
-def _fold_bias_unscaled(conv, bn):
-    scale = _scale(bn)
-    return _like(conv, _weights(conv, scale), _old_bias(conv) - bn.running_mean * scale + _shift(bn))
-
-
-def _fold_bias_dropped(conv, bn):
-    scale = _scale(bn)
-    return _like(conv, _weights(conv, scale), -bn.running_mean * scale + _shift(bn))
-
-
-def _fold_no_eps(conv, bn):
-    gamma = 1.0 if bn.weight is None else bn.weight
-    scale = gamma / bn.running_var.sqrt()
-    return _like(conv, _weights(conv, scale), (_old_bias(conv) - bn.running_mean) * scale + _shift(bn))
-
-
-def _fold_no_root(conv, bn):
-    gamma = 1.0 if bn.weight is None else bn.weight
-    scale = gamma / (bn.running_var + bn.eps)
-    return _like(conv, _weights(conv, scale), (_old_bias(conv) - bn.running_mean) * scale + _shift(bn))
-
-
-def _fold_weight_only(conv, bn):
-    return _like(conv, _weights(conv, _scale(bn)), _old_bias(conv) + 0 * bn.running_mean)
-
-
-def _fold_default_geometry(conv, bn):
-    scale = _scale(bn)
-    folded = nn.Conv2d(conv.weight.shape[1], conv.out_channels, conv.kernel_size, dtype=conv.weight.dtype)
-    with torch.no_grad():
-        folded.weight.copy_(_weights(conv, scale))
-        folded.bias.copy_((_old_bias(conv) - bn.running_mean) * scale + _shift(bn))
-    return folded.train(conv.training)
-
-
-def _fold_needs_affine(conv, bn):
-    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
-    return _like(conv, _weights(conv, scale), (_old_bias(conv) - bn.running_mean) * scale + bn.bias)
-
-
-def _fold_needs_bias(conv, bn):
-    scale = _scale(bn)
-    return _like(conv, _weights(conv, scale), (conv.bias - bn.running_mean) * scale + _shift(bn))
-
-
-def _fold_in_place(conv, bn):
-    scale = _scale(bn)
-    bias = (_old_bias(conv) - bn.running_mean) * scale + _shift(bn)
-    with torch.no_grad():
-        conv.weight.mul_(scale.view(-1, 1, 1, 1))
-    conv.bias = nn.Parameter(bias.detach())
-    return conv
-
-
-def _fold_forgets_mode(conv, bn):
-    scale = _scale(bn)
-    folded = _like(conv, _weights(conv, scale), (_old_bias(conv) - bn.running_mean) * scale + _shift(bn))
-    return folded.train(not conv.training)
-
-
-def _fold_deepcopy(conv, bn):
-    folded = copy.deepcopy(conv)
-    scale = torch.rsqrt(bn.running_var + bn.eps)
-    offset = -bn.running_mean * scale
-    if bn.affine:
-        scale, offset = scale * bn.weight, offset * bn.weight + bn.bias
-    with torch.no_grad():
-        folded.weight *= scale[:, None, None, None]
-        bias = offset if conv.bias is None else offset + conv.bias * scale
-        folded.bias = nn.Parameter(bias.clone())
-    return folded
-
-
-def _fold_by_probing(conv, bn):
-    """What the batch norm does to 0 and to 1 is all there is to know of it."""
-    with torch.no_grad():
-        c = conv.out_channels
-        std = (bn.running_var + bn.eps) ** 0.5
-        gamma = bn.weight if bn.affine else torch.ones_like(std)
-        beta = bn.bias if bn.affine else torch.zeros_like(std)
-        at_zero = gamma * (0 - bn.running_mean) / std + beta
-        at_one = gamma * (1 - bn.running_mean) / std + beta
-        rows = [conv.weight[k] * (at_one[k] - at_zero[k]) for k in range(c)]
-        bias = at_zero if conv.bias is None else at_zero + (at_one - at_zero) * conv.bias
-        return _like(conv, torch.stack(rows), bias)
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="fold_batchnorm",
     topic="batchnorm",
     title="Fold the layer into the convolution before it",
@@ -268,89 +149,6 @@ EXERCISE = Exercise(
             tried="conv, bn and the result looked at afterwards",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "mean_forgotten",
-            "You did not subtract the running mean.",
-            "The new bias is (b − running_mean)·scale + beta.",
-            ("same_output", "eps", "geometry", "without_bias", "without_affine"),
-            _fold_no_mean,
-        ),
-        Misconception(
-            "bias_not_scaled",
-            "You added the old bias without scaling it.",
-            "The batch norm scales all that reaches it: (b − running_mean)·scale + beta.",
-            ("same_output", "eps", "geometry", "without_affine"),
-            _fold_bias_unscaled,
-        ),
-        Misconception(
-            "bias_dropped",
-            "You dropped the convolution's own bias.",
-            "It goes through the batch norm too: (b − running_mean)·scale + beta.",
-            ("same_output", "eps", "geometry", "without_affine"),
-            _fold_bias_dropped,
-        ),
-        Misconception(
-            "only_the_weight",
-            "You scaled the weight and left the bias as it was.",
-            "The bias changes too: (b − running_mean)·scale + beta.",
-            ("same_output", "eps", "geometry", "without_bias", "without_affine"),
-            _fold_weight_only,
-        ),
-        Misconception(
-            "eps_forgotten",
-            "You left out eps.",
-            "scale = gamma / sqrt(running_var + bn.eps).",
-            ("eps",),
-            _fold_no_eps,
-        ),
-        Misconception(
-            "variance_without_root",
-            "You divided by the variance.",
-            "scale = gamma / sqrt(running_var + eps): the root is missing.",
-            ("same_output", "eps", "geometry", "without_bias", "without_affine"),
-            _fold_no_root,
-        ),
-        Misconception(
-            "default_geometry",
-            "You built the new convolution with the default stride, padding, dilation and groups.",
-            "Hand all of conv.stride, conv.padding, conv.dilation and conv.groups on.",
-            ("geometry",),
-            _fold_default_geometry,
-        ),
-        Misconception(
-            "affine_required",
-            "You used bn.weight and bn.bias, which are None with affine=False.",
-            "Take 1 and 0 there.",
-            ("without_affine",),
-            _fold_needs_affine,
-        ),
-        Misconception(
-            "bias_required",
-            "You used conv.bias, which is None in a convolution without bias.",
-            "Take 0 there; the folded convolution always needs a bias.",
-            ("without_bias",),
-            _fold_needs_bias,
-        ),
-        Misconception(
-            "in_place",
-            "You changed the convolution that was handed in.",
-            "Copy it first (copy.deepcopy(conv)), then write into the copy.",
-            ("originals",),
-            _fold_in_place,
-        ),
-        Misconception(
-            "mode_not_kept",
-            "The folded convolution is not in the mode of the one that was handed in.",
-            "folded.train(conv.training) sets it.",
-            ("originals",),
-            _fold_forgets_mode,
-        ),
-    ),
-    right=(
-        Variant("a deep copy, rewritten", _fold_deepcopy),
-        Variant("probed at 0 and 1, filter by filter", _fold_by_probing),
-    ),
     hints=(
         Hint(
             "I don't know what folding means",
@@ -367,3 +165,126 @@ EXERCISE = Exercise(
     ),
     forbidden=(Forbidden("torch.nn.utils.fusion", ("torch.nn.utils.fusion.",)),),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def in_a_copy(conv, bn):
+    """scale and bias, written into a copy"""
+    gamma = 1 if bn.weight is None else bn.weight
+    beta = 0 if bn.bias is None else bn.bias
+    bias = 0 if conv.bias is None else conv.bias
+    scale = gamma / (bn.running_var + bn.eps).sqrt()
+    folded = copy.deepcopy(conv)
+    with torch.no_grad():
+        folded.weight.mul_(scale.view(-1, 1, 1, 1))
+        folded.bias = nn.Parameter((bias - bn.running_mean) * scale + beta)
+    return folded
+
+
+answers.edits("""
+    mean_forgotten: all but originals
+    - (bias - bn.running_mean) * scale + beta
+    + bias * scale + beta
+    You did not subtract the running mean.
+    The new bias is (b − running_mean)·scale + beta.
+
+    bias_not_scaled: all but without_bias originals
+    - (bias - bn.running_mean) * scale + beta
+    + bias - bn.running_mean * scale + beta
+    You added the old bias without scaling it.
+    The batch norm scales all that reaches it: (b − running_mean)·scale + beta.
+
+    bias_dropped: all but without_bias originals
+    - (bias - bn.running_mean) * scale + beta
+    + -bn.running_mean * scale + beta
+    You dropped the convolution's own bias.
+    It goes through the batch norm too: (b − running_mean)·scale + beta.
+
+    only_the_weight: all but originals
+    - folded.bias = nn.Parameter((bias - bn.running_mean) * scale + beta)
+    You scaled the weight and left the bias as it was.
+    The bias changes too: (b − running_mean)·scale + beta.
+
+    eps_forgotten: eps
+    - (bn.running_var + bn.eps).sqrt()
+    + bn.running_var.sqrt()
+    You left out eps.
+    scale = gamma / sqrt(running_var + bn.eps).
+
+    variance_without_root: all but originals
+    - (bn.running_var + bn.eps).sqrt()
+    + (bn.running_var + bn.eps)
+    You divided by the variance.
+    scale = gamma / sqrt(running_var + eps): the root is missing.
+
+    default_geometry: geometry
+    - folded = copy.deepcopy(conv)
+    + folded = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size).train(conv.training)
+    - folded.weight.mul_(scale.view(-1, 1, 1, 1))
+    + folded.weight = nn.Parameter(conv.weight * scale.view(-1, 1, 1, 1))
+    You built the new convolution with the default stride, padding, dilation and groups.
+    Hand all of conv.stride, conv.padding, conv.dilation and conv.groups on.
+
+    affine_required: without_affine
+    - gamma = 1 if bn.weight is None else bn.weight
+    - beta = 0 if bn.bias is None else bn.bias
+    + gamma, beta = bn.weight, bn.bias
+    You used bn.weight and bn.bias, which are None with affine=False.
+    Take 1 and 0 there.
+
+    bias_required: without_bias
+    - bias = 0 if conv.bias is None else conv.bias
+    + bias = conv.bias
+    You used conv.bias, which is None in a convolution without bias.
+    Take 0 there; the folded convolution always needs a bias.
+
+    in_place: originals
+    - folded = copy.deepcopy(conv)
+    + folded = conv
+    You changed the convolution that was handed in.
+    Copy it first (copy.deepcopy(conv)), then write into the copy.
+
+    mode_not_kept: originals
+    - return folded
+    + return folded.train(not conv.training)
+    The folded convolution is not in the mode of the one that was handed in.
+    folded.train(conv.training) sets it.
+    """)
+
+
+@answers.right
+def deep_copy(conv, bn):
+    """a deep copy, rewritten"""
+    folded = copy.deepcopy(conv)
+    scale = torch.rsqrt(bn.running_var + bn.eps)
+    offset = -bn.running_mean * scale
+    if bn.affine:
+        scale, offset = scale * bn.weight, offset * bn.weight + bn.bias
+    with torch.no_grad():
+        folded.weight *= scale[:, None, None, None]
+        bias = offset if conv.bias is None else offset + conv.bias * scale
+        folded.bias = nn.Parameter(bias.clone())
+    return folded
+
+
+@answers.right
+def probed(conv, bn):
+    """probed at 0 and 1, filter by filter"""
+    channels = conv.out_channels
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups, True, conv.padding_mode)
+    folded = nn.Conv2d(conv.in_channels, channels, conv.kernel_size, *geometry).to(conv.weight)
+    with torch.no_grad():
+        std = (bn.running_var + bn.eps) ** 0.5
+        gamma = bn.weight if bn.affine else torch.ones_like(std)
+        beta = bn.bias if bn.affine else torch.zeros_like(std)
+        at_zero = gamma * (0 - bn.running_mean) / std + beta
+        at_one = gamma * (1 - bn.running_mean) / std + beta
+        for k in range(channels):
+            folded.weight[k] = conv.weight[k] * (at_one[k] - at_zero[k])
+        folded.bias.copy_(at_zero if conv.bias is None else at_zero + (at_one - at_zero) * conv.bias)
+    return folded.train(conv.training)
+
+
+EXERCISE = answers.exercise()
