@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from autograder.attempt import Subject
-from autograder.catalog.batchnorm.draws import LOOSE, batch_axes, column, image_batch, spread
+from autograder.catalog.answers import Answers
+from autograder.catalog.batchnorm.draws import LOOSE, image_batch, spread
 from autograder.catalog.forbidden import AUTOGRAD, BATCH_NORM
 from autograder.catalog.observations import carries, component
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
 from coursekit import batchnorm as reference
 
 
@@ -47,112 +48,7 @@ def _parameters(subject: Subject, case: Case) -> Any:
     return {"grad_gamma": result[1], "grad_beta": result[2]}
 
 
-def _backward(
-    grad_y, x, gamma, eps, *, count=None, mean_term=True, var_term=True, scale=True, unbiased=False,
-    raw_gamma=False, average=False, over=None,
-):  # fmt: skip
-    """The analytic gradient with each of its mistakes behind a switch."""
-    axes = batch_axes(x)
-    n = x.numel() // x.shape[1] if count is None else count(x)
-    mean = x.mean(axes, keepdim=True)
-    std = (x.var(axes, unbiased=unbiased, keepdim=True) + eps).sqrt()
-    x_hat = (x - mean) / std
-    grad_hat = grad_y * column(gamma, x) if scale else grad_y
-    grad_x = grad_hat
-    if mean_term:
-        grad_x = grad_x - grad_hat.sum(axes, keepdim=True) / n
-    if var_term:
-        grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / n
-    reduce = torch.mean if average else torch.sum
-    axes = over or axes
-    grad_gamma = reduce(grad_y * (x if raw_gamma else x_hat), axes)
-    return grad_x / std, grad_gamma, reduce(grad_y, axes)
-
-
-def _backward_constant(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, mean_term=False, var_term=False)
-
-
-def _backward_constant_variance(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, var_term=False)
-
-
-def _backward_constant_mean(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, mean_term=False)
-
-
-def _backward_no_gamma(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, scale=False)
-
-
-def _backward_batch_count(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, count=lambda x: x.shape[0])
-
-
-def _backward_unbiased(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, unbiased=True)
-
-
-def _backward_raw_gamma(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, raw_gamma=True)
-
-
-def _backward_average(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, eps, average=True)
-
-
-def _backward_no_eps(grad_y, x, gamma, eps=1e-5):
-    return _backward(grad_y, x, gamma, 0.0)
-
-
-def _backward_in_place(grad_y, x, gamma, eps=1e-5):
-    axes = batch_axes(x)
-    n = x.numel() // x.shape[1]
-    std = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
-    x_hat = (x - x.mean(axes, keepdim=True)) / std
-    grad_gamma, grad_beta = (grad_y * x_hat).sum(axes), grad_y.sum(axes)
-    grad_y *= column(gamma, x)
-    shares = grad_y.sum(axes, keepdim=True) + x_hat * (grad_y * x_hat).sum(axes, keepdim=True)
-    return (grad_y - shares / n) / std, grad_gamma, grad_beta
-
-
-def _backward_axes_kept(grad_y, x, gamma, eps=1e-5):
-    grad_x, grad_gamma, grad_beta = _backward(grad_y, x, gamma, eps)
-    return grad_x, column(grad_gamma, x), column(grad_beta, x)
-
-
-def _backward_one_sum(grad_y, x, gamma, eps=1e-5):
-    axes = batch_axes(x)
-    n = x.numel() // x.shape[1]
-    mean = x.mean(axes, keepdim=True)
-    std = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
-    x_hat = (x - mean) / std
-    grad_beta = grad_y.sum(axes)
-    grad_gamma = (grad_y * x_hat).sum(axes)
-    inner = n * grad_y - column(grad_beta, x) - x_hat * column(grad_gamma, x)
-    return column(gamma, x) / (n * std) * inner, grad_gamma, grad_beta
-
-
-def _backward_graph(grad_y, x, gamma, eps=1e-5):
-    """Node by node, as a computational graph is walked backwards."""
-    channels = [[], [], []]
-    for c in range(x.shape[1]):
-        v, g = x[:, c], grad_y[:, c]
-        m = v.numel()
-        centered = v - v.mean()
-        var = (centered * centered).mean()
-        inverse = (var + eps) ** -0.5
-        grad_hat = g * gamma[c]
-        grad_inverse = (grad_hat * centered).sum()
-        grad_var = grad_inverse * -0.5 * (var + eps) ** -1.5
-        grad_centered = grad_hat * inverse + grad_var * 2 * centered / m
-        channels[0].append(grad_centered - grad_centered.mean())
-        channels[1].append((g * centered * inverse).sum())
-        channels[2].append(g.sum())
-    return torch.stack(channels[0], 1), torch.stack(channels[1]), torch.stack(channels[2])
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="batchnorm_backward",
     topic="batchnorm",
     title="The gradient by hand",
@@ -195,90 +91,6 @@ EXERCISE = Exercise(
             examples=4,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "statistics_as_constants",
-            "Your grad_x is grad_y·gamma/std: mean and variance are treated as constants.",
-            "Both depend on x, so two more terms are subtracted: the mean of grad_hat, and x_hat times the mean "
-            "of grad_hat·x_hat.",
-            ("rows", "images", "eps"),
-            _backward_constant,
-        ),
-        Misconception(
-            "variance_as_constant",
-            "Your grad_x lacks the path through the variance.",
-            "Subtract x_hat times the mean of grad_hat·x_hat as well.",
-            ("rows", "images", "eps"),
-            _backward_constant_variance,
-        ),
-        Misconception(
-            "mean_as_constant",
-            "Your grad_x lacks the path through the mean.",
-            "Subtract the mean of grad_hat over the batch as well.",
-            ("rows", "images", "eps"),
-            _backward_constant_mean,
-        ),
-        Misconception(
-            "gamma_forgotten",
-            "Your grad_x does not pass through gamma.",
-            "The output is gamma·x_hat + beta, so the gradient that reaches x_hat is grad_y·gamma.",
-            ("rows", "images", "eps"),
-            _backward_no_gamma,
-        ),
-        Misconception(
-            "batch_count",
-            "For images you divided by N; a channel has N·H·W values.",
-            "The m of the formula is the number of values that share a mean: x.numel() / C.",
-            ("images",),
-            _backward_batch_count,
-        ),
-        Misconception(
-            "unbiased_variance",
-            "You normalized with the unbiased variance, divided by N−1.",
-            "The forward pass divides by N; its gradient is taken at the same numbers.",
-            ("rows", "images", "parameters", "eps"),
-            _backward_unbiased,
-        ),
-        Misconception(
-            "grad_gamma_from_x",
-            "Your grad_gamma is the sum of grad_y·x.",
-            "gamma multiplies the normalized values: sum grad_y·x_hat.",
-            ("parameters",),
-            _backward_raw_gamma,
-        ),
-        Misconception(
-            "averaged_parameters",
-            "You averaged grad_gamma and grad_beta over the batch.",
-            "Every value used the same gamma and beta, so their gradients add up: sum, no division.",
-            ("parameters",),
-            _backward_average,
-        ),
-        Misconception(
-            "eps_ignored",
-            "You did not use eps.",
-            "The standard deviation in the gradient is the forward pass's sqrt(var + eps).",
-            ("eps",),
-            _backward_no_eps,
-        ),
-        Misconception(
-            "axes_kept",
-            "Your grad_gamma and grad_beta still have the axes of length 1 that keepdim left.",
-            "A gradient has the shape of its tensor, here (C,): sum without keepdim, or flatten.",
-            ("parameters", "carries"),
-            _backward_axes_kept,
-        ),
-        Misconception(
-            "in_place",
-            "You multiplied grad_y by gamma in place.",
-            "Write grad_hat = grad_y * gamma, a new tensor: the caller still needs grad_y.",
-            ("carries",),
-            _backward_in_place,
-        ),
-    ),
-    right=(
-        Variant("the one-line form with n·grad_y", _backward_one_sum),
-        Variant("node by node, a channel at a time", _backward_graph),
-    ),
     hints=(
         Hint(
             "I don't know where to begin",
@@ -299,3 +111,133 @@ EXERCISE = Exercise(
         Forbidden("aten.native_batch_norm_backward", ("aten.native_batch_norm_backward",)),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def step_by_step(grad_y, x, gamma, eps=1e-5):
+    """grad_hat, then the share of the mean, then the variance's"""
+    axes = (0, 2, 3) if x.dim() == 4 else (0,)
+    shape = (1, -1, 1, 1) if x.dim() == 4 else (1, -1)
+    m = x.numel() // x.shape[1]
+    mean = x.mean(axes, keepdim=True)
+    std = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
+    x_hat = (x - mean) / std
+    grad_gamma = (grad_y * x_hat).sum(axes)
+    grad_beta = grad_y.sum(axes)
+    grad_hat = grad_y * gamma.view(shape)
+    grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
+    grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
+    return grad_x / std, grad_gamma, grad_beta
+
+
+answers.edits("""
+    statistics_as_constants: rows images eps
+    - grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
+    - grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
+    + grad_x = grad_hat
+    Your grad_x is grad_y·gamma/std: mean and variance are treated as constants.
+    Both depend on x, so two more terms are subtracted: the mean of grad_hat, and x_hat times the mean of
+      grad_hat·x_hat.
+
+    variance_as_constant: rows images eps
+    - grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
+    Your grad_x lacks the path through the variance.
+    Subtract x_hat times the mean of grad_hat·x_hat as well.
+
+    mean_as_constant: rows images eps
+    - grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
+    + grad_x = grad_hat
+    Your grad_x lacks the path through the mean.
+    Subtract the mean of grad_hat over the batch as well.
+
+    gamma_forgotten: rows images eps
+    - grad_hat = grad_y * gamma.view(shape)
+    + grad_hat = grad_y
+    Your grad_x does not pass through gamma.
+    The output is gamma·x_hat + beta, so the gradient that reaches x_hat is grad_y·gamma.
+
+    batch_count: images
+    - m = x.numel() // x.shape[1]
+    + m = x.shape[0]
+    For images you divided by N; a channel has N·H·W values.
+    The m of the formula is the number of values that share a mean: x.numel() / C.
+
+    unbiased_variance: all but carries
+    - x.var(axes, unbiased=False, keepdim=True)
+    + x.var(axes, keepdim=True)
+    You normalized with the unbiased variance, divided by N−1.
+    The forward pass divides by N; its gradient is taken at the same numbers.
+
+    grad_gamma_from_x: parameters
+    - grad_gamma = (grad_y * x_hat).sum(axes)
+    + grad_gamma = (grad_y * x).sum(axes)
+    Your grad_gamma is the sum of grad_y·x.
+    gamma multiplies the normalized values: sum grad_y·x_hat.
+
+    averaged_parameters: parameters
+    - grad_gamma = (grad_y * x_hat).sum(axes)
+    - grad_beta = grad_y.sum(axes)
+    + grad_gamma = (grad_y * x_hat).mean(axes)
+    + grad_beta = grad_y.mean(axes)
+    You averaged grad_gamma and grad_beta over the batch.
+    Every value used the same gamma and beta, so their gradients add up: sum, no division.
+
+    eps_ignored: eps
+    - (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
+    + x.var(axes, unbiased=False, keepdim=True).sqrt()
+    You did not use eps.
+    The standard deviation in the gradient is the forward pass's sqrt(var + eps).
+
+    axes_kept: parameters carries
+    - grad_gamma = (grad_y * x_hat).sum(axes)
+    - grad_beta = grad_y.sum(axes)
+    + grad_gamma = (grad_y * x_hat).sum(axes, keepdim=True)
+    + grad_beta = grad_y.sum(axes, keepdim=True)
+    Your grad_gamma and grad_beta still have the axes of length 1 that keepdim left.
+    A gradient has the shape of its tensor, here (C,): sum without keepdim, or flatten.
+
+    in_place: carries
+    - grad_hat = grad_y * gamma.view(shape)
+    + grad_y *= gamma.view(shape)
+    + grad_hat = grad_y
+    You multiplied grad_y by gamma in place.
+    Write grad_hat = grad_y * gamma, a new tensor: the caller still needs grad_y.
+    """)
+
+
+@answers.right
+def one_line(grad_y, x, gamma, eps=1e-5):
+    """the one-line form with n·grad_y"""
+    axes, shape = (0, *range(2, x.dim())), (1, -1, *[1] * (x.dim() - 2))
+    n = x.numel() // x.shape[1]
+    std = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
+    x_hat = (x - x.mean(axes, keepdim=True)) / std
+    grad_beta = grad_y.sum(axes)
+    grad_gamma = (grad_y * x_hat).sum(axes)
+    inner = n * grad_y - grad_beta.view(shape) - x_hat * grad_gamma.view(shape)
+    return gamma.view(shape) / (n * std) * inner, grad_gamma, grad_beta
+
+
+@answers.right
+def by_node(grad_y, x, gamma, eps=1e-5):
+    """node by node, a channel at a time"""
+    channels = [[], [], []]
+    for c in range(x.shape[1]):
+        v, g = x[:, c], grad_y[:, c]
+        m = v.numel()
+        centered = v - v.mean()
+        var = (centered * centered).mean()
+        inverse = (var + eps) ** -0.5
+        grad_hat = g * gamma[c]
+        grad_inverse = (grad_hat * centered).sum()
+        grad_var = grad_inverse * -0.5 * (var + eps) ** -1.5
+        grad_centered = grad_hat * inverse + grad_var * 2 * centered / m
+        channels[0].append(grad_centered - grad_centered.mean())
+        channels[1].append((g * centered * inverse).sum())
+        channels[2].append(g.sum())
+    return torch.stack(channels[0], 1), torch.stack(channels[1]), torch.stack(channels[2])
+
+
+EXERCISE = answers.exercise()
