@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from autograder.attempt import Subject
-from autograder.catalog.batchnorm.draws import LOOSE, affine, batch_axes, column, image_batch, spread
+from autograder.catalog.answers import Answers
+from autograder.catalog.batchnorm.draws import LOOSE, affine, image_batch, spread
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import carries
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import batchnorm as reference
 
 
@@ -20,13 +21,10 @@ def _rows(d: Draw) -> torch.Tensor:
     return spread(d, d.integer(2, 7), d.integer(2, 5))
 
 
-def _forward_case(
-    draw_x: Callable[[Draw], torch.Tensor], eps: Sequence[float] | None = None
-) -> Callable[[Draw], Case]:
+def _forward_case(draw_x: Callable[[Draw], torch.Tensor]) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         x = draw_x(d)
-        kwargs = {} if eps is None else {"eps": d.choice(eps)}
-        return Case((x, *affine(d, x.shape[1])), kwargs)
+        return Case((x, *affine(d, x.shape[1])))
 
     return draw
 
@@ -39,102 +37,6 @@ def _forward_small_variance(d: Draw) -> Case:
 def _forward_float32(d: Draw) -> Case:
     x = _rows(d).float()
     return Case((x, *affine(d, x.shape[1], dtype=torch.float32)))
-
-
-def _normalized(x: torch.Tensor, eps: float, unbiased: bool = False) -> torch.Tensor:
-    axes = batch_axes(x)
-    mean = x.mean(axes, keepdim=True)
-    return (x - mean) / (x.var(axes, unbiased=unbiased, keepdim=True) + eps).sqrt()
-
-
-def _forward_unbiased(x, gamma, beta, eps=1e-5):
-    return column(gamma, x) * _normalized(x, eps, unbiased=True) + column(beta, x)
-
-
-def _forward_eps_outside(x, gamma, beta, eps=1e-5):
-    axes = batch_axes(x)
-    mean, var = x.mean(axes, keepdim=True), x.var(axes, unbiased=False, keepdim=True)
-    return column(gamma, x) * (x - mean) / (var.sqrt() + eps) + column(beta, x)
-
-
-def _forward_no_eps(x, gamma, beta, eps=1e-5):
-    return column(gamma, x) * _normalized(x, 0.0) + column(beta, x)
-
-
-def _forward_whole(x, gamma, beta, eps=1e-5):
-    x_hat = (x - x.mean()) / (x.var(unbiased=False) + eps).sqrt()
-    return column(gamma, x) * x_hat + column(beta, x)
-
-
-def _forward_each_sample(x, gamma, beta, eps=1e-5):
-    axes = tuple(range(1, x.dim()))
-    mean, var = x.mean(axes, keepdim=True), x.var(axes, unbiased=False, keepdim=True)
-    return column(gamma, x) * (x - mean) / (var + eps).sqrt() + column(beta, x)
-
-
-def _forward_batch_axis(x, gamma, beta, eps=1e-5):
-    mean, var = x.mean(0, keepdim=True), x.var(0, unbiased=False, keepdim=True)
-    return column(gamma, x) * (x - mean) / (var + eps).sqrt() + column(beta, x)
-
-
-def _forward_detached(x, gamma, beta, eps=1e-5):
-    axes = batch_axes(x)
-    mean = x.mean(axes, keepdim=True).detach()
-    var = x.var(axes, unbiased=False, keepdim=True).detach()
-    return column(gamma, x) * (x - mean) / (var + eps).sqrt() + column(beta, x)
-
-
-def _forward_not_affine(x, gamma, beta, eps=1e-5):
-    return _normalized(x, eps)
-
-
-def _forward_swapped(x, gamma, beta, eps=1e-5):
-    return column(beta, x) * _normalized(x, eps) + column(gamma, x)
-
-
-def _forward_no_root(x, gamma, beta, eps=1e-5):
-    axes = batch_axes(x)
-    mean, var = x.mean(axes, keepdim=True), x.var(axes, unbiased=False, keepdim=True)
-    return column(gamma, x) * (x - mean) / (var + eps) + column(beta, x)
-
-
-def _forward_last_axis(x, gamma, beta, eps=1e-5):
-    return gamma * _normalized(x, eps) + beta
-
-
-def _forward_in_place(x, gamma, beta, eps=1e-5):
-    axes = batch_axes(x)
-    x -= x.mean(axes, keepdim=True)
-    x /= (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
-    return column(gamma, x) * x + column(beta, x)
-
-
-def _forward_loop(x, gamma, beta, eps=1e-5):
-    channels = []
-    for c in range(x.shape[1]):
-        v = x[:, c]
-        n = v.numel()
-        mean = v.sum() / n
-        var = ((v - mean) ** 2).sum() / n
-        channels.append(gamma[c] * (v - mean) / torch.sqrt(var + eps) + beta[c])
-    return torch.stack(channels, dim=1)
-
-
-def _forward_einsum(x, gamma, beta, eps=1e-5):
-    flat = x.reshape(x.shape[0], x.shape[1], -1)
-    count = flat.shape[0] * flat.shape[2]
-    mean = torch.einsum("ncp->c", flat) / count
-    second = torch.einsum("ncp,ncp->c", flat, flat) / count
-    inverse = (second - mean**2 + eps) ** -0.5
-    y = torch.einsum("ncp,c->ncp", flat - mean[:, None], inverse * gamma) + beta[:, None]
-    return y.reshape(x.shape)
-
-
-def _forward_transposed(x, gamma, beta, eps=1e-5):
-    last = x.movedim(1, -1)
-    rows = last.reshape(-1, x.shape[1])
-    var, mean = torch.var_mean(rows, dim=0, correction=0)
-    return ((last - mean) * torch.rsqrt(var + eps) * gamma + beta).movedim(-1, 1)
 
 
 def _forward_gradients(subject: Subject, case: Case) -> Any:
@@ -150,7 +52,7 @@ def _forward_gradient_case(d: Draw) -> Case:
     return Case(((rows, *affine(d, rows.shape[1])), (images, *affine(d, images.shape[1]))))
 
 
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="batchnorm_forward",
     topic="batchnorm",
     title="Normalize, then scale and shift",
@@ -191,99 +93,6 @@ EXERCISE = Exercise(
             examples=4,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "unbiased_variance",
-            "You divided by N−1: this is the unbiased variance, which torch computes by default.",
-            "The batch is normalized by its own spread, so the sum of squares is divided by N: "
-            "`x.var(..., unbiased=False)`.",
-            ("rows", "images", "eps", "gradients"),
-            _forward_unbiased,
-        ),
-        Misconception(
-            "eps_outside_root",
-            "You added eps to the standard deviation, after the root.",
-            "It belongs to the variance: divide by sqrt(var + eps).",
-            ("eps",),
-            _forward_eps_outside,
-        ),
-        Misconception(
-            "eps_ignored",
-            "You did not use eps.",
-            "Add it to the variance before the root; it keeps a constant channel from dividing by zero.",
-            ("eps",),
-            _forward_no_eps,
-        ),
-        Misconception(
-            "whole_tensor",
-            "You normalized with one mean and one variance for the whole tensor.",
-            "Each channel has its own: reduce over every axis but axis 1.",
-            ("rows", "images", "eps", "gradients"),
-            _forward_whole,
-        ),
-        Misconception(
-            "each_sample",
-            "You normalized each sample by itself, as layer normalization does.",
-            "Batch normalization compares the samples with each other: reduce over axis 0 (and H and W), "
-            "keep axis 1.",
-            ("rows", "images", "eps", "gradients"),
-            _forward_each_sample,
-        ),
-        Misconception(
-            "batch_axis_only",
-            "For images you took the statistics over the batch axis alone, so every pixel has its own.",
-            "A channel's statistics run over all its pixels: reduce over N, H and W together.",
-            ("images", "gradients"),
-            _forward_batch_axis,
-        ),
-        Misconception(
-            "variance_without_root",
-            "You divided by the variance.",
-            "Divide by its root, sqrt(var + eps), so that the result has unit variance.",
-            ("rows", "images", "eps", "gradients"),
-            _forward_no_root,
-        ),
-        Misconception(
-            "detached_statistics",
-            "Your mean and variance are cut from the graph, so the gradient treats them as constants.",
-            "Leave out detach, .data, .item() and no_grad: the statistics depend on x.",
-            ("gradients",),
-            _forward_detached,
-        ),
-        Misconception(
-            "not_affine",
-            "You returned the normalized values without gamma and beta.",
-            "Scale and shift at the end: gamma * x_hat + beta, one number per channel.",
-            ("rows", "images", "eps", "gradients"),
-            _forward_not_affine,
-        ),
-        Misconception(
-            "gamma_and_beta_swapped",
-            "You scaled by beta and shifted by gamma.",
-            "gamma multiplies, beta is added.",
-            ("rows", "images", "eps", "gradients"),
-            _forward_swapped,
-        ),
-        Misconception(
-            "affine_on_last_axis",
-            "For images gamma and beta were broadcast along the width instead of the channels.",
-            "Give them the shape (1, C, 1, 1) first: gamma.view(1, -1, 1, 1).",
-            ("images", "gradients"),
-            _forward_last_axis,
-        ),
-        Misconception(
-            "in_place",
-            "You modified x in place (-=, /= or a method that ends in _).",
-            "Write x - mean into a new name: the caller's tensor and the graph need the old one.",
-            ("gradients", "carries"),
-            _forward_in_place,
-        ),
-    ),
-    right=(
-        Variant("a loop over channels", _forward_loop),
-        Variant("einsum and the second moment", _forward_einsum),
-        Variant("channels moved last, rsqrt", _forward_transposed),
-    ),
     hints=(
         Hint(
             "My shapes don't match",
@@ -300,3 +109,136 @@ EXERCISE = Exercise(
     ),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def by_axes(x, gamma, beta, eps=1e-5):
+    """mean and variance with keepdim"""
+    axes = (0, 2, 3) if x.dim() == 4 else (0,)
+    shape = (1, -1, 1, 1) if x.dim() == 4 else (1, -1)
+    mean = x.mean(axes, keepdim=True)
+    var = x.var(axes, unbiased=False, keepdim=True)
+    x_hat = (x - mean) / (var + eps).sqrt()
+    return gamma.view(shape) * x_hat + beta.view(shape)
+
+
+answers.edits("""
+    unbiased_variance: all but carries
+    - x.var(axes, unbiased=False, keepdim=True)
+    + x.var(axes, keepdim=True)
+    You divided by N−1: this is the unbiased variance, which torch computes by default.
+    The batch is normalized by its own spread, so the sum of squares is divided by N: `x.var(...,
+      unbiased=False)`.
+
+    eps_outside_root: eps
+    - (var + eps).sqrt()
+    + (var.sqrt() + eps)
+    You added eps to the standard deviation, after the root.
+    It belongs to the variance: divide by sqrt(var + eps).
+
+    eps_ignored: eps
+    - (var + eps).sqrt()
+    + var.sqrt()
+    You did not use eps.
+    Add it to the variance before the root; it keeps a constant channel from dividing by zero.
+
+    whole_tensor: all but carries
+    - mean = x.mean(axes, keepdim=True)
+    - var = x.var(axes, unbiased=False, keepdim=True)
+    + mean = x.mean()
+    + var = x.var(unbiased=False)
+    You normalized with one mean and one variance for the whole tensor.
+    Each channel has its own: reduce over every axis but axis 1.
+
+    each_sample: all but carries
+    - axes = (0, 2, 3) if x.dim() == 4 else (0,)
+    + axes = (1, 2, 3) if x.dim() == 4 else (1,)
+    You normalized each sample by itself, as layer normalization does.
+    Batch normalization compares the samples with each other: reduce over axis 0 (and H and W), keep axis 1.
+
+    batch_axis_only: images gradients
+    - axes = (0, 2, 3) if x.dim() == 4 else (0,)
+    + axes = (0,)
+    For images you took the statistics over the batch axis alone, so every pixel has its own.
+    A channel's statistics run over all its pixels: reduce over N, H and W together.
+
+    variance_without_root: all but carries
+    - (var + eps).sqrt()
+    + (var + eps)
+    You divided by the variance.
+    Divide by its root, sqrt(var + eps), so that the result has unit variance.
+
+    detached_statistics: gradients
+    - x.mean(axes, keepdim=True)
+    + x.mean(axes, keepdim=True).detach()
+    - x.var(axes, unbiased=False, keepdim=True)
+    + x.var(axes, unbiased=False, keepdim=True).detach()
+    Your mean and variance are cut from the graph, so the gradient treats them as constants.
+    Leave out detach, .data, .item() and no_grad: the statistics depend on x.
+
+    not_affine: all but carries
+    - return gamma.view(shape) * x_hat + beta.view(shape)
+    + return x_hat
+    You returned the normalized values without gamma and beta.
+    Scale and shift at the end: gamma * x_hat + beta, one number per channel.
+
+    gamma_and_beta_swapped: all but carries
+    - gamma.view(shape) * x_hat + beta.view(shape)
+    + beta.view(shape) * x_hat + gamma.view(shape)
+    You scaled by beta and shifted by gamma.
+    gamma multiplies, beta is added.
+
+    affine_on_last_axis: images gradients
+    - gamma.view(shape) * x_hat + beta.view(shape)
+    + gamma * x_hat + beta
+    For images gamma and beta were broadcast along the width instead of the channels.
+    Give them the shape (1, C, 1, 1) first: gamma.view(1, -1, 1, 1).
+
+    in_place: gradients carries
+    - x_hat = (x - mean) / (var + eps).sqrt()
+    + x -= mean
+    + x /= (var + eps).sqrt()
+    - gamma.view(shape) * x_hat + beta.view(shape)
+    + gamma.view(shape) * x + beta.view(shape)
+    You modified x in place (-=, /= or a method that ends in _).
+    Write x - mean into a new name: the caller's tensor and the graph need the old one.
+    """)
+
+
+@answers.right
+def looped(x, gamma, beta, eps=1e-5):
+    """a loop over channels"""
+    channels = []
+    for c in range(x.shape[1]):
+        v = x[:, c]
+        n = v.numel()
+        mean = v.sum() / n
+        var = ((v - mean) ** 2).sum() / n
+        channels.append(gamma[c] * (v - mean) / torch.sqrt(var + eps) + beta[c])
+    return torch.stack(channels, dim=1)
+
+
+@answers.right
+def moments(x, gamma, beta, eps=1e-5):
+    """einsum and the second moment"""
+    flat = x.reshape(x.shape[0], x.shape[1], -1)
+    count = flat.shape[0] * flat.shape[2]
+    mean = torch.einsum("ncp->c", flat) / count
+    second = torch.einsum("ncp,ncp->c", flat, flat) / count
+    inverse = (second - mean**2 + eps) ** -0.5
+    y = torch.einsum("ncp,c->ncp", flat - mean[:, None], inverse * gamma) + beta[:, None]
+    return y.reshape(x.shape)
+
+
+@answers.right
+def transposed(x, gamma, beta, eps=1e-5):
+    """channels moved last, rsqrt"""
+    last = x.movedim(1, -1)
+    rows = last.reshape(-1, x.shape[1])
+    var, mean = torch.var_mean(rows, dim=0, correction=0)
+    return ((last - mean) * torch.rsqrt(var + eps) * gamma + beta).movedim(-1, 1)
+
+
+EXERCISE = answers.exercise()

@@ -12,10 +12,6 @@ from autograder.draw import Draw
 LOOSE = (1e-3, 1e-4)
 
 
-def batch_axes(x: torch.Tensor) -> tuple[int, ...]:
-    return (0, *range(2, x.dim()))
-
-
 def column(v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return v.view(1, -1, *[1] * (x.dim() - 2))
 
