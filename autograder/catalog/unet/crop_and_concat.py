@@ -8,20 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Raised, Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import carries, described, gradients, numbers
-from autograder.catalog.unet.draws import (
-    LOOSE,
-    cut,
-    fits,
-    floor,
-    skip_corner,
-    skip_indexed,
-    skip_narrowed,
-    skip_negative_padding,
-    skip_up_first,
-)
+from autograder.catalog.unet.draws import LOOSE
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import unet as reference
 
 
@@ -67,88 +58,7 @@ def _skip_kinds(d: Draw) -> Case:
     return Case(tuple(d.layout(a) for a in args))
 
 
-def _skip_extra_top(skip, up):
-    return torch.cat([cut(skip, up, lambda difference: (difference + 1) // 2), up], 1)
-
-
-def _skip_rounded(skip, up):
-    return torch.cat([cut(skip, up, lambda difference: round(difference / 2)), up], 1)
-
-
-def _skip_both_sides(skip, up):
-    fits(skip, up)
-    top, left = (skip.shape[2] - up.shape[2]) // 2, (skip.shape[3] - up.shape[3]) // 2
-    return torch.cat([skip[:, :, top : skip.shape[2] - top, left : skip.shape[3] - left], up], 1)
-
-
-def _skip_minus_zero(skip, up):
-    fits(skip, up)
-    rows, columns = skip.shape[2] - up.shape[2], skip.shape[3] - up.shape[3]
-    top, left = rows // 2, columns // 2
-    return torch.cat([skip[:, :, top : top - rows, left : left - columns], up], 1)
-
-
-def _skip_square(skip, up):
-    fits(skip, up)
-    h, w = up.shape[2:]
-    start = (skip.shape[2] - h) // 2
-    return torch.cat([skip[:, :, start : start + h, start : start + w], up], 1)
-
-
-def _skip_resized(skip, up):
-    fits(skip, up)
-    return torch.cat([F.interpolate(skip, size=up.shape[2:], mode="bilinear"), up], 1)
-
-
-def _skip_padded(skip, up):
-    fits(skip, up)
-    rows, columns = skip.shape[2] - up.shape[2], skip.shape[3] - up.shape[3]
-    top, left = rows // 2, columns // 2
-    return torch.cat([skip, F.pad(up, (left, columns - left, top, rows - top))], 1)
-
-
-def _skip_stacked(skip, up):
-    return torch.cat([cut(skip, up, floor), up], 0)
-
-
-def _skip_unrefused(skip, up):
-    h, w = up.shape[2:]
-    top, left = (skip.shape[2] - h) // 2, (skip.shape[3] - w) // 2
-    return torch.cat([skip[:, :, top : top + h, left : left + w], up], 1)
-
-
-def _skip_up_padded_in(skip, up):
-    """F.pad crops where it is given negative numbers, and pads with zeros where skip is the smaller one."""
-    rows, columns = up.shape[2] - skip.shape[2], up.shape[3] - skip.shape[3]
-    top, left = -(-rows // 2), -(-columns // 2)
-    return torch.cat([F.pad(skip, (left, columns - left, top, rows - top)), up], 1)
-
-
-def _skip_rows_only_refused(skip, up):
-    if skip.shape[2] < up.shape[2]:
-        raise ValueError(f"up must be no larger than skip, got {up.shape[2]} rows")
-    return _skip_unrefused(skip, up)
-
-
-def _skip_refused_if_both(skip, up):
-    if skip.shape[2] < up.shape[2] and skip.shape[3] < up.shape[3]:
-        raise ValueError(f"up must be no larger than skip, got {tuple(up.shape[2:])}")
-    return _skip_unrefused(skip, up)
-
-
-def _skip_detached(skip, up):
-    return torch.cat([cut(skip, up, floor).detach(), up], 1)
-
-
-def _skip_default_dtype(skip, up):
-    cropped = cut(skip, up, floor)
-    joined = torch.zeros(len(up), cropped.shape[1] + up.shape[1], *up.shape[2:], device=up.device)
-    joined[:, : cropped.shape[1]] = cropped
-    joined[:, cropped.shape[1] :] = up
-    return joined
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="crop_and_concat",
     topic="unet",
     title="The skip, cropped to the middle and put in front",
@@ -199,125 +109,6 @@ EXERCISE = Exercise(
         ),
         Property("carries", "the dtype is kept and the inputs are not modified", 0.25, _skip_kinds, carries),
     ),
-    misconceptions=(
-        Misconception(
-            "up_first",
-            "You put the channels of up in front.",
-            "Skip first: torch.cat([skip, up], dim=1).",
-            ("joined", "odd", "same_size", "gradients"),
-            skip_up_first,
-        ),
-        Misconception(
-            "corner_cropped",
-            "You kept the top left corner of skip.",
-            "Keep its middle: begin at (H − h) // 2 and (W − w) // 2.",
-            ("joined", "odd", "same_size", "gradients"),
-            skip_corner,
-        ),
-        Misconception(
-            "extra_at_the_top",
-            "Where the difference is odd you cropped the extra row or column at the top or left.",
-            "Round the start down: (H − h) // 2.",
-            ("odd",),
-            _skip_extra_top,
-        ),
-        Misconception(
-            "rounded_to_even",
-            "Your start is rounded: Python's round takes halves to the even number, so 1.5 becomes 2.",
-            "Round down: (H − h) // 2.",
-            ("odd",),
-            _skip_rounded,
-        ),
-        Misconception(
-            "same_from_both_sides",
-            "You crop the same number of rows from both sides, which leaves one too many where the difference is odd.",
-            "Begin at (H − h) // 2 and take h rows from there: [top : top + h].",
-            ("odd",),
-            _skip_both_sides,
-        ),
-        Misconception(
-            "empty_slice",
-            "Where nothing is to be cropped your slice [0 : -0] is empty.",
-            "Say where the crop ends instead of how far from the end: [top : top + h].",
-            ("same_size",),
-            _skip_minus_zero,
-        ),
-        Misconception(
-            "square_only",
-            "You crop columns by the rows' difference.",
-            "Rows and columns each have their own: (H − h) // 2 and (W − w) // 2.",
-            ("joined", "odd", "same_size", "gradients"),
-            _skip_square,
-        ),
-        Misconception(
-            "skip_resized",
-            "You shrank the skip instead of cropping it.",
-            "Features must stay where they are: cut the middle out, pixel for pixel.",
-            ("joined", "odd", "same_size", "gradients"),
-            _skip_resized,
-        ),
-        Misconception(
-            "up_padded",
-            "You padded up to the size of skip.",
-            "Crop skip to the size of up: the padded border would be made up.",
-            ("joined", "odd", "same_size", "gradients", "carries"),
-            _skip_padded,
-        ),
-        Misconception(
-            "stacked_as_images",
-            "You joined along the first axis, as if these were more images.",
-            "Join channels: torch.cat([skip, up], dim=1).",
-            ("joined", "odd", "same_size", "gradients", "carries"),
-            _skip_stacked,
-        ),
-        Misconception(
-            "larger_up_not_refused",
-            "You leave an up that is larger than skip to torch: a negative start counts from the end.",
-            "Compare the sizes first and raise a ValueError that names up.",
-            ("refuses_larger_up",),
-            _skip_unrefused,
-        ),
-        Misconception(
-            "larger_up_filled",
-            "Where up is larger than skip you fill skip up with zeros.",
-            "Raise a ValueError there: in a U-Net of valid convolutions it is a mistake in the sizes.",
-            ("refuses_larger_up",),
-            _skip_up_padded_in,
-        ),
-        Misconception(
-            "refused_if_both",
-            "You refuse an up that is larger along both sides, and let one pass that is larger along one.",
-            "Either is too much: or, not and.",
-            ("refuses_larger_up",),
-            _skip_refused_if_both,
-        ),
-        Misconception(
-            "only_rows_compared",
-            "You compare the numbers of rows only.",
-            "Compare the columns too before you crop.",
-            ("refuses_larger_up",),
-            _skip_rows_only_refused,
-        ),
-        Misconception(
-            "skip_detached",
-            "No gradient reaches skip.",
-            "Leave out detach(), .data and no_grad(): the contracting path learns through the skips as well.",
-            ("gradients",),
-            _skip_detached,
-        ),
-        Misconception(
-            "default_dtype",
-            "Your result is float32 whatever came in.",
-            "torch.cat keeps the dtype; where you allocate, take it from an input: skip.new_zeros(...).",
-            ("carries",),
-            _skip_default_dtype,
-        ),
-    ),
-    right=(
-        Variant("narrow, one axis after the other", skip_narrowed),
-        Variant("padding by negative numbers", skip_negative_padding),
-        Variant("indices into an empty result", skip_indexed),
-    ),
     hints=(
         Hint(
             "The result is shifted against the skip",
@@ -333,3 +124,162 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def sliced(skip, up):
+    """a slice from the middle"""
+    H, W = skip.shape[2:]
+    h, w = up.shape[2:]
+    if h > H or w > W:
+        raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+    top, left = (H - h) // 2, (W - w) // 2
+    cropped = skip[:, :, top : top + h, left : left + w]
+    return torch.cat([cropped, up], dim=1)
+
+
+answers.edits("""
+    up_first: joined odd same_size gradients
+    - [cropped, up]
+    + [up, cropped]
+    You put the channels of up in front.
+    Skip first: torch.cat([skip, up], dim=1).
+
+    corner_cropped: joined odd same_size gradients
+    - top : top + h, left : left + w
+    + :h, :w
+    You kept the top left corner of skip.
+    Keep its middle: begin at (H − h) // 2 and (W − w) // 2.
+
+    extra_at_the_top: odd
+    - (H - h) // 2, (W - w) // 2
+    + (H - h + 1) // 2, (W - w + 1) // 2
+    Where the difference is odd you cropped the extra row or column at the top or left.
+    Round the start down: (H − h) // 2.
+
+    rounded_to_even: odd
+    - (H - h) // 2, (W - w) // 2
+    + round((H - h) / 2), round((W - w) / 2)
+    Your start is rounded: Python's round takes halves to the even number, so 1.5 becomes 2.
+    Round down: (H − h) // 2.
+
+    same_from_both_sides: odd
+    - top : top + h, left : left + w
+    + top : H - top, left : W - left
+    You crop the same number of rows from both sides, which leaves one too many where the difference is odd.
+    Begin at (H − h) // 2 and take h rows from there: [top : top + h].
+
+    empty_slice: same_size
+    - top : top + h, left : left + w
+    + top : -(H - h - top), left : -(W - w - left)
+    Where nothing is to be cropped your slice [0 : -0] is empty.
+    Say where the crop ends instead of how far from the end: [top : top + h].
+
+    square_only: joined odd same_size gradients
+    - (W - w) // 2
+    + (H - h) // 2
+    You crop columns by the rows' difference.
+    Rows and columns each have their own: (H − h) // 2 and (W − w) // 2.
+
+    skip_resized: joined odd same_size gradients
+    - cropped = skip[:, :, top : top + h, left : left + w]
+    + cropped = F.interpolate(skip, size=(h, w), mode="bilinear")
+    You shrank the skip instead of cropping it.
+    Features must stay where they are: cut the middle out, pixel for pixel.
+
+    up_padded: all but refuses_larger_up
+    - cropped = skip[:, :, top : top + h, left : left + w]
+    - return torch.cat([cropped, up], dim=1)
+    + padded = F.pad(up, (left, W - w - left, top, H - h - top))
+    + return torch.cat([skip, padded], dim=1)
+    You padded up to the size of skip.
+    Crop skip to the size of up: the padded border would be made up.
+
+    stacked_as_images: all but refuses_larger_up
+    - dim=1
+    + dim=0
+    You joined along the first axis, as if these were more images.
+    Join channels: torch.cat([skip, up], dim=1).
+
+    larger_up_not_refused: refuses_larger_up
+    - if h > H or w > W:
+    -     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+    You leave an up that is larger than skip to torch: a negative start counts from the end.
+    Compare the sizes first and raise a ValueError that names up.
+
+    larger_up_filled: refuses_larger_up
+    - if h > H or w > W:
+    -     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+    ...
+    - skip[:, :, top : top + h, left : left + w]
+    + F.pad(skip, (-left, left + w - W, -top, top + h - H))
+    Where up is larger than skip you fill skip up with zeros.
+    Raise a ValueError there: in a U-Net of valid convolutions it is a mistake in the sizes.
+
+    refused_if_both: refuses_larger_up
+    - h > H or w > W
+    + h > H and w > W
+    You refuse an up that is larger along both sides, and let one pass that is larger along one.
+    Either is too much: or, not and.
+
+    only_rows_compared: refuses_larger_up
+    - h > H or w > W
+    + h > H
+    You compare the numbers of rows only.
+    Compare the columns too before you crop.
+
+    skip_detached: gradients
+    - [cropped, up]
+    + [cropped.detach(), up]
+    No gradient reaches skip.
+    Leave out detach(), .data and no_grad(): the contracting path learns through the skips as well.
+
+    default_dtype: carries
+    - return torch.cat([cropped, up], dim=1)
+    + joined = torch.zeros(len(skip), skip.shape[1] + up.shape[1], h, w, device=up.device)
+    + joined[:, : skip.shape[1]] = cropped
+    + joined[:, skip.shape[1] :] = up
+    + return joined
+    Your result is float32 whatever came in.
+    torch.cat keeps the dtype; where you allocate, take it from an input: skip.new_zeros(...).
+    """)
+
+
+@answers.right
+def narrowed(skip, up):
+    """narrow, one axis after the other"""
+    for axis in (2, 3):
+        if skip.size(axis) < up.size(axis):
+            raise ValueError(f"up must be no larger than skip along axis {axis}")
+        skip = skip.narrow(axis, (skip.size(axis) - up.size(axis)) // 2, up.size(axis))
+    return torch.concatenate((skip, up), dim=1)
+
+
+@answers.right
+def padded_by_less(skip, up):
+    """padding by negative numbers"""
+    rows, columns = skip.shape[-2] - up.shape[-2], skip.shape[-1] - up.shape[-1]
+    if min(rows, columns) < 0:
+        raise ValueError("up must not be larger than skip")
+    top, left = rows // 2, columns // 2
+    return torch.cat([F.pad(skip, (-left, left - columns, -top, top - rows)), up], dim=1)
+
+
+@answers.right
+def indexed(skip, up):
+    """indices into an empty result"""
+    n, c, H, W = skip.shape
+    h, w = up.shape[2:]
+    if min(H - h, W - w) < 0:
+        raise ValueError(f"up must be no larger than skip, got {tuple(up.shape)} and {tuple(skip.shape)}")
+    rows = torch.arange(h, device=skip.device) + (H - h) // 2
+    columns = torch.arange(w, device=skip.device) + (W - w) // 2
+    joined = skip.new_empty(n, c + up.shape[1], h, w)
+    joined[:, :c] = skip[:, :, rows[:, None], columns]
+    joined[:, c:] = up
+    return joined
+
+
+EXERCISE = answers.exercise()
