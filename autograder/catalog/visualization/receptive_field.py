@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import component
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import visualization as reference
 
 
@@ -66,76 +66,7 @@ def _size_and_start(subject: Subject, case: Case) -> Any:
     return {"size": found[0], "start": found[2]}
 
 
-def _field(
-    layers, *, size_jump=True, start_jump=True, stride="after", jumps="product", dilation="holes", in_size=False, padding="shifts",
-    center=True, origin=0.0, whole=False, backwards=False, upwards=False, floats=False, kernels=False,
-    without_last=False, pointwise=False, seen=1, full=False, order="size first",
-):  # fmt: skip
-    """The recursion with a switch for each mistake."""
-    if pointwise and all(layer[0] == 1 for layer in layers):
-        return 1, 1, 0.0
-    size, jump, start, before = seen, 1, origin, 1
-    for k, s, p, dilated in reversed(layers) if backwards else layers:
-        extent = {"holes": dilated * (k - 1), "ignored": k - 1, "kernel": dilated * k - 1}[dilation]
-        after = {"product": jump * s, "last": s, "sum": jump + s - 1}[jumps]
-        if stride == "before":
-            jump = after
-        if upwards:
-            size = (size - 1) * s + extent + 1
-        else:
-            more = extent - 2 * p if in_size else k if kernels else extent
-            size += more * (jump if size_jump else 1)
-        shift = {"shifts": p, "ignored": 0, "added": -p, "unscaled": p / jump}[padding]
-        half = (extent if full else extent // 2 if whole else extent / 2) if center else 0
-        start += (half - shift) * (jump if start_jump else 1)
-        before, jump = jump, after
-    jump = before if without_last else jump
-    if order == "jump first":
-        return jump, size, start
-    return float(size) if floats else size, jump, start
-
-
-def _field_with(**mistakes: Any) -> Callable[..., Any]:
-    def receptive_field(layers):
-        return _field(layers, **mistakes)
-
-    return receptive_field
-
-
-def _field_ends(layers):
-    """The first and the last pixel that unit 0 reaches."""
-    first = last = 0
-    jump = 1
-    for kernel, stride, padding, dilation in layers:
-        first, last = first - padding * jump, last + ((kernel - 1) * dilation - padding) * jump
-        jump *= stride
-    return last - first + 1, jump, (first + last) / 2
-
-
-def _field_backwards(layers):
-    """From the unit back to the pixels: what interval of inputs a layer needs for an interval of outputs."""
-
-    def reach(low, high):
-        for kernel, stride, padding, dilation in reversed(layers):
-            low, high = low * stride - padding, high * stride - padding + dilation * (kernel - 1)
-        return low, high
-
-    (low, high), (next_low, _) = reach(0, 0), reach(1, 1)
-    return high - low + 1, next_low - low, low + (high - low) / 2
-
-
-def _field_sets(layers):
-    """Every pixel that counts, as a set."""
-    units = {0}, {1}
-    for kernel, stride, padding, dilation in layers[::-1]:
-        units = tuple(
-            {u * stride - padding + dilation * i for u in group for i in (0, kernel - 1)} for group in units
-        )
-    first, second = units
-    return max(first) - min(first) + 1, min(second) - min(first), (max(first) + min(first)) / 2
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="receptive_field",
     topic="visualization",
     title="What one unit sees",
@@ -194,182 +125,6 @@ EXERCISE = Exercise(
             tried="receptive_field(layers) and receptive_field([*layers, (1, 2, 0, 1)])",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "strides_ignored_in_both",
-            "You added kernels in pixels of their own input, for the size and for the start.",
-            "A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the layers before, to the size, and half of that to the start.",
-            ("size", "start", "padding", "dilation", "together"),
-            _field_with(size_jump=False, start_jump=False),
-        ),
-        Misconception(
-            "strides_ignored_in_size",
-            "You added kernels in pixels of their own input: 1 + Σ (kernel − 1).",
-            "A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the layers before.",
-            ("size", "padding", "dilation", "together"),
-            _field_with(size_jump=False),
-        ),
-        Misconception(
-            "strides_ignored_in_start",
-            "You moved the center in pixels of each layer's own input.",
-            "Multiply by the jump of the layers before it: start += (dilation · (kernel − 1) / 2 − padding) · jump.",
-            ("start", "padding", "together"),
-            _field_with(start_jump=False),
-        ),
-        Misconception(
-            "stride_too_early",
-            "You multiplied by a layer's stride before you used the jump.",
-            "A kernel steps on its own input: use the jump of the layers before it, then multiply by the stride.",
-            ("size", "start", "padding", "dilation", "together"),
-            _field_with(stride="before"),
-        ),
-        Misconception(
-            "last_stride",
-            "Your jump is the last layer's stride.",
-            "Strides multiply: jump *= stride.",
-            ("size", "jump", "start", "padding", "dilation", "together"),
-            _field_with(jumps="last"),
-        ),
-        Misconception(
-            "last_stride_left_out",
-            "You left the stride of the last layer out of the jump.",
-            "It counts as well: its units are that much farther apart. jump *= stride after each layer, the last too.",
-            ("jump", "together", "no_layers"),
-            _field_with(without_last=True),
-        ),
-        Misconception(
-            "pointwise_left_out",
-            "You passed over layers with a kernel of 1. They add no pixel, but their stride and padding count.",
-            "No case of its own is needed: with kernel 1 the rule adds 0 to the size, and jump *= stride is still right.",
-            ("no_layers",),
-            _field_with(pointwise=True),
-        ),
-        Misconception(
-            "jump_before_size",
-            "You returned (jump, size, start).",
-            "The order is (size, jump, start).",
-            ("size", "jump", "padding", "dilation", "together", "no_layers"),
-            _field_with(order="jump first"),
-        ),
-        Misconception(
-            "size_from_zero",
-            "Your size begins at 0.",
-            "Before any layer a unit is one pixel: begin with size = 1.",
-            ("size", "padding", "dilation", "together", "no_layers"),
-            _field_with(seen=0),
-        ),
-        Misconception(
-            "whole_extent",
-            "You moved the center in by all that a layer adds.",
-            "The other half lies on the other side: start += (dilation · (kernel − 1) / 2 − padding) · jump.",
-            ("start", "padding", "together"),
-            _field_with(full=True),
-        ),
-        Misconception(
-            "strides_added",
-            "You added the strides up.",
-            "They multiply: two layers of stride 2 step by 4 pixels. jump *= stride.",
-            ("size", "jump", "start", "padding", "dilation", "together"),
-            _field_with(jumps="sum"),
-        ),
-        Misconception(
-            "whole_kernels",
-            "You added the whole kernel. A kernel of 3 adds 2: one of its pixels was there already.",
-            "Add (kernel − 1) · jump.",
-            ("size", "padding", "dilation", "together", "no_layers"),
-            _field_with(kernels=True),
-        ),
-        Misconception(
-            "dilation_ignored",
-            "You left the dilation out.",
-            "A dilated kernel reaches dilation · (kernel − 1) + 1 of its inputs.",
-            ("dilation", "together"),
-            _field_with(dilation="ignored"),
-        ),
-        Misconception(
-            "kernel_times_dilation",
-            "You took dilation · kernel for the reach of a dilated kernel; there are no holes behind its last value.",
-            "dilation · (kernel − 1) + 1: a kernel of 3 with dilation 2 reaches 5.",
-            ("dilation", "together"),
-            _field_with(dilation="kernel"),
-        ),
-        Misconception(
-            "padding_in_size",
-            "You took the padding off the size.",
-            "A unit looks through its whole kernel, padding or not. Padding moves only the start.",
-            ("padding", "together"),
-            _field_with(in_size=True),
-        ),
-        Misconception(
-            "padding_ignored",
-            "You left the padding out.",
-            "It moves the first center back: start += (dilation · (kernel − 1) / 2 − padding) · jump.",
-            ("padding", "together"),
-            _field_with(padding="ignored"),
-        ),
-        Misconception(
-            "padding_added",
-            "You moved the first center in by the padding.",
-            "Padded rows lie before pixel 0: subtract padding · jump.",
-            ("padding", "together"),
-            _field_with(padding="added"),
-        ),
-        Misconception(
-            "padding_unscaled",
-            "You subtracted the padding in pixels of the layer's own input.",
-            "A padded row behind a stride is several pixels wide: subtract padding · jump.",
-            ("padding", "together"),
-            _field_with(padding="unscaled"),
-        ),
-        Misconception(
-            "start_is_the_edge",
-            "Your start is the first pixel of the field.",
-            "It is the field's center: add half of what each layer adds to the size.",
-            ("start", "padding", "together"),
-            _field_with(center=False),
-        ),
-        Misconception(
-            "half_pixel",
-            "You counted from the corner of pixel 0, where its center is 0.5.",
-            "Here the center of pixel 0 is 0: begin with start = 0.0. The center of pixels 0, 1 and 2 is then 1, not 1.5.",
-            ("start", "padding", "together", "no_layers"),
-            _field_with(origin=0.5),
-        ),
-        Misconception(
-            "halves_rounded",
-            "You rounded half of a kernel down. The center of an even field lies between two pixels.",
-            "Divide with / and not with //.",
-            ("start", "padding", "together"),
-            _field_with(whole=True),
-        ),
-        Misconception(
-            "layers_reversed",
-            "Your rule goes in one direction, and your loop in the other.",
-            "size += (kernel − 1) · jump goes from the first layer to the last; size = (size − 1) · stride + kernel from the last to the first.",
-            ("size", "start", "padding", "dilation", "together"),
-            _field_with(backwards=True),
-        ),
-        Misconception(
-            "backward_rule_forward",
-            "size = (size − 1) · stride + kernel goes from the last layer to the first; you went the other way.",
-            "Go through reversed(layers) with it, or forward with size += (kernel − 1) · jump.",
-            ("size", "padding", "dilation", "together"),
-            _field_with(upwards=True),
-        ),
-        Misconception(
-            "fractional_pixels",
-            "Your size is a float.",
-            "Pixels are counted: size and jump are integers. Only start can lie between pixels.",
-            ("size", "padding", "dilation", "together", "no_layers"),
-            _field_with(floats=True),
-        ),
-    ),
-    right=(
-        Variant("the recursion", _field_with()),
-        Variant("first and last pixel", _field_ends),
-        Variant("intervals, from the unit back", _field_backwards),
-        Variant("sets of pixels", _field_sets),
-    ),
     hints=(
         Hint(
             "I don't know what a layer adds",
@@ -385,3 +140,217 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def recursion(layers):
+    """the recursion"""
+    size, jump, start = 1, 1, 0.0
+    for kernel, stride, padding, dilation in layers:
+        extent = dilation * (kernel - 1)
+        size += extent * jump
+        start += (extent / 2 - padding) * jump
+        jump *= stride
+    return size, jump, start
+
+
+answers.edits("""
+    strides_ignored_in_both: all but jump no_layers
+    - size += extent * jump
+    - start += (extent / 2 - padding) * jump
+    + size += extent
+    + start += extent / 2 - padding
+    You added kernels in pixels of their own input, for the size and for the start.
+    A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the
+      layers before, to the size, and half of that to the start.
+
+    strides_ignored_in_size: all but jump start no_layers
+    - size += extent * jump
+    + size += extent
+    You added kernels in pixels of their own input: 1 + Σ (kernel − 1).
+    A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the
+      layers before.
+
+    strides_ignored_in_start: start padding together
+    - (extent / 2 - padding) * jump
+    + extent / 2 - padding
+    You moved the center in pixels of each layer's own input.
+    Multiply by the jump of the layers before it: start += (dilation · (kernel − 1) / 2 − padding) · jump.
+
+    stride_too_early: all but jump no_layers
+    - extent = dilation * (kernel - 1)
+    + jump *= stride
+    + extent = dilation * (kernel - 1)
+    - jump *= stride
+    You multiplied by a layer's stride before you used the jump.
+    A kernel steps on its own input: use the jump of the layers before it, then multiply by the stride.
+
+    last_stride: all but no_layers
+    - jump *= stride
+    + jump = stride
+    Your jump is the last layer's stride.
+    Strides multiply: jump *= stride.
+
+    last_stride_left_out: jump together no_layers
+    - for kernel, stride, padding, dilation in layers:
+    + for number, (kernel, stride, padding, dilation) in enumerate(layers, start=1):
+    - jump *= stride
+    + if number < len(layers):
+    +     jump *= stride
+    You left the stride of the last layer out of the jump.
+    It counts as well: its units are that much farther apart. jump *= stride after each layer, the last too.
+
+    pointwise_left_out: no_layers
+    - extent = dilation * (kernel - 1)
+    + if kernel == 1:
+    +     continue
+    + extent = dilation * (kernel - 1)
+    You passed over layers with a kernel of 1. They add no pixel, but their stride and padding count.
+    No case of its own is needed: with kernel 1 the rule adds 0 to the size, and jump *= stride is still
+      right.
+
+    jump_before_size: all but start
+    - return size, jump, start
+    + return jump, size, start
+    You returned (jump, size, start).
+    The order is (size, jump, start).
+
+    size_from_zero: all but jump start
+    - 1, 1, 0.0
+    + 0, 1, 0.0
+    Your size begins at 0.
+    Before any layer a unit is one pixel: begin with size = 1.
+
+    whole_extent: start padding together
+    - extent / 2
+    + extent
+    You moved the center in by all that a layer adds.
+    The other half lies on the other side: start += (dilation · (kernel − 1) / 2 − padding) · jump.
+
+    strides_added: all but no_layers
+    - jump *= stride
+    + jump += stride - 1
+    You added the strides up.
+    They multiply: two layers of stride 2 step by 4 pixels. jump *= stride.
+
+    whole_kernels: all but jump start
+    - size += extent * jump
+    + size += kernel * jump
+    You added the whole kernel. A kernel of 3 adds 2: one of its pixels was there already.
+    Add (kernel − 1) · jump.
+
+    dilation_ignored: dilation together
+    - extent = dilation * (kernel - 1)
+    + extent = kernel - 1
+    You left the dilation out.
+    A dilated kernel reaches dilation · (kernel − 1) + 1 of its inputs.
+
+    kernel_times_dilation: dilation together
+    - dilation * (kernel - 1)
+    + dilation * kernel - 1
+    You took dilation · kernel for the reach of a dilated kernel; there are no holes behind its last value.
+    dilation · (kernel − 1) + 1: a kernel of 3 with dilation 2 reaches 5.
+
+    padding_in_size: padding together
+    - size += extent * jump
+    + size += (extent - 2 * padding) * jump
+    You took the padding off the size.
+    A unit looks through its whole kernel, padding or not. Padding moves only the start.
+
+    padding_ignored: padding together
+    - (extent / 2 - padding) * jump
+    + extent / 2 * jump
+    You left the padding out.
+    It moves the first center back: start += (dilation · (kernel − 1) / 2 − padding) · jump.
+
+    padding_added: padding together
+    - extent / 2 - padding
+    + extent / 2 + padding
+    You moved the first center in by the padding.
+    Padded rows lie before pixel 0: subtract padding · jump.
+
+    padding_unscaled: padding together
+    - (extent / 2 - padding) * jump
+    + extent / 2 * jump - padding
+    You subtracted the padding in pixels of the layer's own input.
+    A padded row behind a stride is several pixels wide: subtract padding · jump.
+
+    start_is_the_edge: start padding together
+    - start += (extent / 2 - padding) * jump
+    + start -= padding * jump
+    Your start is the first pixel of the field.
+    It is the field's center: add half of what each layer adds to the size.
+
+    half_pixel: all but size jump dilation
+    - 1, 1, 0.0
+    + 1, 1, 0.5
+    You counted from the corner of pixel 0, where its center is 0.5.
+    Here the center of pixel 0 is 0: begin with start = 0.0. The center of pixels 0, 1 and 2 is then 1, not
+      1.5.
+
+    halves_rounded: start padding together
+    - extent / 2
+    + extent // 2
+    You rounded half of a kernel down. The center of an even field lies between two pixels.
+    Divide with / and not with //.
+
+    layers_reversed: all but jump no_layers
+    - in layers
+    + in reversed(layers)
+    Your rule goes in one direction, and your loop in the other.
+    size += (kernel − 1) · jump goes from the first layer to the last; size = (size − 1) · stride + kernel
+      from the last to the first.
+
+    backward_rule_forward: all but jump start no_layers
+    - size += extent * jump
+    + size = (size - 1) * stride + extent + 1
+    size = (size − 1) · stride + kernel goes from the last layer to the first; you went the other way.
+    Go through reversed(layers) with it, or forward with size += (kernel − 1) · jump.
+
+    fractional_pixels: all but jump start
+    - 1, 1, 0.0
+    + 1.0, 1, 0.0
+    Your size is a float.
+    Pixels are counted: size and jump are integers. Only start can lie between pixels.
+    """)
+
+
+@answers.right
+def ends(layers):
+    """first and last pixel"""
+    first = last = 0
+    jump = 1
+    for kernel, stride, padding, dilation in layers:
+        first, last = first - padding * jump, last + ((kernel - 1) * dilation - padding) * jump
+        jump *= stride
+    return last - first + 1, jump, (first + last) / 2
+
+
+@answers.right
+def backwards(layers):
+    """intervals, from the unit back"""
+
+    def reach(low, high):
+        for kernel, stride, padding, dilation in reversed(layers):
+            low, high = low * stride - padding, high * stride - padding + dilation * (kernel - 1)
+        return low, high
+
+    (low, high), (next_low, _) = reach(0, 0), reach(1, 1)
+    return high - low + 1, next_low - low, low + (high - low) / 2
+
+
+@answers.right
+def sets(layers):
+    """sets of pixels"""
+    units = {0}, {1}
+    for kernel, stride, padding, dilation in layers[::-1]:
+        units = tuple(
+            {u * stride - padding + dilation * i for u in group for i in (0, kernel - 1)} for group in units
+        )
+    first, second = units
+    return max(first) - min(first) + 1, min(second) - min(first), (max(first) + min(first)) / 2
+
+
+EXERCISE = answers.exercise()
