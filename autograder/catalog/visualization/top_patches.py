@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from autograder.attempt import Subject, kind_of
+from autograder.catalog.answers import Answers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import visualization as reference
 
 
@@ -154,118 +154,7 @@ def _number(entry: Any) -> Any:
     return int(entry) if isinstance(entry, float) and entry.is_integer() else entry
 
 
-def _patches(
-    activations, channel, k, field, image_size, *, absolute=False, floor=None, tie="first", ranked="best", descending=True,
-    every_unit=False, numbers="image", place="edge", rows_for_columns=False, jumping=True, inclusive=False, clip="cut",
-    swapped_image=False, xy=False, kind=int, all_k=False, channels="one",
-    tile=False,
-):  # fmt: skip
-    """The best units with a switch for each mistake."""
-    size, jump, start = field
-    size = jump if tile else size
-    height, width = reversed(image_size) if swapped_image else image_size
-    maps = activations[:, channel] if channels == "one" else activations.amax(1)
-    maps = maps.abs() if absolute else maps
-    rows, columns = maps.shape[1:]
-    found = []
-    for n, one in enumerate(maps):
-        flat = one.flatten()
-        if every_unit:
-            found += [(float(v), n, unit) for unit, v in enumerate(flat)]
-            continue
-        unit = int(flat.argmax()) if tie == "first" else len(flat) - 1 - int(flat.flip(0).argmax())
-        if floor is not None and float(flat.max()) <= floor:
-            unit = 0
-        value = float(flat.mean()) if ranked == "mean" else float(flat.max())
-        found.append((value, n, unit))
-    if ranked != "none":
-        found.sort(key=lambda entry: -entry[0] if descending else entry[0])
-    if all_k and len(found) < k:
-        raise IndexError(f"selected index {k} out of range")
-    patches = []
-    for rank, (_, n, unit) in enumerate(found[:k]):
-        row, column = divmod(unit, rows if rows_for_columns else columns)
-        step = jump if jumping else 1
-        if place == "edge":
-            offset = int(start - (size - 1) / 2)
-        elif place == "center":
-            offset = int(start)
-        elif place in ("half_size", "true_half", "low_half"):
-            offset = None
-        else:
-            offset = 0
-        if offset is None:
-            half = {"half_size": size // 2, "true_half": size / 2, "low_half": (size - 1) // 2}[place]
-            top, left = (int(start + i * step - half) for i in (row, column))
-        else:
-            top, left = offset + row * step, offset + column * step
-        if clip == "early":
-            top, left = max(top, 0), max(left, 0)
-        bottom, right = top + size - inclusive, left + size - inclusive
-        if clip in ("cut", "early"):
-            top, bottom = (min(max(v, 0), height) for v in (top, bottom))
-            left, right = (min(max(v, 0), width) for v in (left, right))
-        elif clip == "moved":
-            top, left = min(max(top, 0), height - size), min(max(left, 0), width - size)
-            bottom, right = top + size, left + size
-        elif clip == "below":
-            top, left = max(top, 0), max(left, 0)
-        box = (left, top, right, bottom) if xy else (top, left, bottom, right)
-        number = rank if numbers == "rank" else n
-        patches.append(
-            tuple(map(kind, (number, *box))) if kind is torch.tensor else (number, *map(kind, box))
-        )
-    return patches
-
-
-def _patches_with(**mistakes: Any) -> Callable[..., Any]:
-    def top_patches(activations, channel, k, field, image_size):
-        return _patches(activations, channel, k, field, image_size, **mistakes)
-
-    return top_patches
-
-
-def _patches_sorted(activations, channel, k, field, image_size):
-    """Everything at once: maxima, places, boxes, one sort."""
-    size, jump, start = field
-    height, width = image_size
-    flat = activations[:, channel].reshape(len(activations), -1)
-    order = torch.argsort(flat.amax(1), descending=True)[:k]
-    first = (flat[order] == flat[order].amax(1, keepdim=True)).int().argmax(1)
-    columns = activations.shape[3]
-    corner = torch.stack([first // columns, first % columns], 1) * jump + round(start - (size - 1) / 2)
-    limit = torch.tensor([height, width], device=corner.device)
-    boxes = torch.cat([corner.clamp(min=0), torch.minimum(corner + size, limit)], 1)
-    return [(int(n), *map(int, box)) for n, box in zip(order, boxes, strict=True)]
-
-
-def _patches_in_loops(activations, channel, k, field, image_size):
-    """Unit by unit, in plain Python."""
-    size, jump, start = field
-    ranking = []
-    for n, maps in enumerate(activations.tolist()):
-        best = None
-        for row, line in enumerate(maps[channel]):
-            for column, value in enumerate(line):
-                if best is None or value > best[0]:
-                    best = (value, row, column)
-        ranking.append((best, n))
-    ranking.sort(reverse=True)
-    patches = []
-    for (_, row, column), n in ranking[: min(k, len(ranking))]:
-        box = []
-        for cell, limit in ((row, image_size[0]), (column, image_size[1])):
-            center = start + cell * jump
-            low, high = center - (size - 1) / 2, center + (size - 1) / 2 + 1
-            box.append((max(0, round(low)), min(limit, round(high))))
-        (top, bottom), (left, right) = box
-        patches.append((n, top, left, bottom, right))
-    return patches
-
-
-BOXES = ("boxes", "even_fields", "rectangular", "order", "clipped", "ties", "negative", "few_images")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="top_patches",
     topic="visualization",
     title="The patches a unit likes best",
@@ -312,202 +201,6 @@ EXERCISE = Exercise(
         ),
         Property("few_images", "all images where there are fewer than k", 0.25, _few, _numbers, examples=4),
     ),
-    misconceptions=(
-        Misconception(
-            "center_for_corner",
-            "You began the box at the unit's center.",
-            "The center is in the middle of the field: top = center − (size − 1) / 2.",
-            BOXES,
-            _patches_with(place="center"),
-        ),
-        Misconception(
-            "start_ignored",
-            "You left start out: with padding, the first unit's field begins before the image.",
-            "The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.",
-            ("clipped", "even_fields"),
-            _patches_with(place="no_start"),
-        ),
-        Misconception(
-            "half_of_an_even_size",
-            "You took size // 2 off the center, or rounded start down: half a pixel too much for an even size.",
-            "start − (size − 1) / 2 is a whole number, also for even sizes: round nothing before.",
-            ("even_fields",),
-            _patches_with(place="half_size"),
-        ),
-        Misconception(
-            "rounded_to_zero",
-            "You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.",
-            "start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.",
-            ("even_fields",),
-            _patches_with(place="low_half"),
-        ),
-        Misconception(
-            "jump_for_size",
-            "Your box is as large as the jump.",
-            "A field is `size` pixels wide, however far apart the units are: bottom = top + size.",
-            BOXES,
-            _patches_with(tile=True),
-        ),
-        Misconception(
-            "half_of_the_size",
-            "You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.",
-            "From the center of a field to the center of its first pixel it is (size − 1) / 2.",
-            BOXES,
-            _patches_with(place="true_half"),
-        ),
-        Misconception(
-            "jump_ignored",
-            "You took the unit's row and column for pixels.",
-            "Units are jump pixels apart: start + row · jump.",
-            BOXES,
-            _patches_with(jumping=False),
-        ),
-        Misconception(
-            "last_pixel_included",
-            "Your bottom and right are the last pixels of the field.",
-            "They are exclusive, as in a slice: bottom = top + size.",
-            BOXES,
-            _patches_with(inclusive=True),
-        ),
-        Misconception(
-            "x_before_y",
-            "You gave (left, top, right, bottom).",
-            "Rows come first: (n, top, left, bottom, right).",
-            BOXES,
-            _patches_with(xy=True),
-        ),
-        Misconception(
-            "floats",
-            "Your coordinates are floats, which cannot slice an image.",
-            "They are whole numbers: int(…) each of them.",
-            ("integers",),
-            _patches_with(kind=float),
-        ),
-        Misconception(
-            "tensors",
-            "Your tuples hold tensors.",
-            "int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.",
-            ("integers",),
-            _patches_with(kind=torch.tensor),
-        ),
-        Misconception(
-            "divided_by_rows",
-            "You found row and column of a flat index with the map's height.",
-            "A row is as long as the map is wide: divmod(index, w).",
-            ("rectangular",),
-            _patches_with(rows_for_columns=True),
-        ),
-        Misconception(
-            "image_size_swapped",
-            "You read image_size as (W, H).",
-            "height, width = image_size.",
-            ("rectangular",),
-            _patches_with(swapped_image=True),
-        ),
-        Misconception(
-            "not_clipped",
-            "Your boxes reach beyond the image.",
-            "min(max(value, 0), H) for top and bottom, the same with W for left and right.",
-            ("clipped",),
-            _patches_with(clip="no"),
-        ),
-        Misconception(
-            "clipped_at_zero_only",
-            "You cut boxes off at 0 and not at the image's other end.",
-            "min(…, H) for bottom, min(…, W) for right.",
-            ("clipped",),
-            _patches_with(clip="below"),
-        ),
-        Misconception(
-            "clipped_too_early",
-            "You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.",
-            "First top and bottom = top + size, then clip both.",
-            ("clipped", "even_fields"),
-            _patches_with(clip="early"),
-        ),
-        Misconception(
-            "moved_inside",
-            "You moved boxes into the image. The unit does not see what you then show.",
-            "Cut them off: a patch at the border is smaller.",
-            ("clipped", "even_fields"),
-            _patches_with(clip="moved"),
-        ),
-        Misconception(
-            "several_of_one_image",
-            "You ranked all units of all images, so that one image can fill the list.",
-            "First the best unit of each image, then the best images.",
-            ("order", "few_images"),
-            _patches_with(every_unit=True),
-        ),
-        Misconception(
-            "weakest_first",
-            "You began with the weakest.",
-            "Sort by descending activation.",
-            ("order", "few_images"),
-            _patches_with(descending=False),
-        ),
-        Misconception(
-            "images_in_their_order",
-            "You took the first k images in their own order.",
-            "Sort the images by their best unit's activation first.",
-            ("order", "few_images"),
-            _patches_with(ranked="none"),
-        ),
-        Misconception(
-            "ranked_by_mean",
-            "You ranked the images by the mean of their map.",
-            "What counts is the best unit, the maximum.",
-            ("order", "few_images"),
-            _patches_with(ranked="mean"),
-        ),
-        Misconception(
-            "rank_for_image",
-            "Your n is the place in the list.",
-            "It is the number of the image, which goes along when you sort.",
-            ("order", "few_images"),
-            _patches_with(numbers="rank"),
-        ),
-        Misconception(
-            "last_of_equals",
-            "You took the last of equal units.",
-            "The first: compare with > and not with >=.",
-            ("ties",),
-            _patches_with(tie="last"),
-        ),
-        Misconception(
-            "absolute_values",
-            "You looked for the greatest absolute value: a strongly negative unit is not excited.",
-            "The greatest value, with its sign.",
-            ("negative",),
-            _patches_with(absolute=True),
-        ),
-        Misconception(
-            "best_begins_at_zero",
-            "Your search begins with a best of 0, which no negative activation beats.",
-            "Begin with the first unit, or with -inf.",
-            ("negative",),
-            _patches_with(floor=0.0),
-        ),
-        Misconception(
-            "more_than_there_are",
-            "You asked for more images than there are.",
-            "min(k, N): then the list is shorter.",
-            ("few_images",),
-            _patches_with(all_k=True),
-        ),
-        Misconception(
-            "all_channels",
-            "You looked at another channel than `channel`, or at all of them.",
-            "activations[:, channel] first.",
-            BOXES,
-            _patches_with(channels="all"),
-        ),
-    ),
-    right=(
-        Variant("one image after another", _patches_with()),
-        Variant("tensors throughout", _patches_sorted),
-        Variant("plain loops", _patches_in_loops),
-    ),
     hints=(
         Hint(
             "I don't know where a unit's patch lies",
@@ -523,3 +216,249 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def by_image(activations, channel, k, field, image_size):
+    """one image after another"""
+    size, jump, start = field
+    height, width = image_size
+    ranking = []
+    for n, maps in enumerate(activations[:, channel]):
+        unit = int(maps.argmax())
+        ranking.append((float(maps.max()), n, unit))
+    ranking.sort(key=lambda entry: entry[0], reverse=True)
+    patches = []
+    for _, n, unit in ranking[:k]:
+        row, column = divmod(unit, activations.shape[3])
+        half = (size - 1) / 2
+        top, left = int(start + row * jump - half), int(start + column * jump - half)
+        bottom, right = top + size, left + size
+        top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+        left, right = min(max(left, 0), width), min(max(right, 0), width)
+        patches.append((n, top, left, bottom, right))
+    return patches
+
+
+answers.edits("""
+    center_for_corner: all but integers
+    - top, left = int(start + row * jump - half), int(start + column * jump - half)
+    + top, left = int(start + row * jump), int(start + column * jump)
+    You began the box at the unit's center.
+    The center is in the middle of the field: top = center − (size − 1) / 2.
+
+    start_ignored: even_fields clipped
+    - top, left = int(start + row * jump - half), int(start + column * jump - half)
+    + top, left = row * jump, column * jump
+    You left start out: with padding, the first unit's field begins before the image.
+    The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.
+
+    half_of_an_even_size: even_fields
+    - half = (size - 1) / 2
+    + half = size // 2
+    You took size // 2 off the center, or rounded start down: half a pixel too much for an even size.
+    start − (size − 1) / 2 is a whole number, also for even sizes: round nothing before.
+
+    rounded_to_zero: even_fields
+    - half = (size - 1) / 2
+    + half = (size - 1) // 2
+    You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.
+    start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.
+
+    jump_for_size: all but integers
+    - half = (size - 1) / 2
+    + half = (jump - 1) / 2
+    - bottom, right = top + size, left + size
+    + bottom, right = top + jump, left + jump
+    Your box is as large as the jump.
+    A field is `size` pixels wide, however far apart the units are: bottom = top + size.
+
+    half_of_the_size: all but integers
+    - half = (size - 1) / 2
+    + half = size / 2
+    You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.
+    From the center of a field to the center of its first pixel it is (size − 1) / 2.
+
+    jump_ignored: all but integers
+    - top, left = int(start + row * jump - half), int(start + column * jump - half)
+    + top, left = int(start + row - half), int(start + column - half)
+    You took the unit's row and column for pixels.
+    Units are jump pixels apart: start + row · jump.
+
+    last_pixel_included: all but integers
+    - bottom, right = top + size, left + size
+    + bottom, right = top + size - 1, left + size - 1
+    Your bottom and right are the last pixels of the field.
+    They are exclusive, as in a slice: bottom = top + size.
+
+    x_before_y: all but integers
+    - (n, top, left, bottom, right)
+    + (n, left, top, right, bottom)
+    You gave (left, top, right, bottom).
+    Rows come first: (n, top, left, bottom, right).
+
+    floats: integers
+    - top, left = int(start + row * jump - half), int(start + column * jump - half)
+    + top, left = start + row * jump - half, start + column * jump - half
+    Your coordinates are floats, which cannot slice an image.
+    They are whole numbers: int(…) each of them.
+
+    tensors: integers
+    - patches.append((n, top, left, bottom, right))
+    + patches.append(tuple(torch.tensor([n, top, left, bottom, right])))
+    Your tuples hold tensors.
+    int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.
+
+    divided_by_rows: rectangular
+    - divmod(unit, activations.shape[3])
+    + divmod(unit, activations.shape[2])
+    You found row and column of a flat index with the map's height.
+    A row is as long as the map is wide: divmod(index, w).
+
+    image_size_swapped: rectangular
+    - height, width = image_size
+    + width, height = image_size
+    You read image_size as (W, H).
+    height, width = image_size.
+
+    not_clipped: clipped
+    - top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+    - left, right = min(max(left, 0), width), min(max(right, 0), width)
+    Your boxes reach beyond the image.
+    min(max(value, 0), H) for top and bottom, the same with W for left and right.
+
+    clipped_at_zero_only: clipped
+    - top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+    - left, right = min(max(left, 0), width), min(max(right, 0), width)
+    + top, left = max(top, 0), max(left, 0)
+    You cut boxes off at 0 and not at the image's other end.
+    min(…, H) for bottom, min(…, W) for right.
+
+    clipped_too_early: even_fields clipped
+    - bottom, right = top + size, left + size
+    + top, left = max(top, 0), max(left, 0)
+    + bottom, right = top + size, left + size
+    You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.
+    First top and bottom = top + size, then clip both.
+
+    moved_inside: even_fields clipped
+    - bottom, right = top + size, left + size
+    - top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+    - left, right = min(max(left, 0), width), min(max(right, 0), width)
+    + top, left = min(max(top, 0), height - size), min(max(left, 0), width - size)
+    + bottom, right = top + size, left + size
+    You moved boxes into the image. The unit does not see what you then show.
+    Cut them off: a patch at the border is smaller.
+
+    several_of_one_image: order few_images
+    - unit = int(maps.argmax())
+    - ranking.append((float(maps.max()), n, unit))
+    + for unit, value in enumerate(maps.flatten().tolist()):
+    +     ranking.append((value, n, unit))
+    You ranked all units of all images, so that one image can fill the list.
+    First the best unit of each image, then the best images.
+
+    weakest_first: order few_images
+    - , reverse=True
+    You began with the weakest.
+    Sort by descending activation.
+
+    images_in_their_order: order few_images
+    - ranking.sort(key=lambda entry: entry[0], reverse=True)
+    You took the first k images in their own order.
+    Sort the images by their best unit's activation first.
+
+    ranked_by_mean: order few_images
+    - maps.max()
+    + maps.mean()
+    You ranked the images by the mean of their map.
+    What counts is the best unit, the maximum.
+
+    rank_for_image: order few_images
+    - for _, n, unit in ranking[:k]:
+    + for n, (_, _, unit) in enumerate(ranking[:k]):
+    Your n is the place in the list.
+    It is the number of the image, which goes along when you sort.
+
+    last_of_equals: ties
+    - unit = int(maps.argmax())
+    + best = float("-inf")
+    + for place, value in enumerate(maps.flatten().tolist()):
+    +     if value >= best:
+    +         best, unit = value, place
+    You took the last of equal units.
+    The first: compare with > and not with >=.
+
+    absolute_values: negative
+    - activations[:, channel]
+    + activations[:, channel].abs()
+    You looked for the greatest absolute value: a strongly negative unit is not excited.
+    The greatest value, with its sign.
+
+    best_begins_at_zero: negative
+    - unit = int(maps.argmax())
+    + best, unit = 0.0, 0
+    + for place, value in enumerate(maps.flatten().tolist()):
+    +     if value > best:
+    +         best, unit = value, place
+    Your search begins with a best of 0, which no negative activation beats.
+    Begin with the first unit, or with -inf.
+
+    more_than_there_are: few_images
+    - for _, n, unit in ranking[:k]:
+    + for place in range(k):
+    +     _, n, unit = ranking[place]
+    You asked for more images than there are.
+    min(k, N): then the list is shorter.
+
+    all_channels: all but integers
+    - activations[:, channel]
+    + activations.amax(1)
+    You looked at another channel than `channel`, or at all of them.
+    activations[:, channel] first.
+    """)
+
+
+@answers.right
+def sorted_tensors(activations, channel, k, field, image_size):
+    """tensors throughout"""
+    size, jump, start = field
+    height, width = image_size
+    flat = activations[:, channel].reshape(len(activations), -1)
+    order = torch.argsort(flat.amax(1), descending=True)[:k]
+    first = (flat[order] == flat[order].amax(1, keepdim=True)).int().argmax(1)
+    columns = activations.shape[3]
+    corner = torch.stack([first // columns, first % columns], 1) * jump + round(start - (size - 1) / 2)
+    limit = torch.tensor([height, width], device=corner.device)
+    boxes = torch.cat([corner.clamp(min=0), torch.minimum(corner + size, limit)], 1)
+    return [(int(n), *map(int, box)) for n, box in zip(order, boxes, strict=True)]
+
+
+@answers.right
+def looped(activations, channel, k, field, image_size):
+    """plain loops"""
+    size, jump, start = field
+    ranking = []
+    for n, maps in enumerate(activations.tolist()):
+        best = None
+        for row, line in enumerate(maps[channel]):
+            for column, value in enumerate(line):
+                if best is None or value > best[0]:
+                    best = (value, row, column)
+        ranking.append((best, n))
+    ranking.sort(reverse=True)
+    patches = []
+    for (_, row, column), n in ranking[: min(k, len(ranking))]:
+        box = []
+        for cell, limit in ((row, image_size[0]), (column, image_size[1])):
+            center = start + cell * jump
+            low, high = center - (size - 1) / 2, center + (size - 1) / 2 + 1
+            box.append((max(0, round(low)), min(limit, round(high))))
+        (top, bottom), (left, right) = box
+        patches.append((n, top, left, bottom, right))
+    return patches
+
+
+EXERCISE = answers.exercise()
