@@ -10,23 +10,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import parameters_of
 from autograder.catalog.unet.draws import (
     LOOSE,
     NOTHING,
-    Double,
-    DoubleNormalized,
-    DoublePadded,
-    DoubleParameters,
-    DoubleSequential,
-    DoubleSingle,
     applied_gradients,
     filled_network,
     parameter_shapes,
     runs,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Mismatch, Outcome, Property
 from coursekit import unet as reference
 
 
@@ -110,91 +105,7 @@ def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
     return None
 
 
-class _DoubleNoLastReLU(Double):
-    def forward(self, x):
-        return self.two(F.relu(self.one(x)))
-
-
-class _DoubleNoMiddleReLU(Double):
-    def forward(self, x):
-        return F.relu(self.two(self.one(x)))
-
-
-class _DoubleSameTwice(Double):
-    def make(self, in_channels, out_channels):
-        self.one = nn.Conv2d(in_channels, in_channels, 3)
-        self.two = nn.Conv2d(in_channels, out_channels, 3)
-
-
-class _DoubleNoBias(Double):
-    def make(self, in_channels, out_channels):
-        self.one = nn.Conv2d(in_channels, out_channels, 3, bias=False)
-        self.two = nn.Conv2d(out_channels, out_channels, 3, bias=False)
-
-    def draw(self, conv):
-        nn.init.normal_(conv.weight, 0.0, self.std(conv))
-
-
-class _DoubleFirstFan(Double):
-    def draw(self, conv):
-        nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * self.one.in_channels)))
-        nn.init.zeros_(conv.bias)
-
-
-class _DoubleDefault(Double):
-    def draw(self, conv):
-        pass
-
-
-class _DoubleBiasDefault(Double):
-    def draw(self, conv):
-        nn.init.normal_(conv.weight, 0.0, self.std(conv))
-
-
-class _DoubleVariance(Double):
-    def std(self, conv):
-        return 2 / (9 * conv.in_channels)
-
-
-class _DoubleChannelsOnly(Double):
-    def std(self, conv):
-        return math.sqrt(2 / conv.in_channels)
-
-
-class _DoubleFanOut(Double):
-    def std(self, conv):
-        return math.sqrt(2 / (9 * conv.out_channels))
-
-
-class _DoubleOneOverFan(Double):
-    def std(self, conv):
-        return math.sqrt(1 / (9 * conv.in_channels))
-
-
-class _DoubleXavier(Double):
-    def draw(self, conv):
-        nn.init.xavier_normal_(conv.weight)
-        nn.init.zeros_(conv.bias)
-
-
-class _DoublePositive(Double):
-    def draw(self, conv):
-        super().draw(conv)
-        with torch.no_grad():
-            conv.weight.abs_()
-
-
-class _DoubleDropout(Double):
-    def forward(self, x):
-        return F.relu(self.two(F.dropout(F.relu(self.one(x)), 0.5, self.training)))
-
-
-class _DoubleDetached(Double):
-    def forward(self, x):
-        return F.relu(self.two(F.relu(self.one(x)).detach()))
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="DoubleConv",
     topic="unet",
     title="Two valid convolutions and their first weights",
@@ -241,138 +152,6 @@ EXERCISE = Exercise(
             tried="as for the output, then the gradients, summed over parameters of one shape",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "padded",
-            "Your convolutions are padded: the output is as large as the input.",
-            "Leave padding at 0: each convolution takes a pixel off every side.",
-            ("made", "output", "gradients"),
-            DoublePadded,
-        ),
-        Misconception(
-            "last_relu_missing",
-            "There is no ReLU after the second convolution.",
-            "Each of the two convolutions is followed by a ReLU.",
-            ("output", "gradients"),
-            _DoubleNoLastReLU,
-        ),
-        Misconception(
-            "middle_relu_missing",
-            "There is no ReLU between the convolutions, so together they are one linear 5×5 convolution.",
-            "Each of the two convolutions is followed by a ReLU.",
-            ("output", "gradients"),
-            _DoubleNoMiddleReLU,
-        ),
-        Misconception(
-            "channels_change_late",
-            "Your first convolution keeps in_channels.",
-            "The first goes from in_channels to out_channels, the second from out_channels to out_channels.",
-            ("made", "output", "drawn", "gradients"),
-            _DoubleSameTwice,
-        ),
-        Misconception(
-            "one_convolution",
-            "There is one convolution.",
-            "Two of them, each followed by a ReLU.",
-            ("made", "output", "drawn", "gradients"),
-            DoubleSingle,
-        ),
-        Misconception(
-            "batch_normalization_added",
-            "You added batch normalization.",
-            "The block is convolution, ReLU, convolution, ReLU; this network has none.",
-            ("made", "output", "drawn", "gradients"),
-            DoubleNormalized,
-        ),
-        Misconception(
-            "dropout_added",
-            "You added dropout between the convolutions.",
-            "A block is two convolutions, each with its ReLU, and nothing else.",
-            ("output",),
-            _DoubleDropout,
-        ),
-        Misconception(
-            "weights_all_positive",
-            "Your weights do not have mean 0.",
-            "Draw them from a normal distribution around 0: nn.init.normal_(conv.weight, std=...).",
-            ("drawn",),
-            _DoublePositive,
-        ),
-        Misconception(
-            "no_biases",
-            "Your convolutions have no biases.",
-            "Leave bias=True and set them to 0 at the start: training moves them.",
-            ("made", "output", "gradients"),
-            _DoubleNoBias,
-        ),
-        Misconception(
-            "default_weights",
-            "Your weights are as torch draws them: uniform, with a sixth of the variance that is asked for.",
-            "Draw them anew in __init__: nn.init.normal_(conv.weight, std=√(2 / fan_in)), and set the biases to 0.",
-            ("drawn",),
-            _DoubleDefault,
-        ),
-        Misconception(
-            "default_biases",
-            "Your weights are right, your biases are as torch draws them.",
-            "nn.init.zeros_(conv.bias).",
-            ("drawn",),
-            _DoubleBiasDefault,
-        ),
-        Misconception(
-            "variance_for_deviation",
-            "Your standard deviation is 2 / fan_in: that is the variance.",
-            "Take its root: √(2 / fan_in).",
-            ("drawn",),
-            _DoubleVariance,
-        ),
-        Misconception(
-            "kernel_forgotten",
-            "Your fan_in counts channels only.",
-            "A unit reads 3×3 pixels of every input channel: fan_in = 9 · in_channels.",
-            ("drawn",),
-            _DoubleChannelsOnly,
-        ),
-        Misconception(
-            "fan_out",
-            "You divided by the number of outgoing connections, 9 · out_channels.",
-            "fan_in counts what a unit reads: 9 · in_channels.",
-            ("drawn",),
-            _DoubleFanOut,
-        ),
-        Misconception(
-            "first_fan_in_twice",
-            "Both convolutions have the standard deviation of the first one.",
-            "Each has its own fan_in: the second reads out_channels channels, 9 · out_channels numbers.",
-            ("drawn",),
-            _DoubleFirstFan,
-        ),
-        Misconception(
-            "relu_not_reckoned_with",
-            "Your standard deviation is √(1 / fan_in): half of the variance is missing.",
-            "The ReLU cuts off half of the signal; the 2 in √(2 / fan_in) makes up for it.",
-            ("drawn",),
-            _DoubleOneOverFan,
-        ),
-        Misconception(
-            "xavier",
-            "Your standard deviation is Xavier's, √(2 / (fan_in + fan_out)).",
-            "For ReLU networks it is √(2 / fan_in): nn.init.kaiming_normal_ or normal_ with that std.",
-            ("drawn",),
-            _DoubleXavier,
-        ),
-        Misconception(
-            "cut_from_the_graph",
-            "The graph is cut between the convolutions: the first one learns nothing.",
-            "Leave out detach(), .data and no_grad() in forward.",
-            ("gradients",),
-            _DoubleDetached,
-        ),
-    ),
-    right=(
-        Variant("a Sequential, kaiming_normal_", DoubleSequential),
-        Variant("parameters and F.conv2d", DoubleParameters),
-    ),
     hints=(
         Hint(
             "My output has the wrong size",
@@ -388,3 +167,185 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+class TwoLayers(nn.Module):
+    """two layers, normal_"""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.one = nn.Conv2d(in_channels, out_channels, 3)
+        self.two = nn.Conv2d(out_channels, out_channels, 3)
+        for conv in (self.one, self.two):
+            fan_in = 9 * conv.in_channels
+            nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x):
+        x = F.relu(self.one(x))
+        return F.relu(self.two(x))
+
+
+answers.edits("""
+    padded: all but drawn
+    - nn.Conv2d(in_channels, out_channels, 3)
+    + nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    - nn.Conv2d(out_channels, out_channels, 3)
+    + nn.Conv2d(out_channels, out_channels, 3, padding=1)
+    Your convolutions are padded: the output is as large as the input.
+    Leave padding at 0: each convolution takes a pixel off every side.
+
+    last_relu_missing: output gradients
+    - F.relu(self.two(x))
+    + self.two(x)
+    There is no ReLU after the second convolution.
+    Each of the two convolutions is followed by a ReLU.
+
+    middle_relu_missing: output gradients
+    - F.relu(self.one(x))
+    + self.one(x)
+    There is no ReLU between the convolutions, so together they are one linear 5×5 convolution.
+    Each of the two convolutions is followed by a ReLU.
+
+    channels_change_late: all
+    - nn.Conv2d(in_channels, out_channels, 3)
+    + nn.Conv2d(in_channels, in_channels, 3)
+    - nn.Conv2d(out_channels, out_channels, 3)
+    + nn.Conv2d(in_channels, out_channels, 3)
+    Your first convolution keeps in_channels.
+    The first goes from in_channels to out_channels, the second from out_channels to out_channels.
+
+    one_convolution: all
+    - self.two = nn.Conv2d(out_channels, out_channels, 3)
+    - for conv in (self.one, self.two):
+    + for conv in [self.one]:
+    - x = F.relu(self.one(x))
+    - return F.relu(self.two(x))
+    + return F.relu(self.one(x))
+    There is one convolution.
+    Two of them, each followed by a ReLU.
+
+    batch_normalization_added: all
+    - self.two = nn.Conv2d(out_channels, out_channels, 3)
+    + self.two = nn.Conv2d(out_channels, out_channels, 3)
+    + self.norm_one, self.norm_two = nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels)
+    - F.relu(self.one(x))
+    + F.relu(self.norm_one(self.one(x)))
+    - F.relu(self.two(x))
+    + F.relu(self.norm_two(self.two(x)))
+    You added batch normalization.
+    The block is convolution, ReLU, convolution, ReLU; this network has none.
+
+    dropout_added: output
+    - x = F.relu(self.one(x))
+    + x = F.dropout(F.relu(self.one(x)), 0.5, self.training)
+    You added dropout between the convolutions.
+    A block is two convolutions, each with its ReLU, and nothing else.
+
+    weights_all_positive: drawn
+    - nn.init.zeros_(conv.bias)
+    + nn.init.zeros_(conv.bias)
+    + conv.weight.data.abs_()
+    Your weights do not have mean 0.
+    Draw them from a normal distribution around 0: nn.init.normal_(conv.weight, std=...).
+
+    no_biases: all but drawn
+    - nn.Conv2d(in_channels, out_channels, 3)
+    + nn.Conv2d(in_channels, out_channels, 3, bias=False)
+    - nn.Conv2d(out_channels, out_channels, 3)
+    + nn.Conv2d(out_channels, out_channels, 3, bias=False)
+    - nn.init.zeros_(conv.bias)
+    Your convolutions have no biases.
+    Leave bias=True and set them to 0 at the start: training moves them.
+
+    default_weights: drawn
+    - for conv in (self.one, self.two):
+    -     fan_in = 9 * conv.in_channels
+    -     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
+    -     nn.init.zeros_(conv.bias)
+    Your weights are as torch draws them: uniform, with a sixth of the variance that is asked for.
+    Draw them anew in __init__: nn.init.normal_(conv.weight, std=√(2 / fan_in)), and set the biases to 0.
+
+    default_biases: drawn
+    - nn.init.zeros_(conv.bias)
+    Your weights are right, your biases are as torch draws them.
+    nn.init.zeros_(conv.bias).
+
+    variance_for_deviation: drawn
+    - math.sqrt(2 / fan_in)
+    + 2 / fan_in
+    Your standard deviation is 2 / fan_in: that is the variance.
+    Take its root: √(2 / fan_in).
+
+    kernel_forgotten: drawn
+    - fan_in = 9 * conv.in_channels
+    + fan_in = conv.in_channels
+    Your fan_in counts channels only.
+    A unit reads 3×3 pixels of every input channel: fan_in = 9 · in_channels.
+
+    fan_out: drawn
+    - fan_in = 9 * conv.in_channels
+    + fan_in = 9 * conv.out_channels
+    You divided by the number of outgoing connections, 9 · out_channels.
+    fan_in counts what a unit reads: 9 · in_channels.
+
+    first_fan_in_twice: drawn
+    - fan_in = 9 * conv.in_channels
+    + fan_in = 9 * in_channels
+    Both convolutions have the standard deviation of the first one.
+    Each has its own fan_in: the second reads out_channels channels, 9 · out_channels numbers.
+
+    relu_not_reckoned_with: drawn
+    - math.sqrt(2 / fan_in)
+    + math.sqrt(1 / fan_in)
+    Your standard deviation is √(1 / fan_in): half of the variance is missing.
+    The ReLU cuts off half of the signal; the 2 in √(2 / fan_in) makes up for it.
+
+    xavier: drawn
+    - fan_in = 9 * conv.in_channels
+    - nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
+    + nn.init.xavier_normal_(conv.weight)
+    Your standard deviation is Xavier's, √(2 / (fan_in + fan_out)).
+    For ReLU networks it is √(2 / fan_in): nn.init.kaiming_normal_ or normal_ with that std.
+
+    cut_from_the_graph: gradients
+    - x = F.relu(self.one(x))
+    + x = F.relu(self.one(x)).detach()
+    The graph is cut between the convolutions: the first one learns nothing.
+    Leave out detach(), .data and no_grad() in forward.
+    """)
+
+
+@answers.right
+class DoubleSequential(nn.Sequential):
+    """a Sequential, kaiming_normal_"""
+
+    def __init__(self, in_channels, out_channels):
+        first = nn.Conv2d(in_channels, out_channels, kernel_size=3)
+        second = nn.Conv2d(out_channels, out_channels, kernel_size=3)
+        super().__init__(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+        for conv in (first, second):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            conv.bias.data.fill_(0)
+
+
+@answers.right
+class DoubleParameters(nn.Module):
+    """parameters and F.conv2d"""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        for name, c in (("b", out_channels), ("a", in_channels)):
+            weight = torch.randn(out_channels, c, 3, 3) * (2 / (c * 3 * 3)) ** 0.5
+            self.register_parameter(f"weight_{name}", nn.Parameter(weight))
+            self.register_parameter(f"bias_{name}", nn.Parameter(torch.zeros(out_channels)))
+
+    def forward(self, x):
+        x = F.conv2d(x, self.weight_a, self.bias_a).clamp(min=0)
+        return F.conv2d(x, self.weight_b, self.bias_b).clamp(min=0)
+
+
+EXERCISE = answers.exercise()
