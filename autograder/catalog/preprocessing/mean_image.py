@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import numbers
 from autograder.catalog.preprocessing.draws import (
     bright_bytes,
-    float_of,
     kinds_of_answers,
     varied_images,
     whole_numbers,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import preprocessing as reference
 
 
@@ -22,86 +22,7 @@ def _some_images(d: Draw) -> Case:
     return Case((d.layout(varied_images(d, n, c, d.integer(1, 4), d.integer(2, 5))),))
 
 
-def _mean_of_integers(images):
-    return images.mean(0)
-
-
-def _mean_of_channels(images):
-    return images.double().mean((0, 2, 3)).to(float_of(images))
-
-
-def _mean_of_each_image(images):
-    return images.double().mean((1, 2, 3)).to(float_of(images))
-
-
-def _mean_over_channels(images):
-    return images.double().mean(1).to(float_of(images))
-
-
-def _mean_keeps_axis(images):
-    return images.double().mean(0, keepdim=True).to(float_of(images))
-
-
-def _mean_halved(images):
-    mean = images[0].double()
-    for image in images[1:]:
-        mean = (mean + image) / 2
-    return mean.to(float_of(images))
-
-
-def _mean_bytes(images):
-    total = torch.zeros_like(images[0])
-    for image in images:
-        total = total + image
-    return total / len(images)
-
-
-def _mean_first_image(images):
-    total = images[0]
-    for image in images[1:]:
-        total += image
-    return total / len(images)
-
-
-def _mean_in_bytes_again(images):
-    return images.double().mean(0).to(images.dtype)
-
-
-def _mean_single(images):
-    return images.float().mean(0)
-
-
-def _mean_double(images):
-    return images.double().mean(0)
-
-
-def _mean_by_batch_size(images):
-    return (images.double().sum(0) / (len(images) - 1)).to(float_of(images))
-
-
-def _mean_loop(images):
-    total = torch.zeros(images.shape[1:], dtype=torch.float64, device=images.device)
-    for image in images:
-        total += image
-    return (total / images.shape[0]).to(float_of(images))
-
-
-def _mean_matrix(images):
-    """One row of weights times a matrix with an image in each row."""
-    rows = images.reshape(len(images), -1).double()
-    weights = torch.full((1, len(images)), 1 / len(images), dtype=torch.float64, device=images.device)
-    return (weights @ rows).reshape(images.shape[1:]).to(float_of(images))
-
-
-def _mean_running(images):
-    kind = images.dtype if images.is_floating_point() else torch.float32
-    mean = torch.zeros_like(images[0], dtype=kind)
-    for n, image in enumerate(images.unbind(0), start=1):
-        mean = mean + (image.to(kind) - mean) / n
-    return mean
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="mean_image",
     topic="preprocessing",
     title="The mean image",
@@ -135,97 +56,6 @@ EXERCISE = Exercise(
             tried="mean_image(images) for uint8, int64, float32 and float64",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "mean_of_channels",
-            "You averaged over the pixels as well: this is one number per channel.",
-            "Reduce over axis 0 alone; the mean image is as large as an image.",
-            ("average", "bytes", "kinds"),
-            _mean_of_channels,
-        ),
-        Misconception(
-            "mean_of_each_image",
-            "You took the mean of each image by itself.",
-            "Average over the images, axis 0, and keep channels and pixels.",
-            ("average", "bytes", "kinds"),
-            _mean_of_each_image,
-        ),
-        Misconception(
-            "mean_over_channels",
-            "You averaged over axis 1, the channels.",
-            "Axis 0 counts the images: images.mean(0).",
-            ("average", "bytes", "kinds"),
-            _mean_over_channels,
-        ),
-        Misconception(
-            "axis_kept",
-            "Your mean image still has an axis of length 1 in front.",
-            "Leave keepdim=True out here: the result has the shape of an image, (C, H, W).",
-            ("average", "bytes", "kinds"),
-            _mean_keeps_axis,
-        ),
-        Misconception(
-            "halved_each_time",
-            "You averaged the mean so far with the next image: the last image then counts one half.",
-            "Add all images up and divide once, or move by 1/n: mean += (image − mean) / n.",
-            ("average", "bytes"),
-            _mean_halved,
-        ),
-        Misconception(
-            "one_less",
-            "You divided by N−1.",
-            "That divisor is for variances; a mean divides by the number of images.",
-            ("average", "bytes"),
-            _mean_by_batch_size,
-        ),
-        Misconception(
-            "integers_not_converted",
-            "You asked for the mean of integers, which torch does not take.",
-            "Convert them first: images.float(), unless they are floats already.",
-            ("bytes", "kinds"),
-            _mean_of_integers,
-        ),
-        Misconception(
-            "summed_in_bytes",
-            "You added bytes up in a byte: 200 + 200 is 144 there.",
-            "Convert to floats before you add.",
-            ("bytes",),
-            _mean_bytes,
-        ),
-        Misconception(
-            "first_image_overwritten",
-            "You added the other images into the first one: images[0] is a view, and += writes through it.",
-            "Begin with zeros, or write total = total + image.",
-            ("bytes", "kinds"),
-            _mean_first_image,
-        ),
-        Misconception(
-            "rounded_to_bytes",
-            "You converted the mean back to bytes, which cuts its fraction off.",
-            "The result is float32 for integer images.",
-            ("bytes", "kinds"),
-            _mean_in_bytes_again,
-        ),
-        Misconception(
-            "always_single",
-            "Your answer is float32 even for float64 images.",
-            "Only integers become float32; floats keep their own dtype.",
-            ("kinds",),
-            _mean_single,
-        ),
-        Misconception(
-            "always_double",
-            "Your answer is float64 whatever the images are.",
-            "Compute in float64 if you like, then return the dtype of the images (float32 for integers).",
-            ("kinds",),
-            _mean_double,
-        ),
-    ),
-    right=(
-        Variant("a loop that adds up", _mean_loop),
-        Variant("a row of weights times a matrix", _mean_matrix),
-        Variant("a running mean", _mean_running),
-    ),
     hints=(
         Hint("My shape is wrong", "Which one of the four axes should be gone in the result?"),
         Hint(
@@ -238,3 +68,122 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def plain(images):
+    """in float64, then back"""
+    mean = images.double().mean(0)
+    return mean.to(images.dtype if images.is_floating_point() else torch.float32)
+
+
+answers.edits("""
+    mean_of_channels: all
+    - .mean(0)
+    + .mean((0, 2, 3))
+    You averaged over the pixels as well: this is one number per channel.
+    Reduce over axis 0 alone; the mean image is as large as an image.
+
+    mean_of_each_image: all
+    - .mean(0)
+    + .mean((1, 2, 3))
+    You took the mean of each image by itself.
+    Average over the images, axis 0, and keep channels and pixels.
+
+    mean_over_channels: all
+    - .mean(0)
+    + .mean(1)
+    You averaged over axis 1, the channels.
+    Axis 0 counts the images: images.mean(0).
+
+    axis_kept: all
+    - .mean(0)
+    + .mean(0, keepdim=True)
+    Your mean image still has an axis of length 1 in front.
+    Leave keepdim=True out here: the result has the shape of an image, (C, H, W).
+
+    halved_each_time: average bytes
+    - mean = images.double().mean(0)
+    + mean = images[0].double()
+    + for image in images[1:]:
+    +     mean = (mean + image) / 2
+    You averaged the mean so far with the next image: the last image then counts one half.
+    Add all images up and divide once, or move by 1/n: mean += (image − mean) / n.
+
+    one_less: average bytes
+    - images.double().mean(0)
+    + images.double().sum(0) / (len(images) - 1)
+    You divided by N−1.
+    That divisor is for variances; a mean divides by the number of images.
+
+    integers_not_converted: bytes kinds
+    - images.double().mean(0)
+    + images.mean(0)
+    You asked for the mean of integers, which torch does not take.
+    Convert them first: images.float(), unless they are floats already.
+
+    summed_in_bytes: bytes
+    - images.double().mean(0)
+    + sum(images) / len(images)
+    You added bytes up in a byte: 200 + 200 is 144 there.
+    Convert to floats before you add.
+
+    first_image_overwritten: bytes kinds
+    - mean = images.double().mean(0)
+    + total = images[0]
+    + for image in images[1:]:
+    +     total += image
+    + mean = total / len(images)
+    You added the other images into the first one: images[0] is a view, and += writes through it.
+    Begin with zeros, or write total = total + image.
+
+    rounded_to_bytes: bytes kinds
+    - images.dtype if images.is_floating_point() else torch.float32
+    + images.dtype
+    You converted the mean back to bytes, which cuts its fraction off.
+    The result is float32 for integer images.
+
+    always_single: kinds
+    - images.dtype if images.is_floating_point() else torch.float32
+    + torch.float32
+    Your answer is float32 even for float64 images.
+    Only integers become float32; floats keep their own dtype.
+
+    always_double: kinds
+    - .to(images.dtype if images.is_floating_point() else torch.float32)
+    Your answer is float64 whatever the images are.
+    Compute in float64 if you like, then return the dtype of the images (float32 for integers).
+    """)
+
+
+@answers.right
+def added_up(images):
+    """a loop that adds up"""
+    total = torch.zeros(images.shape[1:], dtype=torch.float64, device=images.device)
+    for image in images:
+        total += image
+    return (total / images.shape[0]).to(images.dtype if images.is_floating_point() else torch.float32)
+
+
+@answers.right
+def weighted(images):
+    """a row of weights times a matrix"""
+    rows = images.reshape(len(images), -1).double()
+    weights = torch.full((1, len(images)), 1 / len(images), dtype=torch.float64, device=images.device)
+    mean = (weights @ rows).reshape(images.shape[1:])
+    return mean.to(images.dtype if images.is_floating_point() else torch.float32)
+
+
+@answers.right
+def running(images):
+    """a running mean"""
+    kind = images.dtype if images.is_floating_point() else torch.float32
+    mean = torch.zeros_like(images[0], dtype=kind)
+    for n, image in enumerate(images.unbind(0), start=1):
+        mean = mean + (image.to(kind) - mean) / n
+    return mean
+
+
+EXERCISE = answers.exercise()
