@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import as_double
 from autograder.catalog.preprocessing.draws import (
     SCALERS,
     bright_bytes,
-    float_of,
     kinds_of_answers,
     mean_and_std,
     numbers_of,
@@ -19,7 +20,7 @@ from autograder.catalog.preprocessing.draws import (
     whole_numbers,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import preprocessing as reference
 
 
@@ -57,133 +58,7 @@ def _flat_channels(d: Draw) -> Case:
     return Case((images,))
 
 
-_ALL = ("mean", "std", "large_offset", "bytes", "constant", "kinds")
-
-
-def _pair_of(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> tuple:
-    return mean.to(float_of(images)), std.to(float_of(images))
-
-
-def _channels_unbiased(images):
-    x = images.double()
-    return _pair_of(images, x.mean((0, 2, 3)), x.std((0, 2, 3)))
-
-
-def _channels_variance(images):
-    x = images.double()
-    return _pair_of(images, x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0))
-
-
-def _channels_average_std(images):
-    x = images.double()
-    return _pair_of(images, x.mean((0, 2, 3)), x.std((2, 3), correction=0).mean(0))
-
-
-def _channels_of_mean_image(images):
-    x = images.double()
-    return _pair_of(images, x.mean((0, 2, 3)), x.mean(0).std((1, 2), correction=0))
-
-
-def _channels_one_std(images):
-    x = images.double()
-    mean = x.mean((0, 2, 3), keepdim=True)
-    return _pair_of(images, mean.flatten(), (x - mean).square().mean().sqrt())
-
-
-def _channels_of_integers(images):
-    return images.mean((0, 2, 3)), images.std((0, 2, 3), correction=0)
-
-
-def _channels_always_single(images):
-    x = images.float()
-    return x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
-
-
-def _channels_whole(images):
-    x = images.double()
-    return _pair_of(images, x.mean(), x.std(correction=0))
-
-
-def _channels_per_image(images):
-    x = images.double()
-    return _pair_of(images, x.mean((2, 3)), x.std((2, 3), correction=0))
-
-
-def _channels_keepdim(images):
-    x = images.double()
-    axes = (0, 2, 3)
-    return _pair_of(images, x.mean(axes, keepdim=True), x.std(axes, correction=0, keepdim=True))
-
-
-def _channels_rms(images):
-    x = images.double()
-    return _pair_of(images, x.mean((0, 2, 3)), (x**2).mean((0, 2, 3)).sqrt())
-
-
-def _channels_swapped(images):
-    x = images.double()
-    return _pair_of(images, x.std((0, 2, 3), correction=0), x.mean((0, 2, 3)))
-
-
-def _channels_single(images):
-    x = images.to(float_of(images))
-    mean = x.mean((0, 2, 3))
-    return mean, ((x**2).mean((0, 2, 3)) - mean**2).clamp(min=0).sqrt()
-
-
-def _channels_bytes(images):
-    x = images.double()
-    mean = x.mean((0, 2, 3))
-    squares = ((x if images.is_floating_point() else images) ** 2).double().mean((0, 2, 3))
-    return _pair_of(images, mean, (squares - mean**2).clamp(min=0).sqrt())
-
-
-def _channels_negative_root(images):
-    # Numbers near 1 whose squares are rounded: the difference may come out below zero.
-    x = images.double()
-    mean = x.mean((0, 2, 3))
-    variance = (x**2).mean((0, 2, 3)) - mean**2
-    return _pair_of(images, mean, variance.sqrt())
-
-
-def _channels_double(images):
-    x = images.double()
-    return x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
-
-
-def _channels_loop(images):
-    means, stds = [], []
-    for c in range(images.shape[1]):
-        v = images[:, c].double()
-        mean = v.sum() / v.numel()
-        means.append(mean)
-        stds.append(torch.sqrt(((v - mean) ** 2).sum() / v.numel()))
-    return _pair_of(images, torch.stack(means), torch.stack(stds))
-
-
-def _channels_one_pass(images):
-    rows = images.double().transpose(0, 1).flatten(1)
-    mean, second = rows.sum(1) / rows.shape[1], torch.einsum("cp,cp->c", rows, rows) / rows.shape[1]
-    return _pair_of(images, mean, torch.sqrt(torch.relu(second - mean * mean)))
-
-
-def _channels_numpy(images):
-    import numpy as np
-
-    x = images.cpu().numpy().astype(np.float64)
-    pair = (torch.from_numpy(np.ascontiguousarray(f(x, axis=(0, 2, 3)))) for f in (np.mean, np.std))
-    return tuple(v.to(images.device, float_of(images)) for v in pair)
-
-
-def _channels_nested(images):
-    """Mean of the images' second moments around the total mean."""
-    x = images.to(float_of(images))
-    mean = x.mean((2, 3)).mean(0)
-    spread = ((x - mean[None, :, None, None]) ** 2).flatten(2).mean(2).mean(0)
-    return mean, spread.sqrt()
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="channel_statistics",
     topic="preprocessing",
     title="Mean and standard deviation of each channel",
@@ -244,126 +119,6 @@ EXERCISE = Exercise(
             tried="channel_statistics(images) for uint8, int64, float32 and float64",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "divided_by_one_less",
-            "Your std divides by the number of pixels minus one, as torch does by default.",
-            "These are population statistics: std(..., correction=0).",
-            ("std", "bytes"),
-            _channels_unbiased,
-        ),
-        Misconception(
-            "variance",
-            "You returned the variance.",
-            "Take its root: the std has the unit of the pixels.",
-            ("std", "large_offset", "bytes"),
-            _channels_variance,
-        ),
-        Misconception(
-            "average_of_stds",
-            "You averaged the stds of the single images.",
-            "Images of different brightness add to the spread: measure deviations from the mean of all images.",
-            ("std", "large_offset", "bytes"),
-            _channels_average_std,
-        ),
-        Misconception(
-            "std_of_the_mean_image",
-            "Your std is that of the mean image.",
-            "Averaging the images first removes most of the spread: use every pixel of every image.",
-            ("std", "large_offset", "bytes"),
-            _channels_of_mean_image,
-        ),
-        Misconception(
-            "around_zero",
-            "You did not subtract the mean before squaring.",
-            "The spread is around the mean: mean of (x − mean)², then the root.",
-            ("std", "large_offset", "bytes", "constant"),
-            _channels_rms,
-        ),
-        Misconception(
-            "one_std",
-            "Your std is one number for all channels.",
-            "Average the squared deviations over axes 0, 2 and 3, and keep axis 1.",
-            ("std", "large_offset", "bytes", "constant", "kinds"),
-            _channels_one_std,
-        ),
-        Misconception(
-            "whole_tensor",
-            "You took one mean and one std for all channels.",
-            "Each channel has its own: reduce over axes 0, 2 and 3, and keep axis 1.",
-            _ALL,
-            _channels_whole,
-        ),
-        Misconception(
-            "each_image",
-            "You took the statistics of each image by itself.",
-            "They describe the whole set: axis 0 is reduced as well.",
-            _ALL,
-            _channels_per_image,
-        ),
-        Misconception(
-            "axes_kept",
-            "Your statistics still have axes of length 1.",
-            "Leave keepdim=True out here: the shape is (C,).",
-            _ALL,
-            _channels_keepdim,
-        ),
-        Misconception(
-            "swapped",
-            "You returned the std first.",
-            "The order is mean, std.",
-            ("mean", "std", "large_offset", "bytes", "constant"),
-            _channels_swapped,
-        ),
-        Misconception(
-            "squares_in_single_precision",
-            "You took E[x²] − E[x]² in float32: two numbers near 10⁸ whose difference is 4 or 9.",
-            "Subtract the mean first, then square; or compute in float64.",
-            ("large_offset",),
-            _channels_single,
-        ),
-        Misconception(
-            "integers_not_converted",
-            "You asked for the mean of integers, which torch does not take.",
-            "Convert them first: images.double(), and the results back at the end.",
-            ("bytes", "kinds"),
-            _channels_of_integers,
-        ),
-        Misconception(
-            "bytes_squared",
-            "You squared uint8 pixels: 200·200 does not fit into a byte.",
-            "Convert the images to floats before any arithmetic.",
-            ("bytes",),
-            _channels_bytes,
-        ),
-        Misconception(
-            "negative_under_the_root",
-            "For a constant channel your E[x²] − E[x]² is rounded to a little below zero, and its root is NaN.",
-            "Subtract the mean before squaring, or clamp the difference at 0.",
-            ("constant",),
-            _channels_negative_root,
-        ),
-        Misconception(
-            "always_single",
-            "Your answer is float32 even for float64 images.",
-            "Only integers become float32; floats keep their own dtype.",
-            ("kinds",),
-            _channels_always_single,
-        ),
-        Misconception(
-            "always_double",
-            "Your answer is float64 whatever the images are.",
-            "Compute in float64 if you like, then return the dtype of the images (float32 for integers).",
-            ("kinds",),
-            _channels_double,
-        ),
-    ),
-    right=(
-        Variant("a loop over channels", _channels_loop),
-        Variant("one pass in float64", _channels_one_pass),
-        Variant("numpy", _channels_numpy),
-        Variant("means of means, since all images have one size", _channels_nested),
-    ),
     hints=(
         Hint("My shapes are wrong", "One number per channel is left over. Which three axes go?"),
         Hint(
@@ -377,3 +132,165 @@ EXERCISE = Exercise(
     ),
     forbidden=(SCALERS,),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def plain(images):
+    """torch's mean and std, in float64"""
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    axes = (0, 2, 3)
+    x = images.double()
+    mean = x.mean(axes)
+    std = x.std(axes, correction=0)
+    return mean.to(dtype), std.to(dtype)
+
+
+answers.edits("""
+    divided_by_one_less: std bytes
+    - x.std(axes, correction=0)
+    + x.std(axes)
+    Your std divides by the number of pixels minus one, as torch does by default.
+    These are population statistics: std(..., correction=0).
+
+    variance: std large_offset bytes
+    - x.std(axes, correction=0)
+    + x.var(axes, correction=0)
+    You returned the variance.
+    Take its root: the std has the unit of the pixels.
+
+    average_of_stds: std large_offset bytes
+    - x.std(axes, correction=0)
+    + x.std((2, 3), correction=0).mean(0)
+    You averaged the stds of the single images.
+    Images of different brightness add to the spread: measure deviations from the mean of all images.
+
+    std_of_the_mean_image: std large_offset bytes
+    - x.std(axes, correction=0)
+    + x.mean(0).std((1, 2), correction=0)
+    Your std is that of the mean image.
+    Averaging the images first removes most of the spread: use every pixel of every image.
+
+    around_zero: std large_offset bytes constant
+    - x.std(axes, correction=0)
+    + (x**2).mean(axes).sqrt()
+    You did not subtract the mean before squaring.
+    The spread is around the mean: mean of (x − mean)², then the root.
+
+    one_std: all but mean
+    - x.std(axes, correction=0)
+    + ((x - mean[:, None, None]) ** 2).mean().sqrt()
+    Your std is one number for all channels.
+    Average the squared deviations over axes 0, 2 and 3, and keep axis 1.
+
+    whole_tensor: all
+    - axes = (0, 2, 3)
+    + axes = (0, 1, 2, 3)
+    You took one mean and one std for all channels.
+    Each channel has its own: reduce over axes 0, 2 and 3, and keep axis 1.
+
+    each_image: all
+    - axes = (0, 2, 3)
+    + axes = (2, 3)
+    You took the statistics of each image by itself.
+    They describe the whole set: axis 0 is reduced as well.
+
+    axes_kept: all
+    - x.mean(axes)
+    + x.mean(axes, keepdim=True)
+    - x.std(axes, correction=0)
+    + x.std(axes, correction=0, keepdim=True)
+    Your statistics still have axes of length 1.
+    Leave keepdim=True out here: the shape is (C,).
+
+    swapped: all but kinds
+    - mean.to(dtype), std.to(dtype)
+    + std.to(dtype), mean.to(dtype)
+    You returned the std first.
+    The order is mean, std.
+
+    squares_in_single_precision: large_offset
+    - images.double()
+    + images.to(dtype)
+    - x.std(axes, correction=0)
+    + ((x**2).mean(axes) - mean**2).clamp(min=0).sqrt()
+    You took E[x²] − E[x]² in float32: two numbers near 10⁸ whose difference is 4 or 9.
+    Subtract the mean first, then square; or compute in float64.
+
+    integers_not_converted: bytes kinds
+    - x = images.double()
+    + x = images
+    You asked for the mean of integers, which torch does not take.
+    Convert them first: images.double(), and the results back at the end.
+
+    bytes_squared: bytes
+    - std = x.std(axes, correction=0)
+    + squares = x**2 if images.is_floating_point() else images**2
+    + std = (squares.double().mean(axes) - mean**2).clamp(min=0).sqrt()
+    You squared uint8 pixels: 200·200 does not fit into a byte.
+    Convert the images to floats before any arithmetic.
+
+    negative_under_the_root: constant
+    - x.std(axes, correction=0)
+    + ((x**2).mean(axes) - mean**2).sqrt()
+    For a constant channel your E[x²] − E[x]² is rounded to a little below zero, and its root is NaN.
+    Subtract the mean before squaring, or clamp the difference at 0.
+
+    always_single: kinds
+    - images.dtype if images.is_floating_point() else torch.float32
+    + torch.float32
+    Your answer is float32 even for float64 images.
+    Only integers become float32; floats keep their own dtype.
+
+    always_double: kinds
+    - dtype = images.dtype if images.is_floating_point() else torch.float32
+    ...
+    - mean.to(dtype), std.to(dtype)
+    + mean, std
+    Your answer is float64 whatever the images are.
+    Compute in float64 if you like, then return the dtype of the images (float32 for integers).
+    """)
+
+
+@answers.right
+def looped(images):
+    """a loop over channels"""
+    kind = images.dtype if images.is_floating_point() else torch.float32
+    means, stds = [], []
+    for c in range(images.shape[1]):
+        v = images[:, c].double()
+        mean = v.sum() / v.numel()
+        means.append(mean)
+        stds.append(torch.sqrt(((v - mean) ** 2).sum() / v.numel()))
+    return torch.stack(means).to(kind), torch.stack(stds).to(kind)
+
+
+@answers.right
+def one_pass(images):
+    """one pass in float64"""
+    kind = images.dtype if images.is_floating_point() else torch.float32
+    rows = images.double().transpose(0, 1).flatten(1)
+    mean, second = rows.sum(1) / rows.shape[1], torch.einsum("cp,cp->c", rows, rows) / rows.shape[1]
+    return mean.to(kind), torch.sqrt(torch.relu(second - mean * mean)).to(kind)
+
+
+@answers.right
+def by_numpy(images):
+    """numpy"""
+    x = images.cpu().numpy().astype(np.float64)
+    pair = (torch.from_numpy(np.ascontiguousarray(f(x, axis=(0, 2, 3)))) for f in (np.mean, np.std))
+    kind = images.dtype if images.is_floating_point() else torch.float32
+    return tuple(v.to(images.device, kind) for v in pair)
+
+
+@answers.right
+def nested(images):
+    """means of means, since all images have one size"""
+    x = images.to(images.dtype if images.is_floating_point() else torch.float32)
+    mean = x.mean((2, 3)).mean(0)
+    spread = ((x - mean[None, :, None, None]) ** 2).flatten(2).mean(2).mean(0)
+    return mean, spread.sqrt()
+
+
+EXERCISE = answers.exercise()
