@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import as_double, described
-from autograder.catalog.preprocessing.draws import float_of, numbers_of
+from autograder.catalog.preprocessing.draws import numbers_of
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
 from coursekit import preprocessing as reference
 
 
@@ -65,124 +67,7 @@ def _zca_both(subject: Subject, case: Case) -> Any:
     return {"whitened": as_double(result[0]), "W": as_double(result[1])}
 
 
-def _zca(
-    x, eps, *, center=True, apply_to=None, less=0, power=lambda s, eps: (s + eps) ** -0.5, back=True, axis=0
-):
-    """ZCA with a seam at each step, where the misconceptions put their mistake."""
-    kind = float_of(x)
-    x = x.double()
-    centered = x - x.mean(axis, keepdim=True) if center else x
-    s, u = torch.linalg.eigh(centered.T @ centered / (len(x) - less))
-    w = u * power(s.clamp(min=0), eps)
-    w = w @ u.T if back else w
-    return ((centered if apply_to is None else x) @ w).to(kind), w.to(kind)
-
-
-def _zca_pca(x, eps=1e-5):
-    return _zca(x, eps, back=False)
-
-
-def _zca_pca_by_svd(x, eps=1e-5):
-    centered = x.double() - x.double().mean(0)
-    u, s, _ = torch.linalg.svd(centered.T @ centered / len(x))
-    w = u @ torch.diag((s + eps) ** -0.5)
-    return (centered @ w).to(float_of(x)), w.to(float_of(x))
-
-
-def _zca_standardized_first(x, eps=1e-5):
-    centered = x.double() - x.double().mean(0)
-    return _zca((centered / centered.std(0, correction=0)).to(float_of(x)), eps)
-
-
-def _zca_of_integers(x, eps=1e-5):
-    return _zca(x - x.mean(0), eps)
-
-
-def _zca_not_centered(x, eps=1e-5):
-    return _zca(x, eps, center=False)
-
-
-def _zca_raw_applied(x, eps=1e-5):
-    return _zca(x, eps, apply_to="x")
-
-
-def _zca_one_less(x, eps=1e-5):
-    return _zca(x, eps, less=1)
-
-
-def _zca_eps_outside(x, eps=1e-5):
-    return _zca(x, eps, power=lambda s, eps: 1 / (s.sqrt() + eps))
-
-
-def _zca_eps_forgotten(x, eps=1e-5):
-    return _zca(x, eps, power=lambda s, eps: s.clamp(min=1e-12) ** -0.5)
-
-
-def _zca_no_root(x, eps=1e-5):
-    return _zca(x, eps, power=lambda s, eps: 1 / (s + eps))
-
-
-def _zca_colors(x, eps=1e-5):
-    return _zca(x, eps, power=lambda s, eps: (s + eps).sqrt())
-
-
-def _zca_sample_means(x, eps=1e-5):
-    return _zca(x, eps, axis=1)
-
-
-def _zca_feature_by_feature(x, eps=1e-5):
-    centered = x.double() - x.double().mean(0)
-    w = torch.diag((centered.square().mean(0) + eps) ** -0.5)
-    return (centered @ w).to(float_of(x)), w.to(float_of(x))
-
-
-def _zca_covariance_summed(x, eps=1e-5):
-    return _zca(x, eps, less=len(x) - 1)
-
-
-def _zca_in_place(x, eps=1e-5):
-    if not x.is_floating_point():
-        x = x.float()
-    x -= x.mean(0)
-    return _zca(x, eps)
-
-
-def _zca_double(x, eps=1e-5):
-    return _zca(x.double(), eps)
-
-
-def _zca_by_svd(x, eps=1e-5):
-    """Singular vectors of the samples in place of eigenvectors of the covariance."""
-    centered = x.double() - x.double().mean(0)
-    _, singular, v = torch.linalg.svd(centered, full_matrices=True)
-    s = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    s[: len(singular)] = singular**2 / len(x)
-    w = (v.T / torch.sqrt(s + eps)) @ v
-    return (centered @ w).to(float_of(x)), w.to(float_of(x))
-
-
-def _zca_cov(x, eps=1e-5):
-    kind = x.dtype if x.is_floating_point() else torch.float32
-    x = x.double()
-    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
-    w = torch.einsum("ik,k,jk->ij", vectors, 1 / torch.sqrt(values + eps), vectors)
-    return torch.einsum("ni,ij->nj", x - x.mean(0), w).to(kind), w.to(kind)
-
-
-def _zca_numpy(x, eps=1e-5):
-    import numpy as np
-
-    rows = x.cpu().numpy().astype(np.float64)
-    rows = rows - rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False, bias=True))
-    w = vectors @ np.diag((values + eps) ** -0.5) @ vectors.T
-    kind = x.dtype if x.is_floating_point() else torch.float32
-    return torch.from_numpy(rows @ w).to(x.device, kind), torch.from_numpy(w).to(x.device, kind)
-
-
-_EVERY_ZCA = ("whitened", "matrix", "eps", "dependent")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="zca_whiten",
     topic="preprocessing",
     title="Whitening that stays close to the image",
@@ -232,130 +117,8 @@ EXERCISE = Exercise(
             tried="zca_whiten(x) for int64, float32 and float64",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "pca_whitening",
-            "You stopped in the basis of the eigenvectors: this is PCA whitening.",
-            "Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.",
-            _EVERY_ZCA,
-            _zca_pca,
-        ),
-        Misconception(
-            "pca_whitening_by_svd",
-            "You stopped in the basis of the singular vectors: this is PCA whitening.",
-            "Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.",
-            _EVERY_ZCA,
-            _zca_pca_by_svd,
-        ),
-        Misconception(
-            "standardized_first",
-            "You divided the features by their own std before you took the covariance.",
-            "Only the mean is subtracted: W itself takes care of the scale.",
-            _EVERY_ZCA,
-            _zca_standardized_first,
-        ),
-        Misconception(
-            "not_centered",
-            "You did not subtract the mean of the features.",
-            "A covariance is taken around the mean: center x over axis 0 first.",
-            _EVERY_ZCA,
-            _zca_not_centered,
-        ),
-        Misconception(
-            "centered_for_the_covariance_only",
-            "You multiplied x itself by W, not the centered x.",
-            "whitened = (x − mean) @ W.",
-            ("whitened", "dependent"),
-            _zca_raw_applied,
-        ),
-        Misconception(
-            "mean_of_each_sample",
-            "You subtracted the mean of each sample.",
-            "Each feature has its own mean, over the samples: x.mean(0).",
-            _EVERY_ZCA,
-            _zca_sample_means,
-        ),
-        Misconception(
-            "one_less",
-            "You divided the covariance by N−1.",
-            "Divide by N here; torch.cov needs correction=0 for it.",
-            _EVERY_ZCA,
-            _zca_one_less,
-        ),
-        Misconception(
-            "covariance_not_divided",
-            "You did not divide the covariance by N.",
-            "The covariance is centeredᵀ @ centered / N.",
-            _EVERY_ZCA,
-            _zca_covariance_summed,
-        ),
-        Misconception(
-            "without_root",
-            "You divided by the eigenvalues.",
-            "An eigenvalue is a variance: divide by its root.",
-            _EVERY_ZCA,
-            _zca_no_root,
-        ),
-        Misconception(
-            "root_not_inverted",
-            "You multiplied by the root of the eigenvalues instead of dividing by it.",
-            "The exponent is −1/2: wide directions are made narrower.",
-            _EVERY_ZCA,
-            _zca_colors,
-        ),
-        Misconception(
-            "feature_by_feature",
-            "You divided each feature by its own std, which leaves the features correlated.",
-            "Use the eigenvectors of the covariance, not its diagonal alone.",
-            _EVERY_ZCA,
-            _zca_feature_by_feature,
-        ),
-        Misconception(
-            "eps_outside_root",
-            "You added eps after the root.",
-            "It belongs to the eigenvalue: (S + eps)^(−1/2).",
-            ("eps", "dependent"),
-            _zca_eps_outside,
-        ),
-        Misconception(
-            "eps_ignored",
-            "You did not use eps.",
-            "Add it to the eigenvalues: where one is 0, there is nothing else to divide by.",
-            ("eps", "dependent"),
-            _zca_eps_forgotten,
-        ),
-        Misconception(
-            "integers_not_converted",
-            "You asked for the mean of integers, which torch does not take.",
-            "Convert x first: x.double(), and the results back at the end.",
-            ("kinds",),
-            _zca_of_integers,
-        ),
-        Misconception(
-            "in_place",
-            "You modified x in place (-= or a method that ends in _).",
-            "Write x - mean into a new name: the caller still needs x.",
-            ("kinds",),
-            _zca_in_place,
-        ),
-        Misconception(
-            "always_double",
-            "Your answer is float64 whatever x is.",
-            "Compute in float64 if you like, then return the dtype of x (float32 for integers).",
-            ("kinds",),
-            _zca_double,
-        ),
-    ),
-    right=(
-        Variant("from the singular values", _zca_by_svd),
-        Variant("torch.cov and einsum", _zca_cov),
-        Variant("numpy", _zca_numpy),
-    ),
     hints=(
-        Hint(
-            "My W is not symmetric",
-            "U turns into the basis of the eigenvectors. What turns back?",
-        ),
+        Hint("My W is not symmetric", "U turns into the basis of the eigenvectors. What turns back?"),
         Hint(
             "I get inf or NaN",
             "An eigenvalue of a covariance can be 0: that is what eps is for. Rounding in float32 can put one further below 0 than eps lifts it: compute in float64, and clamp at 0.",
@@ -367,3 +130,159 @@ EXERCISE = Exercise(
     ),
     forbidden=(Forbidden("sklearn.decomposition", ("sklearn.decomposition.",)),),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def plain(x, eps=1e-5):
+    """eigenvectors of the covariance"""
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    x = x.double()
+    centered = x - x.mean(0)
+    covariance = centered.T @ centered / len(x)
+    S, U = torch.linalg.eigh(covariance)
+    scale = (S.clamp(min=0) + eps) ** -0.5
+    W = (U * scale) @ U.T
+    return (centered @ W).to(dtype), W.to(dtype)
+
+
+answers.edits("""
+    pca_whitening: all but kinds
+    - (U * scale) @ U.T
+    + U * scale
+    You stopped in the basis of the eigenvectors: this is PCA whitening.
+    Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.
+
+    pca_whitening_by_svd: all but kinds
+    - S, U = torch.linalg.eigh(covariance)
+    + U, S, _ = torch.linalg.svd(covariance)
+    - (U * scale) @ U.T
+    + U * scale
+    You stopped in the basis of the singular vectors: this is PCA whitening.
+    Turn back at the end, W = U (S + eps)^(−1/2) Uᵀ: that is what makes W symmetric.
+
+    standardized_first: all but kinds
+    - centered = x - x.mean(0)
+    + centered = (x - x.mean(0)) / x.std(0, correction=0)
+    You divided the features by their own std before you took the covariance.
+    Only the mean is subtracted: W itself takes care of the scale.
+
+    not_centered: all but kinds
+    - centered = x - x.mean(0)
+    + centered = x
+    You did not subtract the mean of the features.
+    A covariance is taken around the mean: center x over axis 0 first.
+
+    centered_for_the_covariance_only: whitened dependent
+    - (centered @ W)
+    + (x @ W)
+    You multiplied x itself by W, not the centered x.
+    whitened = (x − mean) @ W.
+
+    mean_of_each_sample: all but kinds
+    - x.mean(0)
+    + x.mean(1, keepdim=True)
+    You subtracted the mean of each sample.
+    Each feature has its own mean, over the samples: x.mean(0).
+
+    one_less: all but kinds
+    - len(x)
+    + (len(x) - 1)
+    You divided the covariance by N−1.
+    Divide by N here; torch.cov needs correction=0 for it.
+
+    covariance_not_divided: all but kinds
+    - centered.T @ centered / len(x)
+    + centered.T @ centered
+    You did not divide the covariance by N.
+    The covariance is centeredᵀ @ centered / N.
+
+    without_root: all but kinds
+    - (S.clamp(min=0) + eps) ** -0.5
+    + 1 / (S.clamp(min=0) + eps)
+    You divided by the eigenvalues.
+    An eigenvalue is a variance: divide by its root.
+
+    root_not_inverted: all but kinds
+    - ** -0.5
+    + ** 0.5
+    You multiplied by the root of the eigenvalues instead of dividing by it.
+    The exponent is −1/2: wide directions are made narrower.
+
+    feature_by_feature: all but kinds
+    - S, U = torch.linalg.eigh(covariance)
+    - scale = (S.clamp(min=0) + eps) ** -0.5
+    - W = (U * scale) @ U.T
+    + W = torch.diag((covariance.diag() + eps) ** -0.5)
+    You divided each feature by its own std, which leaves the features correlated.
+    Use the eigenvectors of the covariance, not its diagonal alone.
+
+    eps_outside_root: eps dependent
+    - (S.clamp(min=0) + eps) ** -0.5
+    + 1 / (S.clamp(min=0).sqrt() + eps)
+    You added eps after the root.
+    It belongs to the eigenvalue: (S + eps)^(−1/2).
+
+    eps_ignored: eps dependent
+    - (S.clamp(min=0) + eps)
+    + S.clamp(min=1e-12)
+    You did not use eps.
+    Add it to the eigenvalues: where one is 0, there is nothing else to divide by.
+
+    integers_not_converted: kinds
+    - x = x.double()
+    You asked for the mean of integers, which torch does not take.
+    Convert x first: x.double(), and the results back at the end.
+
+    in_place: kinds
+    - centered = x - x.mean(0)
+    + x -= x.mean(0)
+    + centered = x
+    You modified x in place (-= or a method that ends in _).
+    Write x - mean into a new name: the caller still needs x.
+
+    always_double: kinds
+    - dtype = x.dtype if x.is_floating_point() else torch.float32
+    ...
+    - (centered @ W).to(dtype), W.to(dtype)
+    + centered @ W, W
+    Your answer is float64 whatever x is.
+    Compute in float64 if you like, then return the dtype of x (float32 for integers).
+    """)
+
+
+@answers.right
+def by_svd(x, eps=1e-5):
+    """from the singular values"""
+    kind = x.dtype if x.is_floating_point() else torch.float32
+    centered = x.double() - x.double().mean(0)
+    _, singular, v = torch.linalg.svd(centered, full_matrices=True)
+    s = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    s[: len(singular)] = singular**2 / len(x)
+    w = (v.T / torch.sqrt(s + eps)) @ v
+    return (centered @ w).to(kind), w.to(kind)
+
+
+@answers.right
+def by_cov(x, eps=1e-5):
+    """torch.cov and einsum"""
+    kind = x.dtype if x.is_floating_point() else torch.float32
+    x = x.double()
+    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    w = torch.einsum("ik,k,jk->ij", vectors, 1 / torch.sqrt(values + eps), vectors)
+    return torch.einsum("ni,ij->nj", x - x.mean(0), w).to(kind), w.to(kind)
+
+
+@answers.right
+def by_numpy(x, eps=1e-5):
+    """numpy"""
+    rows = x.cpu().numpy().astype(np.float64)
+    rows = rows - rows.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False, bias=True))
+    w = vectors @ np.diag((values + eps) ** -0.5) @ vectors.T
+    kind = x.dtype if x.is_floating_point() else torch.float32
+    return torch.from_numpy(rows @ w).to(x.device, kind), torch.from_numpy(w).to(x.device, kind)
+
+
+EXERCISE = answers.exercise()
