@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import math  # noqa: F401 (for an edit)
 from typing import Any
 
 import torch
+from torch import nn
 
 from autograder.attempt import Handle, Raised, Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import described
-from autograder.catalog.preprocessing.draws import (
-    KINDS,
-    SCALERS,
-    StandardizerHook,
-    StandardizerNoneThenSet,
-    StandardizerWithSeams,
-    varied_images,
-)
+from autograder.catalog.preprocessing.draws import KINDS, SCALERS, varied_images
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import preprocessing as reference
 
 
@@ -201,144 +196,7 @@ def _is_module(value: Any) -> bool:
         return False
 
 
-def _ordered(images, generator):
-    order = torch.randperm(len(images), generator=generator, device=generator.device)
-    return order.to(images.device)
-
-
-def _split_wrong(images, val_fraction, generator, *, order=_ordered, size=round, fit_on="train"):
-    num_val = size(len(images) * val_fraction)
-    images = images[order(images, generator)]
-    val, train = images[:num_val], images[num_val:]
-    standardizer = StandardizerWithSeams().fit(images if fit_on == "all" else train)
-    return standardizer(train), standardizer(val), standardizer
-
-
-def _split_fit_on_all(images, val_fraction, generator):
-    return _split_wrong(images, val_fraction, generator, fit_on="all")
-
-
-def _split_fit_on_val(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    images = images[_ordered(images, generator)]
-    val, train = images[:num_val], images[num_val:]
-    standardizer = StandardizerWithSeams().fit(val if num_val else train)
-    return standardizer(train), standardizer(val), standardizer
-
-
-def _split_share_of_training(images, val_fraction, generator):
-    return _split_wrong(images, val_fraction, generator, size=lambda share: len(images) - round(share))
-
-
-def _split_each_its_own(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    images = images[_ordered(images, generator)]
-    val, train = images[:num_val], images[num_val:]
-    standardizer = StandardizerWithSeams().fit(train)
-    own = StandardizerWithSeams().fit(val) if num_val else standardizer
-    return standardizer(train), own(val), standardizer
-
-
-def _split_fit_twice(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    images = images[_ordered(images, generator)]
-    val, train = images[:num_val], images[num_val:]
-    standardizer = StandardizerWithSeams()
-    train = standardizer.fit(train)(train)
-    val = standardizer.fit(val)(val) if num_val else val
-    return train, val, standardizer
-
-
-def _split_parts_swapped(images, val_fraction, generator):
-    train, val, standardizer = _split_wrong(images, val_fraction, generator)
-    return val, train, standardizer
-
-
-def _split_truncated(images, val_fraction, generator):
-    return _split_wrong(images, val_fraction, generator, size=int)
-
-
-def _split_ceiled(images, val_fraction, generator):
-    return _split_wrong(images, val_fraction, generator, size=math.ceil)
-
-
-def _split_in_order(images, val_fraction, generator):
-    return _split_wrong(images, val_fraction, generator, order=lambda images, _: torch.arange(len(images)))
-
-
-def _split_global(images, val_fraction, generator):
-    return _split_wrong(images, val_fraction, generator, order=lambda images, _: torch.randperm(len(images)))
-
-
-def _split_minus_zero(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    order = _ordered(images, generator)
-    train, val = images[order[:-num_val]], images[order[-num_val:]]
-    standardizer = StandardizerWithSeams().fit(train)
-    return standardizer(train), standardizer(val), standardizer
-
-
-def _split_each_by_chance(images, val_fraction, generator):
-    draws = torch.rand(len(images), generator=generator)
-    chosen = draws < val_fraction
-    chosen[draws.argmax()] = False
-    standardizer = StandardizerWithSeams().fit(images[~chosen])
-    return standardizer(images[~chosen]), standardizer(images[chosen]), standardizer
-
-
-def _split_two_draws(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    val = images[_ordered(images, generator)[:num_val]]
-    train = images[_ordered(images, generator)[num_val:]]
-    standardizer = StandardizerWithSeams().fit(train)
-    return standardizer(train), standardizer(val), standardizer
-
-
-def _split_val_raw(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    images = images[_ordered(images, generator)]
-    standardizer = StandardizerWithSeams().fit(images[num_val:])
-    return standardizer(images[num_val:]), images[:num_val], standardizer
-
-
-def _split_mean_only(images, val_fraction, generator):
-    num_val = round(len(images) * val_fraction)
-    images = images[_ordered(images, generator)]
-    standardizer = StandardizerWithSeams("channel_mean").fit(images[num_val:])
-    return standardizer(images[num_val:]), standardizer(images[:num_val]), standardizer
-
-
-def _split_shuffles_in_place(images, val_fraction, generator):
-    images[:] = images[_ordered(images, generator)]
-    return _split_wrong(images, val_fraction, generator, order=lambda images, _: torch.arange(len(images)))
-
-
-def _split_returns_numbers(images, val_fraction, generator):
-    train, val, standardizer = _split_wrong(images, val_fraction, generator)
-    return train, val, (standardizer.mean, standardizer.std)
-
-
-def _split_last_part(images, val_fraction, generator):
-    """Training images first, a layer that is its own statistics."""
-    keep = len(images) - round(len(images) * val_fraction)
-    order = torch.randperm(len(images), generator=generator).tolist()
-    train, val = images[order[:keep]], images[order[keep:]]
-    layer = StandardizerHook().fit(train)
-    return layer(train), layer(val), layer
-
-
-def _split_by_mask(images, val_fraction, generator):
-    """The images with the smallest random numbers are for validation; each part stays in order."""
-    draws = torch.rand(len(images), generator=generator)
-    chosen = torch.zeros(len(images), dtype=torch.bool)
-    chosen[draws.argsort()[: round(len(images) * val_fraction)]] = True
-    standardizer = StandardizerNoneThenSet()
-    standardizer.fit(images[~chosen.to(images.device)])
-    train, val = (standardizer(images[mask.to(images.device)]) for mask in (~chosen, chosen))
-    return train, val, standardizer
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="split_then_standardize",
     topic="preprocessing",
     title="Split first",
@@ -406,131 +264,6 @@ EXERCISE = Exercise(
             tried="the call for uint8, int64, float32 and float64 images",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "fitted_on_everything",
-            "Your statistics were measured on all images, validation included.",
-            "Split first, then fit on the training part alone.",
-            ("statistics", "unseen"),
-            _split_fit_on_all,
-        ),
-        Misconception(
-            "fitted_on_validation",
-            "Your statistics were measured on the validation images.",
-            "Fit on the training part: validation only judges.",
-            ("statistics", "unseen"),
-            _split_fit_on_val,
-        ),
-        Misconception(
-            "share_of_training",
-            "You took val_fraction for the share of the training images.",
-            "It is the share of the validation images: round(N · val_fraction) of them.",
-            ("sizes", "no_validation"),
-            _split_share_of_training,
-        ),
-        Misconception(
-            "each_part_by_its_own",
-            "You standardized the validation images by their own statistics.",
-            "The model is fitted to one mean and one std, those of training: apply the same ones to both parts.",
-            ("statistics",),
-            _split_each_its_own,
-        ),
-        Misconception(
-            "fitted_again",
-            "You fitted the standardizer a second time, on the validation images.",
-            "fit once, on train; then only call it.",
-            ("statistics", "unseen"),
-            _split_fit_twice,
-        ),
-        Misconception(
-            "validation_left_raw",
-            "You standardized the training images only.",
-            "The model expects standardized images wherever it is used: standardizer(val) as well.",
-            ("statistics", "kinds"),
-            _split_val_raw,
-        ),
-        Misconception(
-            "mean_only",
-            "You subtracted the mean and did not divide by the std.",
-            'The mode here is "channel_standard".',
-            ("statistics",),
-            _split_mean_only,
-        ),
-        Misconception(
-            "parts_swapped",
-            "You returned the validation part first.",
-            "The order is train, validation, standardizer.",
-            ("sizes", "statistics", "unseen", "no_validation"),
-            _split_parts_swapped,
-        ),
-        Misconception(
-            "rounded_down",
-            "You rounded the number of validation images down.",
-            "round(len(images) * val_fraction), not int(...) or //.",
-            ("sizes",),
-            _split_truncated,
-        ),
-        Misconception(
-            "rounded_up",
-            "You rounded the number of validation images up.",
-            "round(len(images) * val_fraction).",
-            ("sizes",),
-            _split_ceiled,
-        ),
-        Misconception(
-            "each_by_chance",
-            "You drew for each image by itself, so that the number in validation is left to chance.",
-            "Shuffle the numbers of the images, torch.randperm(N, generator=generator), and cut at round(N · val_fraction).",
-            ("sizes",),
-            _split_each_by_chance,
-        ),
-        Misconception(
-            "not_shuffled",
-            "You cut the images in the order they came.",
-            "Data sets are often sorted by class: take torch.randperm(N, generator=generator) first.",
-            ("shuffled",),
-            _split_in_order,
-        ),
-        Misconception(
-            "generator_ignored",
-            "Your order does not come from the generator that is handed in.",
-            "Hand the generator on, torch.randperm(N, generator=generator), and seed nothing.",
-            ("shuffled",),
-            _split_global,
-        ),
-        Misconception(
-            "minus_zero",
-            "Your slice ends at −0: for no validation images, order[:-0] is empty.",
-            "Cut at a positive place: order[:num_val] and order[num_val:].",
-            ("no_validation",),
-            _split_minus_zero,
-        ),
-        Misconception(
-            "two_draws",
-            "Your two parts do not come from one permutation: an image can be in both, or in none.",
-            "Draw one order, torch.randperm(N, generator=generator), and cut it in two.",
-            ("parts", "unseen"),
-            _split_two_draws,
-        ),
-        Misconception(
-            "shuffled_in_place",
-            "You changed the caller's images in place.",
-            "images[order] is a new tensor: give it a new name, and write nothing into the one you were handed.",
-            ("kinds",),
-            _split_shuffles_in_place,
-        ),
-        Misconception(
-            "numbers_returned",
-            "You returned the statistics, not the standardizer.",
-            "The third of the results is the fitted Standardizer, ready for images that come later.",
-            ("statistics", "unseen", "kinds"),
-            _split_returns_numbers,
-        ),
-    ),
-    right=(
-        Variant("training images first, as a list of numbers", _split_last_part),
-        Variant("a random mask", _split_by_mask),
-    ),
     hints=(
         Hint(
             "My validation images get into the statistics",
@@ -547,3 +280,176 @@ EXERCISE = Exercise(
     ),
     forbidden=(SCALERS,),
 )
+
+answers = Answers(CLAIMS)
+
+
+class Standardizer(nn.Module):
+    def __init__(self, mode="channel_standard"):
+        super().__init__()
+        self.mode = mode
+        self.register_buffer("mean", torch.empty(0))
+        self.register_buffer("std", torch.empty(0))
+
+    def fit(self, images):
+        dtype = images.dtype if images.is_floating_point() else torch.float32
+        x = images.double()
+        mean = x.mean((0, 2, 3), keepdim=True)
+        std = x.std((0, 2, 3), correction=0, keepdim=True)
+        std = torch.where(std > 1e-9, std, 1)
+        if self.mode == "channel_mean":
+            std = torch.ones_like(mean)
+        self.mean, self.std = mean.to(dtype), std.to(dtype)
+        return self
+
+    def forward(self, images):
+        return (images - self.mean) / self.std
+
+
+@answers.right
+def first_part(images, val_fraction, generator):
+    """validation images first"""
+    num_val = round(len(images) * val_fraction)
+    order = torch.randperm(len(images), generator=generator)
+    val, train = images[order[:num_val]], images[order[num_val:]]
+    standardizer = Standardizer().fit(train)
+    return standardizer(train), standardizer(val), standardizer
+
+
+answers.edits("""
+    fitted_on_everything: statistics unseen
+    - .fit(train)
+    + .fit(images)
+    Your statistics were measured on all images, validation included.
+    Split first, then fit on the training part alone.
+
+    fitted_on_validation: statistics unseen
+    - .fit(train)
+    + .fit(val)
+    Your statistics were measured on the validation images.
+    Fit on the training part: validation only judges.
+
+    share_of_training: sizes no_validation
+    - num_val = round(len(images) * val_fraction)
+    + num_val = len(images) - round(len(images) * val_fraction)
+    You took val_fraction for the share of the training images.
+    It is the share of the validation images: round(N · val_fraction) of them.
+
+    each_part_by_its_own: statistics
+    - standardizer(val)
+    + Standardizer().fit(val)(val)
+    You standardized the validation images by their own statistics.
+    The model is fitted to one mean and one std, those of training: apply the same ones to both parts.
+
+    fitted_again: statistics unseen
+    - standardizer(val)
+    + standardizer.fit(val)(val)
+    You fitted the standardizer a second time, on the validation images.
+    fit once, on train; then only call it.
+
+    validation_left_raw: statistics kinds
+    - standardizer(val)
+    + val
+    You standardized the training images only.
+    The model expects standardized images wherever it is used: standardizer(val) as well.
+
+    mean_only: statistics
+    - Standardizer()
+    + Standardizer("channel_mean")
+    You subtracted the mean and did not divide by the std.
+    The mode here is "channel_standard".
+
+    parts_swapped: sizes statistics unseen no_validation
+    - standardizer(train), standardizer(val)
+    + standardizer(val), standardizer(train)
+    You returned the validation part first.
+    The order is train, validation, standardizer.
+
+    rounded_down: sizes
+    - round(len(images) * val_fraction)
+    + int(len(images) * val_fraction)
+    You rounded the number of validation images down.
+    round(len(images) * val_fraction), not int(...) or //.
+
+    rounded_up: sizes
+    - round(len(images) * val_fraction)
+    + math.ceil(len(images) * val_fraction)
+    You rounded the number of validation images up.
+    round(len(images) * val_fraction).
+
+    each_by_chance: sizes
+    - num_val = round(len(images) * val_fraction)
+    - order = torch.randperm(len(images), generator=generator)
+    - val, train = images[order[:num_val]], images[order[num_val:]]
+    + draws = torch.rand(len(images), generator=generator)
+    + chosen = draws < val_fraction
+    + chosen[draws.argmax()] = False
+    + val, train = images[chosen], images[~chosen]
+    You drew for each image by itself, so that the number in validation is left to chance.
+    Shuffle the numbers of the images, torch.randperm(N, generator=generator), and cut at
+      round(N · val_fraction).
+
+    not_shuffled: shuffled
+    - torch.randperm(len(images), generator=generator)
+    + torch.arange(len(images))
+    You cut the images in the order they came.
+    Data sets are often sorted by class: take torch.randperm(N, generator=generator) first.
+
+    generator_ignored: shuffled
+    - torch.randperm(len(images), generator=generator)
+    + torch.randperm(len(images))
+    Your order does not come from the generator that is handed in.
+    Hand the generator on, torch.randperm(N, generator=generator), and seed nothing.
+
+    minus_zero: no_validation
+    - val, train = images[order[:num_val]], images[order[num_val:]]
+    + train, val = images[order[:-num_val]], images[order[-num_val:]]
+    Your slice ends at −0: for no validation images, order[:-0] is empty.
+    Cut at a positive place: order[:num_val] and order[num_val:].
+
+    two_draws: parts unseen
+    - order = torch.randperm(len(images), generator=generator)
+    - val, train = images[order[:num_val]], images[order[num_val:]]
+    + val = images[torch.randperm(len(images), generator=generator)[:num_val]]
+    + train = images[torch.randperm(len(images), generator=generator)[num_val:]]
+    Your two parts do not come from one permutation: an image can be in both, or in none.
+    Draw one order, torch.randperm(N, generator=generator), and cut it in two.
+
+    shuffled_in_place: kinds
+    - val, train = images[order[:num_val]], images[order[num_val:]]
+    + images[:] = images[order]
+    + val, train = images[:num_val], images[num_val:]
+    You changed the caller's images in place.
+    images[order] is a new tensor: give it a new name, and write nothing into the one you were handed.
+
+    numbers_returned: statistics unseen kinds
+    - standardizer(val), standardizer
+    + standardizer(val), (standardizer.mean, standardizer.std)
+    You returned the statistics, not the standardizer.
+    The third of the results is the fitted Standardizer, ready for images that come later.
+    """)
+
+
+@answers.right
+def last_part(images, val_fraction, generator):
+    """training images first, as a list of numbers"""
+    keep = len(images) - round(len(images) * val_fraction)
+    order = torch.randperm(len(images), generator=generator).tolist()
+    train, val = images[order[:keep]], images[order[keep:]]
+    layer = Standardizer().fit(train)
+    return layer(train), layer(val), layer
+
+
+@answers.right
+def by_mask(images, val_fraction, generator):
+    """a random mask"""
+    draws = torch.rand(len(images), generator=generator)
+    chosen = torch.zeros(len(images), dtype=torch.bool)
+    chosen[draws.argsort()[: round(len(images) * val_fraction)]] = True
+    standardizer = Standardizer()
+    standardizer.fit(images[~chosen.to(images.device)])
+    train, val = (standardizer(images[mask.to(images.device)]) for mask in (~chosen, chosen))
+    return train, val, standardizer
+
+
+EXERCISE = answers.exercise()
