@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import changed_tensors, described, draw_statistics, filled
-from autograder.catalog.visualization.draws import summed_differences, with_hooks
+from autograder.catalog.visualization.draws import with_hooks
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Named, Network
 from coursekit import visualization as reference
 
@@ -185,135 +187,7 @@ def _kinds(subject: Subject, case: Case) -> Any:
     return described(subject(**case.kwargs))
 
 
-class _Ascent:
-    """Gradient ascent with a switch for each of its mistakes."""
-
-    def __init__(self, **mistakes: Any):
-        self.mistakes = mistakes
-
-    def __call__(
-        self, model, layer, channel, position=None, shape=(1, 3, 64, 64), steps=64, step_size=1.0, l2=0.0, tv=0.0,
-        generator=None,
-    ):  # fmt: skip
-        wrong = self.mistakes
-        p = next(model.parameters())
-        kind = {"dtype": p.dtype} if wrong.get("drawn_in_model_dtype") else {}
-        own = None if wrong.get("generator_ignored") else generator
-        x = torch.randn(shape, generator=own, **kind) * (1.0 if wrong.get("unit_noise") else 0.1)
-        x = x.to(p.device) if wrong.get("dtype_kept") else x.to(p)
-        flags = {m: m.training for m in model.modules()}
-        if not wrong.get("training_mode"):
-            model.eval()
-        kept = {}
-        hook = dict(model.named_modules())[layer].register_forward_hook(
-            lambda m, i, o: kept.update(
-                out=o if wrong.get("overwritten") else o.detach().clone() if wrong.get("cut") else o.clone()
-            )
-        )
-        l2 = 0.0 if wrong.get("l2_ignored") else -l2 if wrong.get("l2_added") else l2
-        tv = 0.0 if wrong.get("tv_ignored") else -tv if wrong.get("tv_added") else tv
-        position = None if wrong.get("position_ignored") else position
-        past = 0.0
-        for _ in range(steps):
-            x = x.detach().requires_grad_()
-            model(x.to(p.dtype))
-            unit = kept["out"][:1, channel] if wrong.get("one_image") else kept["out"][:, channel]
-            unit = kept["out"][:, channel, :, :] if wrong.get("maps_only") else unit
-            value = unit.sum() if wrong.get("summed") else unit.mean()
-            if position is not None:
-                row, col = position if not wrong.get("x_before_y") else position[::-1]
-                value = unit[:, row, col].mean()
-            decay = (x**2).sum() if wrong.get("l2_summed") else (x**2).mean()
-            variation = summed_differences(x) / (1 if wrong.get("tv_summed") else x.numel())
-            penalty = l2 * decay + tv * variation
-            goal = value + penalty if wrong.get("penalty_added") else value - penalty
-            goal = value if wrong.get("cut") == "outright" else goal
-            if wrong.get("backward"):
-                goal.backward()
-                g = x.grad
-            else:
-                (g,) = torch.autograd.grad(goal, x)
-            if wrong.get("accumulated"):
-                g = past = past + g
-            norm = g.norm() if wrong.get("whole_norm") else (g**2).mean().sqrt() + wrong.get("small", 0)
-            if wrong.get("raw_gradient"):
-                norm = torch.ones(())
-            if wrong.get("mean_absolute"):
-                norm = g.abs().mean()
-            if wrong.get("per_image"):
-                norm = (g**2).mean((1, 2, 3), keepdim=True).sqrt()
-            x = x.detach()
-            if bool((norm > wrong.get("least", 0)).any()) or wrong.get("zero_divides"):
-                step = step_size * g / norm
-                x = x - step if wrong.get("descends") else x + step
-        if not wrong.get("hook_left"):
-            hook.remove()
-        if not wrong.get("mode_left"):
-            for m, flag in flags.items():
-                m.training = flag
-        if wrong.get("modes_flattened"):
-            model.train(flags[model])
-        if wrong.get("all_hooks_removed"):
-            for m in model.modules():
-                m._forward_hooks.clear()
-        if wrong.get("backward") == "wiped":
-            model.zero_grad()
-        if "requires_grad" in wrong:
-            model.requires_grad_(wrong["requires_grad"])
-        return x.detach()
-
-
-def _answer(**mistakes: Any) -> Callable[..., Any]:
-    ascent = _Ascent(**mistakes)
-
-    def maximize_activation(
-        model, layer, channel, position=None, shape=(1, 3, 64, 64), steps=64, step_size=1.0, l2=0.0, tv=0.0,
-        generator=None,
-    ):  # fmt: skip
-        return ascent(model, layer, channel, position, shape, steps, step_size, l2, tv, generator)
-
-    return maximize_activation
-
-
-def _cut_off(
-    model,
-    layer,
-    channel,
-    position=None,
-    shape=(1, 3, 64, 64),
-    steps=64,
-    step_size=1.0,
-    l2=0.0,
-    tv=0.0,
-    generator=None,
-):
-    """Runs the layers of a Sequential up to the one that is asked for, on a frozen copy."""
-    import copy
-
-    twin = copy.deepcopy(model).eval()
-    kind = next(twin.parameters())
-    upto = twin[: int(layer) + 1]
-    noise = torch.randn(*shape, generator=generator).mul(0.1)
-    image = nn.Parameter(noise.to(device=kind.device, dtype=kind.dtype))
-    for _ in range(steps):
-        image.grad = None
-        maps = upto(image)
-        goal = (
-            maps[:, channel].mean() if position is None else maps[:, channel, position[0], position[1]].mean()
-        )
-        down, right = image.diff(dim=-2).abs().sum(), image.diff(dim=-1).abs().sum()
-        goal = goal - l2 * image.square().mean() - tv * (down + right) / image.numel()
-        goal.backward()
-        with torch.no_grad():
-            size = image.grad.square().mean().sqrt()
-            if size != 0:
-                image += step_size * image.grad / size
-    return image.detach()
-
-
-ASCENDING = ("ascent", "linear", "in_place", "position", "l2", "tv", "eval_mode")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="maximize_activation",
     topic="visualization",
     title="The image a unit likes best",
@@ -411,258 +285,6 @@ EXERCISE = Exercise(
             examples=4,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "descends",
-            "You went down the gradient.",
-            "To maximize, add the step: x + step_size·g / rms(g).",
-            ASCENDING,
-            _answer(descends=True),
-        ),
-        Misconception(
-            "raw_gradient",
-            "You stepped along the raw gradient, whose size differs by orders of magnitude between layers.",
-            "Divide it by its root mean square, (g**2).mean().sqrt().",
-            ASCENDING,
-            _answer(raw_gradient=True),
-        ),
-        Misconception(
-            "whole_norm",
-            "You divided by the gradient's norm, so larger images take smaller steps per pixel.",
-            "Divide by the root of the mean of its squares, not of their sum.",
-            ASCENDING,
-            _answer(whole_norm=True),
-        ),
-        Misconception(
-            "mean_absolute",
-            "You divided by the mean of the gradient's absolute values.",
-            "Divide by its root mean square, (g**2).mean().sqrt().",
-            ASCENDING,
-            _answer(mean_absolute=True),
-        ),
-        Misconception(
-            "per_image",
-            "You gave each image of the batch a root mean square of its own.",
-            "One for all: (g**2).mean().sqrt() over all entries of g, the N images together.",
-            ("ascent", "linear", "l2", "tv", "eval_mode"),
-            _answer(per_image=True),
-        ),
-        Misconception(
-            "gradient_cut",
-            "You detached the layer's output, so that no gradient reaches the image.",
-            "Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook here.",
-            (*ASCENDING, "zero_gradient"),
-            _answer(cut=True),
-        ),
-        Misconception(
-            "gradient_cut_outright",
-            "The objective has no graph: the layer's output was detached, or the model ran without gradients.",
-            "Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook here.",
-            (*ASCENDING, "zero_gradient", "as_found", "kinds"),
-            _answer(cut="outright"),
-        ),
-        Misconception(
-            "gradients_accumulate",
-            "backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.",
-            "Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).",
-            ("ascent", "linear", "l2", "tv", "eval_mode"),
-            _answer(accumulated=True),
-        ),
-        Misconception(
-            "one_image",
-            "You took the activation of the first image only.",
-            "The mean over all images of the batch: output[:, channel].mean().",
-            ASCENDING,
-            _answer(one_image=True),
-        ),
-        Misconception(
-            "generator_ignored",
-            "You drew the starting noise without the generator.",
-            "torch.randn(shape, generator=generator).",
-            ("start", *ASCENDING, "zero_gradient"),
-            _answer(generator_ignored=True),
-        ),
-        Misconception(
-            "unit_noise",
-            "You started from N(0, 1).",
-            "Multiply the noise by 0.1.",
-            ("start", *ASCENDING, "zero_gradient"),
-            _answer(unit_noise=True),
-        ),
-        Misconception(
-            "training_mode",
-            "You ran the model in training mode: dropout and batch statistics moved the target.",
-            "Call model.eval() first, and put the modes back at the end.",
-            ("eval_mode", "as_found"),
-            _answer(training_mode=True),
-        ),
-        Misconception(
-            "x_before_y",
-            "You read position as (x, y).",
-            "It is (row, column): unit[:, row, column].",
-            ("position",),
-            _answer(x_before_y=True),
-        ),
-        Misconception(
-            "overwritten",
-            "You kept the layer's own output, and the in-place ReLU behind it wrote over it.",
-            "Keep a copy: output.clone(), without detach(), since the gradient has to flow through it.",
-            ("in_place",),
-            _answer(overwritten=True),
-        ),
-        Misconception(
-            "maps_only",
-            "An index in your code does not fit. A linear layer's output, for one, has no rows and columns.",
-            "output[:, channel] fits both: (N, h, w) of a map, (N,) of a linear layer.",
-            ("linear",),
-            _answer(maps_only=True),
-        ),
-        Misconception(
-            "penalty_added",
-            "You added the penalties to the objective.",
-            "They are subtracted: value − l2·mean(x²) − tv·TV/numel.",
-            ("l2", "tv"),
-            _answer(penalty_added=True),
-        ),
-        Misconception(
-            "l2_added",
-            "You added the l2 penalty to the objective.",
-            "It is subtracted: value − l2·mean(x²) − tv·TV/numel.",
-            ("l2",),
-            _answer(l2_added=True),
-        ),
-        Misconception(
-            "tv_added",
-            "You added the tv penalty to the objective.",
-            "It is subtracted: value − l2·mean(x²) − tv·TV/numel.",
-            ("tv",),
-            _answer(tv_added=True),
-        ),
-        Misconception(
-            "l2_ignored",
-            "You left the l2 penalty out.",
-            "Subtract l2 · mean(x²) from the objective, before you take the gradient.",
-            ("l2",),
-            _answer(l2_ignored=True),
-        ),
-        Misconception(
-            "tv_ignored",
-            "You left the tv penalty out.",
-            "Subtract tv · total_variation(x) / x.numel() from the objective, before you take the gradient.",
-            ("tv",),
-            _answer(tv_ignored=True),
-        ),
-        Misconception(
-            "position_ignored",
-            "You left position out, and took the mean of the whole map.",
-            "Where position is given, the objective is unit[:, row, column].mean().",
-            ("position",),
-            _answer(position_ignored=True),
-        ),
-        Misconception(
-            "l2_summed",
-            "Your l2 term sums the squares of the image.",
-            "It is their mean, so that it does not grow with the image.",
-            ("l2",),
-            _answer(l2_summed=True),
-        ),
-        Misconception(
-            "tv_summed",
-            "Your tv term is the whole total variation.",
-            "Divide it by x.numel(), so that it does not grow with the image.",
-            ("tv",),
-            _answer(tv_summed=True),
-        ),
-        Misconception(
-            "zero_divides",
-            "You divided by a gradient of size zero.",
-            "Where the gradient is zero take no step.",
-            ("zero_gradient",),
-            _answer(zero_divides=True),
-        ),
-        Misconception(
-            "small_is_zero",
-            "You took no step where the gradient is merely small.",
-            "Only a gradient of zero is none: rms > 0. The step has the same size, however small the gradient is.",
-            ("zero_gradient",),
-            _answer(least=2e-6),
-        ),
-        Misconception(
-            "frozen_left",
-            "You froze the model's parameters, and left them so.",
-            "Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone.",
-            ("as_found",),
-            _answer(requires_grad=False),
-        ),
-        Misconception(
-            "thawed",
-            "You set requires_grad for all parameters at the end, also for those that were frozen before.",
-            "Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone. Or remember each one's flag.",
-            ("as_found",),
-            _answer(requires_grad=True),
-        ),
-        Misconception(
-            "all_hooks_removed",
-            "You removed all forward hooks of the model, also those that were there before.",
-            "Remove only your own: handle.remove() for the handle that register_forward_hook returned.",
-            ("as_found",),
-            _answer(all_hooks_removed=True),
-        ),
-        Misconception(
-            "modes_flattened",
-            "You put one mode back for the whole network; a frozen batch norm, for one, keeps its own.",
-            "Remember module.training for each of model.modules(), and put each one back.",
-            ("as_found",),
-            _answer(modes_flattened=True),
-        ),
-        Misconception(
-            "grads_left",
-            "Your backward() left gradients in the model's parameters.",
-            "Ask for the image's gradient only: torch.autograd.grad(objective, x).",
-            ("as_found",),
-            _answer(backward="left"),
-        ),
-        Misconception(
-            "grads_wiped",
-            "You wiped the gradients that the parameters held before you came.",
-            "Ask for the image's gradient only: torch.autograd.grad(objective, x). Then there is nothing to wipe.",
-            ("as_found",),
-            _answer(backward="wiped"),
-        ),
-        Misconception(
-            "hook_left",
-            "Your forward hook is still on the model.",
-            "Call handle.remove() when you are done, in a finally block.",
-            ("as_found",),
-            _answer(hook_left=True),
-        ),
-        Misconception(
-            "mode_left",
-            "You left the model in eval mode.",
-            "Remember each module's training flag and put it back.",
-            ("as_found",),
-            _answer(mode_left=True),
-        ),
-        Misconception(
-            "dtype_kept",
-            "Your image stays float32 whatever the model's dtype is.",
-            "Draw in float32, then move the noise to the model's dtype and device.",
-            ("start", *ASCENDING, "zero_gradient", "kinds"),
-            _answer(dtype_kept=True),
-        ),
-        Misconception(
-            "drawn_in_model_dtype",
-            "You drew the noise in the model's dtype; other numbers come out of the same generator.",
-            "Draw in float32 first, then convert.",
-            ("start", *ASCENDING, "zero_gradient"),
-            _answer(drawn_in_model_dtype=True),
-        ),
-    ),
-    right=(
-        Variant("hooks and autograd.grad", _answer()),
-        Variant("a small number in the divisor", _answer(small=1e-8)),
-        Variant("a frozen copy, cut off at the layer", _cut_off),
-    ),
     hints=(
         Hint(
             "I can't get at the activation",
@@ -678,3 +300,368 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def hooked(
+    model,
+    layer,
+    channel,
+    position=None,
+    shape=(1, 3, 64, 64),
+    steps=64,
+    step_size=1.0,
+    l2=0.0,
+    tv=0.0,
+    generator=None,
+):
+    """hooks and autograd.grad"""
+    like = next(model.parameters())
+    noise = 0.1 * torch.randn(shape, generator=generator)
+    x = noise.to(like)
+    kept = {}
+
+    def keep(module, inputs, output):
+        kept["output"] = output.clone()
+
+    hook = dict(model.named_modules())[layer].register_forward_hook(keep)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    for _ in range(steps):
+        x.requires_grad_()
+        model(x)
+        unit = kept["output"][:, channel]
+        if position is not None:
+            row, column = position
+            unit = unit[:, row, column]
+        value = unit.mean()
+        variation = x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum()
+        objective = value - l2 * (x**2).mean() - tv * variation / x.numel()
+        (g,) = torch.autograd.grad(objective, x)
+        rms = (g**2).mean().sqrt()
+        x = x.detach()
+        if rms > 0:
+            x = x + step_size * g / rms
+    hook.remove()
+    for module, mode in modes.items():
+        module.training = mode
+    return x.detach()
+
+
+answers.edits("""
+    descends: all but start zero_gradient as_found kinds
+    - x + step_size
+    + x - step_size
+    You went down the gradient.
+    To maximize, add the step: x + step_size·g / rms(g).
+
+    raw_gradient: all but start zero_gradient as_found kinds
+    - step_size * g / rms
+    + step_size * g
+    You stepped along the raw gradient, whose size differs by orders of magnitude between layers.
+    Divide it by its root mean square, (g**2).mean().sqrt().
+
+    whole_norm: all but start zero_gradient as_found kinds
+    - (g**2).mean().sqrt()
+    + g.norm()
+    You divided by the gradient's norm, so larger images take smaller steps per pixel.
+    Divide by the root of the mean of its squares, not of their sum.
+
+    mean_absolute: all but start zero_gradient as_found kinds
+    - (g**2).mean().sqrt()
+    + g.abs().mean()
+    You divided by the mean of the gradient's absolute values.
+    Divide by its root mean square, (g**2).mean().sqrt().
+
+    per_image: ascent linear l2 tv eval_mode
+    - (g**2).mean().sqrt()
+    + (g**2).mean((1, 2, 3), keepdim=True).sqrt()
+    - if rms > 0:
+    + if (rms > 0).any():
+    You gave each image of the batch a root mean square of its own.
+    One for all: (g**2).mean().sqrt() over all entries of g, the N images together.
+
+    gradient_cut: all but start as_found kinds
+    - output.clone()
+    + output.detach().clone()
+    You detached the layer's output, so that no gradient reaches the image.
+    Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook
+      here.
+
+    gradient_cut_outright: all but start
+    - output.clone()
+    + output.detach().clone()
+    - objective = value - l2 * (x**2).mean() - tv * variation / x.numel()
+    + objective = value
+    The objective has no graph: the layer's output was detached, or the model ran without gradients.
+    Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook
+      here.
+
+    gradients_accumulate: ascent linear l2 tv eval_mode
+    - (g,) = torch.autograd.grad(objective, x)
+    + objective.backward(inputs=[x])
+    + g = x.grad
+    - x = x.detach()
+    - if rms > 0:
+    -     x = x + step_size * g / rms
+    + if rms > 0:
+    +     x.data += step_size * g / rms
+    backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.
+    Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).
+
+    one_image: all but start zero_gradient as_found kinds
+    - kept["output"][:, channel]
+    + kept["output"][:1, channel]
+    You took the activation of the first image only.
+    The mean over all images of the batch: output[:, channel].mean().
+
+    generator_ignored: all but as_found kinds
+    - torch.randn(shape, generator=generator)
+    + torch.randn(shape)
+    You drew the starting noise without the generator.
+    torch.randn(shape, generator=generator).
+
+    unit_noise: all but as_found kinds
+    - 0.1 * torch.randn
+    + torch.randn
+    You started from N(0, 1).
+    Multiply the noise by 0.1.
+
+    training_mode: eval_mode as_found
+    - model.eval()
+    You ran the model in training mode: dropout and batch statistics moved the target.
+    Call model.eval() first, and put the modes back at the end.
+
+    x_before_y: position
+    - row, column = position
+    + column, row = position
+    You read position as (x, y).
+    It is (row, column): unit[:, row, column].
+
+    overwritten: in_place
+    - output.clone()
+    + output
+    You kept the layer's own output, and the in-place ReLU behind it wrote over it.
+    Keep a copy: output.clone(), without detach(), since the gradient has to flow through it.
+
+    maps_only: linear
+    - [:, channel]
+    + [:, channel, :, :]
+    An index in your code does not fit. A linear layer's output, for one, has no rows and columns.
+    output[:, channel] fits both: (N, h, w) of a map, (N,) of a linear layer.
+
+    penalty_added: l2 tv
+    - value - l2 * (x**2).mean() - tv * variation / x.numel()
+    + value + l2 * (x**2).mean() + tv * variation / x.numel()
+    You added the penalties to the objective.
+    They are subtracted: value − l2·mean(x²) − tv·TV/numel.
+
+    l2_added: l2
+    - value - l2
+    + value + l2
+    You added the l2 penalty to the objective.
+    It is subtracted: value − l2·mean(x²) − tv·TV/numel.
+
+    tv_added: tv
+    - mean() - tv
+    + mean() + tv
+    You added the tv penalty to the objective.
+    It is subtracted: value − l2·mean(x²) − tv·TV/numel.
+
+    l2_ignored: l2
+    - value - l2 * (x**2).mean()
+    + value
+    You left the l2 penalty out.
+    Subtract l2 · mean(x²) from the objective, before you take the gradient.
+
+    tv_ignored: tv
+    - (x**2).mean() - tv * variation / x.numel()
+    + (x**2).mean()
+    You left the tv penalty out.
+    Subtract tv · total_variation(x) / x.numel() from the objective, before you take the gradient.
+
+    position_ignored: position
+    - if position is not None:
+    -     row, column = position
+    -     unit = unit[:, row, column]
+    You left position out, and took the mean of the whole map.
+    Where position is given, the objective is unit[:, row, column].mean().
+
+    l2_summed: l2
+    - (x**2).mean()
+    + (x**2).sum()
+    Your l2 term sums the squares of the image.
+    It is their mean, so that it does not grow with the image.
+
+    tv_summed: tv
+    - variation / x.numel()
+    + variation
+    Your tv term is the whole total variation.
+    Divide it by x.numel(), so that it does not grow with the image.
+
+    zero_divides: zero_gradient
+    - if rms > 0:
+    -     x = x + step_size * g / rms
+    + x = x + step_size * g / rms
+    You divided by a gradient of size zero.
+    Where the gradient is zero take no step.
+
+    small_is_zero: zero_gradient
+    - rms > 0
+    + rms > 2e-6
+    You took no step where the gradient is merely small.
+    Only a gradient of zero is none: rms > 0. The step has the same size, however small the gradient is.
+
+    frozen_left: as_found
+    - model.eval()
+    + model.eval().requires_grad_(False)
+    You froze the model's parameters, and left them so.
+    Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone.
+
+    thawed: as_found
+    - model.eval()
+    + model.eval().requires_grad_(False)
+    - hook.remove()
+    + hook.remove()
+    + model.requires_grad_(True)
+    You set requires_grad for all parameters at the end, also for those that were frozen before.
+    Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone. Or remember each one's
+      flag.
+
+    all_hooks_removed: as_found
+    - hook.remove()
+    + for module in model.modules():
+    +     module._forward_hooks.clear()
+    You removed all forward hooks of the model, also those that were there before.
+    Remove only your own: handle.remove() for the handle that register_forward_hook returned.
+
+    modes_flattened: as_found
+    - modes = {module: module.training for module in model.modules()}
+    + mode = model.training
+    - for module, mode in modes.items():
+    -     module.training = mode
+    + model.train(mode)
+    You put one mode back for the whole network; a frozen batch norm, for one, keeps its own.
+    Remember module.training for each of model.modules(), and put each one back.
+
+    grads_left: as_found
+    - (g,) = torch.autograd.grad(objective, x)
+    + objective.backward()
+    + g = x.grad
+    Your backward() left gradients in the model's parameters.
+    Ask for the image's gradient only: torch.autograd.grad(objective, x).
+
+    grads_wiped: as_found
+    - (g,) = torch.autograd.grad(objective, x)
+    + objective.backward()
+    + g = x.grad
+    - hook.remove()
+    + hook.remove()
+    + model.zero_grad()
+    You wiped the gradients that the parameters held before you came.
+    Ask for the image's gradient only: torch.autograd.grad(objective, x). Then there is nothing to wipe.
+
+    hook_left: as_found
+    - hook.remove()
+    Your forward hook is still on the model.
+    Call handle.remove() when you are done, in a finally block.
+
+    mode_left: as_found
+    - modes = {module: module.training for module in model.modules()}
+    ...
+    - for module, mode in modes.items():
+    -     module.training = mode
+    You left the model in eval mode.
+    Remember each module's training flag and put it back.
+
+    dtype_kept: all but as_found
+    - noise.to(like)
+    + noise.to(like.device)
+    - model(x)
+    + model(x.to(like.dtype))
+    Your image stays float32 whatever the model's dtype is.
+    Draw in float32, then move the noise to the model's dtype and device.
+
+    drawn_in_model_dtype: all but as_found kinds
+    - torch.randn(shape, generator=generator)
+    + torch.randn(shape, generator=generator, dtype=like.dtype)
+    You drew the noise in the model's dtype; other numbers come out of the same generator.
+    Draw in float32 first, then convert.
+    """)
+
+
+@answers.right
+def never_zero(
+    model,
+    layer,
+    channel,
+    position=None,
+    shape=(1, 3, 64, 64),
+    steps=64,
+    step_size=1.0,
+    l2=0.0,
+    tv=0.0,
+    generator=None,
+):
+    """a small number in the divisor"""
+    like = next(model.parameters())
+    x = torch.randn(shape, generator=generator).mul(0.1).to(like)
+    modules = dict(model.named_modules())
+    modes = [module.training for module in modules.values()]
+    outputs = []
+    hook = modules[layer].register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    model.eval()
+    for _ in range(steps):
+        x.requires_grad_()
+        model(x)
+        unit = outputs.pop()[:, channel]
+        value = unit.mean() if position is None else unit[:, position[0], position[1]].mean()
+        rows = (x[:, :, 1:] - x[:, :, :-1]).abs().sum()
+        columns = (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().sum()
+        value = value - l2 * (x**2).mean() - tv * (rows + columns) / x.numel()
+        (g,) = torch.autograd.grad(value, x)
+        x = x.detach() + step_size * g / ((g**2).mean().sqrt() + 1e-8)
+    hook.remove()
+    for module, mode in zip(modules.values(), modes, strict=True):
+        module.training = mode
+    return x
+
+
+@answers.right
+def cut_off(
+    model,
+    layer,
+    channel,
+    position=None,
+    shape=(1, 3, 64, 64),
+    steps=64,
+    step_size=1.0,
+    l2=0.0,
+    tv=0.0,
+    generator=None,
+):
+    """a frozen copy, cut off at the layer"""
+    twin = copy.deepcopy(model).eval()
+    kind = next(twin.parameters())
+    upto = twin[: int(layer) + 1]
+    noise = torch.randn(*shape, generator=generator).mul(0.1)
+    image = nn.Parameter(noise.to(device=kind.device, dtype=kind.dtype))
+    for _ in range(steps):
+        image.grad = None
+        maps = upto(image)
+        goal = (
+            maps[:, channel].mean() if position is None else maps[:, channel, position[0], position[1]].mean()
+        )
+        down, right = image.diff(dim=-2).abs().sum(), image.diff(dim=-1).abs().sum()
+        goal = goal - l2 * image.square().mean() - tv * (down + right) / image.numel()
+        goal.backward()
+        with torch.no_grad():
+            size = image.grad.square().mean().sqrt()
+            if size != 0:
+                image += step_size * image.grad / size
+    return image.detach()
+
+
+EXERCISE = answers.exercise()
