@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import carries, gradients
-from autograder.catalog.visualization.draws import summed_differences
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import visualization as reference
 
 
@@ -41,130 +41,7 @@ def _tv_kinds(d: Draw) -> Case:
     return Case((d.tensor(2, 3, 3, 4, dtype=d.choice([torch.float32, torch.float64])),))
 
 
-def _differences(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
-
-
-def _tv_mean(x):
-    down, right = _differences(x)
-    return down.abs().mean() + right.abs().mean()
-
-
-def _tv_per_value(x):
-    return summed_differences(x) / x.numel()
-
-
-def _tv_per_image(x):
-    return summed_differences(x) / len(x)
-
-
-def _tv_vector(x):
-    down, right = _differences(x)
-    return down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))
-
-
-def _tv_squared(x):
-    down, right = _differences(x)
-    return (down**2).sum() + (right**2).sum()
-
-
-def _tv_rooted(x):
-    down, right = _differences(x)
-    return ((down**2).sum() + (right**2).sum()).sqrt()
-
-
-def _tv_lengths(x):
-    down, right = _differences(x)
-    return (down[..., :-1] ** 2 + right[:, :, :-1] ** 2).clamp(min=1e-20).sqrt().sum()
-
-
-def _tv_signed(x):
-    down, right = _differences(x)
-    return down.sum() + right.sum()
-
-
-def _tv_sum_first(x):
-    down, right = _differences(x)
-    return down.sum().abs() + right.sum().abs()
-
-
-def _tv_horizontal(x):
-    return _differences(x)[1].abs().sum()
-
-
-def _tv_vertical(x):
-    return _differences(x)[0].abs().sum()
-
-
-def _tv_around(x):
-    return sum((x - x.roll(1, axis)).abs().sum() for axis in (2, 3))
-
-
-def _tv_other_axes(x):
-    return x.diff(dim=1).abs().sum() + x.diff(dim=2).abs().sum()
-
-
-def _tv_channels_for_rows(x):
-    return x.diff(dim=1).abs().sum() + x.diff(dim=3).abs().sum()
-
-
-def _tv_first_image(x):
-    return summed_differences(x[:1])
-
-
-def _tv_channel_mean(x):
-    return summed_differences(x) / x.shape[1]
-
-
-def _tv_every_axis(x):
-    return sum(x.diff(dim=axis).abs().sum() for axis in range(4))
-
-
-def _tv_both_ways(x):
-    return 2 * summed_differences(x)
-
-
-def _tv_half(x):
-    return summed_differences(x) / 2
-
-
-def _tv_cut(x):
-    corner = x[:, :, :-1, :-1]
-    return (x[:, :, 1:, :-1] - corner).abs().sum() + (x[:, :, :-1, 1:] - corner).abs().sum()
-
-
-def _tv_diagonal(x):
-    return (x[:, :, 1:, 1:] - x[:, :, :-1, :-1]).abs().sum()
-
-
-def _tv_number(x):
-    return summed_differences(x).item()
-
-
-def _tv_cut_off(x):
-    return summed_differences(x.detach())
-
-
-def _tv_pad(x):
-    """The border repeated, so that the differences across it vanish."""
-    down = F.pad(x, (0, 0, 0, 1), mode="replicate") - F.pad(x, (0, 0, 1, 0), mode="replicate")
-    right = F.pad(x, (0, 1, 0, 0), mode="replicate") - F.pad(x, (1, 0, 0, 0), mode="replicate")
-    return down.abs().sum() + right.abs().sum()
-
-
-def _tv_loop(x):
-    """Row by row and column by column."""
-    total = x.new_zeros(())
-    for i in range(1, x.shape[2]):
-        total = total + (x[:, :, i] - x[:, :, i - 1]).abs().sum()
-    for j in range(1, x.shape[3]):
-        total = total + torch.norm(x[..., j] - x[..., j - 1], p=1)
-    return total
-
-
-TV_NUMBERS = ("differences", "batch", "gradient")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="total_variation",
     topic="visualization",
     title="How much neighbors differ",
@@ -207,174 +84,6 @@ EXERCISE = Exercise(
             examples=4,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "mean_of_differences",
-            "You averaged the differences.",
-            "Sum them. maximize_activation divides by the number of values itself.",
-            (*TV_NUMBERS, "thin"),
-            _tv_mean,
-        ),
-        Misconception(
-            "divided_by_values",
-            "You divided by the number of values.",
-            "Sum only. maximize_activation divides by x.numel() itself.",
-            (*TV_NUMBERS, "thin"),
-            _tv_per_value,
-        ),
-        Misconception(
-            "mean_over_images",
-            "You divided by the number of images.",
-            "One sum over everything, images too.",
-            ("batch", "gradient", "thin"),
-            _tv_per_image,
-        ),
-        Misconception(
-            "one_number_an_image",
-            "You returned one number for each image.",
-            "One scalar: sum over the images too.",
-            ("differences", "batch", "gradient", "thin", "kinds"),
-            _tv_vector,
-        ),
-        Misconception(
-            "squared",
-            "You squared the differences: one sharp edge then costs more than a soft ramp of the same height.",
-            "Take their absolute values, abs().",
-            (*TV_NUMBERS, "thin"),
-            _tv_squared,
-        ),
-        Misconception(
-            "root_of_squares",
-            "You took the root of the sum of squares.",
-            "Take the absolute value of each difference, then sum.",
-            (*TV_NUMBERS, "thin"),
-            _tv_rooted,
-        ),
-        Misconception(
-            "gradient_lengths",
-            "You combined the vertical and the horizontal difference of a pixel into a length, √(dy² + dx²).",
-            "Here they count separately: the sum of |dy| plus the sum of |dx|.",
-            (*TV_NUMBERS, "thin"),
-            _tv_lengths,
-        ),
-        Misconception(
-            "signed",
-            "You summed the differences with their signs: all but the borders cancel.",
-            "abs() each difference first.",
-            (*TV_NUMBERS, "thin"),
-            _tv_signed,
-        ),
-        Misconception(
-            "absolute_too_late",
-            "You took the absolute value of the sums: inside them the differences have canceled already.",
-            "First abs(), then sum().",
-            (*TV_NUMBERS, "thin"),
-            _tv_sum_first,
-        ),
-        Misconception(
-            "horizontal_only",
-            "You left the vertical neighbors out.",
-            "Add (x[:, :, 1:] − x[:, :, :-1]).abs().sum().",
-            (*TV_NUMBERS, "thin"),
-            _tv_horizontal,
-        ),
-        Misconception(
-            "vertical_only",
-            "You left the horizontal neighbors out.",
-            "Add (x[..., 1:] − x[..., :-1]).abs().sum().",
-            (*TV_NUMBERS, "thin"),
-            _tv_vertical,
-        ),
-        Misconception(
-            "around_the_border",
-            "You compared the last row with the first one, as roll does.",
-            "Pixels at opposite borders are no neighbors: subtract slices, x[:, :, 1:] − x[:, :, :-1].",
-            (*TV_NUMBERS, "thin"),
-            _tv_around,
-        ),
-        Misconception(
-            "channels_as_neighbors",
-            "You took differences along the channel axis.",
-            "Rows are axis 2 and columns axis 3 of (N, C, H, W).",
-            (*TV_NUMBERS, "thin"),
-            _tv_other_axes,
-        ),
-        Misconception(
-            "channels_for_rows",
-            "You took differences along the channel axis for the vertical ones.",
-            "Rows are axis 2 of (N, C, H, W): x[:, :, 1:] − x[:, :, :-1].",
-            (*TV_NUMBERS, "thin"),
-            _tv_channels_for_rows,
-        ),
-        Misconception(
-            "first_image_only",
-            "You took the first image only.",
-            "One sum over everything, all N images.",
-            ("batch", "gradient", "thin"),
-            _tv_first_image,
-        ),
-        Misconception(
-            "mean_over_channels",
-            "You divided by the number of channels.",
-            "One sum over everything, channels too.",
-            ("batch", "gradient", "thin"),
-            _tv_channel_mean,
-        ),
-        Misconception(
-            "every_axis",
-            "You took differences along all four axes.",
-            "Images and channels are no neighbors: rows, axis 2, and columns, axis 3, only.",
-            ("batch", "gradient", "thin"),
-            _tv_every_axis,
-        ),
-        Misconception(
-            "counted_twice",
-            "You counted each pair of neighbors twice.",
-            "Each pair once: with the right one and the lower one, not with all four.",
-            (*TV_NUMBERS, "thin"),
-            _tv_both_ways,
-        ),
-        Misconception(
-            "halved",
-            "You took half: the mean of the two directions, or half of each pair.",
-            "The sum of both, each pair of neighbors once.",
-            (*TV_NUMBERS, "thin"),
-            _tv_half,
-        ),
-        Misconception(
-            "last_row_and_column_cut",
-            "You cut both differences to the same size, and lost pairs in the last row and column.",
-            "They need not have the same shape: sum each by itself.",
-            (*TV_NUMBERS, "thin"),
-            _tv_cut,
-        ),
-        Misconception(
-            "diagonal",
-            "You compared diagonal neighbors.",
-            "Shift by one row, and separately by one column.",
-            (*TV_NUMBERS, "thin"),
-            _tv_diagonal,
-        ),
-        Misconception(
-            "python_number",
-            "You returned a Python number, through which no gradient flows.",
-            "Leave item() and float() away.",
-            ("differences", "batch", "gradient", "thin", "kinds"),
-            _tv_number,
-        ),
-        Misconception(
-            "gradient_cut",
-            "No gradient flows back into x.",
-            "Leave detach(), .data and torch.no_grad() away.",
-            ("gradient",),
-            _tv_cut_off,
-        ),
-    ),
-    right=(
-        Variant("slices", summed_differences),
-        Variant("padded borders", _tv_pad),
-        Variant("row by row", _tv_loop),
-    ),
     hints=(
         Hint(
             "I don't see how to take all differences at once",
@@ -390,3 +99,191 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def sliced(x):
+    """slices"""
+    down = x[:, :, 1:] - x[:, :, :-1]
+    right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    return down.abs().sum() + right.abs().sum()
+
+
+answers.edits("""
+    mean_of_differences: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + down.abs().mean() + right.abs().mean()
+    You averaged the differences.
+    Sum them. maximize_activation divides by the number of values itself.
+
+    divided_by_values: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + (down.abs().sum() + right.abs().sum()) / x.numel()
+    You divided by the number of values.
+    Sum only. maximize_activation divides by x.numel() itself.
+
+    mean_over_images: batch gradient thin
+    - down.abs().sum() + right.abs().sum()
+    + (down.abs().sum() + right.abs().sum()) / len(x)
+    You divided by the number of images.
+    One sum over everything, images too.
+
+    one_number_an_image: all
+    - down.abs().sum() + right.abs().sum()
+    + down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))
+    You returned one number for each image.
+    One scalar: sum over the images too.
+
+    squared: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + (down**2).sum() + (right**2).sum()
+    You squared the differences: one sharp edge then costs more than a soft ramp of the same height.
+    Take their absolute values, abs().
+
+    root_of_squares: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + ((down**2).sum() + (right**2).sum()).sqrt()
+    You took the root of the sum of squares.
+    Take the absolute value of each difference, then sum.
+
+    gradient_lengths: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + (down[..., :-1] ** 2 + right[:, :, :-1] ** 2).clamp(min=1e-20).sqrt().sum()
+    You combined the vertical and the horizontal difference of a pixel into a length, √(dy² + dx²).
+    Here they count separately: the sum of |dy| plus the sum of |dx|.
+
+    signed: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + down.sum() + right.sum()
+    You summed the differences with their signs: all but the borders cancel.
+    abs() each difference first.
+
+    absolute_too_late: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + down.sum().abs() + right.sum().abs()
+    You took the absolute value of the sums: inside them the differences have canceled already.
+    First abs(), then sum().
+
+    horizontal_only: all but kinds
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    ...
+    - down.abs().sum() + right.abs().sum()
+    + right.abs().sum()
+    You left the vertical neighbors out.
+    Add (x[:, :, 1:] − x[:, :, :-1]).abs().sum().
+
+    vertical_only: all but kinds
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    - return down.abs().sum() + right.abs().sum()
+    + return down.abs().sum()
+    You left the horizontal neighbors out.
+    Add (x[..., 1:] − x[..., :-1]).abs().sum().
+
+    around_the_border: all but kinds
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    + down = x - x.roll(1, 2)
+    + right = x - x.roll(1, 3)
+    You compared the last row with the first one, as roll does.
+    Pixels at opposite borders are no neighbors: subtract slices, x[:, :, 1:] − x[:, :, :-1].
+
+    channels_as_neighbors: all but kinds
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    + down = x[:, 1:] - x[:, :-1]
+    + right = x[:, :, 1:] - x[:, :, :-1]
+    You took differences along the channel axis.
+    Rows are axis 2 and columns axis 3 of (N, C, H, W).
+
+    channels_for_rows: all but kinds
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    + down = x[:, 1:] - x[:, :-1]
+    You took differences along the channel axis for the vertical ones.
+    Rows are axis 2 of (N, C, H, W): x[:, :, 1:] − x[:, :, :-1].
+
+    first_image_only: batch gradient thin
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    + down = x[0, :, 1:] - x[0, :, :-1]
+    + right = x[0, :, :, 1:] - x[0, :, :, :-1]
+    You took the first image only.
+    One sum over everything, all N images.
+
+    mean_over_channels: batch gradient thin
+    - down.abs().sum() + right.abs().sum()
+    + (down.abs().sum() + right.abs().sum()) / x.shape[1]
+    You divided by the number of channels.
+    One sum over everything, channels too.
+
+    every_axis: batch gradient thin
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    - return down.abs().sum() + right.abs().sum()
+    + return sum(x.diff(dim=axis).abs().sum() for axis in range(4))
+    You took differences along all four axes.
+    Images and channels are no neighbors: rows, axis 2, and columns, axis 3, only.
+
+    counted_twice: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + 2 * (down.abs().sum() + right.abs().sum())
+    You counted each pair of neighbors twice.
+    Each pair once: with the right one and the lower one, not with all four.
+
+    halved: all but kinds
+    - down.abs().sum() + right.abs().sum()
+    + (down.abs().sum() + right.abs().sum()) / 2
+    You took half: the mean of the two directions, or half of each pair.
+    The sum of both, each pair of neighbors once.
+
+    last_row_and_column_cut: all but kinds
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    + down = x[:, :, 1:, :-1] - x[:, :, :-1, :-1]
+    + right = x[:, :, :-1, 1:] - x[:, :, :-1, :-1]
+    You cut both differences to the same size, and lost pairs in the last row and column.
+    They need not have the same shape: sum each by itself.
+
+    diagonal: all but kinds
+    - down = x[:, :, 1:] - x[:, :, :-1]
+    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
+    - return down.abs().sum() + right.abs().sum()
+    + return (x[:, :, 1:, 1:] - x[:, :, :-1, :-1]).abs().sum()
+    You compared diagonal neighbors.
+    Shift by one row, and separately by one column.
+
+    python_number: all
+    - down.abs().sum() + right.abs().sum()
+    + (down.abs().sum() + right.abs().sum()).item()
+    You returned a Python number, through which no gradient flows.
+    Leave item() and float() away.
+
+    gradient_cut: gradient
+    - down.abs().sum() + right.abs().sum()
+    + (down.abs().sum() + right.abs().sum()).detach()
+    No gradient flows back into x.
+    Leave detach(), .data and torch.no_grad() away.
+    """)
+
+
+@answers.right
+def padded(x):
+    """padded borders"""
+    down = F.pad(x, (0, 0, 0, 1), mode="replicate") - F.pad(x, (0, 0, 1, 0), mode="replicate")
+    right = F.pad(x, (0, 1, 0, 0), mode="replicate") - F.pad(x, (1, 0, 0, 0), mode="replicate")
+    return down.abs().sum() + right.abs().sum()
+
+
+@answers.right
+def by_row(x):
+    """row by row"""
+    total = x.new_zeros(())
+    for i in range(1, x.shape[2]):
+        total = total + (x[:, :, i] - x[:, :, i - 1]).abs().sum()
+    for j in range(1, x.shape[3]):
+        total = total + torch.norm(x[..., j] - x[..., j - 1], p=1)
+    return total
+
+
+EXERCISE = answers.exercise()
