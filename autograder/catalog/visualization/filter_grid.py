@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Raised, Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
 from coursekit import visualization as reference
 
 MAKE_GRID = Forbidden("torchvision.utils.make_grid", ("torchvision.utils.make_grid",))
@@ -87,101 +87,10 @@ def _grid_dtype(subject: Subject, case: Case) -> dict[str, Any]:
     }
 
 
-def _grid(
-    weight, columns, padding, *, scale="own", flat="half", lines=1.0, empty=1.0, order="rows", swapped=False, narrow=False,
-    outer=True, dropped=False, added=False, repeated=True, any_channels=False, in_place=False, last=False, thick=False, dtype=None,
-    graph=False, least=0.0, fixed=None,
-):  # fmt: skip
-    """The picture of the filters with a switch for each mistake."""
-    if weight.shape[1] not in (1, 3):
-        if not any_channels:
-            raise ValueError(f"weight must have 1 or 3 channels, got {weight.shape[1]}")
-        weight = weight.mean(1, keepdim=True)
-    weight = weight if graph else weight.detach()
-    padding = padding if fixed is None else fixed
-    count, _, h, w = weight.shape
-    axes = {"together": (0, 1, 2, 3), "channels": (2, 3)}.get(scale, (1, 2, 3))
-    low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
-    if scale == "maximum":
-        tiles = weight / high
-    elif scale == "clamped":
-        tiles = weight.clamp(0, 1)
-    elif scale == "zero_is_gray":
-        tiles = 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
-    elif in_place:
-        weight -= low
-        tiles = torch.where(high > low, weight / (high - low), 0.5)
-    else:
-        tiles = (weight - low) / ((high - low) if flat != "epsilon" else (high - low).clamp(min=1e-12))
-        if flat == "half":
-            tiles = torch.where(high - low > least, tiles, 0.5)
-    if repeated:
-        tiles = tiles.expand(-1, 3, -1, -1)
-    if swapped:
-        columns = -(-count // columns)
-    wide = min(count, columns) if narrow else columns
-    rows = count // columns if dropped else count // columns + 1 if added else -(-count // columns)
-    border, gap = padding * outer, padding * (2 if thick else 1)
-    size = (rows * (h + gap) - gap + 2 * border, wide * (w + gap) - gap + 2 * border)
-    picture = weight.new_full((tiles.shape[1], *size), lines, dtype=dtype)
-    for place in range(rows * wide):
-        row, column = (place // wide, place % wide) if order == "rows" else (place % rows, place // rows)
-        top, left = border + row * (h + gap), border + column * (w + gap)
-        tile = tiles[place] if place < count else empty
-        picture[:, top : top + h, left : left + w] = tile
-    return picture.permute(1, 2, 0) if last else picture
-
-
-def _grid_with(**mistakes: Any) -> Callable[..., Any]:
-    def filter_grid(weight, columns=8, padding=1):
-        return _grid(weight, columns, padding, **mistakes)
-
-    return filter_grid
-
-
-def _grid_of_rows(weight, columns=8, padding=1):
-    """Rows of tiles glued together, with strips of ones between."""
-    channels, h, w = weight.shape[1:]
-    if channels != 1 and channels != 3:
-        raise ValueError("weight: 1 or 3 channels")
-    weight, tiles = weight.detach(), []
-    for f in weight:
-        f = f - f.min()
-        f = f / f.max() if f.max() > 0 else f + 0.5
-        tiles.append(torch.cat([f] * 3) if channels == 1 else f)
-    while len(tiles) % columns:
-        tiles.append(weight.new_ones(3, h, w))
-    bands = [weight.new_ones(3, padding, columns * (w + padding) + padding)]
-    for begin in range(0, len(tiles), columns):
-        strip = [weight.new_ones(3, h, padding)]
-        for tile in tiles[begin : begin + columns]:
-            strip += [tile, weight.new_ones(3, h, padding)]
-        bands += [torch.cat(strip, 2), weight.new_ones(3, padding, columns * (w + padding) + padding)]
-    return torch.cat(bands, 1)
-
-
-def _grid_by_reshape(weight, columns=8, padding=1):
-    """Padded tiles in one array, its axes permuted."""
-    count, channels, h, w = weight.shape
-    if channels not in (1, 3):
-        raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
-    flat = weight.detach().reshape(count, -1)
-    low, span = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
-    span = span - low
-    flat = torch.where(span == 0, torch.full_like(flat, 0.5), (flat - low) / span.where(span != 0, 1))
-    tiles = flat.view(count, channels, h, w).repeat(1, 3 // channels, 1, 1)
-    rows = (count + columns - 1) // columns
-    tiles = torch.cat([tiles, tiles.new_ones(rows * columns - count, 3, h, w)])
-    tiles = F.pad(tiles, (padding, 0, padding, 0), value=1.0).view(rows, columns, 3, h + padding, w + padding)
-    picture = tiles.permute(2, 0, 3, 1, 4).reshape(3, rows * (h + padding), columns * (w + padding))
-    return F.pad(picture, (0, padding, 0, padding), value=1.0)
-
-
 # A picture in float32 is as good; which dtype it has is asked for once.
 PICTURE = (1e-3, 1e-4)
-SCALED = ("scaled", "layout", "missing", "gray", "constant")
 
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="filter_grid",
     topic="visualization",
     title="The first layer as a picture",
@@ -248,181 +157,6 @@ EXERCISE = Exercise(
             tried="the dtype and the graph of the picture, and the weights afterwards",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "scaled_together",
-            "You took the least and greatest weight of all filters together, so weak filters look like flat gray.",
-            "Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.",
-            SCALED,
-            _grid_with(scale="together"),
-        ),
-        Misconception(
-            "channels_scaled_apart",
-            "You stretched each color channel on its own, which changes the filter's colors.",
-            "One minimum and one maximum for all three channels of a filter.",
-            ("scaled", "layout", "missing", "constant"),
-            _grid_with(scale="channels"),
-        ),
-        Misconception(
-            "divided_by_maximum",
-            "You divided by the greatest weight; the least one must become 0 too.",
-            "(f − min f) / (max f − min f).",
-            SCALED,
-            _grid_with(scale="maximum"),
-        ),
-        Misconception(
-            "clamped",
-            "You cut the weights off at 0 and 1. Weights are of any size and sign.",
-            "Stretch them: (f − min f) / (max f − min f).",
-            SCALED,
-            _grid_with(scale="clamped"),
-        ),
-        Misconception(
-            "zero_is_gray",
-            "You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.",
-            "Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).",
-            SCALED,
-            _grid_with(scale="zero_is_gray"),
-        ),
-        Misconception(
-            "constant_divides_by_zero",
-            "You divided 0 by 0 where all weights of a filter are equal.",
-            "Where max f = min f the filter is 0.5: torch.where, or an if.",
-            ("constant",),
-            _grid_with(flat="nan"),
-        ),
-        Misconception(
-            "constant_is_black",
-            "Your constant filter came out as 0.",
-            "A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it 0.5.",
-            ("constant",),
-            _grid_with(flat="epsilon"),
-        ),
-        Misconception(
-            "faint_is_constant",
-            "You drew a filter of small weights as constant gray.",
-            "Only a filter without any range is 0.5: compare with max f > min f, not with a threshold.",
-            ("constant",),
-            _grid_with(least=1e-3),
-        ),
-        Misconception(
-            "black_lines",
-            "Your lines and missing cells are 0.",
-            "Begin with ones: torch.ones(3, H, W).",
-            ("layout", "missing"),
-            _grid_with(lines=0.0, empty=0.0),
-        ),
-        Misconception(
-            "black_cells",
-            "The cells without a filter are 0.",
-            "Missing filters are 1, as the lines are.",
-            ("missing",),
-            _grid_with(empty=0.0),
-        ),
-        Misconception(
-            "column_by_column",
-            "You filled the picture column by column.",
-            "Filter k stands in row k // columns and column k % columns.",
-            ("layout", "missing"),
-            _grid_with(order="columns"),
-        ),
-        Misconception(
-            "columns_are_rows",
-            "You made `columns` rows.",
-            "`columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.",
-            SCALED,
-            _grid_with(swapped=True),
-        ),
-        Misconception(
-            "narrow_picture",
-            "Your picture shrinks where there are fewer filters than columns.",
-            "It is always columns · (w + padding) + padding wide.",
-            ("missing",),
-            _grid_with(narrow=True),
-        ),
-        Misconception(
-            "no_outer_lines",
-            "You left the lines around the picture out.",
-            "H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at (padding, padding).",
-            ("layout", "missing"),
-            _grid_with(outer=False),
-        ),
-        Misconception(
-            "padding_ignored",
-            "Your lines are 1 pixel wide, whatever `padding` is.",
-            "Put `padding` into all sizes and places, as in H = rows · (h + padding) + padding. It may be 0.",
-            SCALED,
-            _grid_with(fixed=1),
-        ),
-        Misconception(
-            "double_lines",
-            "Your lines between filters are twice as thick as those around.",
-            "Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.",
-            ("layout", "missing"),
-            _grid_with(thick=True),
-        ),
-        Misconception(
-            "last_row_lost",
-            "You rounded the number of rows down and lost the filters of the last one.",
-            "Round up: (K + columns − 1) // columns.",
-            ("missing",),
-            _grid_with(dropped=True),
-        ),
-        Misconception(
-            "row_too_many",
-            "You added a row where the last one is full.",
-            "K // columns + 1 is one too many where K divides by columns. Round up: (K + columns − 1) // columns.",
-            ("layout",),
-            _grid_with(added=True),
-        ),
-        Misconception(
-            "float32_canvas",
-            "Your picture is float32 whatever the weights are: torch.ones takes the default dtype.",
-            "torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).",
-            ("kinds",),
-            _grid_with(dtype=torch.float32),
-        ),
-        Misconception(
-            "graph_kept",
-            "Your picture hangs on the graph of the weights: it requires a gradient, and cannot be shown as it is.",
-            "Begin with weight = weight.detach().",
-            ("kinds",),
-            _grid_with(graph=True),
-        ),
-        Misconception(
-            "gray_stays_gray",
-            "Filters of one channel gave a picture of one channel.",
-            "Repeat them: tile.expand(3, h, w). The picture always has three channels.",
-            ("gray",),
-            _grid_with(repeated=False),
-        ),
-        Misconception(
-            "channels_last",
-            "You returned (H, W, 3), as matplotlib wants it.",
-            "The course's pictures are (3, H, W); figures.grid turns them.",
-            SCALED,
-            _grid_with(last=True),
-        ),
-        Misconception(
-            "any_channels",
-            "You drew filters that are neither gray nor color.",
-            "raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.",
-            ("refused",),
-            _grid_with(any_channels=True),
-        ),
-        Misconception(
-            "weights_changed",
-            "You changed the network's weights while drawing them.",
-            "Write weight = weight - low, not weight -= low.",
-            ("kinds",),
-            _grid_with(in_place=True),
-        ),
-    ),
-    right=(
-        Variant("strips glued together", _grid_of_rows),
-        Variant("padded tiles, permuted", _grid_by_reshape),
-        Variant("a canvas, tile by tile", _grid_with()),
-    ),
     hints=(
         Hint(
             "My filters look gray, or too colorful",
@@ -439,3 +173,226 @@ EXERCISE = Exercise(
     ),
     forbidden=(MAKE_GRID,),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def canvas(weight, columns=8, padding=1):
+    """a canvas, tile by tile"""
+    count, channels, h, w = weight.shape
+    if channels not in (1, 3):
+        raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
+    weight = weight.detach()
+    axes = (1, 2, 3)
+    low, high = weight.amin(axes, keepdim=True), weight.amax(axes, keepdim=True)
+    tiles = torch.where(high > low, (weight - low) / (high - low), 0.5)
+    rows = (count + columns - 1) // columns
+    down, right = h + padding, w + padding
+    picture = weight.new_ones(3, rows * down + padding, columns * right + padding)
+    for k, tile in enumerate(tiles):
+        row, column = divmod(k, columns)
+        top, left = padding + row * down, padding + column * right
+        picture[:, top : top + h, left : left + w] = tile
+    return picture
+
+
+answers.edits("""
+    scaled_together: all but refused kinds
+    - axes = (1, 2, 3)
+    + axes = (0, 1, 2, 3)
+    You took the least and greatest weight of all filters together, so weak filters look like flat gray.
+    Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.
+
+    channels_scaled_apart: all but gray refused kinds
+    - axes = (1, 2, 3)
+    + axes = (2, 3)
+    You stretched each color channel on its own, which changes the filter's colors.
+    One minimum and one maximum for all three channels of a filter.
+
+    divided_by_maximum: all but refused kinds
+    - torch.where(high > low, (weight - low) / (high - low), 0.5)
+    + weight / high
+    You divided by the greatest weight; the least one must become 0 too.
+    (f − min f) / (max f − min f).
+
+    clamped: all but refused kinds
+    - torch.where(high > low, (weight - low) / (high - low), 0.5)
+    + weight.clamp(0, 1)
+    You cut the weights off at 0 and 1. Weights are of any size and sign.
+    Stretch them: (f − min f) / (max f − min f).
+
+    zero_is_gray: all but refused kinds
+    - torch.where(high > low, (weight - low) / (high - low), 0.5)
+    + 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
+    You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.
+    Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).
+
+    constant_divides_by_zero: constant
+    - torch.where(high > low, (weight - low) / (high - low), 0.5)
+    + (weight - low) / (high - low)
+    You divided 0 by 0 where all weights of a filter are equal.
+    Where max f = min f the filter is 0.5: torch.where, or an if.
+
+    constant_is_black: constant
+    - torch.where(high > low, (weight - low) / (high - low), 0.5)
+    + (weight - low) / (high - low + 1e-12)
+    Your constant filter came out as 0.
+    A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it
+      0.5.
+
+    faint_is_constant: constant
+    - high > low
+    + high - low > 1e-3
+    You drew a filter of small weights as constant gray.
+    Only a filter without any range is 0.5: compare with max f > min f, not with a threshold.
+
+    black_lines: layout missing
+    - weight.new_ones
+    + weight.new_zeros
+    Your lines and missing cells are 0.
+    Begin with ones: torch.ones(3, H, W).
+
+    black_cells: missing
+    - for k, tile in enumerate(tiles):
+    + tiles = torch.cat([tiles, tiles.new_zeros(rows * columns - count, channels, h, w)])
+    + for k, tile in enumerate(tiles):
+    The cells without a filter are 0.
+    Missing filters are 1, as the lines are.
+
+    column_by_column: layout missing
+    - row, column = divmod(k, columns)
+    + column, row = divmod(k, rows)
+    You filled the picture column by column.
+    Filter k stands in row k // columns and column k % columns.
+
+    columns_are_rows: all but refused kinds
+    - rows = (count + columns - 1) // columns
+    + columns = (count + columns - 1) // columns
+    + rows = (count + columns - 1) // columns
+    You made `columns` rows.
+    `columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.
+
+    narrow_picture: missing
+    - columns * right + padding
+    + min(count, columns) * right + padding
+    Your picture shrinks where there are fewer filters than columns.
+    It is always columns · (w + padding) + padding wide.
+
+    no_outer_lines: layout missing
+    - rows * down + padding, columns * right + padding
+    + rows * down - padding, columns * right - padding
+    - padding + row * down, padding + column * right
+    + row * down, column * right
+    You left the lines around the picture out.
+    H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at
+      (padding, padding).
+
+    padding_ignored: all but refused kinds
+    - down, right = h + padding, w + padding
+    + padding = 1
+    + down, right = h + padding, w + padding
+    Your lines are 1 pixel wide, whatever `padding` is.
+    Put `padding` into all sizes and places, as in H = rows · (h + padding) + padding. It may be 0.
+
+    double_lines: layout missing
+    - down, right = h + padding, w + padding
+    + down, right = h + 2 * padding, w + 2 * padding
+    - rows * down + padding, columns * right + padding
+    + rows * down, columns * right
+    Your lines between filters are twice as thick as those around.
+    Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.
+
+    last_row_lost: missing
+    - rows = (count + columns - 1) // columns
+    + rows = count // columns
+    - enumerate(tiles)
+    + enumerate(tiles[: rows * columns])
+    You rounded the number of rows down and lost the filters of the last one.
+    Round up: (K + columns − 1) // columns.
+
+    row_too_many: layout
+    - rows = (count + columns - 1) // columns
+    + rows = count // columns + 1
+    You added a row where the last one is full.
+    K // columns + 1 is one too many where K divides by columns. Round up: (K + columns − 1) // columns.
+
+    float32_canvas: kinds
+    - weight.new_ones
+    + torch.ones
+    Your picture is float32 whatever the weights are: torch.ones takes the default dtype.
+    torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).
+
+    graph_kept: kinds
+    - weight = weight.detach()
+    Your picture hangs on the graph of the weights: it requires a gradient, and cannot be shown as it is.
+    Begin with weight = weight.detach().
+
+    gray_stays_gray: gray
+    - picture = weight.new_ones(3, rows * down + padding, columns * right + padding)
+    + picture = weight.new_ones(channels, rows * down + padding, columns * right + padding)
+    Filters of one channel gave a picture of one channel.
+    Repeat them: tile.expand(3, h, w). The picture always has three channels.
+
+    channels_last: all but refused kinds
+    - return picture
+    + return picture.permute(1, 2, 0)
+    You returned (H, W, 3), as matplotlib wants it.
+    The course's pictures are (3, H, W); figures.grid turns them.
+
+    any_channels: refused
+    - raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
+    + weight = weight.mean(1, keepdim=True)
+    You drew filters that are neither gray nor color.
+    raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.
+
+    weights_changed: kinds
+    - tiles = torch.where(high > low, (weight - low) / (high - low), 0.5)
+    + weight -= low
+    + tiles = torch.where(high > low, weight / (high - low), 0.5)
+    You changed the network's weights while drawing them.
+    Write weight = weight - low, not weight -= low.
+    """)
+
+
+@answers.right
+def strips(weight, columns=8, padding=1):
+    """strips glued together"""
+    channels, h, w = weight.shape[1:]
+    if channels != 1 and channels != 3:
+        raise ValueError("weight: 1 or 3 channels")
+    weight, tiles = weight.detach(), []
+    for f in weight:
+        f = f - f.min()
+        f = f / f.max() if f.max() > 0 else f + 0.5
+        tiles.append(torch.cat([f] * 3) if channels == 1 else f)
+    while len(tiles) % columns:
+        tiles.append(weight.new_ones(3, h, w))
+    bands = [weight.new_ones(3, padding, columns * (w + padding) + padding)]
+    for begin in range(0, len(tiles), columns):
+        strip = [weight.new_ones(3, h, padding)]
+        for tile in tiles[begin : begin + columns]:
+            strip += [tile, weight.new_ones(3, h, padding)]
+        bands += [torch.cat(strip, 2), weight.new_ones(3, padding, columns * (w + padding) + padding)]
+    return torch.cat(bands, 1)
+
+
+@answers.right
+def permuted(weight, columns=8, padding=1):
+    """padded tiles, permuted"""
+    count, channels, h, w = weight.shape
+    if channels not in (1, 3):
+        raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
+    flat = weight.detach().reshape(count, -1)
+    low, span = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
+    span = span - low
+    flat = torch.where(span == 0, torch.full_like(flat, 0.5), (flat - low) / span.where(span != 0, 1))
+    tiles = flat.view(count, channels, h, w).repeat(1, 3 // channels, 1, 1)
+    rows = (count + columns - 1) // columns
+    tiles = torch.cat([tiles, tiles.new_ones(rows * columns - count, 3, h, w)])
+    tiles = F.pad(tiles, (padding, 0, padding, 0), value=1.0).view(rows, columns, 3, h + padding, w + padding)
+    picture = tiles.permute(2, 0, 3, 1, 4).reshape(3, rows * (h + padding), columns * (w + padding))
+    return F.pad(picture, (0, padding, 0, padding), value=1.0)
+
+
+EXERCISE = answers.exercise()
