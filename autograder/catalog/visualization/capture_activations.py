@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +12,11 @@ import torch
 from torch import nn
 
 from autograder.attempt import Raised, Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import draw_statistics, filled
 from autograder.catalog.visualization.draws import with_hooks
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Named, Network
 from coursekit import visualization as reference
 
@@ -115,126 +115,7 @@ def _graph(subject: Subject, case: Case) -> Any:
     return "connected" if any(g is not None for g in seen["grads"].values()) else "detached"
 
 
-def _capture(
-    model, x, layers, *, kept="copy", graph=False, what="output", calls="last", mode="found", hooks="finally", unknown="refuse",
-    late=None, numpy=False, tree="modules", listed=False, first_image=False,
-    runs=1, check="first", cleared=False, too_early=False,
-):  # fmt: skip
-    """Hooks with a switch for each mistake."""
-    modules = dict(model.named_modules() if tree == "modules" else model.named_children())
-    missing = [layer for layer in layers if layer not in modules]
-    if missing and unknown == "refuse" and check == "first":
-        raise ValueError(f"layers: there is no {missing[0]!r} in the network")
-    if missing and unknown == "raise":
-        raise KeyError(missing[0])
-    found = {}
-    flags = {m: m.training for m in model.modules()}
-    if mode != "found":
-        model.eval()
-
-    def hook_for(layer):
-        def hook(module, inputs, output):
-            name = {None: layer, "layers": layers[-1], "modules": [*modules][-1]}[late]
-            if calls == "first" and name in found:
-                return
-            value = inputs[0] if what == "input" else output
-            value = value if graph else value.detach()
-            value = value.clone() if kept == "copy" else value
-            value = value[0] if first_image else value
-            value = value.numpy() if numpy else value
-            if calls == "all":
-                found.setdefault(name, []).append(value)
-            else:
-                found[name] = value
-
-        return hook
-
-    handles = []
-    for name in layers:
-        if name in modules:
-            handles.append(modules[name].register_forward_hook(hook_for(name)))
-        elif check == "in the loop":
-            raise ValueError(f"layers: there is no {name!r} in the network")
-
-    def clear():
-        for handle in handles:
-            handle.remove()
-
-    if too_early:
-        clear()
-    try:
-        with torch.set_grad_enabled(graph):
-            for _ in range(runs):
-                model(x)
-        if hooks != "left":
-            clear()
-        if cleared:
-            for module in model.modules():
-                module._forward_hooks.clear()
-    finally:
-        if hooks == "finally":
-            clear()
-        if mode == "trained":
-            model.train()
-        if mode == "restored":
-            for module, flag in flags.items():
-                module.training = flag
-    return list(found.values()) if listed else found
-
-
-def _capture_with(**mistakes: Any) -> Callable[..., Any]:
-    def capture_activations(model, x, layers):
-        return _capture(model, x, layers, **mistakes)
-
-    return capture_activations
-
-
-def _children_in_turn(model, x, layers):
-    if any(layer not in dict(model.named_modules()) for layer in layers):
-        raise ValueError("layers holds an unknown path")
-    found = {}
-    with torch.no_grad():
-        for name, child in model.named_children():
-            x = child(x)
-            if name in layers:
-                found[name] = x.clone()
-    return found
-
-
-def _own_twin(model, x, layers):
-    """Hooks on a copy, which is thrown away."""
-    twin, found = copy.deepcopy(model), {}
-    names = {module: name for name, module in twin.named_modules()}
-    if not set(layers) <= set(names.values()):
-        raise ValueError(f"layers must be among {sorted(names.values())}, got {layers}")
-
-    def keep(module, inputs, output):
-        found[names[module]] = output.detach().clone()
-
-    for layer in layers:
-        twin.get_submodule(layer).register_forward_hook(keep)
-    twin(x)
-    return found
-
-
-def _stacked_hooks(model, x, layers):
-    """An exit stack takes the hooks off."""
-    found = dict.fromkeys(layers)
-    with contextlib.ExitStack() as stack, torch.inference_mode():
-        for layer in found:
-            try:
-                module = model.get_submodule(layer)
-            except AttributeError:
-                raise ValueError(f"layers: unknown path {layer!r}") from None
-            hook = functools.partial(lambda name, m, i, o: found.update({name: o.clone()}), layer)
-            stack.callback(module.register_forward_hook(hook).remove)
-        model(x)
-    return found
-
-
-CAPTURED = ("values", "in_place", "twice", "mode")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="capture_activations",
     topic="visualization",
     title="Looking inside while it runs",
@@ -301,188 +182,6 @@ EXERCISE = Exercise(
         ),
         Property("refused", "an unknown path is a ValueError", 0.25, _unknown, examples=3),
     ),
-    misconceptions=(
-        Misconception(
-            "no_copy",
-            "You kept the layer's own output, and the in-place ReLU behind it wrote over it.",
-            "Copy it inside the hook: output.detach().clone(). detach() alone shares the memory.",
-            ("in_place",),
-            _capture_with(kept="itself"),
-        ),
-        Misconception(
-            "graph_kept",
-            "Your activations still hang on the graph, and keep all of its memory alive.",
-            "Run the network under torch.no_grad(), or detach() what you keep.",
-            ("detached",),
-            _capture_with(graph=True),
-        ),
-        Misconception(
-            "late_closure",
-            "All your hooks write under the same name: a function made in a loop sees the loop variable's last value.",
-            "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
-            ("values", "mode"),
-            _capture_with(late="layers"),
-        ),
-        Misconception(
-            "late_closure_over_modules",
-            "All your hooks write under the name of the network's last module: a function made in a loop sees the loop variable's last value.",
-            "Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a function that makes the hook.",
-            CAPTURED,
-            _capture_with(late="modules"),
-        ),
-        Misconception(
-            "top_level_only",
-            "You looked for layers among the children of the network; those inside a block were not found.",
-            'model.named_modules() lists all of them, with paths like "0.1".',
-            ("values", "in_place", "mode", "as_found", "after_error", "detached"),
-            _capture_with(tree="children"),
-        ),
-        Misconception(
-            "inputs_captured",
-            "You kept what goes into the layer.",
-            "A forward hook gets (module, inputs, output): keep the third.",
-            CAPTURED,
-            _capture_with(what="input"),
-        ),
-        Misconception(
-            "first_call",
-            "You kept the first call of a layer that is called twice.",
-            "Let a later call write over an earlier one.",
-            ("twice",),
-            _capture_with(calls="first"),
-        ),
-        Misconception(
-            "every_call",
-            "You collected all calls of a layer in a list.",
-            "One tensor a layer: assign to captured[name], and the last call stays.",
-            CAPTURED,
-            _capture_with(calls="all"),
-        ),
-        Misconception(
-            "children_in_turn",
-            "You ran the children one after another, which misses nested layers and any forward that does something else.",
-            "Run the network itself, model(x), and let forward hooks on dict(model.named_modules())[path] catch the outputs.",
-            ("values", "in_place", "twice", "mode"),
-            _children_in_turn,
-        ),
-        Misconception(
-            "removed_too_early",
-            "You removed the hooks before the network ran, so nothing was captured.",
-            "First register all hooks, then model(x), then remove them, in a finally block.",
-            CAPTURED,
-            _capture_with(too_early=True),
-        ),
-        Misconception(
-            "run_several_times",
-            "You ran the network more than once: in training mode each run moves its running averages.",
-            "Register the hooks of all layers first, then call model(x) once.",
-            ("mode",),
-            _capture_with(runs=2),
-        ),
-        Misconception(
-            "all_hooks_removed",
-            "You removed all forward hooks of the network, also those that were there before.",
-            "Remove only your own: handle.remove() for each handle that register_forward_hook returned.",
-            ("as_found",),
-            _capture_with(cleared=True),
-        ),
-        Misconception(
-            "switched_to_eval",
-            "You switched the network to eval mode: its batch norm and dropout did something else than asked for.",
-            "Leave the mode alone here. The caller decides.",
-            ("mode",),
-            _capture_with(mode="restored"),
-        ),
-        Misconception(
-            "left_in_eval_mode",
-            "You called model.eval() and left it there: the next training step is another one.",
-            "Leave the mode alone here. The caller decides.",
-            ("mode", "as_found", "after_error"),
-            _capture_with(mode="left"),
-        ),
-        Misconception(
-            "hooks_left",
-            "Your hooks are still on the network, and will run at every later call.",
-            "Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.",
-            ("as_found", "after_error"),
-            _capture_with(hooks="left"),
-        ),
-        Misconception(
-            "train_afterwards",
-            "You switched the network to eval mode and gave all modules one mode afterwards; each has its own flag.",
-            "Leave the mode alone here. The caller decides.",
-            ("mode", "as_found", "after_error"),
-            _capture_with(mode="trained"),
-        ),
-        Misconception(
-            "mode_and_hooks_left",
-            "You left the network in eval mode, and your hooks on it.",
-            "Leave the mode alone here, and remove the hooks in a finally block: handle.remove() for each handle.",
-            ("mode", "as_found", "after_error"),
-            _capture_with(mode="left", hooks="left"),
-        ),
-        Misconception(
-            "hooks_left_after_an_error",
-            "Your hooks stay on the network where its forward raises.",
-            "Remove them in a finally block: try: model(x) finally: for handle in handles: handle.remove().",
-            ("after_error",),
-            _capture_with(hooks="removed"),
-        ),
-        Misconception(
-            "refused_too_late",
-            "You refused an unknown path when hooks were on the layers before it, and left them there.",
-            "Look at all paths before you register the first hook, or register them inside the try block.",
-            ("after_error",),
-            _capture_with(check="in the loop"),
-        ),
-        Misconception(
-            "hooks_left_after_any_error",
-            "Your hooks stay on the network where its forward raises, and where a path is refused.",
-            "Look at all paths first; then try: model(x) finally: for handle in handles: handle.remove().",
-            ("after_error",),
-            _capture_with(check="in the loop", hooks="removed"),
-        ),
-        Misconception(
-            "unknown_ignored",
-            "You passed over a path that is not in the network; the reader finds out later, or never.",
-            "raise ValueError with the path in its message.",
-            ("refused",),
-            _capture_with(unknown="ignored"),
-        ),
-        Misconception(
-            "bare_key_error",
-            "An unknown path let a dictionary or get_submodule raise an error of its own kind.",
-            "Look first: if path not in modules: raise ValueError(…).",
-            ("refused",),
-            _capture_with(unknown="raise"),
-        ),
-        Misconception(
-            "numpy_arrays",
-            "You returned numpy arrays.",
-            "Keep tensors: their device and dtype carry on.",
-            CAPTURED,
-            _capture_with(numpy=True),
-        ),
-        Misconception(
-            "a_list",
-            "You returned a list.",
-            "A dictionary, the layer's path as its key.",
-            (*CAPTURED, "as_found", "detached"),
-            _capture_with(listed=True),
-        ),
-        Misconception(
-            "first_image_only",
-            "You kept the first image of the batch.",
-            "The whole output, (N, K, h, w).",
-            CAPTURED,
-            _capture_with(first_image=True),
-        ),
-    ),
-    right=(
-        Variant("hooks, and a finally", _capture_with()),
-        Variant("a copy of the network", _own_twin),
-        Variant("an exit stack", _stacked_hooks),
-    ),
     hints=(
         Hint(
             "I can't get at a layer in the middle",
@@ -498,3 +197,292 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def hooked(model, x, layers):
+    """hooks, and a finally"""
+    modules = dict(model.named_modules())
+    unknown = [layer for layer in layers if layer not in modules]
+    if unknown:
+        raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
+    captured, handles = {}, []
+    for layer in layers:
+
+        def hook(module, inputs, output, layer=layer):
+            captured[layer] = output.detach().clone()
+
+        handles.append(modules[layer].register_forward_hook(hook))
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return captured
+
+
+answers.edits("""
+    no_copy: in_place
+    - output.detach().clone()
+    + output.detach()
+    You kept the layer's own output, and the in-place ReLU behind it wrote over it.
+    Copy it inside the hook: output.detach().clone(). detach() alone shares the memory.
+
+    graph_kept: detached
+    - output.detach().clone()
+    + output.clone()
+    Your activations still hang on the graph, and keep all of its memory alive.
+    Run the network under torch.no_grad(), or detach() what you keep.
+
+    late_closure: values mode
+    - hook(module, inputs, output, layer=layer)
+    + hook(module, inputs, output)
+    All your hooks write under the same name: a function made in a loop sees the loop variable's last value.
+    Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
+      function that makes the hook.
+
+    late_closure_over_modules: values in_place twice mode
+    - for layer in layers:
+    + for layer in modules:
+    +     if layer not in layers:
+    +         continue
+    - hook(module, inputs, output, layer=layer)
+    + hook(module, inputs, output)
+    All your hooks write under the name of the network's last module: a function made in a loop sees the loop
+      variable's last value.
+    Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
+      function that makes the hook.
+
+    top_level_only: all but twice refused
+    - model.named_modules()
+    + model.named_children()
+    You looked for layers among the children of the network; those inside a block were not found.
+    model.named_modules() lists all of them, with paths like "0.1".
+
+    inputs_captured: values in_place twice mode
+    - output.detach().clone()
+    + inputs[0].detach().clone()
+    You kept what goes into the layer.
+    A forward hook gets (module, inputs, output): keep the third.
+
+    first_call: twice
+    - captured[layer] = output.detach().clone()
+    + if layer not in captured:
+    +     captured[layer] = output.detach().clone()
+    You kept the first call of a layer that is called twice.
+    Let a later call write over an earlier one.
+
+    every_call: values in_place twice mode
+    - captured[layer] = output.detach().clone()
+    + captured.setdefault(layer, []).append(output.detach().clone())
+    You collected all calls of a layer in a list.
+    One tensor a layer: assign to captured[name], and the last call stays.
+
+    removed_too_early: values in_place twice mode
+    - try:
+    -     model(x)
+    - finally:
+    -     for handle in handles:
+    -         handle.remove()
+    + for handle in handles:
+    +     handle.remove()
+    + model(x)
+    You removed the hooks before the network ran, so nothing was captured.
+    First register all hooks, then model(x), then remove them, in a finally block.
+
+    run_several_times: mode
+    - model(x)
+    + for _ in layers:
+    +     model(x)
+    You ran the network more than once: in training mode each run moves its running averages.
+    Register the hooks of all layers first, then call model(x) once.
+
+    all_hooks_removed: as_found
+    - model(x)
+    + model(x)
+    + for module in model.modules():
+    +     module._forward_hooks.clear()
+    You removed all forward hooks of the network, also those that were there before.
+    Remove only your own: handle.remove() for each handle that register_forward_hook returned.
+
+    switched_to_eval: mode
+    - try:
+    + modes = {module: module.training for module in model.modules()}
+    + model.eval()
+    + try:
+    - for handle in handles:
+    + for module, mode in modes.items():
+    +     module.training = mode
+    + for handle in handles:
+    You switched the network to eval mode: its batch norm and dropout did something else than asked for.
+    Leave the mode alone here. The caller decides.
+
+    left_in_eval_mode: mode as_found after_error
+    - model(x)
+    + model.eval()
+    + model(x)
+    You called model.eval() and left it there: the next training step is another one.
+    Leave the mode alone here. The caller decides.
+
+    hooks_left: as_found after_error
+    - handles.append(modules[layer].register_forward_hook(hook))
+    + modules[layer].register_forward_hook(hook)
+    Your hooks are still on the network, and will run at every later call.
+    Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.
+
+    train_afterwards: mode as_found after_error
+    - model(x)
+    + model.eval()
+    + model(x)
+    - for handle in handles:
+    + model.train()
+    + for handle in handles:
+    You switched the network to eval mode and gave all modules one mode afterwards; each has its own flag.
+    Leave the mode alone here. The caller decides.
+
+    mode_and_hooks_left: mode as_found after_error
+    - handles.append(modules[layer].register_forward_hook(hook))
+    + modules[layer].register_forward_hook(hook)
+    - model(x)
+    + model.eval()
+    + model(x)
+    You left the network in eval mode, and your hooks on it.
+    Leave the mode alone here, and remove the hooks in a finally block: handle.remove() for each handle.
+
+    hooks_left_after_an_error: after_error
+    - try:
+    -     model(x)
+    - finally:
+    -     for handle in handles:
+    -         handle.remove()
+    + model(x)
+    + for handle in handles:
+    +     handle.remove()
+    Your hooks stay on the network where its forward raises.
+    Remove them in a finally block: try: model(x) finally: for handle in handles: handle.remove().
+
+    refused_too_late: after_error
+    - unknown = [layer for layer in layers if layer not in modules]
+    - if unknown:
+    -     raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
+    ...
+    - for layer in layers:
+    + for layer in layers:
+    +     if layer not in modules:
+    +         raise ValueError(f"layers: there is no {layer!r} in the network")
+    You refused an unknown path when hooks were on the layers before it, and left them there.
+    Look at all paths before you register the first hook, or register them inside the try block.
+
+    unknown_ignored: refused
+    - raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
+    + layers = [layer for layer in layers if layer in modules]
+    You passed over a path that is not in the network; the reader finds out later, or never.
+    raise ValueError with the path in its message.
+
+    bare_key_error: refused
+    - if layer not in modules]
+    + if modules[layer] is None]
+    An unknown path let a dictionary or get_submodule raise an error of its own kind.
+    Look first: if path not in modules: raise ValueError(…).
+
+    numpy_arrays: values in_place twice mode
+    - output.detach().clone()
+    + output.detach().clone().numpy()
+    You returned numpy arrays.
+    Keep tensors: their device and dtype carry on.
+
+    a_list: all but after_error refused
+    - return captured
+    + return list(captured.values())
+    You returned a list.
+    A dictionary, the layer's path as its key.
+
+    first_image_only: values in_place twice mode
+    - output.detach().clone()
+    + output[0].detach().clone()
+    You kept the first image of the batch.
+    The whole output, (N, K, h, w).
+    """)
+
+
+@answers.wrong("after_error")
+def hooks_left_after_any_error(model, x, layers):
+    """Your hooks stay on the network where its forward raises, and where a path is refused.
+
+    Look at all paths first; then try: model(x) finally: for handle in handles: handle.remove().
+    """
+    modules = dict(model.named_modules())
+    captured, handles = {}, []
+    for layer in layers:
+        if layer not in modules:
+            raise ValueError(f"layers: there is no {layer!r} in the network")
+
+        def hook(module, inputs, output, layer=layer):
+            captured[layer] = output.detach().clone()
+
+        handles.append(modules[layer].register_forward_hook(hook))
+    model(x)
+    for handle in handles:
+        handle.remove()
+    return captured
+
+
+@answers.wrong("values in_place twice mode")
+def children_in_turn(model, x, layers):
+    """You ran the children one after another, which misses nested layers and any forward that does something
+    else.
+
+    Run the network itself, model(x), and let forward hooks on dict(model.named_modules())[path] catch the
+    outputs.
+    """
+    if any(layer not in dict(model.named_modules()) for layer in layers):
+        raise ValueError("layers holds an unknown path")
+    found = {}
+    with torch.no_grad():
+        for name, child in model.named_children():
+            x = child(x)
+            if name in layers:
+                found[name] = x.clone()
+    return found
+
+
+@answers.right
+def on_a_copy(model, x, layers):
+    """a copy of the network"""
+    twin, found = copy.deepcopy(model), {}
+    names = {module: name for name, module in twin.named_modules()}
+    if not set(layers) <= set(names.values()):
+        raise ValueError(f"layers must be among {sorted(names.values())}, got {layers}")
+
+    def keep(module, inputs, output):
+        found[names[module]] = output.detach().clone()
+
+    for layer in layers:
+        twin.get_submodule(layer).register_forward_hook(keep)
+    twin(x)
+    return found
+
+
+@answers.right
+def stacked(model, x, layers):
+    """an exit stack"""
+    found = dict.fromkeys(layers)
+
+    def keep(name, module, inputs, output):
+        found[name] = output.clone()
+
+    with contextlib.ExitStack() as stack, torch.inference_mode():
+        for layer in found:
+            try:
+                module = model.get_submodule(layer)
+            except AttributeError:
+                raise ValueError(f"layers: unknown path {layer!r}") from None
+            hook = functools.partial(keep, layer)
+            stack.callback(module.register_forward_hook(hook).remove)
+        model(x)
+    return found
+
+
+EXERCISE = answers.exercise()
