@@ -1,4 +1,4 @@
-"""What exercises of lecture 02 share: batches with something to normalize, and their axes."""
+"""What exercises of lecture 02 share: batches with something to normalize."""
 
 from __future__ import annotations
 

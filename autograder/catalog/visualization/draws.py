@@ -1,8 +1,7 @@
-"""What exercises of lecture 03 share: hooks of a network's owner, and total variation."""
+"""What exercises of lecture 03 share: hooks of a network's owner."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from autograder.attempt import Handle, Subject
@@ -17,8 +16,3 @@ def with_hooks(subject: Subject, described: Network | Named, *paths: str) -> Han
     for path in paths:
         model.do("get_submodule", path).do("register_forward_hook", hook)
     return model
-
-
-def summed_differences(x: torch.Tensor) -> torch.Tensor:
-    rows = (x[:, :, 1:] - x[:, :, :-1]).abs().sum()
-    return rows + (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().sum()
