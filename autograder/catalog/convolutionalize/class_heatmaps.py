@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from autograder.catalog.answers import Answers
 from autograder.catalog.convolutionalize.draws import (
     in_both_modes,
     mode_case,
@@ -16,7 +17,7 @@ from autograder.catalog.convolutionalize.draws import (
 )
 from autograder.catalog.observations import filled
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -41,116 +42,7 @@ def _heatmap_modes(d: Draw) -> Case:
     return mode_case(fcn, images)
 
 
-def _heatmaps(fcn, images, *, of=lambda scores: scores.softmax(1), mode="restored", grad=False):
-    """The heatmaps with a switch for each mistake."""
-    was = fcn.training
-    if mode != "training":
-        fcn.eval()
-    with torch.set_grad_enabled(grad):
-        maps = of(fcn(images))
-    if mode == "restored":
-        fcn.train(was)
-    elif mode == "left in training":
-        fcn.train()
-    return maps
-
-
-def _heatmaps_scores(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores)
-
-
-def _heatmaps_log(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.log_softmax(1))
-
-
-def _heatmaps_sigmoid(fcn, images):
-    return _heatmaps(fcn, images, of=torch.sigmoid)
-
-
-def _heatmaps_last_axis(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.softmax(-1))
-
-
-def _heatmaps_rows(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.softmax(2))
-
-
-def _heatmaps_batch_axis(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.softmax(0))
-
-
-def _heatmaps_over_the_map(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.flatten(2).softmax(2).view_as(scores))
-
-
-def _heatmaps_over_everything(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.flatten(1).softmax(1).view_as(scores))
-
-
-def _heatmaps_min_max(fcn, images):
-    def scaled(scores):
-        low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
-        return (scores - low) / (high - low)
-
-    return _heatmaps(fcn, images, of=scaled)
-
-
-def _heatmaps_shares(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores / scores.sum(1, keepdim=True))
-
-
-def _heatmaps_winners(fcn, images):
-    return _heatmaps(fcn, images, of=lambda scores: scores.argmax(1))
-
-
-def _heatmaps_overflow(fcn, images):
-    def naive(scores):
-        return scores.exp() / scores.exp().sum(1, keepdim=True)
-
-    return _heatmaps(fcn, images, of=naive)
-
-
-def _heatmaps_in_training(fcn, images):
-    return _heatmaps(fcn, images, mode="training")
-
-
-def _heatmaps_left_in_eval(fcn, images):
-    return _heatmaps(fcn, images, mode="left")
-
-
-def _heatmaps_left_in_training(fcn, images):
-    return _heatmaps(fcn, images, mode="left in training")
-
-
-def _heatmaps_with_graph(fcn, images):
-    return _heatmaps(fcn, images, grad=True)
-
-
-def _heatmaps_on_a_copy(fcn, images):
-    """On a copy of the network, image by image."""
-    twin = copy.deepcopy(fcn).eval()
-    with torch.inference_mode():
-        scores = torch.cat([twin(image[None]) for image in images])
-        return (scores - scores.logsumexp(dim=1, keepdim=True)).exp()
-
-
-def _heatmaps_cells(fcn, images):
-    """Cell by cell, the largest score taken off first."""
-    flags = {m: m.training for m in fcn.modules()}
-    fcn.eval()
-    scores = fcn(images).detach()
-    for module, flag in flags.items():
-        module.training = flag
-    out = torch.empty_like(scores)
-    for n in range(scores.shape[0]):
-        for i in range(scores.shape[2]):
-            for j in range(scores.shape[3]):
-                e = (scores[n, :, i, j] - scores[n, :, i, j].max()).exp()
-                out[n, :, i, j] = e / e.sum()
-    return out
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="class_heatmaps",
     topic="convolutionalize",
     title="A probability for every class in every cell",
@@ -191,124 +83,6 @@ EXERCISE = Exercise(
             tried="the gradients of the result's inner product with fixed random numbers",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "raw_scores",
-            "You returned the scores as the network gives them.",
-            "Turn them into probabilities: softmax over the class axis, dim=1.",
-            ("probabilities", "large_scores"),
-            _heatmaps_scores,
-        ),
-        Misconception(
-            "logarithms",
-            "You returned the logarithms of the probabilities.",
-            "softmax, not log_softmax.",
-            ("probabilities", "large_scores"),
-            _heatmaps_log,
-        ),
-        Misconception(
-            "sigmoid",
-            "You used the sigmoid, so the classes of a cell do not compete, and their values do not sum to 1.",
-            "Take the softmax over the class axis.",
-            ("probabilities", "large_scores"),
-            _heatmaps_sigmoid,
-        ),
-        Misconception(
-            "last_axis",
-            "Your softmax runs along each row of the map: dim=-1 is the width here.",
-            "The classes are axis 1 of (N, L, h, w): softmax(1).",
-            ("probabilities", "large_scores"),
-            _heatmaps_last_axis,
-        ),
-        Misconception(
-            "down_the_columns",
-            "Your softmax runs down each column of the map: dim=2 is the height here.",
-            "The classes are axis 1 of (N, L, h, w): softmax(1).",
-            ("probabilities", "large_scores"),
-            _heatmaps_rows,
-        ),
-        Misconception(
-            "over_the_batch",
-            "Your softmax compares the images of the batch: dim=0.",
-            "The classes are axis 1 of (N, L, h, w): softmax(1).",
-            ("probabilities", "large_scores"),
-            _heatmaps_batch_axis,
-        ),
-        Misconception(
-            "over_the_map",
-            "Your softmax runs over all cells, so each class's map sums to 1.",
-            "Each cell is a classification of its own: the classes sum to 1 in every cell, softmax(1).",
-            ("probabilities", "large_scores"),
-            _heatmaps_over_the_map,
-        ),
-        Misconception(
-            "over_cells_and_classes",
-            "You flattened each image's scores before the softmax, so all cells and classes share one sum.",
-            "Leave the shape as it is: softmax(1) works on the class axis of every cell.",
-            ("probabilities", "large_scores"),
-            _heatmaps_over_everything,
-        ),
-        Misconception(
-            "stretched",
-            "You stretched each map between its smallest and largest score, which makes a picture and no probability.",
-            "Take the softmax over the class axis.",
-            ("probabilities", "large_scores"),
-            _heatmaps_min_max,
-        ),
-        Misconception(
-            "divided_by_the_sum",
-            "You divided the scores by their sum, but scores may be negative.",
-            "Take the softmax over the class axis: exponentials are positive.",
-            ("probabilities", "large_scores"),
-            _heatmaps_shares,
-        ),
-        Misconception(
-            "winners_only",
-            "You returned the best class of every cell.",
-            "Return the probabilities of all classes, (N, L, h, w).",
-            ("probabilities", "large_scores", "mode"),
-            _heatmaps_winners,
-        ),
-        Misconception(
-            "exponentials_overflow",
-            "Your exponentials overflow where scores are large, and ∞/∞ is NaN.",
-            "scores.softmax(1) takes the largest score off first; do the same, or call it.",
-            ("large_scores",),
-            _heatmaps_overflow,
-        ),
-        Misconception(
-            "eval_forgotten",
-            "The network ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.",
-            "Call fcn.eval() before, which reaches every layer, and put the mode back afterwards.",
-            ("mode",),
-            _heatmaps_in_training,
-        ),
-        Misconception(
-            "left_in_eval_mode",
-            "You left the network in eval mode.",
-            "Remember fcn.training before, and call fcn.train(was) afterwards.",
-            ("mode",),
-            _heatmaps_left_in_eval,
-        ),
-        Misconception(
-            "left_in_training_mode",
-            "You put the network into training mode at the end, also where it was in eval mode.",
-            "Remember fcn.training before, and call fcn.train(was) afterwards.",
-            ("mode",),
-            _heatmaps_left_in_training,
-        ),
-        Misconception(
-            "graph_kept",
-            "Your result keeps the graph of everything that was computed, which costs memory.",
-            "Run the network under torch.no_grad().",
-            ("no_grad",),
-            _heatmaps_with_graph,
-        ),
-    ),
-    right=(
-        Variant("a copy of the network, logsumexp", _heatmaps_on_a_copy),
-        Variant("cell by cell", _heatmaps_cells),
-    ),
     hints=(
         Hint(
             "I don't know what has to sum to 1",
@@ -324,3 +98,153 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def restored(fcn, images):
+    """softmax(1), the mode put back"""
+    was = fcn.training
+    fcn.eval()
+    with torch.no_grad():
+        scores = fcn(images)
+    fcn.train(was)
+    return scores.softmax(1)
+
+
+answers.edits("""
+    raw_scores: probabilities large_scores
+    - scores.softmax(1)
+    + scores
+    You returned the scores as the network gives them.
+    Turn them into probabilities: softmax over the class axis, dim=1.
+
+    logarithms: probabilities large_scores
+    - scores.softmax(1)
+    + scores.log_softmax(1)
+    You returned the logarithms of the probabilities.
+    softmax, not log_softmax.
+
+    sigmoid: probabilities large_scores
+    - scores.softmax(1)
+    + scores.sigmoid()
+    You used the sigmoid, so the classes of a cell do not compete, and their values do not sum to 1.
+    Take the softmax over the class axis.
+
+    last_axis: probabilities large_scores
+    - scores.softmax(1)
+    + scores.softmax(-1)
+    Your softmax runs along each row of the map: dim=-1 is the width here.
+    The classes are axis 1 of (N, L, h, w): softmax(1).
+
+    down_the_columns: probabilities large_scores
+    - scores.softmax(1)
+    + scores.softmax(2)
+    Your softmax runs down each column of the map: dim=2 is the height here.
+    The classes are axis 1 of (N, L, h, w): softmax(1).
+
+    over_the_batch: probabilities large_scores
+    - scores.softmax(1)
+    + scores.softmax(0)
+    Your softmax compares the images of the batch: dim=0.
+    The classes are axis 1 of (N, L, h, w): softmax(1).
+
+    over_the_map: probabilities large_scores
+    - scores.softmax(1)
+    + scores.flatten(2).softmax(2).view_as(scores)
+    Your softmax runs over all cells, so each class's map sums to 1.
+    Each cell is a classification of its own: the classes sum to 1 in every cell, softmax(1).
+
+    over_cells_and_classes: probabilities large_scores
+    - scores.softmax(1)
+    + scores.flatten(1).softmax(1).view_as(scores)
+    You flattened each image's scores before the softmax, so all cells and classes share one sum.
+    Leave the shape as it is: softmax(1) works on the class axis of every cell.
+
+    stretched: probabilities large_scores
+    - return scores.softmax(1)
+    + low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
+    + return (scores - low) / (high - low)
+    You stretched each map between its smallest and largest score, which makes a picture and no
+      probability.
+    Take the softmax over the class axis.
+
+    divided_by_the_sum: probabilities large_scores
+    - scores.softmax(1)
+    + scores / scores.sum(1, keepdim=True)
+    You divided the scores by their sum, but scores may be negative.
+    Take the softmax over the class axis: exponentials are positive.
+
+    winners_only: probabilities large_scores mode
+    - scores.softmax(1)
+    + scores.argmax(1)
+    You returned the best class of every cell.
+    Return the probabilities of all classes, (N, L, h, w).
+
+    exponentials_overflow: large_scores
+    - scores.softmax(1)
+    + scores.exp() / scores.exp().sum(1, keepdim=True)
+    Your exponentials overflow where scores are large, and ∞/∞ is NaN.
+    scores.softmax(1) takes the largest score off first; do the same, or call it.
+
+    eval_forgotten: mode
+    - was = fcn.training
+    - fcn.eval()
+    ...
+    - fcn.train(was)
+    The network ran in the mode you found it in: in training mode, batch norm uses the batch and dropout
+      drops.
+    Call fcn.eval() before, which reaches every layer, and put the mode back afterwards.
+
+    left_in_eval_mode: mode
+    - was = fcn.training
+    ...
+    - fcn.train(was)
+    You left the network in eval mode.
+    Remember fcn.training before, and call fcn.train(was) afterwards.
+
+    left_in_training_mode: mode
+    - was = fcn.training
+    ...
+    - fcn.train(was)
+    + fcn.train()
+    You put the network into training mode at the end, also where it was in eval mode.
+    Remember fcn.training before, and call fcn.train(was) afterwards.
+
+    graph_kept: no_grad
+    - with torch.no_grad():
+    -     scores = fcn(images)
+    + scores = fcn(images)
+    Your result keeps the graph of everything that was computed, which costs memory.
+    Run the network under torch.no_grad().
+    """)
+
+
+@answers.right
+def on_a_copy(fcn, images):
+    """a copy of the network, logsumexp"""
+    twin = copy.deepcopy(fcn).eval()
+    with torch.inference_mode():
+        scores = torch.cat([twin(image[None]) for image in images])
+        return (scores - scores.logsumexp(dim=1, keepdim=True)).exp()
+
+
+@answers.right
+def cell_by_cell(fcn, images):
+    """cell by cell"""
+    flags = {m: m.training for m in fcn.modules()}
+    fcn.eval()
+    scores = fcn(images).detach()
+    for module, flag in flags.items():
+        module.training = flag
+    out = torch.empty_like(scores)
+    for n in range(scores.shape[0]):
+        for i in range(scores.shape[2]):
+            for j in range(scores.shape[3]):
+                e = (scores[n, :, i, j] - scores[n, :, i, j].max()).exp()
+                out[n, :, i, j] = e / e.sum()
+    return out
+
+
+EXERCISE = answers.exercise()
