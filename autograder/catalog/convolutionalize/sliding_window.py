@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.convolutionalize.draws import (
     in_both_modes,
     mode_case,
@@ -18,7 +20,7 @@ from autograder.catalog.convolutionalize.draws import (
 )
 from autograder.catalog.observations import filled
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -65,202 +67,7 @@ def _window_dtype(subject: Subject, case: Case) -> Any:
     return str(scores.dtype) if isinstance(scores, torch.Tensor) else scores
 
 
-def _slide(
-    cnn, image, window, stride, *, count=None, crop=None, of=None, shape=None, mode="restored", dtype=None,
-    grad=False,
-):  # fmt: skip
-    """The windows one by one, with a switch for each mistake."""
-    was = cnn.training
-    if mode != "training":
-        cnn.eval()
-    step = stride
-    count = count or (lambda size: (size - window) // step + 1)
-    crop = crop or (lambda r, c: image[:, r : r + window, c : c + window])
-    h, w = count(image.shape[1]), count(image.shape[2])
-    with torch.set_grad_enabled(grad):
-        crops = [crop(i * step, j * step) for i in range(h) for j in range(w)]
-        scores = torch.cat([cnn(x[None]) for x in crops])
-    if mode == "restored":
-        cnn.train(was)
-    elif mode == "left in training":
-        cnn.train()
-    scores = of(scores) if of else scores
-    scores = scores.to(dtype) if dtype else scores
-    return shape(scores, h, w) if shape else scores.T.reshape(-1, h, w)
-
-
-def _slide_softmax(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, of=lambda scores: scores.softmax(1))
-
-
-def _slide_winners(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.argmax(1).reshape(h, w))
-
-
-def _slide_stride_ignored(cnn, image, window, stride):
-    return _slide(cnn, image, window, 1)
-
-
-def _slide_tiles(cnn, image, window, stride):
-    return _slide(cnn, image, window, window)
-
-
-def _slide_last_missing(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, count=lambda size: len(range(0, size - window, stride)))
-
-
-def _slide_divided(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, count=lambda size: (size - window) // stride)
-
-
-def _slide_over_the_edge(cnn, image, window, stride):
-    padded = nn.functional.pad(image, (0, window + stride, 0, window + stride))
-    return _slide(
-        cnn, image, window, stride, count=lambda size: -((window - size) // stride) + 1,
-        crop=lambda r, c: padded[:, r : r + window, c : c + window],
-    )  # fmt: skip
-
-
-def _slide_moved_back(cnn, image, window, stride):
-    bottom, right = image.shape[1] - window, image.shape[2] - window
-
-    def crop(r, c):
-        r, c = min(r, bottom), min(c, right)
-        return image[:, r : r + window, c : c + window]
-
-    return _slide(cnn, image, window, stride, count=lambda size: -((window - size) // stride) + 1, crop=crop)
-
-
-def _slide_cut_off(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, count=lambda size: len(range(0, size, stride)))
-
-
-def _slide_axes_mixed(cnn, image, window, stride):
-    crops = image.unfold(1, window, stride).unfold(2, window, stride)
-    channels, h, w = crops.shape[:3]
-    crops = crops.reshape(h * w, channels, window, window)
-    return _slide(cnn, image, window, stride, crop=lambda r, c: crops[r // stride * w + c // stride])
-
-
-def _slide_unfold_mixed(cnn, image, window, stride):
-    crops = nn.functional.unfold(image[None], window, stride=stride)
-    crops = crops.reshape(-1, image.shape[0], window, window)
-    w = (image.shape[2] - window) // stride + 1
-    return _slide(cnn, image, window, stride, crop=lambda r, c: crops[r // stride * w + c // stride])
-
-
-def _slide_centered(cnn, image, window, stride):
-    padded = nn.functional.pad(image, (window // 2,) * 4)
-    return _slide(
-        cnn, image, window, stride, count=lambda size: -(-size // stride),
-        crop=lambda r, c: padded[:, r : r + window, c : c + window],
-    )  # fmt: skip
-
-
-def _slide_map_transposed(cnn, image, window, stride):
-    def shape(scores, h, w):
-        return scores.T.reshape(-1, h, w).transpose(1, 2)
-
-    return _slide(cnn, image, window, stride, shape=shape)
-
-
-def _slide_width_first(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.T.reshape(-1, w, h))
-
-
-def _slide_laid_out_by_columns(cnn, image, window, stride):
-    def shape(scores, h, w):
-        return scores.T.reshape(-1, w, h).transpose(1, 2)
-
-    return _slide(cnn, image, window, stride, shape=shape)
-
-
-def _slide_squeezed(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride).squeeze()
-
-
-def _slide_grid_centered(cnn, image, window, stride):
-    top, left = ((size - window) % stride // 2 for size in image.shape[1:])
-    return _slide(cnn, image[:, top:, left:], window, stride)
-
-
-def _slide_with_graph(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, grad=True)
-
-
-def _slide_columns_first(cnn, image, window, stride):
-    def shape(scores, h, w):
-        # Windows collected column by column, laid out as if they had come row by row.
-        return scores.T.reshape(-1, h, w).transpose(1, 2).reshape(-1, h, w)
-
-    return _slide(cnn, image, window, stride, shape=shape)
-
-
-def _slide_positions_swapped(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, crop=lambda r, c: image[:, c : c + window, r : r + window])
-
-
-def _slide_crops_transposed(cnn, image, window, stride):
-    def crop(r, c):
-        return image[:, r : r + window, c : c + window].transpose(1, 2)
-
-    return _slide(cnn, image, window, stride, crop=crop)
-
-
-def _slide_not_transposed(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.reshape(-1, h, w))
-
-
-def _slide_classes_last(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, shape=lambda scores, h, w: scores.reshape(h, w, -1))
-
-
-def _slide_batch_axis(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride)[None]
-
-
-def _slide_in_training(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, mode="training")
-
-
-def _slide_left_in_eval(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, mode="left")
-
-
-def _slide_left_in_training(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, mode="left in training")
-
-
-def _slide_float32(cnn, image, window, stride):
-    return _slide(cnn, image, window, stride, dtype=torch.float32)
-
-
-def _slide_unfold(cnn, image, window, stride):
-    """All windows as one batch, out of F.unfold."""
-    h, w = ((size - window) // stride + 1 for size in image.shape[1:])
-    crops = nn.functional.unfold(image[None], window, stride=stride)[0].T
-    was = [(m, m.training) for m in cnn.modules()]
-    cnn.eval()
-    scores = cnn(crops.reshape(-1, image.shape[0], window, window)).detach()
-    for m, flag in was:
-        m.training = flag
-    return scores.T.unflatten(1, (h, w))
-
-
-def _slide_rows(cnn, image, window, stride):
-    """Row after row on a copy of the network."""
-    twin = copy.deepcopy(cnn).eval()
-    rows = []
-    for top in range(0, image.shape[1] - window + 1, stride):
-        lefts = range(0, image.shape[2] - window + 1, stride)
-        crops = [image[:, top : top + window, left : left + window] for left in lefts]
-        rows.append(torch.stack([twin(crop.unsqueeze(0)).detach()[0] for crop in crops], dim=1))
-    return torch.stack(rows, dim=1)
-
-
-SLID = ("scores", "leftover", "sparse")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="sliding_window",
     topic="convolutionalize",
     title="The wasteful way: one crop after the other",
@@ -317,208 +124,6 @@ EXERCISE = Exercise(
             tried="the dtype of the result",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "softmax_applied",
-            "You returned probabilities.",
-            "Return the scores as the classifier gives them: probabilities are class_heatmaps' business.",
-            SLID,
-            _slide_softmax,
-        ),
-        Misconception(
-            "winners_only",
-            "You returned the best class of every window.",
-            "Return the scores of all classes, (L, h, w).",
-            (*SLID, "mode", "dtype"),
-            _slide_winners,
-        ),
-        Misconception(
-            "stride_ignored",
-            "Your windows are one pixel apart, whatever the stride.",
-            "Window (i, j) begins at row i·stride and column j·stride.",
-            SLID,
-            _slide_stride_ignored,
-        ),
-        Misconception(
-            "tiles",
-            "Your windows are a window apart: they never overlap.",
-            "Step by stride, not by window.",
-            SLID,
-            _slide_tiles,
-        ),
-        Misconception(
-            "last_window_missing",
-            "Your last row and column of windows are missing where they end exactly at the border.",
-            "The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).",
-            ("scores", "sparse"),
-            _slide_last_missing,
-        ),
-        Misconception(
-            "one_window_short",
-            "Your map is one row and one column short.",
-            "h = (H − window) // stride + 1: a single window already makes one cell.",
-            SLID,
-            _slide_divided,
-        ),
-        Misconception(
-            "over_the_edge",
-            "Your last windows hang over the border, filled up with zeros.",
-            "Whole windows only: h = (H − window) // stride + 1, rounded down.",
-            ("leftover",),
-            _slide_over_the_edge,
-        ),
-        Misconception(
-            "cut_off",
-            "Your last windows hang over the border, where slicing cuts them off: they are smaller than the classifier's input.",
-            "The last window begins at H − window: range(0, H − window + 1, stride).",
-            ("scores", "leftover", "mode", "no_grad", "dtype"),
-            _slide_cut_off,
-        ),
-        Misconception(
-            "moved_back",
-            "You moved the last windows back until they end at the border, so they are not a stride apart.",
-            "Leave out what no whole window reaches.",
-            ("leftover",),
-            _slide_moved_back,
-        ),
-        Misconception(
-            "centered",
-            "You padded the image, so that windows are centered on the pixels.",
-            "The window of cell (0, 0) begins at pixel (0, 0), without padding.",
-            SLID,
-            _slide_centered,
-        ),
-        Misconception(
-            "map_transposed",
-            "Your map has rows and columns swapped: (L, w, h).",
-            "Rows of windows become rows of the map: lay the scores out as (L, h, w).",
-            SLID,
-            _slide_map_transposed,
-        ),
-        Misconception(
-            "width_before_height",
-            "You laid the scores out as (L, w, h).",
-            "Windows collected row by row are laid out row by row: (L, h, w).",
-            SLID,
-            _slide_width_first,
-        ),
-        Misconception(
-            "laid_out_by_columns",
-            "You collected the windows row by row, and laid the scores out column by column.",
-            "Windows collected row by row are laid out row by row: reshape to (L, h, w), with nothing to transpose.",
-            ("scores", "leftover"),
-            _slide_laid_out_by_columns,
-        ),
-        Misconception(
-            "axes_squeezed",
-            "Where there is one row or one column of windows, your map loses that axis.",
-            "Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.",
-            ("sparse",),
-            _slide_squeezed,
-        ),
-        Misconception(
-            "grid_centered",
-            "You centered the windows in the image, leaving rows out at both ends.",
-            "The first window begins at pixel (0, 0); what no whole window reaches is left out at the end.",
-            ("leftover",),
-            _slide_grid_centered,
-        ),
-        Misconception(
-            "columns_first",
-            "You collected the windows column by column, and laid the scores out row by row.",
-            "The outer loop runs over the rows, the inner one over the columns.",
-            ("scores", "leftover"),
-            _slide_columns_first,
-        ),
-        Misconception(
-            "positions_swapped",
-            "Rows and columns are exchanged where you cut: in the positions, or in how many there are of each.",
-            "An image is (C, H, W), and cell (i, j) is image[:, i·stride : i·stride + window, j·stride : j·stride + window]: the rows come first.",
-            (*SLID, "mode", "no_grad", "dtype"),
-            _slide_positions_swapped,
-        ),
-        Misconception(
-            "crops_transposed",
-            "Your crops are transposed.",
-            "Keep (C, rows, columns) in every crop.",
-            SLID,
-            _slide_crops_transposed,
-        ),
-        Misconception(
-            "unfolded_axes_mixed",
-            "You reshaped the unfolded image, (C, h, w, window, window), with the channels in front, so your crops mix channels and places.",
-            "Move the windows to the front before the reshape: crops.permute(1, 2, 0, 3, 4).",
-            SLID,
-            _slide_axes_mixed,
-        ),
-        Misconception(
-            "unfold_not_transposed",
-            "You reshaped what F.unfold gives, (1, C·window², windows), with the windows last, so your crops mix all windows.",
-            "Transpose first: unfold(…)[0].T.reshape(-1, C, window, window).",
-            SLID,
-            _slide_unfold_mixed,
-        ),
-        Misconception(
-            "scores_not_transposed",
-            "You reshaped (windows, L) to (L, h, w), which mixes the scores of different windows.",
-            "Transpose first: scores.T.reshape(L, h, w).",
-            SLID,
-            _slide_not_transposed,
-        ),
-        Misconception(
-            "classes_last",
-            "Your classes are the last axis: (h, w, L).",
-            "Channels first: permute to (L, h, w).",
-            SLID,
-            _slide_classes_last,
-        ),
-        Misconception(
-            "batch_axis_left",
-            "Your result has a batch axis.",
-            "One image, one map: (L, h, w).",
-            SLID,
-            _slide_batch_axis,
-        ),
-        Misconception(
-            "eval_forgotten",
-            "The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.",
-            "Call cnn.eval() before, which reaches every layer, and put the mode back afterwards.",
-            ("mode",),
-            _slide_in_training,
-        ),
-        Misconception(
-            "left_in_eval_mode",
-            "You left the classifier in eval mode.",
-            "Remember cnn.training before, and call cnn.train(was) afterwards.",
-            ("mode",),
-            _slide_left_in_eval,
-        ),
-        Misconception(
-            "left_in_training_mode",
-            "You put the classifier into training mode at the end, also where it was in eval mode.",
-            "Remember cnn.training before, and call cnn.train(was) afterwards.",
-            ("mode",),
-            _slide_left_in_training,
-        ),
-        Misconception(
-            "graph_kept",
-            "Your result keeps the graph of everything that was computed, which costs memory for every window.",
-            "Run the classifier under torch.no_grad().",
-            ("no_grad",),
-            _slide_with_graph,
-        ),
-        Misconception(
-            "always_float32",
-            "Your map is float32 whatever the scores are.",
-            "Make it out of the scores, or with scores.new_zeros.",
-            ("dtype",),
-            _slide_float32,
-        ),
-    ),
-    right=(
-        Variant("one batch out of F.unfold", _slide_unfold),
-        Variant("row after row, on a copy of the network", _slide_rows),
-    ),
     hints=(
         Hint(
             "I don't know how many windows there are",
@@ -534,3 +139,255 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def one_by_one(cnn, image, window, stride):
+    """crop after crop"""
+    H, W = image.shape[1:]
+    tops = range(0, H - window + 1, stride)
+    lefts = range(0, W - window + 1, stride)
+    h, w = len(tops), len(lefts)
+    crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
+    was = cnn.training
+    cnn.eval()
+    with torch.no_grad():
+        scores = torch.cat([cnn(crop[None]) for crop in crops])
+    cnn.train(was)
+    return scores.T.reshape(-1, h, w)
+
+
+answers.edits("""
+    softmax_applied: scores leftover sparse
+    - scores.T
+    + scores.softmax(1).T
+    You returned probabilities.
+    Return the scores as the classifier gives them: probabilities are class_heatmaps' business.
+
+    winners_only: all but no_grad
+    - scores.T.reshape(-1, h, w)
+    + scores.argmax(1).reshape(h, w)
+    You returned the best class of every window.
+    Return the scores of all classes, (L, h, w).
+
+    stride_ignored: scores leftover sparse
+    - H - window + 1, stride
+    + H - window + 1
+    - W - window + 1, stride
+    + W - window + 1
+    Your windows are one pixel apart, whatever the stride.
+    Window (i, j) begins at row i·stride and column j·stride.
+
+    tiles: scores leftover sparse
+    - H - window + 1, stride
+    + H - window + 1, window
+    - W - window + 1, stride
+    + W - window + 1, window
+    Your windows are a window apart: they never overlap.
+    Step by stride, not by window.
+
+    last_window_missing: scores sparse
+    - H - window + 1
+    + H - window
+    - W - window + 1
+    + W - window
+    Your last row and column of windows are missing where they end exactly at the border.
+    The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
+
+    one_window_short: scores leftover sparse
+    - tops = range(0, H - window + 1, stride)
+    - lefts = range(0, W - window + 1, stride)
+    - h, w = len(tops), len(lefts)
+    + h, w = (H - window) // stride, (W - window) // stride
+    + tops = [i * stride for i in range(h)]
+    + lefts = [j * stride for j in range(w)]
+    Your map is one row and one column short.
+    h = (H − window) // stride + 1: a single window already makes one cell.
+
+    over_the_edge: leftover
+    - H, W = image.shape[1:]
+    + image = F.pad(image, (0, stride - 1, 0, stride - 1))
+    + H, W = image.shape[1:]
+    Your last windows hang over the border, filled up with zeros.
+    Whole windows only: h = (H − window) // stride + 1, rounded down.
+
+    cut_off: all but sparse
+    - H - window + 1
+    + H
+    - W - window + 1
+    + W
+    Your last windows hang over the border, where slicing cuts them off: they are smaller than the
+      classifier's input.
+    The last window begins at H − window: range(0, H − window + 1, stride).
+
+    moved_back: leftover
+    - range(0, H - window + 1, stride)
+    + [*range(0, H - window, stride), H - window]
+    - range(0, W - window + 1, stride)
+    + [*range(0, W - window, stride), W - window]
+    You moved the last windows back until they end at the border, so they are not a stride apart.
+    Leave out what no whole window reaches.
+
+    centered: scores leftover sparse
+    - H - window + 1
+    + H
+    - W - window + 1
+    + W
+    - h, w = len(tops), len(lefts)
+    + h, w = len(tops), len(lefts)
+    + image = F.pad(image, (window // 2,) * 4)
+    You padded the image, so that windows are centered on the pixels.
+    The window of cell (0, 0) begins at pixel (0, 0), without padding.
+
+    map_transposed: scores leftover sparse
+    - reshape(-1, h, w)
+    + reshape(-1, h, w).transpose(1, 2)
+    Your map has rows and columns swapped: (L, w, h).
+    Rows of windows become rows of the map: lay the scores out as (L, h, w).
+
+    width_before_height: scores leftover sparse
+    - reshape(-1, h, w)
+    + reshape(-1, w, h)
+    You laid the scores out as (L, w, h).
+    Windows collected row by row are laid out row by row: (L, h, w).
+
+    laid_out_by_columns: scores leftover
+    - reshape(-1, h, w)
+    + reshape(-1, w, h).transpose(1, 2)
+    You collected the windows row by row, and laid the scores out column by column.
+    Windows collected row by row are laid out row by row: reshape to (L, h, w), with nothing to transpose.
+
+    axes_squeezed: sparse
+    - reshape(-1, h, w)
+    + reshape(-1, h, w).squeeze()
+    Where there is one row or one column of windows, your map loses that axis.
+    Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.
+
+    grid_centered: leftover
+    - range(0, H - window + 1, stride)
+    + range((H - window) % stride // 2, H - window + 1, stride)
+    - range(0, W - window + 1, stride)
+    + range((W - window) % stride // 2, W - window + 1, stride)
+    You centered the windows in the image, leaving rows out at both ends.
+    The first window begins at pixel (0, 0); what no whole window reaches is left out at the end.
+
+    columns_first: scores leftover
+    - for top in tops for left in lefts
+    + for left in lefts for top in tops
+    You collected the windows column by column, and laid the scores out row by row.
+    The outer loop runs over the rows, the inner one over the columns.
+
+    positions_swapped: all
+    - image[:, top : top + window, left : left + window]
+    + image[:, left : left + window, top : top + window]
+    Rows and columns are exchanged where you cut: in the positions, or in how many there are of each.
+    An image is (C, H, W), and cell (i, j) is image[:, i·stride : i·stride + window, j·stride : j·stride +
+      window]: the rows come first.
+
+    crops_transposed: scores leftover sparse
+    - left : left + window]
+    + left : left + window].transpose(1, 2)
+    Your crops are transposed.
+    Keep (C, rows, columns) in every crop.
+
+    unfolded_axes_mixed: scores leftover sparse
+    - crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
+    + crops = image.unfold(1, window, stride).unfold(2, window, stride)
+    + crops = crops.reshape(h * w, len(image), window, window)
+    You reshaped the unfolded image, (C, h, w, window, window), with the channels in front, so your crops
+      mix channels and places.
+    Move the windows to the front before the reshape: crops.permute(1, 2, 0, 3, 4).
+
+    unfold_not_transposed: scores leftover sparse
+    - crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
+    + crops = F.unfold(image[None], window, stride=stride)
+    + crops = crops.reshape(h * w, len(image), window, window)
+    You reshaped what F.unfold gives, (1, C·window², windows), with the windows last, so your crops mix all
+      windows.
+    Transpose first: unfold(…)[0].T.reshape(-1, C, window, window).
+
+    scores_not_transposed: scores leftover sparse
+    - scores.T.reshape(-1, h, w)
+    + scores.reshape(-1, h, w)
+    You reshaped (windows, L) to (L, h, w), which mixes the scores of different windows.
+    Transpose first: scores.T.reshape(L, h, w).
+
+    classes_last: scores leftover sparse
+    - scores.T.reshape(-1, h, w)
+    + scores.reshape(h, w, -1)
+    Your classes are the last axis: (h, w, L).
+    Channels first: permute to (L, h, w).
+
+    batch_axis_left: scores leftover sparse
+    - reshape(-1, h, w)
+    + reshape(1, -1, h, w)
+    Your result has a batch axis.
+    One image, one map: (L, h, w).
+
+    eval_forgotten: mode
+    - was = cnn.training
+    - cnn.eval()
+    ...
+    - cnn.train(was)
+    The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout
+      drops.
+    Call cnn.eval() before, which reaches every layer, and put the mode back afterwards.
+
+    left_in_eval_mode: mode
+    - was = cnn.training
+    ...
+    - cnn.train(was)
+    You left the classifier in eval mode.
+    Remember cnn.training before, and call cnn.train(was) afterwards.
+
+    left_in_training_mode: mode
+    - was = cnn.training
+    ...
+    - cnn.train(was)
+    + cnn.train()
+    You put the classifier into training mode at the end, also where it was in eval mode.
+    Remember cnn.training before, and call cnn.train(was) afterwards.
+
+    graph_kept: no_grad
+    - with torch.no_grad():
+    -     scores = torch.cat([cnn(crop[None]) for crop in crops])
+    + scores = torch.cat([cnn(crop[None]) for crop in crops])
+    Your result keeps the graph of everything that was computed, which costs memory for every window.
+    Run the classifier under torch.no_grad().
+
+    always_float32: dtype
+    - scores.T
+    + scores.float().T
+    Your map is float32 whatever the scores are.
+    Make it out of the scores, or with scores.new_zeros.
+    """)
+
+
+@answers.right
+def one_batch(cnn, image, window, stride):
+    """one batch out of F.unfold"""
+    h, w = ((size - window) // stride + 1 for size in image.shape[1:])
+    crops = F.unfold(image[None], window, stride=stride)[0].T
+    was = [(m, m.training) for m in cnn.modules()]
+    cnn.eval()
+    scores = cnn(crops.reshape(-1, image.shape[0], window, window)).detach()
+    for m, flag in was:
+        m.training = flag
+    return scores.T.unflatten(1, (h, w))
+
+
+@answers.right
+def row_by_row(cnn, image, window, stride):
+    """row after row, on a copy of the network"""
+    twin = copy.deepcopy(cnn).eval()
+    rows = []
+    for top in range(0, image.shape[1] - window + 1, stride):
+        lefts = range(0, image.shape[2] - window + 1, stride)
+        crops = [image[:, top : top + window, left : left + window] for left in lefts]
+        rows.append(torch.stack([twin(crop.unsqueeze(0)).detach()[0] for crop in crops], dim=1))
+    return torch.stack(rows, dim=1)
+
+
+EXERCISE = answers.exercise()
