@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import carries
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import unet as reference
 
 LOOSE = (1e-3, 1e-4)
@@ -109,194 +110,7 @@ _on_cells = _where(lambda instances: instances != 0)
 _everywhere = _where(lambda instances: torch.ones_like(instances, dtype=torch.bool))
 
 
-# -- answers ------------------------------------------------------------------------------------------------
-
-
-def _distance(mask: torch.Tensor) -> torch.Tensor:
-    """Euclidean distance to the nearest pixel of the mask."""
-    from scipy.ndimage import distance_transform_edt
-
-    return torch.from_numpy(distance_transform_edt(~mask.cpu().numpy()))
-
-
-def _taxicab(mask: torch.Tensor) -> torch.Tensor:
-    from scipy.ndimage import distance_transform_cdt
-
-    return torch.from_numpy(distance_transform_cdt(~mask.cpu().numpy(), metric="taxicab")).double()
-
-
-def _inside_out(mask: torch.Tensor) -> torch.Tensor:
-    from scipy.ndimage import distance_transform_edt
-
-    return torch.from_numpy(distance_transform_edt(mask.cpu().numpy()))
-
-
-def _to_center(mask: torch.Tensor) -> torch.Tensor:
-    rows, columns = mask.nonzero().double().mean(0)
-    h, w = mask.shape
-    return ((torch.arange(h)[:, None] - rows) ** 2 + (torch.arange(w)[None, :] - columns) ** 2).sqrt()
-
-
-def _by_byte(instances: torch.Tensor) -> list[torch.Tensor]:
-    return _by_id(instances.to(torch.uint8))
-
-
-def _by_id(instances: torch.Tensor) -> list[torch.Tensor]:
-    return [instances == i for i in instances.unique() if i != 0]
-
-
-def _with_background(instances: torch.Tensor) -> list[torch.Tensor]:
-    return [instances == i for i in instances.unique()]
-
-
-def _by_component(instances: torch.Tensor) -> list[torch.Tensor]:
-    from scipy.ndimage import label
-
-    components, count = label((instances != 0).cpu().numpy())
-    return [torch.from_numpy(components == i) for i in range(1, count + 1)]
-
-
-def _by_component_of_id(instances: torch.Tensor) -> list[torch.Tensor]:
-    return [piece for mask in _by_id(instances) for piece in _by_component(mask.long())]
-
-
-def _up_to_the_highest(instances: torch.Tensor) -> list[torch.Tensor]:
-    return [instances == i for i in range(1, int(instances.max()) + 1)]
-
-
-def _balance(instances: torch.Tensor, share: float = 0.5) -> tuple[float, float]:
-    cell = int((instances != 0).sum())
-    total = instances.numel()
-    return share * total / max(total - cell, 1), share * total / max(cell, 1)
-
-
-def _doubled_balance(instances: torch.Tensor) -> tuple[float, float]:
-    return _balance(instances, 1.0)
-
-
-def _frequencies(instances: torch.Tensor) -> tuple[float, float]:
-    cell = (instances != 0).double().mean().item()
-    return 1 - cell, cell
-
-
-def _reversed_balance(instances: torch.Tensor) -> tuple[float, float]:
-    return _balance(instances)[::-1]
-
-
-def _unit(instances: torch.Tensor) -> tuple[float, float]:
-    return 1.0, 1.0
-
-
-def _unguarded_balance(instances: torch.Tensor) -> tuple[float, float]:
-    cell = int((instances != 0).sum())
-    return instances.numel() / 2 / (instances.numel() - cell), instances.numel() / 2 / cell
-
-
-def _border(d1, d2, w0, sigma):
-    return w0 * torch.exp(-((d1 + d2) ** 2) / (2 * sigma**2))
-
-
-def _weigh(
-    instances, w0, sigma, class_weights, *, border=_border, masks=_by_id, distance=_distance,
-    balance=_balance, swapped=False, on_cells=False, joined="added", alone="none", second=1,
-):  # fmt: skip
-    """The formula with a switch for each mistake, in float64."""
-    cell = (instances != 0).cpu()
-    w_background, w_cell = balance(instances) if class_weights is None else class_weights
-    if swapped and class_weights is not None:
-        w_background, w_cell = w_cell, w_background
-    weights = torch.where(cell, float(w_cell), float(w_background)).double()
-    found = masks(instances)
-    if len(found) < 2 and (alone == "none" or not found):
-        return weights
-    d = torch.stack([distance(mask) for mask in found]).sort(0).values
-    d1, d2 = d[0], d[second] if len(found) > 1 else d[0]
-    if alone == "zero" and len(found) < 2:
-        d2 = torch.zeros_like(d1)
-    term = border(d1, d2, w0, sigma)
-    changed = weights * (1 + term) if joined == "multiplied" else weights + term
-    if joined == "replaced":
-        changed = term
-    return changed if on_cells else torch.where(cell, weights, changed)
-
-
-def _answer(**mistakes: Any) -> Callable[..., Any]:
-    def unet_weight_map(instances, w0=10.0, sigma=5.0, class_weights=None):
-        return _weigh(instances, w0, sigma, class_weights, **mistakes).float().to(instances.device)
-
-    return unet_weight_map
-
-
-def _in_double(instances, w0=10.0, sigma=5.0, class_weights=None):
-    return _weigh(instances, w0, sigma, class_weights).to(instances.device)
-
-
-def _overwritten(instances, w0=10.0, sigma=5.0, class_weights=None):
-    weights = _weigh(instances, w0, sigma, class_weights).float().to(instances.device)
-    instances[instances > 0] = 1
-    return weights
-
-
-def _class_weights_ignored(instances, w0=10.0, sigma=5.0, class_weights=None):
-    return _weigh(instances, w0, sigma, None).float().to(instances.device)
-
-
-def _one_cell_fails(instances, w0=10.0, sigma=5.0, class_weights=None):
-    d = torch.stack([_distance(mask) for mask in _by_id(instances)]).sort(0).values
-    weights = _weigh(instances, 0.0, sigma, class_weights)
-    border = torch.where(instances.cpu() == 0, _border(d[0], d[1], w0, sigma), 0.0)
-    return (weights + border).float().to(instances.device)
-
-
-def _by_loops(instances, w0=10.0, sigma=5.0, class_weights=None):
-    """Distances by comparing every background pixel with every cell pixel, the two smallest kept."""
-    places = {}
-    h, w = instances.shape
-    for r, row in enumerate(instances.tolist()):
-        for c, cell in enumerate(row):
-            places.setdefault(cell, []).append((r, c))
-    background = places.pop(0, [])
-    covered = h * w - len(background)
-    if class_weights is None:
-        class_weights = (
-            h * w / 2 / len(background) if background else 0.0,
-            h * w / 2 / covered if covered else 0.0,
-        )
-    weights = torch.full((h, w), float(class_weights[1]))
-    cells = [torch.tensor(pixels, dtype=torch.float64) for pixels in places.values()]
-    for r, c in background:
-        weights[r, c] = class_weights[0]
-        if len(cells) >= 2:
-            here = torch.tensor([r, c], dtype=torch.float64)
-            near = sorted(float((pixels - here).square().sum(1).min()) ** 0.5 for pixels in cells)
-            weights[r, c] += w0 * 2.718281828459045 ** (-((near[0] + near[1]) ** 2) / (2 * sigma * sigma))
-    return weights.to(instances.device)
-
-
-def _by_cdist(instances, w0=10.0, sigma=5.0, class_weights=None):
-    """torch alone: all distances at once, the smallest for each cell, topk."""
-    ids, index = instances.long().unique(return_inverse=True)
-    is_cell = instances != 0
-    n, total = is_cell.sum(), instances.numel()
-    if class_weights is None:
-        pair = torch.stack([total / 2 / (total - n).clamp(min=1), total / 2 / n.clamp(min=1)])
-    else:
-        pair = torch.tensor(class_weights, device=instances.device)
-    weights = pair.to(torch.float32)[is_cell.long()]
-    number = int((ids != 0).sum())
-    if number > 1 and not is_cell.all():
-        pixels = torch.cartesian_prod(*(torch.arange(s, device=instances.device) for s in instances.shape))
-        from_background = ~is_cell.flatten()
-        d = torch.cdist(pixels[from_background].double(), pixels.double())
-        nearest = [d[:, (index == k).flatten()].amin(1) for k in range(len(ids)) if int(ids[k]) != 0]
-        d1d2 = torch.stack(nearest, 1).topk(2, largest=False).values.sum(1)
-        weights[~is_cell] += (w0 * torch.exp(-0.5 * (d1d2 / sigma) ** 2)).float()
-    return weights
-
-
-BORDER = ("border", "second_nearest", "ids")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="unet_weight_map",
     topic="unet",
     title="A price on every border",
@@ -381,258 +195,6 @@ EXERCISE = Exercise(
             examples=6,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "nearest_only",
-            "You use d1 alone: every cell gets a halo, not only the borders between two.",
-            "Add the distance to the second nearest cell: exp(−(d1 + d2)² / 2σ²).",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: _border(d1, torch.zeros_like(d1), w0, sigma)),
-        ),
-        Misconception(
-            "nearest_twice",
-            "Your d1 and d2 are the same distance, to the nearest cell: every cell glows, not only the lines between two.",
-            "d2 is the distance to the second nearest cell: one distance transform a cell, and the two smallest of them.",
-            BORDER,
-            _answer(second=0),
-        ),
-        Misconception(
-            "w0_ignored",
-            "You did not use w0.",
-            "The border term is w0 · exp(…), with the w0 that is handed in.",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, 10.0, sigma)),
-        ),
-        Misconception(
-            "sigma_ignored",
-            "You did not use sigma.",
-            "The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, w0, 5.0)),
-        ),
-        Misconception(
-            "class_weights_ignored",
-            "You did not use class_weights: you balanced the classes although they were handed in.",
-            "Balance only where class_weights is None; else w_c is one of (background, cell).",
-            (*BORDER, "on_cells", "few_cells"),
-            _class_weights_ignored,
-        ),
-        Misconception(
-            "ids_in_a_byte",
-            "You squeezed the ids into a byte: cell 259 becomes cell 3.",
-            "Keep the integers as they came; there may be thousands of cells.",
-            ("ids",),
-            _answer(masks=_by_byte),
-        ),
-        Misconception(
-            "farthest_cell",
-            "You took the farthest cell for the second nearest.",
-            "Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the two smallest.",
-            ("second_nearest", "ids"),
-            _answer(second=-1),
-        ),
-        Misconception(
-            "squared_apart",
-            "You squared d1 and d2 before you added them.",
-            "Add first: (d1 + d2)².",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-(d1**2 + d2**2) / (2 * sigma**2))),
-        ),
-        Misconception(
-            "distances_multiplied",
-            "You multiplied d1 and d2.",
-            "Add them: (d1 + d2)².",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 * d2) ** 2) / (2 * sigma**2))),
-        ),
-        Misconception(
-            "two_forgotten",
-            "The 2 in 2σ² is missing.",
-            "exp(−(d1 + d2)² / (2·sigma²)).",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 + d2) ** 2) / sigma**2)),
-        ),
-        Misconception(
-            "divided_then_multiplied",
-            "You wrote / 2 * sigma**2, which divides by 2 and then multiplies by σ².",
-            "Put 2 * sigma**2 into parentheses.",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 + d2) ** 2) / 2 * sigma**2)),
-        ),
-        Misconception(
-            "sigma_not_squared",
-            "You divided by 2σ instead of 2σ².",
-            "Square sigma too: it is a length, like d1 + d2.",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-((d1 + d2) ** 2) / (2 * sigma))),
-        ),
-        Misconception(
-            "not_squared",
-            "You did not square d1 + d2.",
-            "exp(−(d1 + d2)² / (2·sigma²)).",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: w0 * torch.exp(-(d1 + d2) / (2 * sigma**2))),
-        ),
-        Misconception(
-            "w0_forgotten",
-            "Your border term is at most 1, whatever w0 says.",
-            "Multiply the exponential by w0.",
-            BORDER,
-            _answer(border=lambda d1, d2, w0, sigma: _border(d1, d2, 1.0, sigma)),
-        ),
-        Misconception(
-            "class_weight_multiplied",
-            "You multiplied the class weight by the border term.",
-            "Add them: w_c + w0·exp(…).",
-            BORDER,
-            _answer(joined="multiplied"),
-        ),
-        Misconception(
-            "class_weight_replaced",
-            "On background there is the border term alone.",
-            "Add it to the class weight: w_c + w0·exp(…).",
-            BORDER,
-            _answer(joined="replaced"),
-        ),
-        Misconception(
-            "taxicab",
-            "Your distances are counted in steps along rows and columns.",
-            "Euclidean ones: scipy.ndimage.distance_transform_edt.",
-            BORDER,
-            _answer(distance=_taxicab),
-        ),
-        Misconception(
-            "inside_out",
-            "Your distances are measured inside the cells and are 0 on background.",
-            "distance_transform_edt gives the distance to the nearest zero: hand it the pixels that are not the cell's, instances != id.",
-            BORDER,
-            _answer(distance=_inside_out),
-        ),
-        Misconception(
-            "to_the_center",
-            "You measured to the cells' centers.",
-            "d1 and d2 are distances to the nearest pixel of a cell.",
-            BORDER,
-            _answer(distance=_to_center),
-        ),
-        Misconception(
-            "background_as_a_cell",
-            "You counted background as a cell: it is always the nearest, at distance 0.",
-            "Leave id 0 out before you measure.",
-            (*BORDER, "few_cells"),
-            _answer(masks=_with_background),
-        ),
-        Misconception(
-            "connected_components",
-            "You looked for connected pieces, so touching cells count as one, and a cell in two pieces as two.",
-            "Go by id: instances == i for every i in instances.unique() but 0.",
-            ("ids",),
-            _answer(masks=_by_component),
-        ),
-        Misconception(
-            "pieces_of_ids",
-            "You split a cell in two pieces into two cells.",
-            "Pixels of one id are one cell, in one piece or not.",
-            ("ids",),
-            _answer(masks=_by_component_of_id),
-        ),
-        Misconception(
-            "ids_without_gaps",
-            "You went through 1 … max, also where no pixel has the id: scipy then measures to nowhere.",
-            "Go through instances.unique().",
-            ("ids",),
-            _answer(masks=_up_to_the_highest),
-        ),
-        Misconception(
-            "border_on_cells",
-            "You added the border term on cells too, where d1 is 0.",
-            "On cells there is w_c alone: torch.where(instances == 0, w_c + border, w_c).",
-            ("on_cells", "balanced"),
-            _answer(on_cells=True),
-        ),
-        Misconception(
-            "class_weights_swapped",
-            "You took class_weights as (cell, background).",
-            "It is (background, cell): background is class 0.",
-            (*BORDER, "on_cells", "few_cells"),
-            _answer(swapped=True),
-        ),
-        Misconception(
-            "doubled_balance",
-            "Your class weights sum to H·W for each class.",
-            "To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.",
-            ("balanced", "one_class"),
-            _answer(balance=_doubled_balance),
-        ),
-        Misconception(
-            "balance_reversed",
-            "You gave background the cells' weight, and the other way round.",
-            "Each class is divided by its own number of pixels: the rarer one weighs more.",
-            ("balanced", "one_class"),
-            _answer(balance=_reversed_balance),
-        ),
-        Misconception(
-            "frequencies_as_weights",
-            "Your class weights are the classes' frequencies, so the rarer class weighs less.",
-            "Invert them: w_c = H·W / (2 · pixels of the class).",
-            ("balanced", "one_class"),
-            _answer(balance=_frequencies),
-        ),
-        Misconception(
-            "not_balanced",
-            "Without class_weights you used 1 for both classes.",
-            "None balances them: w_c = H·W / (2 · pixels of the class).",
-            ("balanced", "one_class"),
-            _answer(balance=_unit),
-        ),
-        Misconception(
-            "empty_class_divided_by",
-            "Where a class has no pixel you divide by zero.",
-            "A class without pixels needs no weight: divide by max(pixels, 1).",
-            ("one_class",),
-            _answer(balance=_unguarded_balance),
-        ),
-        Misconception(
-            "one_cell_with_itself",
-            "With one cell you took its distance for d2 as well.",
-            "Fewer than two cells have no border between them: return the class weights.",
-            ("few_cells",),
-            _answer(alone="twice"),
-        ),
-        Misconception(
-            "one_cell_without_d2",
-            "With one cell you took 0 for d2.",
-            "Fewer than two cells have no border between them: return the class weights.",
-            ("few_cells",),
-            _answer(alone="zero"),
-        ),
-        Misconception(
-            "one_cell_fails",
-            "With fewer than two cells there is no second distance, and your code stops.",
-            "Return the class weights there.",
-            ("one_class", "few_cells"),
-            _one_cell_fails,
-        ),
-        Misconception(
-            "double_precision",
-            "Your weights are float64, as scipy's distances are.",
-            "The loss is float32: end with .float().",
-            ("carries",),
-            _in_double,
-        ),
-        Misconception(
-            "instances_overwritten",
-            "You changed the instance map that was handed in.",
-            "Make a new tensor, labels = instances != 0, and leave the argument alone.",
-            ("carries",),
-            _overwritten,
-        ),
-    ),
-    right=(
-        Variant("the formula by sorting", _answer()),
-        Variant("loops over pixels", _by_loops),
-        Variant("torch alone, cdist and topk", _by_cdist),
-    ),
     hints=(
         Hint(
             "How do I get the distance to a cell?",
@@ -648,3 +210,313 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def sorting(instances, w0=10.0, sigma=5.0, class_weights=None):
+    """the formula by sorting"""
+    from scipy import ndimage
+
+    cell = instances != 0
+    total, n_cell = instances.numel(), int(cell.sum())
+    n_background = total - n_cell
+    if class_weights is None:
+        w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    else:
+        w_background, w_cell = class_weights
+    weights = torch.where(cell, float(w_cell), float(w_background))
+    ids = [i for i in instances.unique() if i != 0]
+    masks = [(instances == i).cpu().numpy() for i in ids]
+    if len(masks) < 2:
+        return weights
+    distances = [ndimage.distance_transform_edt(~mask) for mask in masks]
+    d = torch.stack([torch.from_numpy(one) for one in distances]).sort(0).values
+    d1, d2 = d[0], d[1]
+    exponent = -((d1 + d2) ** 2) / (2 * sigma**2)
+    border = (w0 * torch.exp(exponent)).to(instances.device)
+    return torch.where(cell, weights, weights + border).float()
+
+
+answers.edits("""
+    nearest_only: border second_nearest ids
+    - (d1 + d2) ** 2
+    + d1**2
+    You use d1 alone: every cell gets a halo, not only the borders between two.
+    Add the distance to the second nearest cell: exp(−(d1 + d2)² / 2σ²).
+
+    nearest_twice: border second_nearest ids
+    - d1, d2 = d[0], d[1]
+    + d1, d2 = d[0], d[0]
+    Your d1 and d2 are the same distance, to the nearest cell: every cell glows, not only the
+      lines between two.
+    d2 is the distance to the second nearest cell: one distance transform a cell, and the two
+      smallest of them.
+
+    w0_ignored: border second_nearest ids
+    - w0 * torch.exp(exponent)
+    + 10 * torch.exp(exponent)
+    You did not use w0.
+    The border term is w0 · exp(…), with the w0 that is handed in.
+
+    sigma_ignored: border second_nearest ids
+    - (2 * sigma**2)
+    + (2 * 5**2)
+    You did not use sigma.
+    The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.
+
+    class_weights_ignored: border second_nearest ids on_cells few_cells
+    - if class_weights is None:
+    -     w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    - else:
+    -     w_background, w_cell = class_weights
+    + w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    You did not use class_weights: you balanced the classes although they were handed in.
+    Balance only where class_weights is None; else w_c is one of (background, cell).
+
+    ids_in_a_byte: ids
+    - ids = [i for i in instances.unique() if i != 0]
+    + instances = instances.to(torch.uint8)
+    + ids = [i for i in instances.unique() if i != 0]
+    You squeezed the ids into a byte: cell 259 becomes cell 3.
+    Keep the integers as they came; there may be thousands of cells.
+
+    farthest_cell: second_nearest ids
+    - d1, d2 = d[0], d[1]
+    + d1, d2 = d[0], d[-1]
+    You took the farthest cell for the second nearest.
+    Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the
+      two smallest.
+
+    squared_apart: border second_nearest ids
+    - (d1 + d2) ** 2
+    + d1**2 + d2**2
+    You squared d1 and d2 before you added them.
+    Add first: (d1 + d2)².
+
+    distances_multiplied: border second_nearest ids
+    - (d1 + d2) ** 2
+    + (d1 * d2) ** 2
+    You multiplied d1 and d2.
+    Add them: (d1 + d2)².
+
+    two_forgotten: border second_nearest ids
+    - / (2 * sigma**2)
+    + / sigma**2
+    The 2 in 2σ² is missing.
+    exp(−(d1 + d2)² / (2·sigma²)).
+
+    divided_then_multiplied: border second_nearest ids
+    - / (2 * sigma**2)
+    + / 2 * sigma**2
+    You wrote / 2 * sigma**2, which divides by 2 and then multiplies by σ².
+    Put 2 * sigma**2 into parentheses.
+
+    sigma_not_squared: border second_nearest ids
+    - / (2 * sigma**2)
+    + / (2 * sigma)
+    You divided by 2σ instead of 2σ².
+    Square sigma too: it is a length, like d1 + d2.
+
+    not_squared: border second_nearest ids
+    - (d1 + d2) ** 2
+    + d1 + d2
+    You did not square d1 + d2.
+    exp(−(d1 + d2)² / (2·sigma²)).
+
+    w0_forgotten: border second_nearest ids
+    - w0 * torch.exp(exponent)
+    + torch.exp(exponent)
+    Your border term is at most 1, whatever w0 says.
+    Multiply the exponential by w0.
+
+    class_weight_multiplied: border second_nearest ids
+    - weights + border
+    + weights * (1 + border)
+    You multiplied the class weight by the border term.
+    Add them: w_c + w0·exp(…).
+
+    class_weight_replaced: border second_nearest ids
+    - weights + border
+    + border
+    On background there is the border term alone.
+    Add it to the class weight: w_c + w0·exp(…).
+
+    taxicab: border second_nearest ids
+    - ndimage.distance_transform_edt(~mask)
+    + ndimage.distance_transform_cdt(~mask, metric="taxicab")
+    Your distances are counted in steps along rows and columns.
+    Euclidean ones: scipy.ndimage.distance_transform_edt.
+
+    inside_out: border second_nearest ids
+    - ndimage.distance_transform_edt(~mask)
+    + ndimage.distance_transform_edt(mask)
+    Your distances are measured inside the cells and are 0 on background.
+    distance_transform_edt gives the distance to the nearest zero: hand it the pixels that are not the cell's,
+      instances != id.
+
+    to_the_center: border second_nearest ids
+    - distances = [ndimage.distance_transform_edt(~mask) for mask in masks]
+    - d = torch.stack([torch.from_numpy(one) for one in distances]).sort(0).values
+    + centers = [ndimage.center_of_mass(mask) for mask in masks]
+    + r, c = (torch.arange(size) for size in instances.shape)
+    + d = torch.stack([((r[:, None] - y) ** 2 + (c - x) ** 2).sqrt() for y, x in centers]).sort(0).values
+    You measured to the cells' centers.
+    d1 and d2 are distances to the nearest pixel of a cell.
+
+    background_as_a_cell: border second_nearest ids few_cells
+    - [i for i in instances.unique() if i != 0]
+    + instances.unique()
+    You counted background as a cell: it is always the nearest, at distance 0.
+    Leave id 0 out before you measure.
+
+    connected_components: ids
+    - ids = [i for i in instances.unique() if i != 0]
+    - masks = [(instances == i).cpu().numpy() for i in ids]
+    + pieces, count = ndimage.label(cell.cpu().numpy())
+    + masks = [pieces == i for i in range(1, count + 1)]
+    You looked for connected pieces, so touching cells count as one, and a cell in two pieces as two.
+    Go by id: instances == i for every i in instances.unique() but 0.
+
+    pieces_of_ids: ids
+    - masks = [(instances == i).cpu().numpy() for i in ids]
+    + labels = [ndimage.label((instances == i).cpu().numpy()) for i in ids]
+    + masks = [pieces == k for pieces, count in labels for k in range(1, count + 1)]
+    You split a cell in two pieces into two cells.
+    Pixels of one id are one cell, in one piece or not.
+
+    ids_without_gaps: ids
+    - [i for i in instances.unique() if i != 0]
+    + range(1, int(instances.max()) + 1)
+    You went through 1 … max, also where no pixel has the id: scipy then measures to nowhere.
+    Go through instances.unique().
+
+    border_on_cells: on_cells balanced
+    - torch.where(cell, weights, weights + border)
+    + (weights + border)
+    You added the border term on cells too, where d1 is 0.
+    On cells there is w_c alone: torch.where(instances == 0, w_c + border, w_c).
+
+    class_weights_swapped: border second_nearest ids on_cells few_cells
+    - w_background, w_cell = class_weights
+    + w_cell, w_background = class_weights
+    You took class_weights as (cell, background).
+    It is (background, cell): background is class 0.
+
+    doubled_balance: balanced one_class
+    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    + total / max(n_background, 1), total / max(n_cell, 1)
+    Your class weights sum to H·W for each class.
+    To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.
+
+    balance_reversed: balanced one_class
+    - w_background, w_cell = total
+    + w_cell, w_background = total
+    You gave background the cells' weight, and the other way round.
+    Each class is divided by its own number of pixels: the rarer one weighs more.
+
+    frequencies_as_weights: balanced one_class
+    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    + n_background / total, n_cell / total
+    Your class weights are the classes' frequencies, so the rarer class weighs less.
+    Invert them: w_c = H·W / (2 · pixels of the class).
+
+    not_balanced: balanced one_class
+    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    + 1, 1
+    Without class_weights you used 1 for both classes.
+    None balances them: w_c = H·W / (2 · pixels of the class).
+
+    empty_class_divided_by: one_class
+    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+    + total / (2 * n_background), total / (2 * n_cell)
+    Where a class has no pixel you divide by zero.
+    A class without pixels needs no weight: divide by max(pixels, 1).
+
+    one_cell_with_itself: few_cells
+    - if len(masks) < 2:
+    + if not masks:
+    - d1, d2 = d[0], d[1]
+    + d1, d2 = d[0], d[1] if len(d) > 1 else d[0]
+    With one cell you took its distance for d2 as well.
+    Fewer than two cells have no border between them: return the class weights.
+
+    one_cell_without_d2: few_cells
+    - if len(masks) < 2:
+    + if not masks:
+    - d1, d2 = d[0], d[1]
+    + d1, d2 = d[0], d[1] if len(d) > 1 else torch.zeros_like(d[0])
+    With one cell you took 0 for d2.
+    Fewer than two cells have no border between them: return the class weights.
+
+    one_cell_fails: one_class few_cells
+    - if len(masks) < 2:
+    -     return weights
+    With fewer than two cells there is no second distance, and your code stops.
+    Return the class weights there.
+
+    double_precision: carries
+    - torch.where(cell, weights, weights + border).float()
+    + torch.where(cell, weights, weights + border)
+    Your weights are float64, as scipy's distances are.
+    The loss is float32: end with .float().
+
+    instances_overwritten: carries
+    - return torch.where(cell, weights, weights + border).float()
+    + instances[cell] = 1
+    + return torch.where(cell, weights, weights + border).float()
+    You changed the instance map that was handed in.
+    Make a new tensor, labels = instances != 0, and leave the argument alone.
+    """)
+
+
+@answers.right
+def looped(instances, w0=10.0, sigma=5.0, class_weights=None):
+    """loops over pixels"""
+    places = {}
+    h, w = instances.shape
+    for r, row in enumerate(instances.tolist()):
+        for c, cell in enumerate(row):
+            places.setdefault(cell, []).append((r, c))
+    background = places.pop(0, [])
+    covered = h * w - len(background)
+    if class_weights is None:
+        class_weights = (
+            h * w / 2 / len(background) if background else 0.0,
+            h * w / 2 / covered if covered else 0.0,
+        )
+    weights = torch.full((h, w), float(class_weights[1]))
+    cells = [torch.tensor(pixels, dtype=torch.float64) for pixels in places.values()]
+    for r, c in background:
+        weights[r, c] = class_weights[0]
+        if len(cells) >= 2:
+            here = torch.tensor([r, c], dtype=torch.float64)
+            near = sorted(float((pixels - here).square().sum(1).min()) ** 0.5 for pixels in cells)
+            weights[r, c] += w0 * 2.718281828459045 ** (-((near[0] + near[1]) ** 2) / (2 * sigma * sigma))
+    return weights.to(instances.device)
+
+
+@answers.right
+def at_once(instances, w0=10.0, sigma=5.0, class_weights=None):
+    """torch alone, cdist and topk"""
+    ids, index = instances.long().unique(return_inverse=True)
+    is_cell = instances != 0
+    n, total = is_cell.sum(), instances.numel()
+    if class_weights is None:
+        pair = torch.stack([total / 2 / (total - n).clamp(min=1), total / 2 / n.clamp(min=1)])
+    else:
+        pair = torch.tensor(class_weights, device=instances.device)
+    weights = pair.to(torch.float32)[is_cell.long()]
+    number = int((ids != 0).sum())
+    if number > 1 and not is_cell.all():
+        pixels = torch.cartesian_prod(*(torch.arange(s, device=instances.device) for s in instances.shape))
+        from_background = ~is_cell.flatten()
+        d = torch.cdist(pixels[from_background].double(), pixels.double())
+        nearest = [d[:, (index == k).flatten()].amin(1) for k in range(len(ids)) if int(ids[k]) != 0]
+        d1d2 = torch.stack(nearest, 1).topk(2, largest=False).values.sum(1)
+        weights[~is_cell] += (w0 * torch.exp(-0.5 * (d1d2 / sigma) ** 2)).float()
+    return weights
+
+
+EXERCISE = answers.exercise()
