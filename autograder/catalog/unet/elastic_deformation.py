@@ -7,16 +7,16 @@ displacement of every pixel, and all claims are judged on that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import named, wrong
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Mismatch, Outcome, Property
 from coursekit import unet as reference
 
 SIGMA = 1.0
@@ -339,99 +339,7 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
     return wrong(message, f"spread:{code}")
 
 
-# -- answers ------------------------------------------------------------------------------------------------
-
-
-def _bend(
-    image, labels, grid, sigma, generator, *, field="bicubic", corners=True, noise=torch.randn, alike=False,
-    border="reflection", reading="bilinear", label_reading="nearest", second_field=False, labels_still=False,
-    normalized=False, per_pixel=False, swapped=False, aligned=True, power=1, half=False, by_size=False,
-    label_border=None, points=None,
-):  # fmt: skip
-    """The deformation by grid_sample, with a switch for each of its mistakes."""
-    h, w = labels.shape
-    kind = image.dtype if image.is_floating_point() else torch.float32
-
-    def draw():
-        size = (h, w) if per_pixel else (grid, grid)
-        lattice = sigma**power * noise(1, 2, *(points or size), generator=generator)
-        lattice = lattice.expand(1, 2, *size)
-        if alike:
-            lattice = lattice[:, :1].expand(1, 2, *size)
-        lattice = lattice.to(image.device, kind)
-        if per_pixel:
-            return lattice[0]
-        return F.interpolate(lattice, size=(h, w), mode=field, align_corners=corners)[0]
-
-    def coordinates():
-        shift = draw()
-        if normalized:
-            half_sides = torch.tensor([(h - 1) / 2, (w - 1) / 2], device=image.device, dtype=kind)
-            shift = shift * half_sides[:, None, None]
-        if half:
-            shift = shift / 2
-        y = torch.arange(h, device=image.device, dtype=kind)[:, None] + shift[0]
-        x = torch.arange(w, device=image.device, dtype=kind)[None, :] + shift[1]
-        less = 0 if by_size else 1
-        xy = [2 * x / (w - less) - 1, 2 * y / (h - less) - 1]
-        return torch.stack(xy[::-1] if swapped else xy, -1)[None]
-
-    where = coordinates()
-    read = {"padding_mode": border, "align_corners": aligned}
-    bent = F.grid_sample(image.to(kind)[None], where, mode=reading, **read)[0]
-    if labels_still:
-        return bent, labels.clone()
-    if second_field:
-        where = coordinates()
-    read["padding_mode"] = label_border or border
-    moved = F.grid_sample(labels.to(kind)[None, None], where, mode=label_reading, **read)[0, 0]
-    return bent, moved.round().to(labels.dtype)
-
-
-def _answer(**mistakes: Any) -> Callable[..., Any]:
-    def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
-        return _bend(image, labels, **{"grid": grid, "sigma": sigma, "generator": generator, **mistakes})
-
-    return elastic_deformation
-
-
-def _in_place(image, labels, grid=3, sigma=10.0, generator=None):
-    bent, moved = _bend(image, labels, grid, sigma, generator)
-    return image.copy_(bent), labels.copy_(moved)
-
-
-def _labels_floored(image, labels, grid=3, sigma=10.0, generator=None):
-    seen, _ = _bend(image, labels, grid, sigma, generator)
-    ramps = _pixels(*labels.shape).to(image)
-    twin = torch.Generator().manual_seed(generator.initial_seed()) if generator is not None else None
-    places, _ = _bend(ramps, labels, grid, sigma, twin)
-    return seen, labels[(places[0] + 1e-6).floor().long(), (places[1] + 1e-6).floor().long()]
-
-
-def _by_scipy(mirror: str) -> Callable[..., Any]:
-    """scipy reads, torch interpolates the field, and each axis is drawn by itself."""
-
-    def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
-        import numpy as np
-        from scipy import ndimage
-
-        h, w = labels.shape
-        kind = image.dtype if image.is_floating_point() else torch.float32
-        shifts = []
-        for _ in range(2):
-            lattice = torch.randn(grid, grid, generator=generator, dtype=torch.float64) * sigma
-            fine = F.interpolate(lattice[None, None], size=(h, w), mode="bicubic", align_corners=True)
-            shifts.append(fine[0, 0].numpy())
-        places = np.indices((h, w)) + np.stack(shifts)
-        pixels = image.cpu().to(torch.float64).numpy()
-        bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode=mirror) for c in pixels])
-        moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode=mirror)
-        return torch.from_numpy(bent).to(image.device, kind), torch.from_numpy(moved).to(labels)
-
-    return elastic_deformation
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="elastic_deformation",
     topic="unet",
     title="One smooth field bends image and labels",
@@ -492,191 +400,6 @@ EXERCISE = Exercise(
             examples=4,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "two_fields",
-            "You read the labels at other places than the image, as if by a second field: they no longer lie on it.",
-            "Draw the displacements once and read image and labels at the same places.",
-            ("labels",),
-            _answer(second_field=True),
-        ),
-        Misconception(
-            "labels_interpolated",
-            "You interpolated the labels, so between class 0 and class 2 there is suddenly class 1.",
-            "Labels are names, not numbers: read them with mode='nearest'.",
-            ("labels", "kinds"),
-            _answer(label_reading="bilinear"),
-        ),
-        Misconception(
-            "labels_not_deformed",
-            "You deformed the image and left the labels where they were.",
-            "Read the labels at the same displaced places.",
-            ("labels",),
-            _answer(labels_still=True),
-        ),
-        Misconception(
-            "labels_cut_off",
-            "You cut the coordinates off to whole numbers, so labels come from above and to the left.",
-            "Round to the nearest pixel.",
-            ("labels",),
-            _labels_floored,
-        ),
-        Misconception(
-            "labels_not_mirrored",
-            "Beyond the border you mirror the image, and the labels you do not.",
-            "Read both with padding_mode='reflection', align_corners=True.",
-            ("border",),
-            _answer(label_border="border"),
-        ),
-        Misconception(
-            "points_alike",
-            "Points of your lattice share their displacement: you drew fewer than grid × grid of them.",
-            "Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.",
-            ("spread",),
-            _answer(points=(1, 1)),
-        ),
-        Misconception(
-            "sigma_ignored",
-            "You did not use sigma: the displacements are as large as for 10 pixels whatever it is.",
-            "Multiply the normal numbers by the argument: sigma * torch.randn(...).",
-            ("identity", "field", "border", "spread"),
-            _answer(sigma=10.0),
-        ),
-        Misconception(
-            "grid_ignored",
-            "Your lattice has 3×3 points whatever grid is.",
-            "Draw (2, grid, grid) numbers.",
-            ("field", "border"),
-            _answer(grid=3),
-        ),
-        Misconception(
-            "in_place",
-            "You wrote into the image and the labels that you were handed.",
-            "Return new tensors: the caller needs the originals for the next deformation.",
-            ("kinds",),
-            _in_place,
-        ),
-        Misconception(
-            "black_border",
-            "Beyond the border your image is black.",
-            "Mirror it: padding_mode='reflection' with align_corners=True.",
-            ("border", "kinds"),
-            _answer(border="zeros"),
-        ),
-        Misconception(
-            "border_repeated",
-            "Beyond the border you repeat the edge pixel.",
-            "Mirror the image there: padding_mode='reflection' with align_corners=True.",
-            ("border",),
-            _answer(border="border"),
-        ),
-        Misconception(
-            "edge_twice",
-            "Your mirror stands beside the edge pixel, so it is there twice.",
-            "Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy, mode='mirror'.",
-            ("border",),
-            _by_scipy("reflect"),
-        ),
-        Misconception(
-            "bilinear_field",
-            "Your displacements are bilinear between the lattice points, with kinks.",
-            "Interpolate the lattice with mode='bicubic'.",
-            ("field", "border"),
-            _answer(field="bilinear"),
-        ),
-        Misconception(
-            "corners_not_aligned",
-            "Your lattice's corners lie inside the image.",
-            "F.interpolate(..., align_corners=True) puts them on the corner pixels.",
-            ("field", "border"),
-            _answer(corners=False),
-        ),
-        Misconception(
-            "rows_as_x",
-            "You gave grid_sample (row, column).",
-            "grid_sample wants (x, y): the column first, then the row.",
-            ("identity", "field", "border"),
-            _answer(swapped=True),
-        ),
-        Misconception(
-            "reading_not_aligned",
-            "You scaled coordinates so that −1 and 1 are the corner pixels, and grid_sample takes them for the image's outer edges.",
-            "Pass align_corners=True to grid_sample.",
-            ("identity", "field", "border"),
-            _answer(aligned=False),
-        ),
-        Misconception(
-            "scaled_by_size",
-            "You divided coordinates by the size: the last pixel then lies before 1.",
-            "With align_corners=True the last pixel, size − 1, is at 1: 2·x/(W − 1) − 1, and likewise for rows.",
-            ("identity", "field", "border"),
-            _answer(by_size=True),
-        ),
-        Misconception(
-            "image_bicubic",
-            "You read the image with bicubic interpolation.",
-            "Bicubic is the field between its lattice points; the image is read with mode='bilinear'.",
-            ("field", "border", "image"),
-            _answer(reading="bicubic"),
-        ),
-        Misconception(
-            "image_by_nearest",
-            "You read the image by nearest neighbor.",
-            "Labels are read by nearest neighbor, the image bilinearly.",
-            ("field", "border", "image"),
-            _answer(reading="nearest"),
-        ),
-        Misconception(
-            "noise_per_pixel",
-            "You drew a displacement for every pixel: that is noise, not a smooth field.",
-            "Draw on a grid×grid lattice and interpolate to the pixels.",
-            ("field", "border", "spread"),
-            _answer(per_pixel=True),
-        ),
-        Misconception(
-            "sigma_in_half_images",
-            "You took sigma in grid_sample's units, where 2 is the whole image.",
-            "sigma is in pixels: convert at the end, 2·pixels/(size − 1).",
-            ("field", "border", "spread"),
-            _answer(normalized=True),
-        ),
-        Misconception(
-            "uniform_displacements",
-            "Your displacements are uniform: each as likely as the other, and none beyond a limit.",
-            "Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).",
-            ("spread",),
-            _answer(noise=lambda *shape, generator: torch.rand(*shape, generator=generator) * 2 - 1),
-        ),
-        Misconception(
-            "sigma_squared",
-            "You multiplied by sigma², the variance.",
-            "The standard deviation is sigma: sigma * torch.randn(...).",
-            ("spread",),
-            _answer(power=2),
-        ),
-        Misconception(
-            "forgotten_two",
-            "Your displacements are half as large as they should be: from −1 to 1 it is 2, not 1.",
-            "A pixel is 2/(size − 1) in grid_sample's units.",
-            ("spread",),
-            _answer(half=True),
-        ),
-        Misconception(
-            "axes_alike",
-            "You displaced rows and columns by the same numbers, so everything moves along the diagonal.",
-            "Draw two lattices, one for each axis.",
-            ("spread",),
-            _answer(alike=True),
-        ),
-        Misconception(
-            "generator_ignored",
-            "You drew without the generator.",
-            "torch.randn(..., generator=generator).",
-            ("spread",),
-            _answer(noise=lambda *shape, generator: torch.randn(*shape)),
-        ),
-    ),
-    right=(Variant("grid_sample", _answer()), Variant("scipy's map_coordinates", _by_scipy("mirror"))),
     hints=(
         Hint(
             "I don't know how to move pixels",
@@ -692,3 +415,219 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+def drawn_places(h, w, grid, sigma, generator):
+    lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
+    dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
+    return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
+
+
+def read_at(y, x, pixels, mode):
+    h, w = y.shape
+    where = torch.stack([2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1], dim=-1).to(pixels)
+    return F.grid_sample(pixels[None], where[None], mode=mode, padding_mode="reflection", align_corners=True)[
+        0
+    ]
+
+
+@answers.right
+def sampled(image, labels, grid=3, sigma=10.0, generator=None):
+    """grid_sample"""
+    h, w = labels.shape
+    pixels = image if image.is_floating_point() else image.float()
+    y, x = drawn_places(h, w, grid, sigma, generator)
+    bent = read_at(y, x, pixels, "bilinear")
+    moved = read_at(y, x, labels[None].to(pixels), "nearest")[0]
+    return bent, moved.round().to(labels.dtype)
+
+
+answers.edits("""
+    two_fields: labels
+    - bent = read_at(y, x, pixels, "bilinear")
+    + bent = read_at(y, x, pixels, "bilinear")
+    + y, x = drawn_places(h, w, grid, sigma, generator)
+    You read the labels at other places than the image, as if by a second field: they no longer lie on it.
+    Draw the displacements once and read image and labels at the same places.
+
+    labels_interpolated: labels kinds
+    - read_at(y, x, labels[None].to(pixels), "nearest")
+    + read_at(y, x, labels[None].to(pixels), "bilinear")
+    You interpolated the labels, so between class 0 and class 2 there is suddenly class 1.
+    Labels are names, not numbers: read them with mode='nearest'.
+
+    labels_not_deformed: labels
+    - moved = read_at(y, x, labels[None].to(pixels), "nearest")[0]
+    - return bent, moved.round().to(labels.dtype)
+    + return bent, labels.clone()
+    You deformed the image and left the labels where they were.
+    Read the labels at the same displaced places.
+
+    labels_cut_off: labels
+    - read_at(y, x, labels[None].to(pixels), "nearest")
+    + read_at(y.floor(), x.floor(), labels[None].to(pixels), "nearest")
+    You cut the coordinates off to whole numbers, so labels come from above and to the left.
+    Round to the nearest pixel.
+
+    labels_not_mirrored: border
+    - read_at(y, x, labels[None].to(pixels), "nearest")
+    + read_at(y.clamp(0, h - 1), x.clamp(0, w - 1), labels[None].to(pixels), "nearest")
+    Beyond the border you mirror the image, and the labels you do not.
+    Read both with padding_mode='reflection', align_corners=True.
+
+    points_alike: spread
+    - torch.randn(1, 2, grid, grid, generator=generator)
+    + torch.randn(1, 2, 1, 1, generator=generator).expand(1, 2, grid, grid)
+    Points of your lattice share their displacement: you drew fewer than grid × grid of them.
+    Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.
+
+    sigma_ignored: identity field border spread
+    - lattice = sigma * torch.randn
+    + lattice = 10 * torch.randn
+    You did not use sigma: the displacements are as large as for 10 pixels whatever it is.
+    Multiply the normal numbers by the argument: sigma * torch.randn(...).
+
+    grid_ignored: field border
+    - torch.randn(1, 2, grid, grid, generator=generator)
+    + torch.randn(1, 2, 3, 3, generator=generator)
+    Your lattice has 3×3 points whatever grid is.
+    Draw (2, grid, grid) numbers.
+
+    in_place: kinds
+    - return bent, moved.round().to(labels.dtype)
+    + return image.copy_(bent), labels.copy_(moved)
+    You wrote into the image and the labels that you were handed.
+    Return new tensors: the caller needs the originals for the next deformation.
+
+    black_border: border kinds
+    - padding_mode="reflection"
+    + padding_mode="zeros"
+    Beyond the border your image is black.
+    Mirror it: padding_mode='reflection' with align_corners=True.
+
+    border_repeated: border
+    - padding_mode="reflection"
+    + padding_mode="border"
+    Beyond the border you repeat the edge pixel.
+    Mirror the image there: padding_mode='reflection' with align_corners=True.
+
+    edge_twice: border
+    - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
+    + [(2 * x + 1) / w - 1, (2 * y + 1) / h - 1]
+    - padding_mode="reflection", align_corners=True
+    + padding_mode="reflection", align_corners=False
+    Your mirror stands beside the edge pixel, so it is there twice.
+    Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy,
+      mode='mirror'.
+
+    bilinear_field: field border
+    - mode="bicubic"
+    + mode="bilinear"
+    Your displacements are bilinear between the lattice points, with kinks.
+    Interpolate the lattice with mode='bicubic'.
+
+    corners_not_aligned: field border
+    - mode="bicubic", align_corners=True
+    + mode="bicubic", align_corners=False
+    Your lattice's corners lie inside the image.
+    F.interpolate(..., align_corners=True) puts them on the corner pixels.
+
+    rows_as_x: identity field border
+    - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
+    + [2 * y / (h - 1) - 1, 2 * x / (w - 1) - 1]
+    You gave grid_sample (row, column).
+    grid_sample wants (x, y): the column first, then the row.
+
+    reading_not_aligned: identity field border
+    - padding_mode="reflection", align_corners=True
+    + padding_mode="reflection", align_corners=False
+    You scaled coordinates so that −1 and 1 are the corner pixels, and grid_sample takes them for the image's
+      outer edges.
+    Pass align_corners=True to grid_sample.
+
+    scaled_by_size: identity field border
+    - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
+    + [2 * x / w - 1, 2 * y / h - 1]
+    You divided coordinates by the size: the last pixel then lies before 1.
+    With align_corners=True the last pixel, size − 1, is at 1: 2·x/(W − 1) − 1, and likewise for rows.
+
+    image_bicubic: field border image
+    - read_at(y, x, pixels, "bilinear")
+    + read_at(y, x, pixels, "bicubic")
+    You read the image with bicubic interpolation.
+    Bicubic is the field between its lattice points; the image is read with mode='bilinear'.
+
+    image_by_nearest: field border image
+    - read_at(y, x, pixels, "bilinear")
+    + read_at(y, x, pixels, "nearest")
+    You read the image by nearest neighbor.
+    Labels are read by nearest neighbor, the image bilinearly.
+
+    noise_per_pixel: field border spread
+    - lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
+    - dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
+    + dy, dx = sigma * torch.randn(2, h, w, generator=generator)
+    You drew a displacement for every pixel: that is noise, not a smooth field.
+    Draw on a grid×grid lattice and interpolate to the pixels.
+
+    sigma_in_half_images: field border spread
+    - return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
+    + return torch.arange(h)[:, None] + dy * (h - 1) / 2, torch.arange(w) + dx * (w - 1) / 2
+    You took sigma in grid_sample's units, where 2 is the whole image.
+    sigma is in pixels: convert at the end, 2·pixels/(size − 1).
+
+    uniform_displacements: spread
+    - torch.randn(1, 2, grid, grid, generator=generator)
+    + (2 * torch.rand(1, 2, grid, grid, generator=generator) - 1)
+    Your displacements are uniform: each as likely as the other, and none beyond a limit.
+    Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).
+
+    sigma_squared: spread
+    - lattice = sigma * torch.randn
+    + lattice = sigma**2 * torch.randn
+    You multiplied by sigma², the variance.
+    The standard deviation is sigma: sigma * torch.randn(...).
+
+    forgotten_two: spread
+    - return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
+    + return torch.arange(h)[:, None] + dy / 2, torch.arange(w) + dx / 2
+    Your displacements are half as large as they should be: from −1 to 1 it is 2, not 1.
+    A pixel is 2/(size − 1) in grid_sample's units.
+
+    axes_alike: spread
+    - torch.randn(1, 2, grid, grid, generator=generator)
+    + torch.randn(1, 1, grid, grid, generator=generator).expand(1, 2, grid, grid)
+    You displaced rows and columns by the same numbers, so everything moves along the diagonal.
+    Draw two lattices, one for each axis.
+
+    generator_ignored: spread
+    - torch.randn(1, 2, grid, grid, generator=generator)
+    + torch.randn(1, 2, grid, grid)
+    You drew without the generator.
+    torch.randn(..., generator=generator).
+    """)
+
+
+@answers.right
+def by_scipy(image, labels, grid=3, sigma=10.0, generator=None):
+    """scipy's map_coordinates"""
+    import numpy as np
+    from scipy import ndimage
+
+    h, w = labels.shape
+    kind = image.dtype if image.is_floating_point() else torch.float32
+    shifts = []
+    for _ in range(2):
+        lattice = torch.randn(grid, grid, generator=generator, dtype=torch.float64) * sigma
+        fine = F.interpolate(lattice[None, None], size=(h, w), mode="bicubic", align_corners=True)
+        shifts.append(fine[0, 0].numpy())
+    places = np.indices((h, w)) + np.stack(shifts)
+    pixels = image.cpu().to(torch.float64).numpy()
+    bent = np.stack([ndimage.map_coordinates(c, places, order=1, mode="mirror") for c in pixels])
+    moved = ndimage.map_coordinates(labels.cpu().numpy(), places, order=0, mode="mirror")
+    return torch.from_numpy(bent).to(image.device, kind), torch.from_numpy(moved).to(labels)
+
+
+EXERCISE = answers.exercise()
