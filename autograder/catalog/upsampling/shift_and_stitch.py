@@ -11,17 +11,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import changed_tensors
 from autograder.catalog.upsampling.draws import (
     filled_layers,
-    nearest,
     normalizing_net,
     pooling_net,
     reach,
     striding_net,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Network
 from coursekit import upsampling as reference
 
@@ -31,7 +31,7 @@ def _deep_net(d: Draw) -> nn.Sequential:
     return filled_layers(d, *layers, nn.Conv2d(2, 2, d.choice([1, 2])))
 
 
-def _stitch_case(
+def _case(
     make: Callable[[Draw], nn.Sequential], *, ragged: bool = False, training: bool = False
 ) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
@@ -47,7 +47,7 @@ def _stitch_case(
 
 
 def _both_modes(d: Draw) -> Case:
-    case = _stitch_case(normalizing_net, training=True)(d)
+    case = _case(normalizing_net, training=True)(d)
     return Case(case.args, {}, {"the same in eval mode": Network.describe(case.args[0].build().eval())})
 
 
@@ -73,132 +73,171 @@ def _mode(seen: dict[str, Any]) -> str:
     return "training mode" if True in flags else "eval mode"
 
 
-def _stitch(
-    net,
-    image,
-    factor,
-    *,
-    shift=None,
-    into=None,
-    cut=False,
-    whole_blocks=False,
-    side_by_side=False,
-    mode="restored",
-    graph=False,
-):
-    """The shifts with a switch for each mistake."""
-    was = [(m, m.training) for m in net.modules()]
-    if mode != "training":
-        net.eval()
+CLAIMS = Exercise(
+    id="shift_and_stitch",
+    topic="upsampling",
+    title="Every shift of the image, interlaced",
+    reference=reference.shift_and_stitch,
+    minutes=18,
+    difficulty=3,
+    properties=(
+        Property(
+            "stitched",
+            "the map of image[..., r:, c:] fills out[..., r::factor, c::factor]",
+            1.5,
+            _case(pooling_net),
+            examples=6,
+        ),
+        Property(
+            "larger_factors", "a factor of 4, from two pools of stride 2", 0.75, _case(_deep_net), examples=4
+        ),
+        Property(
+            "ragged",
+            "a strided convolution, and images whose later shifts give a row or a column less",
+            1.0,
+            _case(striding_net, ragged=True),
+            examples=6,
+        ),
+        Property(
+            "mode",
+            "the network runs in eval mode and without gradients, and its mode is left as it was, training or eval",
+            0.75,
+            _both_modes,
+            _left_as_found,
+            examples=2,
+            tried="the result and the network afterwards, once found in training and once in eval mode",
+        ),
+    ),
+    hints=(
+        Hint(
+            "I don't see where a map goes",
+            "Cell (0, 0) of the unshifted map looks at the window that begins at pixel (0, 0). At which pixel does it begin when r rows have been skipped?",
+        ),
+        Hint(
+            "The sizes don't match",
+            "Skipping rows can cost the map its last row. Count: the rows of the result are those of the maps of shifts (0, 0), (1, 0), … together.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "Two loops over r and c, in eval mode without gradients: maps[r, c] = net(image[..., r:, c:]). Then an empty tensor with the sum of heights and the sum of widths, and out[..., r::factor, c::factor] = maps[r, c].",
+        ),
+    ),
+)
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def interlaced(net, image, factor):
+    """all maps first, then interlaced"""
+    was = net.training
+    net.eval()
     maps = {}
-    with torch.set_grad_enabled(graph):
-        for r in range(factor):
-            for c in range(factor):
-                maps[r, c] = net(shift(image, r, c) if shift else image[..., r:, c:])
-    if mode == "restored":
-        for module, flag in was:
-            module.training = flag
-    if mode == "back to training":
-        net.train()
-    if cut:
-        h = min(m.shape[2] for m in maps.values())
-        w = min(m.shape[3] for m in maps.values())
-        maps = {key: m[..., :h, :w] for key, m in maps.items()}
-    if side_by_side:
-        rows = [torch.cat([maps[r, c] for c in range(factor)], 3) for r in range(factor)]
-        return torch.cat(rows, 2)
-    first = maps[0, 0]
+    for r in range(factor):
+        for c in range(factor):
+            shifted = image[..., r:, c:]
+            with torch.no_grad():
+                maps[r, c] = net(shifted)
+    net.train(was)
     height = sum(maps[r, 0].shape[2] for r in range(factor))
     width = sum(maps[0, c].shape[3] for c in range(factor))
-    if whole_blocks:
-        height, width = factor * first.shape[2], factor * first.shape[3]
-    out = first.new_zeros(*first.shape[:2], height, width)
-    for (r, c), m in maps.items():
-        row, column = into(r, c) if into else (r, c)
-        out[..., row::factor, column::factor][..., : m.shape[2], : m.shape[3]] = m
+    out = maps[0, 0].new_zeros(*maps[0, 0].shape[:2], height, width)
+    for (r, c), cells in maps.items():
+        out[..., r::factor, c::factor] = cells
     return out
 
 
-def _stitch_swapped(net, image, factor):
-    return _stitch(net, image, factor, shift=lambda x, r, c: x[..., c:, r:])
+answers.edits("""
+    rows_and_columns_swapped: all
+    - shifted = image[..., r:, c:]
+    + shifted = image[..., c:, r:]
+    You shifted by c rows and r columns, and stitched into row r and column c.
+    The shift that skips r rows fills rows r, r + factor, …; the same with c and the columns.
+
+    shifted_the_other_way: all
+    - shifted = image[..., r:, c:]
+    + shifted = F.pad(image, (c, 0, r, 0))[..., : image.shape[2], : image.shape[3]]
+    You shifted the image down and to the right, so zeros came in at the top and left.
+    Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).
+
+    shifted_by_padding: all
+    - shifted = image[..., r:, c:]
+    + shifted = F.pad(image, (c, 0, r, 0))
+    You shifted the image down and to the right by zeros at the top and left, so it grew.
+    Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).
+
+    cut_at_the_end: all
+    - shifted = image[..., r:, c:]
+    + shifted = image[..., : image.shape[2] - r, : image.shape[3] - c]
+    You cut rows off at the bottom and columns at the right, so every shift begins at pixel (0, 0).
+    Cut them off at the top and left: image[..., r:, c:].
+
+    padded_at_the_end: ragged
+    - shifted = image[..., r:, c:]
+    + shifted = F.pad(image[..., r:, c:], (0, c, 0, r))
+    You padded the image at the bottom and right, so that all maps have the same size.
+    Windows that reach beyond the image don't count: later shifts may have a row or a column less.
+
+    stitched_backwards: all
+    - out[..., r::factor, c::factor]
+    + out[..., factor - 1 - r :: factor, factor - 1 - c :: factor]
+    You interlaced the maps in the opposite order.
+    The map of shift (r, c) begins at row r, column c of the result.
+
+    smallest_map: ragged
+    - height = sum(maps[r, 0].shape[2] for r in range(factor))
+    - width = sum(maps[0, c].shape[3] for c in range(factor))
+    + h, w = maps[factor - 1, factor - 1].shape[2:]
+    + height, width = factor * h, factor * w
+    - out[..., r::factor, c::factor] = cells
+    + out[..., r::factor, c::factor] = cells[..., :h, :w]
+    You cut all maps to the size of the smallest one.
+    Later shifts may have a row or a column less. The result has as many rows as the maps of column shift 0
+      together.
+
+    whole_blocks: ragged
+    - height = sum(maps[r, 0].shape[2] for r in range(factor))
+    - width = sum(maps[0, c].shape[3] for c in range(factor))
+    + height, width = factor * maps[0, 0].shape[2], factor * maps[0, 0].shape[3]
+    - out[..., r::factor, c::factor] = cells
+    + out[..., r::factor, c::factor][..., : cells.shape[2], : cells.shape[3]] = cells
+    You made the result factor times the first map, so its last rows or columns stay empty.
+    Later shifts may have a row or a column less: add up the rows of the maps that you have.
+
+    rolled_around: ragged
+    - shifted = image[..., r:, c:]
+    + shifted = image.roll((-r, -c), (2, 3))
+    You rolled the image, so rows that left at the top came back at the bottom.
+    Cut them off, image[..., r:, c:]: windows that hold both borders of the image mean nothing.
+
+    eval_forgotten: mode
+    - net.eval()
+    The network ran in the mode you found it in: in training mode, batch norm uses the batch.
+    Call net.eval() before, and put the mode back afterwards.
+
+    left_in_eval_mode: mode
+    - net.train(was)
+    You left the network in eval mode.
+    Remember net.training before, and call net.train(was) afterwards.
+
+    always_back_to_training: mode
+    - net.train(was)
+    + net.train()
+    You put the network into training mode afterwards, even if you found it in eval mode.
+    Remember net.training before, and call net.train(was) afterwards.
+
+    gradients_recorded: mode
+    - with torch.no_grad():
+    -     maps[r, c] = net(shifted)
+    + maps[r, c] = net(shifted)
+    Your result hangs on the graph: the network's gradients were recorded.
+    Run the network under torch.no_grad(): this map is an answer, not a step of training.
+    """)
 
 
-def _stitch_padded(net, image, factor):
-    def shift(x, r, c):
-        return F.pad(x, (c, 0, r, 0))[..., : x.shape[2], : x.shape[3]]
-
-    return _stitch(net, image, factor, shift=shift)
-
-
-def _stitch_larger(net, image, factor):
-    return _stitch(net, image, factor, shift=lambda x, r, c: F.pad(x, (c, 0, r, 0)))
-
-
-def _stitch_cut_behind(net, image, factor):
-    return _stitch(net, image, factor, shift=lambda x, r, c: x[..., : x.shape[2] - r, : x.shape[3] - c])
-
-
-def _stitch_padded_behind(net, image, factor):
-    def shift(x, r, c):
-        return F.pad(x, (0, factor - 1, 0, factor - 1))[..., r : r + x.shape[2], c : c + x.shape[3]]
-
-    return _stitch(net, image, factor, shift=shift)
-
-
-def _stitch_rolled(net, image, factor):
-    return _stitch(net, image, factor, shift=lambda x, r, c: x.roll((-r, -c), (2, 3)), whole_blocks=True)
-
-
-def _stitch_backwards(net, image, factor):
-    return _stitch(net, image, factor, into=lambda r, c: (factor - 1 - r, factor - 1 - c), cut=True)
-
-
-def _stitch_cut(net, image, factor):
-    return _stitch(net, image, factor, cut=True)
-
-
-def _stitch_whole_blocks(net, image, factor):
-    return _stitch(net, image, factor, whole_blocks=True)
-
-
-def _stitch_side_by_side(net, image, factor):
-    return _stitch(net, image, factor, side_by_side=True)
-
-
-def _stitch_upsampled(net, image, factor):
-    was = net.training
-    with torch.no_grad():
-        out = nearest(net.eval()(image), factor)
-    net.train(was)
-    return out
-
-
-def _stitch_interpolated(net, image, factor):
-    was = net.training
-    with torch.no_grad():
-        out = F.interpolate(net.eval()(image), scale_factor=factor, mode="bilinear")
-    net.train(was)
-    return out
-
-
-def _stitch_back_to_training(net, image, factor):
-    return _stitch(net, image, factor, mode="back to training")
-
-
-def _stitch_graph(net, image, factor):
-    return _stitch(net, image, factor, graph=True)
-
-
-def _stitch_training(net, image, factor):
-    return _stitch(net, image, factor, mode="training")
-
-
-def _stitch_eval_left(net, image, factor):
-    return _stitch(net, image, factor, mode="left")
-
-
-def _stitch_clone(net, image, factor):
-    """On a copy of the network, so that its mode is nobody's business."""
+@answers.right
+def rows_stacked(net, image, factor):
+    """a copy of the network, rows and columns stacked"""
     twin = copy.deepcopy(net).eval()
     with torch.no_grad():
         rows = []
@@ -210,8 +249,46 @@ def _stitch_clone(net, image, factor):
         return torch.stack([rows[i % factor][:, :, i // factor] for i in range(height)], 2)
 
 
-def _stitch_cells(net, image, factor):
-    """Cell after cell into a canvas that is large enough, cut at the end."""
+answers.edits("""
+    side_by_side: all
+    - torch.stack([row[j % factor][..., j // factor] for j in range(width)], 3)
+    + torch.cat(row, 3)
+    - torch.stack([rows[i % factor][:, :, i // factor] for i in range(height)], 2)
+    + torch.cat(rows, 2)
+    You put the maps side by side.
+    Interlace them: neighbors in the result come from neighboring shifts.
+    """)
+
+
+@answers.wrong("all")
+def coarse_map_enlarged(net, image, factor):
+    """You ran the network once and enlarged its map.
+
+    The values in between are there to be computed: run the network on each of the factor² shifts.
+    """
+    was = net.training
+    with torch.no_grad():
+        out = net.eval()(image).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    net.train(was)
+    return out
+
+
+@answers.wrong("all")
+def coarse_map_interpolated(net, image, factor):
+    """You ran the network once and interpolated its map.
+
+    The values in between are there to be computed: run the network on each of the factor² shifts.
+    """
+    was = net.training
+    with torch.no_grad():
+        out = F.interpolate(net.eval()(image), scale_factor=factor, mode="bilinear")
+    net.train(was)
+    return out
+
+
+@answers.right
+def filled_in(net, image, factor):
+    """cell by cell"""
     was = net.training
     net.eval()
     canvas, height, width = None, 0, 0
@@ -231,177 +308,4 @@ def _stitch_cells(net, image, factor):
     return canvas[:, :, :height, :width]
 
 
-STITCHED = ("stitched", "larger_factors", "ragged")
-
-EXERCISE = Exercise(
-    id="shift_and_stitch",
-    topic="upsampling",
-    title="Every shift of the image, interlaced",
-    reference=reference.shift_and_stitch,
-    minutes=18,
-    difficulty=3,
-    properties=(
-        Property(
-            "stitched",
-            "the map of image[..., r:, c:] fills out[..., r::factor, c::factor]",
-            1.5,
-            _stitch_case(pooling_net),
-            examples=6,
-        ),
-        Property(
-            "larger_factors",
-            "a factor of 4, from two pools of stride 2",
-            0.75,
-            _stitch_case(_deep_net),
-            examples=4,
-        ),
-        Property(
-            "ragged",
-            "a strided convolution, and images whose later shifts give a row or a column less",
-            1.0,
-            _stitch_case(striding_net, ragged=True),
-            examples=6,
-        ),
-        Property(
-            "mode",
-            "the network runs in eval mode and without gradients, and its mode is left as it was, training or eval",
-            0.75,
-            _both_modes,
-            _left_as_found,
-            examples=2,
-            tried="the result and the network afterwards, once found in training and once in eval mode",
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "rows_and_columns_swapped",
-            "You shifted by c rows and r columns, and stitched into row r and column c.",
-            "The shift that skips r rows fills rows r, r + factor, …; the same with c and the columns.",
-            (*STITCHED, "mode"),
-            _stitch_swapped,
-        ),
-        Misconception(
-            "shifted_the_other_way",
-            "You shifted the image down and to the right, so zeros came in at the top and left.",
-            "Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).",
-            (*STITCHED, "mode"),
-            _stitch_padded,
-        ),
-        Misconception(
-            "shifted_by_padding",
-            "You shifted the image down and to the right by zeros at the top and left, so it grew.",
-            "Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).",
-            (*STITCHED, "mode"),
-            _stitch_larger,
-        ),
-        Misconception(
-            "cut_at_the_end",
-            "You cut rows off at the bottom and columns at the right, so every shift begins at pixel (0, 0).",
-            "Cut them off at the top and left: image[..., r:, c:].",
-            (*STITCHED, "mode"),
-            _stitch_cut_behind,
-        ),
-        Misconception(
-            "padded_at_the_end",
-            "You padded the image at the bottom and right, so that all maps have the same size.",
-            "Windows that reach beyond the image don't count: later shifts may have a row or a column less.",
-            ("ragged",),
-            _stitch_padded_behind,
-        ),
-        Misconception(
-            "stitched_backwards",
-            "You interlaced the maps in the opposite order.",
-            "The map of shift (r, c) begins at row r, column c of the result.",
-            (*STITCHED, "mode"),
-            _stitch_backwards,
-        ),
-        Misconception(
-            "smallest_map",
-            "You cut all maps to the size of the smallest one.",
-            "Later shifts may have a row or a column less. The result has as many rows as the maps of column shift 0 together.",
-            ("ragged",),
-            _stitch_cut,
-        ),
-        Misconception(
-            "whole_blocks",
-            "You made the result factor times the first map, so its last rows or columns stay empty.",
-            "Later shifts may have a row or a column less: add up the rows of the maps that you have.",
-            ("ragged",),
-            _stitch_whole_blocks,
-        ),
-        Misconception(
-            "rolled_around",
-            "You rolled the image, so rows that left at the top came back at the bottom.",
-            "Cut them off, image[..., r:, c:]: windows that hold both borders of the image mean nothing.",
-            ("ragged",),
-            _stitch_rolled,
-        ),
-        Misconception(
-            "side_by_side",
-            "You put the maps side by side.",
-            "Interlace them: neighbors in the result come from neighboring shifts.",
-            (*STITCHED, "mode"),
-            _stitch_side_by_side,
-        ),
-        Misconception(
-            "coarse_map_enlarged",
-            "You ran the network once and enlarged its map.",
-            "The values in between are there to be computed: run the network on each of the factor² shifts.",
-            (*STITCHED, "mode"),
-            _stitch_upsampled,
-        ),
-        Misconception(
-            "coarse_map_interpolated",
-            "You ran the network once and interpolated its map.",
-            "The values in between are there to be computed: run the network on each of the factor² shifts.",
-            (*STITCHED, "mode"),
-            _stitch_interpolated,
-        ),
-        Misconception(
-            "eval_forgotten",
-            "The network ran in the mode you found it in: in training mode, batch norm uses the batch.",
-            "Call net.eval() before, and put the mode back afterwards.",
-            ("mode",),
-            _stitch_training,
-        ),
-        Misconception(
-            "left_in_eval_mode",
-            "You left the network in eval mode.",
-            "Remember net.training before, and call net.train(was) afterwards.",
-            ("mode",),
-            _stitch_eval_left,
-        ),
-        Misconception(
-            "always_back_to_training",
-            "You put the network into training mode afterwards, even if you found it in eval mode.",
-            "Remember net.training before, and call net.train(was) afterwards.",
-            ("mode",),
-            _stitch_back_to_training,
-        ),
-        Misconception(
-            "gradients_recorded",
-            "Your result hangs on the graph: the network's gradients were recorded.",
-            "Run the network under torch.no_grad(): this map is an answer, not a step of training.",
-            ("mode",),
-            _stitch_graph,
-        ),
-    ),
-    right=(
-        Variant("a copy of the network, rows and columns stacked", _stitch_clone),
-        Variant("cell by cell", _stitch_cells),
-    ),
-    hints=(
-        Hint(
-            "I don't see where a map goes",
-            "Cell (0, 0) of the unshifted map looks at the window that begins at pixel (0, 0). At which pixel does it begin when r rows have been skipped?",
-        ),
-        Hint(
-            "The sizes don't match",
-            "Skipping rows can cost the map its last row. Count: the rows of the result are those of the maps of shifts (0, 0), (1, 0), … together.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "Two loops over r and c, in eval mode without gradients: maps[r, c] = net(image[..., r:, c:]). Then an empty tensor with the sum of heights and the sum of widths, and out[..., r::factor, c::factor] = maps[r, c].",
-        ),
-    ),
-)
+EXERCISE = answers.exercise()
