@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from autograder.attempt import Raised, Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import applied, changed_tensors, share_memory
 from autograder.catalog.upsampling.draws import (
     filled_layers,
@@ -19,12 +20,12 @@ from autograder.catalog.upsampling.draws import (
     striding_net,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Network
 from coursekit import upsampling as reference
 
 
-def _atrous_case(make: Callable[[Draw], nn.Sequential], *, training: bool = False) -> Callable[[Draw], Case]:
+def _case(make: Callable[[Draw], nn.Sequential], *, training: bool = False) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         net = make(d).train(training)
         field, _ = reach(net)
@@ -109,135 +110,251 @@ def _refusals(subject: Subject, case: Case) -> dict[str, str]:
     return seen
 
 
-def _dense(
-    net, *, dilate=True, own=False, pools=True, product=True, multiply=True, keep_pools=True, padding=True,
-    accept=(), duplicate=copy.deepcopy, keep_strides=False, count=lambda layer: pair(layer.stride),
-):  # fmt: skip
-    """The dense twin with a switch for each mistake."""
-    removed, layers = (1, 1), []
+CLAIMS = Exercise(
+    id="atrous",
+    topic="upsampling",
+    title="Holes instead of strides",
+    reference=reference.atrous,
+    minutes=22,
+    difficulty=4,
+    properties=(
+        Property(
+            "pool",
+            "a max pool moves by one pixel, and the convolution behind it looks at every second cell",
+            1.0,
+            _case(pooling_net),
+            applied("image"),
+            examples=6,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "strided_convolution",
+            "a convolution with a stride becomes dense in the same way",
+            0.75,
+            _case(striding_net),
+            applied("image"),
+            examples=6,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "deep",
+            "dilations multiply: after strides of 2 and 3, on max pools (whose stride may differ from their size), "
+            "and where a layer is dilated already",
+            0.75,
+            _case(_dilated_net),
+            applied("image"),
+            examples=4,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "padded",
+            "a padded convolution has its padding multiplied by the strides removed before it, and not by a dilation "
+            "that it had already",
+            0.5,
+            _case(_padded_net),
+            applied("image"),
+            examples=4,
+            tried="atrous(net)(image)",
+        ),
+        Property(
+            "batch_norm",
+            "batch norm comes along with its weights and its running statistics",
+            0.25,
+            _case(normalizing_net),
+            _made_dense_in_eval_mode,
+            examples=4,
+            tried="atrous(net).eval()(image)",
+        ),
+        Property(
+            "refuses",
+            "average pools and padded pools are refused with a ValueError",
+            0.25,
+            _not_to_be_dilated,
+            _refusals,
+            examples=2,
+            tried="atrous(net) for two networks",
+        ),
+        Property(
+            "apart",
+            "the network given stays as it was, its mode too, and shares no weight with the new one",
+            0.5,
+            _case(pooling_net, training=True),
+            _beside,
+            examples=4,
+            tried="the network before and after, and the result",
+        ),
+    ),
+    hints=(
+        Hint(
+            "I don't see what a dilation is for",
+            "Without the stride, the map is s times as dense: what used to be the next cell is now s cells away.",
+        ),
+        Hint(
+            "It works with one pool and not with two",
+            "Keep a running product of the strides removed so far. A layer is dilated by the product before its own stride joins it.",
+        ),
+        Hint(
+            "I don't know how to start",
+            "removed = 1. For each layer, deepcopy it. For a convolution or max pool: stride 1, dilation times removed (a convolution's padding too), then removed times the old stride. Refuse AvgPool2d and padded pools; copy the rest.",
+        ),
+    ),
+)
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def layer_by_layer(net):
+    """a copy of every layer, changed"""
+    removed, layers = 1, []
     for layer in net:
-        average = isinstance(layer, nn.AvgPool2d)
         padded = isinstance(layer, nn.MaxPool2d) and pair(layer.padding) != (0, 0)
-        if (average and "average" not in accept) or (padded and "padded" not in accept):
+        if isinstance(layer, nn.AvgPool2d) or padded:
             raise ValueError(f"net must have max pools without padding only, got {layer}")
-        twin = duplicate(layer)
+        twin = copy.deepcopy(layer)
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            stride = count(layer)
-            after = tuple(a * b for a, b in zip(removed, stride, strict=True)) if product else stride
-            if not product and stride == (1, 1):
-                after = removed
-            hole = after if own else removed
-            if keep_strides and isinstance(layer, nn.Conv2d):
-                stride = (1, 1)
-                after = removed
-            else:
-                twin.stride = (1, 1)
-            if dilate and (pools or isinstance(layer, nn.Conv2d)) and hole != (1, 1):
-                old = pair(layer.dilation) if multiply else (1, 1)
-                twin.dilation = tuple(a * b for a, b in zip(old, hole, strict=True))
-                if isinstance(layer, nn.Conv2d) and padding:
-                    times = twin.dilation if padding == "dilation" else hole
-                    twin.padding = tuple(a * b for a, b in zip(layer.padding, times, strict=True))
-            removed = after
-        elif average:
+            stride = pair(layer.stride)[0]
+            hole = removed
+            removed *= stride
             twin.stride = (1, 1)
-        if keep_pools or not isinstance(layer, nn.MaxPool2d):
-            layers.append(twin)
-    return nn.Sequential(*layers).train(net.training)
-
-
-def _dense_strides_only(net):
-    return _dense(net, dilate=False)
-
-
-def _dense_own(net):
-    return _dense(net, own=True)
-
-
-def _dense_convolutions_only(net):
-    return _dense(net, pools=False)
-
-
-def _dense_last_stride(net):
-    return _dense(net, product=False)
-
-
-def _dense_overwritten(net):
-    return _dense(net, multiply=False)
-
-
-def _dense_no_pools(net):
-    return _dense(net, keep_pools=False)
-
-
-def _dense_padding_kept(net):
-    return _dense(net, padding=False)
-
-
-def _dense_added(net):
-    """Strides added up: 2 and 2 make 4 either way, 2 and 3 do not."""
-    total, layers = 0, []
-    for layer, twin in zip(net, _dense(net), strict=True):
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            hole = max(total, 1)
             twin.dilation = tuple(hole * v for v in pair(layer.dilation))
-            if isinstance(layer, nn.Conv2d):
-                twin.padding = tuple(hole * v for v in layer.padding)
-            total += pair(layer.stride)[0] if pair(layer.stride) != (1, 1) else 0
+        if isinstance(layer, nn.Conv2d):
+            twin.padding = tuple(hole * v for v in layer.padding)
         layers.append(twin)
     return nn.Sequential(*layers)
 
 
-def _dense_kernel_size(net):
-    def count(layer):
-        return layer.stride if isinstance(layer, nn.Conv2d) else pair(layer.kernel_size)
+answers.edits("""
+    strides_only: pool strided_convolution deep padded batch_norm
+    - twin.dilation = tuple(hole * v for v in pair(layer.dilation))
+    ...
+    - if isinstance(layer, nn.Conv2d):
+    -     twin.padding = tuple(hole * v for v in layer.padding)
+    You set the strides to 1 and dilated nothing: every later layer now looks at the wrong cells.
+    Behind a removed stride s, the cells that belonged together are s apart: dilation s.
 
-    return _dense(net, count=count)
+    own_stride: pool strided_convolution deep padded batch_norm
+    - hole = removed
+    - removed *= stride
+    + removed *= stride
+    + hole = removed
+    You dilated the layer whose stride you removed.
+    Its own window stays as it is: only the layers behind it are dilated.
+
+    convolutions_only: deep
+    - hole = removed
+    + hole = removed if isinstance(layer, nn.Conv2d) else 1
+    You dilated the convolutions and not the max pools.
+    A max pool behind a removed stride looks further apart as well: nn.MaxPool2d has a dilation.
+
+    last_stride_only: deep
+    - removed *= stride
+    + if stride > 1:
+    +     removed = stride
+    You dilated by the last stride removed.
+    The strides multiply: behind two of 2, dilation 4.
+
+    strides_added: deep
+    - removed, layers = 1, []
+    + removed, layers = 0, []
+    - hole = removed
+    - removed *= stride
+    + hole = max(removed, 1)
+    + if stride > 1:
+    +     removed += stride
+    You added the strides up. With two of 2 it comes to the same, but not with 2 and 3.
+    The strides multiply: behind a stride of 2 and one of 3, cells that belonged together are 6 apart.
+
+    kernel_size_for_stride: deep
+    - stride = pair(layer.stride)[0]
+    + stride = layer.stride[0] if isinstance(layer, nn.Conv2d) else layer.kernel_size
+    You took the size of a max pool for its stride.
+    nn.MaxPool2d(3, 2) has windows of 3 that move by 2: multiply by its stride.
+
+    convolutions_keep_stride: strided_convolution
+    - removed *= stride
+    - twin.stride = (1, 1)
+    + if isinstance(layer, nn.MaxPool2d):
+    +     removed *= stride
+    +     twin.stride = (1, 1)
+    You removed the strides of the max pools, and the convolutions kept theirs.
+    Every stride becomes 1, a convolution's too, and the layers behind it are dilated by it.
+
+    own_dilation_lost: deep padded
+    - tuple(hole * v for v in pair(layer.dilation))
+    + (hole, hole)
+    You overwrote the dilation that a layer had already.
+    Multiply it by the strides removed before.
+
+    pools_removed: pool deep padded batch_norm
+    - layers.append(twin)
+    + if not isinstance(layer, nn.MaxPool2d):
+    +     layers.append(twin)
+    You removed the max pools.
+    Keep them, with stride 1: the maximum over a window is part of what the network computes.
+
+    padding_kept: padded
+    - if isinstance(layer, nn.Conv2d):
+    -     twin.padding = tuple(hole * v for v in layer.padding)
+    You kept the padding of dilated convolutions as it was.
+    Their cells are further apart, and so is the border: multiply the padding as well.
+
+    padding_times_own_dilation: padded
+    - tuple(hole * v for v in layer.padding)
+    + tuple(twin.dilation[0] * v for v in layer.padding)
+    You multiplied the padding by the layer's new dilation, and so by the one it had already.
+    Multiply the padding by the strides removed before: its own dilation was in it from the start.
+
+    fresh_batch_norm: batch_norm
+    - layers.append(twin)
+    + if isinstance(layer, nn.BatchNorm2d):
+    +     twin = nn.BatchNorm2d(layer.num_features).to(layer.weight)
+    + layers.append(twin)
+    You made a new batch norm: its weights and running statistics are lost.
+    Copy the layer, with copy.deepcopy: its buffers belong to what the network has learned.
+
+    accepts_any_pool: refuses
+    - if isinstance(layer, nn.AvgPool2d) or padded:
+    -     raise ValueError(f"net must have max pools without padding only, got {layer}")
+    You accept average pools and padded pools.
+    Raise a ValueError: a padded border has no place between the pixels, and AvgPool2d has no dilation.
+
+    accepts_average_pools: refuses
+    - if isinstance(layer, nn.AvgPool2d) or padded:
+    + if padded:
+    You accept average pools.
+    Raise a ValueError: nn.AvgPool2d has no dilation, so its window cannot be spread.
+
+    accepts_padded_pools: refuses
+    - if isinstance(layer, nn.AvgPool2d) or padded:
+    + if isinstance(layer, nn.AvgPool2d):
+    You accept padded max pools.
+    Raise a ValueError: the border of a padded pool would lie between the pixels.
+
+    changed_in_place: apart
+    - twin = copy.deepcopy(layer)
+    + twin = layer
+    You changed the network that was given.
+    Change copies of its layers: copy.deepcopy.
+
+    left_in_eval_mode: apart
+    - removed, layers = 1, []
+    + net.eval()
+    + removed, layers = 1, []
+    You put the network that was given into eval mode.
+    Leave its mode as it was: nothing here has to run it.
+
+    weights_shared: apart
+    - copy.deepcopy(layer)
+    + copy.copy(layer)
+    The two networks share their weights: training one changes the other.
+    copy.copy copies the layer and not its weights; take copy.deepcopy.
+    """)
 
 
-def _dense_strided(net):
-    return _dense(net, keep_strides=True)
-
-
-def _dense_padding_twice(net):
-    return _dense(net, padding="dilation")
-
-
-def _dense_fresh_norm(net):
-    dense = _dense(net)
-    fresh = [
-        nn.BatchNorm2d(m.num_features).to(m.weight) if isinstance(m, nn.BatchNorm2d) else m for m in dense
-    ]
-    return nn.Sequential(*fresh)
-
-
-def _dense_left_in_eval(net):
-    net.eval()
-    return _dense(net)
-
-
-def _dense_accepting(net):
-    return _dense(net, accept=("average", "padded"))
-
-
-def _dense_accepting_averages(net):
-    return _dense(net, accept=("average",))
-
-
-def _dense_accepting_padded(net):
-    return _dense(net, accept=("padded",))
-
-
-def _dense_in_place(net):
-    return _dense(net, duplicate=lambda layer: layer)
-
-
-def _dense_shared(net):
-    return _dense(net, duplicate=copy.copy)
-
-
-def _dense_copied(net):
-    """The whole network copied, then its layers changed."""
+@answers.right
+def copied_whole(net):
+    """the whole network copied, then changed"""
     dense, jump = copy.deepcopy(net), 1
     for layer in dense:
         if isinstance(layer, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
@@ -257,8 +374,9 @@ def _dense_copied(net):
     return dense
 
 
-def _dense_rebuilt(net):
-    """Each layer built anew, weights loaded."""
+@answers.right
+def rebuilt(net):
+    """every layer built anew"""
     made, holes = [], 1
     for layer in net:
         if isinstance(layer, nn.Conv2d):
@@ -281,224 +399,4 @@ def _dense_rebuilt(net):
     return nn.Sequential(*made)
 
 
-EXERCISE = Exercise(
-    id="atrous",
-    topic="upsampling",
-    title="Holes instead of strides",
-    reference=reference.atrous,
-    minutes=22,
-    difficulty=4,
-    properties=(
-        Property(
-            "pool",
-            "a max pool moves by one pixel, and the convolution behind it looks at every second cell",
-            1.0,
-            _atrous_case(pooling_net),
-            applied("image"),
-            examples=6,
-            tried="atrous(net)(image)",
-        ),
-        Property(
-            "strided_convolution",
-            "a convolution with a stride becomes dense in the same way",
-            0.75,
-            _atrous_case(striding_net),
-            applied("image"),
-            examples=6,
-            tried="atrous(net)(image)",
-        ),
-        Property(
-            "deep",
-            "dilations multiply: after strides of 2 and 3, on max pools (whose stride may differ from their size), "
-            "and where a layer is dilated already",
-            0.75,
-            _atrous_case(_dilated_net),
-            applied("image"),
-            examples=4,
-            tried="atrous(net)(image)",
-        ),
-        Property(
-            "padded",
-            "a padded convolution has its padding multiplied by the strides removed before it, and not by a dilation "
-            "that it had already",
-            0.5,
-            _atrous_case(_padded_net),
-            applied("image"),
-            examples=4,
-            tried="atrous(net)(image)",
-        ),
-        Property(
-            "batch_norm",
-            "batch norm comes along with its weights and its running statistics",
-            0.25,
-            _atrous_case(normalizing_net),
-            _made_dense_in_eval_mode,
-            examples=4,
-            tried="atrous(net).eval()(image)",
-        ),
-        Property(
-            "refuses",
-            "average pools and padded pools are refused with a ValueError",
-            0.25,
-            _not_to_be_dilated,
-            _refusals,
-            examples=2,
-            tried="atrous(net) for two networks",
-        ),
-        Property(
-            "apart",
-            "the network given stays as it was, its mode too, and shares no weight with the new one",
-            0.5,
-            _atrous_case(pooling_net, training=True),
-            _beside,
-            examples=4,
-            tried="the network before and after, and the result",
-        ),
-    ),
-    misconceptions=(
-        Misconception(
-            "strides_only",
-            "You set the strides to 1 and dilated nothing: every later layer now looks at the wrong cells.",
-            "Behind a removed stride s, the cells that belonged together are s apart: dilation s.",
-            ("pool", "strided_convolution", "deep", "padded", "batch_norm"),
-            _dense_strides_only,
-        ),
-        Misconception(
-            "own_stride",
-            "You dilated the layer whose stride you removed.",
-            "Its own window stays as it is: only the layers behind it are dilated.",
-            ("pool", "strided_convolution", "deep", "padded", "batch_norm"),
-            _dense_own,
-        ),
-        Misconception(
-            "convolutions_only",
-            "You dilated the convolutions and not the max pools.",
-            "A max pool behind a removed stride looks further apart as well: nn.MaxPool2d has a dilation.",
-            ("deep",),
-            _dense_convolutions_only,
-        ),
-        Misconception(
-            "last_stride_only",
-            "You dilated by the last stride removed.",
-            "The strides multiply: behind two of 2, dilation 4.",
-            ("deep",),
-            _dense_last_stride,
-        ),
-        Misconception(
-            "strides_added",
-            "You added the strides up. With two of 2 it comes to the same, but not with 2 and 3.",
-            "The strides multiply: behind a stride of 2 and one of 3, cells that belonged together are 6 apart.",
-            ("deep",),
-            _dense_added,
-        ),
-        Misconception(
-            "kernel_size_for_stride",
-            "You took the size of a max pool for its stride.",
-            "nn.MaxPool2d(3, 2) has windows of 3 that move by 2: multiply by its stride.",
-            ("deep",),
-            _dense_kernel_size,
-        ),
-        Misconception(
-            "convolutions_keep_stride",
-            "You removed the strides of the max pools, and the convolutions kept theirs.",
-            "Every stride becomes 1, a convolution's too, and the layers behind it are dilated by it.",
-            ("strided_convolution",),
-            _dense_strided,
-        ),
-        Misconception(
-            "own_dilation_lost",
-            "You overwrote the dilation that a layer had already.",
-            "Multiply it by the strides removed before.",
-            ("deep", "padded"),
-            _dense_overwritten,
-        ),
-        Misconception(
-            "pools_removed",
-            "You removed the max pools.",
-            "Keep them, with stride 1: the maximum over a window is part of what the network computes.",
-            ("pool", "deep", "padded", "batch_norm"),
-            _dense_no_pools,
-        ),
-        Misconception(
-            "padding_kept",
-            "You kept the padding of dilated convolutions as it was.",
-            "Their cells are further apart, and so is the border: multiply the padding as well.",
-            ("padded",),
-            _dense_padding_kept,
-        ),
-        Misconception(
-            "padding_times_own_dilation",
-            "You multiplied the padding by the layer's new dilation, and so by the one it had already.",
-            "Multiply the padding by the strides removed before: its own dilation was in it from the start.",
-            ("padded",),
-            _dense_padding_twice,
-        ),
-        Misconception(
-            "fresh_batch_norm",
-            "You made a new batch norm: its weights and running statistics are lost.",
-            "Copy the layer, with copy.deepcopy: its buffers belong to what the network has learned.",
-            ("batch_norm",),
-            _dense_fresh_norm,
-        ),
-        Misconception(
-            "accepts_any_pool",
-            "You accept average pools and padded pools.",
-            "Raise a ValueError: a padded border has no place between the pixels, and AvgPool2d has no dilation.",
-            ("refuses",),
-            _dense_accepting,
-        ),
-        Misconception(
-            "accepts_average_pools",
-            "You accept average pools.",
-            "Raise a ValueError: nn.AvgPool2d has no dilation, so its window cannot be spread.",
-            ("refuses",),
-            _dense_accepting_averages,
-        ),
-        Misconception(
-            "accepts_padded_pools",
-            "You accept padded max pools.",
-            "Raise a ValueError: the border of a padded pool would lie between the pixels.",
-            ("refuses",),
-            _dense_accepting_padded,
-        ),
-        Misconception(
-            "changed_in_place",
-            "You changed the network that was given.",
-            "Change copies of its layers: copy.deepcopy.",
-            ("apart",),
-            _dense_in_place,
-        ),
-        Misconception(
-            "left_in_eval_mode",
-            "You put the network that was given into eval mode.",
-            "Leave its mode as it was: nothing here has to run it.",
-            ("apart",),
-            _dense_left_in_eval,
-        ),
-        Misconception(
-            "weights_shared",
-            "The two networks share their weights: training one changes the other.",
-            "copy.copy copies the layer and not its weights; take copy.deepcopy.",
-            ("apart",),
-            _dense_shared,
-        ),
-    ),
-    right=(
-        Variant("the whole network copied, then changed", _dense_copied),
-        Variant("every layer built anew", _dense_rebuilt),
-    ),
-    hints=(
-        Hint(
-            "I don't see what a dilation is for",
-            "Without the stride, the map is s times as dense: what used to be the next cell is now s cells away.",
-        ),
-        Hint(
-            "It works with one pool and not with two",
-            "Keep a running product of the strides removed so far. A layer is dilated by the product before its own stride joins it.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "removed = 1. For each layer, deepcopy it. For a convolution or max pool: stride 1, dilation times removed (a convolution's padding too), then removed times the old stride. Refuse AvgPool2d and padded pools; copy the rest.",
-        ),
-    ),
-)
+EXERCISE = answers.exercise()
