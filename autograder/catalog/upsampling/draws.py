@@ -34,13 +34,6 @@ def carries_by_name(*names: str) -> Callable[[Subject, Case], dict[str, Any]]:
     return observe
 
 
-def in_double(answer: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def promoted(x, factor):
-        return answer(x, factor).double()
-
-    return promoted
-
-
 def filled_layers(d: Draw, *layers: nn.Module) -> nn.Sequential:
     return filled(d, nn.Sequential(*layers), scale=0.5)
 
@@ -63,9 +56,8 @@ def normalizing_net(d: Draw) -> nn.Sequential:
     return net
 
 
-def pair(value: Any) -> tuple[int, int]:
-    height, width = (value, value) if isinstance(value, int) else value
-    return height, width
+def pair(value):
+    return (value, value) if isinstance(value, int) else value
 
 
 def reach(net: nn.Sequential) -> tuple[int, int]:
@@ -82,17 +74,6 @@ def single_precision(d: Draw) -> Case:
     return Case((d.tensor(2, 2, d.integer(2, 3), d.integer(2, 4), dtype=torch.float32), d.choice([2, 3])))
 
 
-def nails(x, factor, offset=0):
-    N, C, H, W = x.shape
-    out = x.new_zeros(N, C, factor * H, factor * W)
-    out[..., offset::factor, offset::factor] = x
-    return out
-
-
-def nearest(x, factor):
-    return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-
-
 def distinct(d: Draw, *shape: int) -> torch.Tensor:
     """Positive numbers, no two of which are equal."""
     count = torch.Size(shape).numel()
@@ -104,35 +85,3 @@ def pool_size(d: Draw, k: int, *, ragged: bool = False) -> tuple[int, int]:
     more = (d.integer(1, k - 1), d.integer(1, k - 1)) if ragged else (0, 0)
     size = (2 * k + more[0], d.integer(3, 4) * k + more[1])
     return size if ragged or not d.flag() else size[::-1]
-
-
-def windows(x: torch.Tensor, k: int) -> tuple[torch.Tensor, int, int]:
-    """(N, C, h, w, k·k), whatever fills no window dropped."""
-    N, C, H, W = x.shape
-    h, w = H // k, W // k
-    cells = x[..., : h * k, : w * k].reshape(N, C, h, k, w, k).permute(0, 1, 2, 4, 3, 5)
-    return cells.reshape(N, C, h, w, k * k), h, w
-
-
-def pool(
-    x,
-    k,
-    *,
-    index=lambda row, column, H, W, k: row * W + column,
-    last=False,
-    floor=False,
-    detach=False,
-    swap=False,
-):
-    cells, h, w = windows(x.detach() if detach else x, k)
-    best = cells.detach().argmax(-1)
-    if last:
-        best = k * k - 1 - cells.detach().flip(-1).argmax(-1)
-    y = cells.gather(-1, best[..., None])[..., 0]
-    if floor:
-        best = torch.where(y > 0, best, 0)
-        y = y.clamp(min=0)
-    rows = torch.arange(h, device=x.device)[:, None] * k + best // k
-    columns = torch.arange(w, device=x.device) * k + best % k
-    switches = index(rows, columns, x.shape[2], x.shape[3], k)
-    return (switches, y) if swap else (y, switches)
