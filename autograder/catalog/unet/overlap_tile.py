@@ -7,23 +7,16 @@ depend on the layout, or with a pooling and a tile that it divides.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from autograder.attempt import Subject
-from autograder.catalog.observations import (
-    changed_tensors,
-    described,
-    draw_statistics,
-    filled,
-    numbers,
-)
+from autograder.catalog.answers import Answers
+from autograder.catalog.observations import changed_tensors, described, draw_statistics, filled, numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Network
 from coursekit import unet as reference
 
@@ -178,170 +171,7 @@ def _alike(one: Any, other: Any) -> bool:
     return tensors and one.shape == other.shape and torch.allclose(one, other.to(one), rtol=1e-3, atol=1e-3)
 
 
-# -- answers ------------------------------------------------------------------------------------------------
-
-
-def _mirrored(index, size):
-    period = max(2 * (size - 1), 1)
-    index = index % period
-    return torch.minimum(index, period - index)
-
-
-def _edge_twice(index, size):
-    index = index % (2 * size)
-    return torch.minimum(index, 2 * size - 1 - index)
-
-
-def _clamped(index, size):
-    return index.clamp(0, size - 1)
-
-
-def _wrapped(index, size):
-    return index % size
-
-
-def _mirrored_once(index, size):
-    index = index.abs()
-    return torch.where(index > size - 1, 2 * (size - 1) - index, index).clamp(0, size - 1)
-
-
-def _floating(image):
-    return image if image.is_floating_point() else image.float()
-
-
-def _to_unit_range(image):
-    return image if image.is_floating_point() else image / 255
-
-
-def _tiles(
-    net, image, tile, context, num_classes, *, mode="restored", place=_mirrored, black=False, step=None, whole_only=False,
-    shifted=False, own_mirror=False, square=False, offset=0, finish=None, dtype=None, convert=_floating, end=False,
-    graph=False,
-):  # fmt: skip
-    """The tiles with a switch for each mistake."""
-    x = convert(image)
-    h, w = x.shape[1:]
-    scores = torch.zeros(num_classes, h, w, dtype=dtype or _floating(image).dtype, device=image.device)
-    stride = tile + 2 * context if step == "window" else tile
-    was = net.training
-    net.train(was and mode == "found")
-    bottom, right = (h // tile * tile, w // tile * tile) if whole_only else (h, w)
-    with torch.set_grad_enabled(graph):
-        for top in range(0, bottom, stride):
-            for left in range(0, min(bottom, right) if square else right, stride):
-                row, column = (max(min(s, n - tile), 0) if shifted else s for s, n in ((top, h), (left, w)))
-                source, r0, c0 = x, row + offset, column + offset
-                if own_mirror:
-                    source, r0, c0 = x[:, row : row + tile, column : column + tile], 0, 0
-                rows = torch.arange(r0 - context, r0 + tile + context)
-                columns = torch.arange(c0 - context, c0 + tile + context)
-                size = source.shape[1:]
-                window = source[:, place(rows, size[0])[:, None], place(columns, size[1])]
-                if black:
-                    inside = ((rows >= 0) & (rows < size[0]))[:, None] & (columns >= 0) & (columns < size[1])
-                    window = torch.where(inside.to(window.device), window, torch.zeros_like(window))
-                y = net(window[None])[0]
-                y = finish(y) if finish else y
-                if end:
-                    y = y[:, -(h - row) :, -(w - column) :]
-                scores[:, row : row + tile, column : column + tile] = y[:, : h - row, : w - column]
-    net.train(mode == "train" or (was and mode != "left"))
-    return scores
-
-
-def _answer(**mistakes: Any) -> Callable[..., Any]:
-    def overlap_tile(net, image, tile, context, num_classes):
-        return _tiles(net, image, tile, context, num_classes, **mistakes)
-
-    return overlap_tile
-
-
-def _shifted_back(net, image, tile, context, num_classes):
-    return _tiles(net, image, tile, context, num_classes, offset=context)
-
-
-def _batch_kept(net, image, tile, context, num_classes):
-    return _tiles(net, image, tile, context, num_classes)[None]
-
-
-def _pad_refuses(net, image, tile, context, num_classes):
-    """F.pad mirrors no more than the image has."""
-    h, w = image.shape[1:]
-    x = F.pad(_floating(image)[None], [context] * 4, mode="reflect")
-    x = F.pad(x, [0, -w % tile, 0, -h % tile])
-    scores = x.new_zeros(num_classes, h, w)
-    was = net.training
-    net.eval()
-    with torch.no_grad():
-        for top in range(0, h, tile):
-            for left in range(0, w, tile):
-                y = net(x[:, :, top : top + tile + 2 * context, left : left + tile + 2 * context])[0]
-                scores[:, top : top + tile, left : left + tile] = y[:, : h - top, : w - left]
-    net.train(was)
-    return scores
-
-
-def _cut_twice(net, image, tile, context, num_classes):
-    def cut(y):
-        return y[:, context:-context, context:-context]
-
-    return _tiles(net, image, tile, context, num_classes, finish=cut)
-
-
-def _scaled_in_place(net, image, tile, context, num_classes):
-    scores = _tiles(net, image, tile, context, num_classes)
-    image -= image.min()
-    return scores
-
-
-def _numpy_padded(net, image, tile, context, num_classes):
-    """numpy mirrors as often as it takes; the whole is padded up to full tiles first."""
-    import numpy as np
-
-    image = image if image.is_floating_point() else image.float()
-    h, w = image.shape[-2:]
-    rows, columns = -(-h // tile), -(-w // tile)
-    margins = [(0, 0), (context, context + rows * tile - h), (context, context + columns * tile - w)]
-    padded = torch.from_numpy(np.pad(image.cpu().numpy(), margins, mode="reflect")).to(image.device)
-    lines = []
-    was = net.training
-    net.eval()
-    with torch.inference_mode():
-        for r in range(rows):
-            line = []
-            for c in range(columns):
-                window = padded[None, :, r * tile :, c * tile :]
-                line.append(net(window[..., : tile + 2 * context, : tile + 2 * context]))
-            lines.append(torch.cat(line, dim=3))
-    net.train(was)
-    return torch.cat(lines, dim=2)[0, :, :h, :w].clone()
-
-
-def _all_at_once(net, image, tile, context, num_classes):
-    """Every window cut by unfold and sent through the network as one batch."""
-    x = image.to(torch.float32) if not image.is_floating_point() else image
-    (c, h, w), side = x.shape, tile + 2 * context
-
-    def walk(size: int) -> torch.Tensor:
-        there_and_back = [*range(size), *range(size - 2, 0, -1)]
-        first, number = -context, -(-size // tile) * tile + 2 * context
-        places = [there_and_back[(first + i) % len(there_and_back)] for i in range(number)]
-        return torch.tensor(places, device=x.device)
-
-    wide = x.index_select(1, walk(h)).index_select(2, walk(w))
-    windows = wide.unfold(1, side, tile).unfold(2, side, tile)
-    rows, columns = windows.shape[1:3]
-    batch = windows.permute(1, 2, 0, 3, 4).reshape(rows * columns, c, side, side)
-    with torch.no_grad():
-        # On a copy of the network, so that its mode is nobody's business.
-        maps = copy.deepcopy(net).eval()(batch).reshape(rows, columns, num_classes, tile, tile)
-    return maps.permute(2, 0, 3, 1, 4).reshape(num_classes, rows * tile, columns * tile)[:, :h, :w]
-
-
-EVERY = ("tiles", "any_size", "border", "small_images", "pooling", "mode")
-SEVERAL = ("tiles", "any_size", "border", "pooling", "mode")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="overlap_tile",
     topic="unet",
     title="Any image, tile by tile, without a seam",
@@ -418,180 +248,6 @@ EXERCISE = Exercise(
             tried="a float64 image with a float64 network, then a uint8 image with a float32 network",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "black_outside",
-            "Beyond the border your image is black.",
-            "Mirror it: pixel −1 is pixel 1, pixel −2 is pixel 2.",
-            ("border", "small_images"),
-            _answer(black=True),
-        ),
-        Misconception(
-            "edge_stretched",
-            "Beyond the border you repeat the edge pixel.",
-            "Mirror the image: pixel −1 is pixel 1, pixel −2 is pixel 2.",
-            ("border", "small_images"),
-            _answer(place=_clamped),
-        ),
-        Misconception(
-            "edge_twice",
-            "Your mirror stands beside the edge pixel, so it is there twice.",
-            "The mirror stands on the edge pixel: pixel −1 is pixel 1.",
-            ("border", "small_images"),
-            _answer(place=_edge_twice),
-        ),
-        Misconception(
-            "wrapped_around",
-            "Beyond the border your image begins again at the other side.",
-            "Negative indices and % wrap around; mirror instead: pixel −1 is pixel 1.",
-            ("border", "small_images"),
-            _answer(place=_wrapped),
-        ),
-        Misconception(
-            "f_pad_refuses",
-            "F.pad mirrors only what the image has: a context of the image's size or more is an error.",
-            "Compute indices that fold back again and again (period 2·(size − 1)), or use np.pad(mode='reflect').",
-            ("small_images",),
-            _pad_refuses,
-        ),
-        Misconception(
-            "mirrored_once",
-            "You mirror once: what lies beyond the mirror image is not folded back again.",
-            "Take indices modulo 2·(size − 1) first, then fold the upper half back.",
-            ("small_images",),
-            _answer(place=_mirrored_once),
-        ),
-        Misconception(
-            "rest_dropped",
-            "Rows and columns that do not fill a tile are never predicted.",
-            "Go on to the end, range(0, H, tile), and cut what the last tile has too much.",
-            ("any_size", "small_images", "pooling", "mode"),
-            _answer(whole_only=True),
-        ),
-        Misconception(
-            "last_tile_moved_inwards",
-            "You moved the last tile inwards, so its pixels are predicted twice, and out of step with the pooling.",
-            "Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.",
-            ("pooling",),
-            _answer(shifted=True),
-        ),
-        Misconception(
-            "tile_mirrored",
-            "You mirror each tile by itself, although its true neighbors are in the image.",
-            "Cut tile + 2·context out of the mirrored image: mirrored pixels are for the image's border only.",
-            SEVERAL,
-            _answer(own_mirror=True),
-        ),
-        Misconception(
-            "gaps_between_tiles",
-            "You go forward by tile + 2·context, which leaves gaps.",
-            "The windows overlap: go forward by tile.",
-            SEVERAL,
-            _answer(step="window"),
-        ),
-        Misconception(
-            "window_begins_at_the_tile",
-            "Your windows begin at the tile's corner, so all the context is below and to the right.",
-            "A window begins context pixels before its tile, above and to the left.",
-            EVERY,
-            _shifted_back,
-        ),
-        Misconception(
-            "tile_of_another_size",
-            "What you put into the result has another size than its tile.",
-            "Hand the network tile + 2·context pixels a side. Its output is the central tile already: cut off only what reaches over the image.",
-            (*EVERY, "kinds"),
-            _cut_twice,
-        ),
-        Misconception(
-            "height_for_both",
-            "You go through the columns only as far as there are rows.",
-            "Two loops: range(0, H, tile) and range(0, W, tile).",
-            SEVERAL,
-            _answer(square=True),
-        ),
-        Misconception(
-            "probabilities",
-            "You return probabilities.",
-            "Return the scores as the network gives them.",
-            EVERY,
-            _answer(finish=lambda y: y.softmax(0)),
-        ),
-        Misconception(
-            "batch_axis_kept",
-            "Your result still has the batch axis.",
-            "The network wants (1, C, …) and gives (1, L, …): take [0].",
-            (*EVERY, "kinds"),
-            _batch_kept,
-        ),
-        Misconception(
-            "eval_forgotten",
-            "The network ran in the mode you found it in: in training mode, batch norm uses the tile.",
-            "Call net.eval() before, and put the mode back afterwards.",
-            ("mode",),
-            _answer(mode="found"),
-        ),
-        Misconception(
-            "left_in_eval_mode",
-            "You left the network in eval mode.",
-            "Remember net.training before, and call net.train(was) afterwards.",
-            ("mode",),
-            _answer(mode="left"),
-        ),
-        Misconception(
-            "left_in_training_mode",
-            "You left the network in training mode, whatever it had been in.",
-            "Remember net.training before, and call net.train(was) afterwards.",
-            ("mode", "kinds"),
-            _answer(mode="train"),
-        ),
-        Misconception(
-            "graph_kept",
-            "Your scores keep the graph of every tile, and with it all activations of the network in memory.",
-            "Predict under torch.no_grad().",
-            ("mode",),
-            _answer(graph=True),
-        ),
-        Misconception(
-            "end_of_the_last_tile",
-            "Of the last tile you keep the end; what lies in the image is its beginning.",
-            "Cut off what reaches over the image: y[:, : H − top, : W − left].",
-            ("any_size", "small_images", "pooling", "mode"),
-            _answer(end=True),
-        ),
-        Misconception(
-            "default_dtype",
-            "Your result is float32 whatever the image is.",
-            "Allocate in the image's dtype: torch.empty(..., dtype=image.dtype), float32 for integers.",
-            ("kinds",),
-            _answer(dtype=torch.float32),
-        ),
-        Misconception(
-            "integers_scaled",
-            "You scale the pixels of integer images.",
-            "Scaling is the caller's business: image.float() is enough.",
-            ("kinds",),
-            _answer(convert=_to_unit_range),
-        ),
-        Misconception(
-            "integers_to_the_network",
-            "You hand integers to the network.",
-            "image.float() where the image is not floating point.",
-            ("kinds",),
-            _answer(convert=lambda image: image),
-        ),
-        Misconception(
-            "image_overwritten",
-            "You changed the image that was handed in.",
-            "Work on a copy, or on new tensors.",
-            ("kinds",),
-            _scaled_in_place,
-        ),
-    ),
-    right=(
-        Variant("numpy's reflect, rows of tiles joined", _numpy_padded),
-        Variant("all windows in one batch", _all_at_once),
-    ),
     hints=(
         Hint(
             "I see seams between the tiles",
@@ -607,3 +263,252 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+def mirrored(x, before, after):
+    for axis in (1, 2):
+        size = x.shape[axis]
+        index = torch.arange(-before, size + after, device=x.device)
+        period = max(2 * (size - 1), 1)
+        index = index % period
+        index = torch.minimum(index, period - index)
+        x = x.index_select(axis, index)
+    return x
+
+
+@answers.right
+def tiled(net, image, tile, context, num_classes):
+    """mirrored by indices, tile by tile"""
+    x = image if image.is_floating_point() else image.float()
+    h, w = x.shape[1:]
+    side = tile + 2 * context
+    wide = mirrored(x, context, context + tile)
+    scores = torch.zeros(num_classes, h, w, dtype=x.dtype, device=x.device)
+    was = net.training
+    net.eval()
+    for top in range(0, h, tile):
+        for left in range(0, w, tile):
+            window = wide[:, top : top + side, left : left + side]
+            with torch.no_grad():
+                y = net(window[None])[0]
+            scores[:, top : top + tile, left : left + tile] = y[:, : h - top, : w - left]
+    net.train(was)
+    return scores
+
+
+answers.edits("""
+    black_outside: border small_images
+    - wide = mirrored(x, context, context + tile)
+    + wide = nn.functional.pad(x, [context, context + tile, context, context + tile])
+    Beyond the border your image is black.
+    Mirror it: pixel −1 is pixel 1, pixel −2 is pixel 2.
+
+    edge_stretched: border small_images
+    - period = max(2 * (size - 1), 1)
+    - index = index % period
+    - index = torch.minimum(index, period - index)
+    + index = index.clamp(0, size - 1)
+    Beyond the border you repeat the edge pixel.
+    Mirror the image: pixel −1 is pixel 1, pixel −2 is pixel 2.
+
+    edge_twice: border small_images
+    - period = max(2 * (size - 1), 1)
+    + period = 2 * size
+    - torch.minimum(index, period - index)
+    + torch.minimum(index, period - 1 - index)
+    Your mirror stands beside the edge pixel, so it is there twice.
+    The mirror stands on the edge pixel: pixel −1 is pixel 1.
+
+    wrapped_around: border small_images
+    - period = max(2 * (size - 1), 1)
+    - index = index % period
+    - index = torch.minimum(index, period - index)
+    + index = index % size
+    Beyond the border your image begins again at the other side.
+    Negative indices and % wrap around; mirror instead: pixel −1 is pixel 1.
+
+    f_pad_refuses: small_images
+    - wide = mirrored(x, context, context + tile)
+    + wide = nn.functional.pad(x[None], [context] * 4, mode="reflect")[0]
+    + wide = nn.functional.pad(wide, [0, -w % tile, 0, -h % tile])
+    F.pad mirrors only what the image has: a context of the image's size or more is an error.
+    Compute indices that fold back again and again (period 2·(size − 1)), or use np.pad(mode='reflect').
+
+    mirrored_once: small_images
+    - index = index % period
+    + index = index.abs()
+    - torch.minimum(index, period - index)
+    + torch.minimum(index, period - index).clamp(0, size - 1)
+    You mirror once: what lies beyond the mirror image is not folded back again.
+    Take indices modulo 2·(size − 1) first, then fold the upper half back.
+
+    rest_dropped: any_size small_images pooling mode
+    - range(0, h, tile)
+    + range(0, h - tile + 1, tile)
+    - range(0, w, tile)
+    + range(0, w - tile + 1, tile)
+    Rows and columns that do not fill a tile are never predicted.
+    Go on to the end, range(0, H, tile), and cut what the last tile has too much.
+
+    last_tile_moved_inwards: pooling
+    - range(0, h, tile)
+    + [*range(0, h - tile, tile), max(h - tile, 0)]
+    - range(0, w, tile)
+    + [*range(0, w - tile, tile), max(w - tile, 0)]
+    You moved the last tile inwards, so its pixels are predicted twice, and out of step with the pooling.
+    Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.
+
+    tile_mirrored: tiles any_size border pooling mode
+    - window = wide[:, top : top + side, left : left + side]
+    + window = x[:, top : top + tile, left : left + tile]
+    + window = mirrored(window, context, context + tile)[:, :side, :side]
+    You mirror each tile by itself, although its true neighbors are in the image.
+    Cut tile + 2·context out of the mirrored image: mirrored pixels are for the image's border only.
+
+    gaps_between_tiles: tiles any_size border pooling mode
+    - range(0, h, tile)
+    + range(0, h, side)
+    - range(0, w, tile)
+    + range(0, w, side)
+    You go forward by tile + 2·context, which leaves gaps.
+    The windows overlap: go forward by tile.
+
+    window_begins_at_the_tile: all but kinds
+    - mirrored(x, context, context + tile)
+    + mirrored(x, 0, 2 * context + tile)
+    Your windows begin at the tile's corner, so all the context is below and to the right.
+    A window begins context pixels before its tile, above and to the left.
+
+    tile_of_another_size: all
+    - y = net(window[None])[0]
+    + y = net(window[None])[0, :, context:-context, context:-context]
+    What you put into the result has another size than its tile.
+    Hand the network tile + 2·context pixels a side. Its output is the central tile already: cut off only what
+      reaches over the image.
+
+    height_for_both: tiles any_size border pooling mode
+    - range(0, w, tile)
+    + range(0, min(h, w), tile)
+    You go through the columns only as far as there are rows.
+    Two loops: range(0, H, tile) and range(0, W, tile).
+
+    probabilities: all but kinds
+    - y = net(window[None])[0]
+    + y = net(window[None])[0].softmax(0)
+    You return probabilities.
+    Return the scores as the network gives them.
+
+    batch_axis_kept: all
+    - return scores
+    + return scores[None]
+    Your result still has the batch axis.
+    The network wants (1, C, …) and gives (1, L, …): take [0].
+
+    eval_forgotten: mode
+    - net.eval()
+    The network ran in the mode you found it in: in training mode, batch norm uses the tile.
+    Call net.eval() before, and put the mode back afterwards.
+
+    left_in_eval_mode: mode
+    - was = net.training
+    ...
+    - net.train(was)
+    You left the network in eval mode.
+    Remember net.training before, and call net.train(was) afterwards.
+
+    left_in_training_mode: mode kinds
+    - was = net.training
+    ...
+    - net.train(was)
+    + net.train()
+    You left the network in training mode, whatever it had been in.
+    Remember net.training before, and call net.train(was) afterwards.
+
+    graph_kept: mode
+    - with torch.no_grad():
+    -     y = net(window[None])[0]
+    + y = net(window[None])[0]
+    Your scores keep the graph of every tile, and with it all activations of the network in memory.
+    Predict under torch.no_grad().
+
+    end_of_the_last_tile: any_size small_images pooling mode
+    - y[:, : h - top, : w - left]
+    + y[:, -(h - top) :, -(w - left) :]
+    Of the last tile you keep the end; what lies in the image is its beginning.
+    Cut off what reaches over the image: y[:, : H − top, : W − left].
+
+    default_dtype: kinds
+    - (num_classes, h, w, dtype=x.dtype, device=x.device)
+    + (num_classes, h, w, device=x.device)
+    Your result is float32 whatever the image is.
+    Allocate in the image's dtype: torch.empty(..., dtype=image.dtype), float32 for integers.
+
+    integers_scaled: kinds
+    - image.float()
+    + image.float() / 255
+    You scale the pixels of integer images.
+    Scaling is the caller's business: image.float() is enough.
+
+    integers_to_the_network: kinds
+    - x = image if image.is_floating_point() else image.float()
+    + x = image
+    You hand integers to the network.
+    image.float() where the image is not floating point.
+
+    image_overwritten: kinds
+    - return scores
+    + image -= image.min()
+    + return scores
+    You changed the image that was handed in.
+    Work on a copy, or on new tensors.
+    """)
+
+
+@answers.right
+def numpy_padded(net, image, tile, context, num_classes):
+    """numpy's reflect, rows of tiles joined"""
+    import numpy as np
+
+    image = image if image.is_floating_point() else image.float()
+    h, w = image.shape[-2:]
+    rows, columns = -(-h // tile), -(-w // tile)
+    margins = [(0, 0), (context, context + rows * tile - h), (context, context + columns * tile - w)]
+    padded = torch.from_numpy(np.pad(image.cpu().numpy(), margins, mode="reflect")).to(image.device)
+    lines = []
+    was = net.training
+    net.eval()
+    with torch.inference_mode():
+        for r in range(rows):
+            line = []
+            for c in range(columns):
+                window = padded[None, :, r * tile :, c * tile :]
+                line.append(net(window[..., : tile + 2 * context, : tile + 2 * context]))
+            lines.append(torch.cat(line, dim=3))
+    net.train(was)
+    return torch.cat(lines, dim=2)[0, :, :h, :w].clone()
+
+
+@answers.right
+def all_at_once(net, image, tile, context, num_classes):
+    """all windows in one batch"""
+    x = image.to(torch.float32) if not image.is_floating_point() else image
+    (c, h, w), side = x.shape, tile + 2 * context
+
+    def walk(size):
+        there_and_back = [*range(size), *range(size - 2, 0, -1)]
+        first, number = -context, -(-size // tile) * tile + 2 * context
+        places = [there_and_back[(first + i) % len(there_and_back)] for i in range(number)]
+        return torch.tensor(places, device=x.device)
+
+    wide = x.index_select(1, walk(h)).index_select(2, walk(w))
+    windows = wide.unfold(1, side, tile).unfold(2, side, tile)
+    rows, columns = windows.shape[1:3]
+    batch = windows.permute(1, 2, 0, 3, 4).reshape(rows * columns, c, side, side)
+    with torch.no_grad():
+        maps = copy.deepcopy(net).eval()(batch).reshape(rows, columns, num_classes, tile, tile)
+    return maps.permute(2, 0, 3, 1, 4).reshape(num_classes, rows * tile, columns * tile)[:, :h, :w]
+
+
+EXERCISE = answers.exercise()
