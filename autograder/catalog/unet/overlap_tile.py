@@ -361,6 +361,8 @@ answers.edits("""
     Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.
 
     tile_mirrored: tiles any_size border pooling mode
+    - wide = mirrored(x, context, context + tile)
+    ...
     - window = wide[:, top : top + side, left : left + side]
     + window = x[:, top : top + tile, left : left + tile]
     + window = mirrored(window, context, context + tile)[:, :side, :side]
