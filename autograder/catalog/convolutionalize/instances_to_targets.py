@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from autograder.attempt import Subject, kind_of
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import as_double
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import convolutionalize as reference
 
 
@@ -98,222 +99,9 @@ def _unchanged(subject: Subject, case: Case) -> Any:
     return {"arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
 
 
-def _targets(instances, classes, *, ids=None, labels=None, semantic=None, box=None, boxes=None, masks=None):
-    """The targets with a switch for each mistake."""
-    found = [int(i) for i in instances.unique() if i != 0] if ids is None else ids
-    each = [instances == i for i in found]
-    rows = []
-    for number, mask in zip(found, each, strict=True):
-        y, x = torch.where(mask)
-        y, x = (int(y.min()), int(y.max())), (int(x.min()), int(x.max()))
-        label = classes.get(number, 0)
-        width, height = x[1] - x[0] + 1, y[1] - y[0] + 1
-        rows.append(box(x, y, label, number) if box else [x[0], y[0], width, height, label])
-    whole = torch.zeros(instances.shape, dtype=torch.int64, device=instances.device)
-    for number, mask in zip(found, each, strict=True):
-        whole[mask] = classes.get(number, 0)
-    made = torch.tensor(rows, dtype=torch.int64, device=instances.device).reshape(-1, 5)
-    shape = (len(each), *instances.shape)
-    stacked = torch.stack(each) if each else torch.zeros(shape, dtype=torch.bool, device=instances.device)
-    return {
-        "labels": labels(whole, found) if labels else {classes.get(i, 0) for i in found},
-        "semantic": semantic(whole, stacked) if semantic else whole,
-        "boxes": boxes(made) if boxes else made,
-        "masks": masks(stacked) if masks else stacked,
-    }
-
-
-def _answer(**mistakes: Any) -> Callable[..., Any]:
-    def instances_to_targets(instances, classes):
-        return _targets(instances, classes, **mistakes)
-
-    return instances_to_targets
-
-
-def _targets_centers(instances, classes):
-    def box(x, y, label, number):
-        return [(x[0] + x[1]) // 2, (y[0] + y[1]) // 2, x[1] - x[0] + 1, y[1] - y[0] + 1, label]
-
-    return _targets(instances, classes, box=box)
-
-
-def _targets_per_class(instances, classes):
-    right = _targets(instances, classes)
-    # Afterwards each class is one object, and a class its own label.
-    merged = _targets(right["semantic"], {label: label for label in right["labels"]})
-    return {**right, "boxes": merged["boxes"], "masks": merged["masks"]}
-
-
-def _targets_parts(instances, classes):
-    from scipy import ndimage
-
-    parts, owner = torch.zeros_like(instances, dtype=torch.int64), {}
-    for number in [int(i) for i in instances.unique() if i != 0]:
-        labeled, count = ndimage.label((instances == number).cpu().numpy())
-        for part in range(1, count + 1):
-            owner[len(owner) + 1] = classes[number]
-            parts[torch.from_numpy(labeled == part).to(parts.device)] = len(owner)
-    return _targets(parts, owner)
-
-
-def _targets_ids(instances, classes):
-    return _targets(instances, classes, semantic=lambda whole, masks: instances.long())
-
-
-def _one_after_the_other(instances, classes, ids):
-    changing = instances.long().clone()
-    for number in ids:
-        changing[changing == number] = classes[number]
-    return {**_targets(instances, classes), "semantic": changing}
-
-
-def _targets_relabeled(instances, classes):
-    return _one_after_the_other(instances, classes, [i for i in instances.unique().tolist() if i])
-
-
-def _targets_relabeled_in_turn(instances, classes):
-    return _one_after_the_other(instances, classes, classes)
-
-
-def _targets_one_channel_each(instances, classes):
-    def semantic(whole, masks):
-        return torch.stack([whole == label for label in range(1 + max(classes.values(), default=0))]).long()
-
-    return _targets(instances, classes, semantic=semantic)
-
-
-def _targets_all_classes(instances, classes):
-    return _targets(instances, classes, labels=lambda whole, ids: set(classes.values()))
-
-
-def _targets_label_list(instances, classes):
-    return _targets(instances, classes, labels=lambda whole, ids: [classes[i] for i in ids])
-
-
-def _targets_dict_order(instances, classes):
-    present = instances.unique().tolist()
-    return _targets(instances, classes, ids=[i for i in classes if i in present])
-
-
-def _targets_scan_order(instances, classes):
-    return _targets(instances, classes, ids=list(dict.fromkeys(instances[instances > 0].tolist())))
-
-
-def _targets_background(instances, classes):
-    return _targets(instances, classes, ids=instances.unique().tolist())
-
-
-def _targets_background_refused(instances, classes):
-    labels = {classes[i] for i in instances.unique().tolist()}
-    return _targets(instances, classes, labels=lambda whole, ids: labels)
-
-
-def _targets_first_skipped(instances, classes):
-    return _targets(instances, classes, ids=instances.unique().tolist()[1:])
-
-
-def _targets_tensor_keys(instances, classes):
-    labels = {classes[i] for i in instances.unique() if i != 0}
-    return _targets(instances, classes, labels=lambda whole, ids: labels)
-
-
-def _targets_of_the_dict(instances, classes):
-    return _targets(instances, classes, ids=sorted(classes))
-
-
-def _targets_dense_ids(instances, classes):
-    return _targets(instances, classes, ids=list(range(1, int(instances.max()) + 1)))
-
-
-def _targets_stacked(instances, classes):
-    targets = _targets(instances, classes)
-    ids = [i for i in instances.unique().tolist() if i != 0]
-    return {**targets, "masks": torch.stack([instances == i for i in ids])}
-
-
-def _targets_flat_when_empty(instances, classes):
-    targets = _targets(instances, classes)
-    if not targets["labels"]:
-        targets["boxes"] = targets["masks"] = torch.tensor([])
-    return targets
-
-
-def _targets_in_place(instances, classes):
-    targets = _targets(instances, classes)
-    instances[:] = targets["semantic"]
-    return targets
-
-
-def _targets_descending(instances, classes):
-    return _targets(instances, classes, ids=instances.unique()[instances.unique() > 0].tolist()[::-1])
-
-
-def _targets_by_class(instances, classes):
-    ids = instances.unique()[instances.unique() > 0].tolist()
-    return _targets(instances, classes, ids=sorted(ids, key=classes.__getitem__))
-
-
-def _targets_like_the_map(instances, classes):
-    targets = _targets(instances, classes)
-    return {**targets, "semantic": targets["semantic"].to(instances.dtype)}
-
-
-def _targets_float_boxes(instances, classes):
-    return _targets(instances, classes, boxes=lambda made: made.float())
-
-
-def _targets_float_numbers(instances, classes):
-    targets = _targets_float_boxes(instances, classes)
-    return {**targets, "semantic": targets["semantic"].float()}
-
-
-def _targets_table(instances, classes):
-    """A table from id to class, and rows and columns that hold a pixel of each mask."""
-    index = instances.long()
-    ids = index.unique()
-    ids = ids[ids > 0]
-    table = index.new_zeros(int(index.max()) + 1)
-    for i in ids.tolist():
-        table[i] = classes[i]
-    masks = index[None] == ids[:, None, None]
-    boxes = index.new_zeros(len(ids), 5)
-    for axis, pixels in ((0, masks.any(1)), (1, masks.any(2))):
-        positions = torch.arange(pixels.shape[1], device=index.device)
-        first = torch.where(pixels, positions, pixels.shape[1]).amin(1)
-        boxes[:, axis] = first
-        boxes[:, axis + 2] = torch.where(pixels, positions, -1).amax(1) - first + 1
-    boxes[:, 4] = table[ids]
-    return {"labels": set(table[ids].tolist()), "semantic": table[index], "boxes": boxes, "masks": masks}
-
-
-def _targets_pixels(instances, classes):
-    """Pixel by pixel."""
-    h, w = instances.shape
-    semantic = torch.zeros(h, w, dtype=torch.int64, device=instances.device)
-    extents = {}
-    for y in range(h):
-        for x in range(w):
-            number = instances[y, x].item()
-            if number:
-                semantic[y, x] = classes[number]
-                left, top, right, bottom = extents.get(number, (x, y, x, y))
-                extents[number] = min(left, x), min(top, y), max(right, x), max(bottom, y)
-    ids = sorted(extents)
-    rows = [
-        (left, top, right - left + 1, bottom - top + 1, classes[i])
-        for i in ids
-        for left, top, right, bottom in [extents[i]]
-    ]
-    masks = torch.zeros(len(ids), h, w, dtype=torch.bool, device=instances.device)
-    for m, i in enumerate(ids):
-        masks[m] = instances == i
-    boxes = torch.tensor(rows, dtype=torch.int64, device=instances.device).reshape(len(ids), 5)
-    return {"masks": masks, "boxes": boxes, "labels": {classes[i] for i in ids}, "semantic": semantic}
-
-
 PARTS = ("labels", "semantic", "boxes", "masks")
 
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="instances_to_targets",
     topic="convolutionalize",
     title="One map, five problems",
@@ -388,292 +176,6 @@ EXERCISE = Exercise(
             tried="instances afterwards",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "extent_without_the_last_pixel",
-            "Your boxes lack a column and a row: max − min counts the steps, not the pixels.",
-            "w = max − min + 1, and h likewise.",
-            ("boxes", "no_background"),
-            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1] - x[0], y[1] - y[0], label]),
-        ),
-        Misconception(
-            "rows_before_columns",
-            "Your boxes are (y, x, h, w, label).",
-            "Boxes have x first: x, y, w, h, label.",
-            ("boxes", "no_background"),
-            _answer(box=lambda x, y, label, number: [y[0], x[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label]),
-        ),
-        Misconception(
-            "width_and_height_swapped",
-            "Your boxes have height and width swapped.",
-            "x, y, w, h, label: the width is the extent along the columns.",
-            ("boxes", "no_background"),
-            _answer(box=lambda x, y, label, number: [x[0], y[0], y[1] - y[0] + 1, x[1] - x[0] + 1, label]),
-        ),
-        Misconception(
-            "corners",
-            "Your boxes hold the bottom right pixel where width and height belong.",
-            "w = max − min + 1, and h likewise.",
-            ("boxes", "no_background"),
-            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1], y[1], label]),
-        ),
-        Misconception(
-            "half_open_corners",
-            "Your boxes hold right and bottom, exclusive, where width and height belong.",
-            "w = max − min + 1, and h likewise.",
-            ("boxes",),
-            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1] + 1, y[1] + 1, label]),
-        ),
-        Misconception(
-            "centers",
-            "Your boxes begin with the center of the object.",
-            "x and y are its leftmost column and topmost row.",
-            ("boxes", "no_background"),
-            _targets_centers,
-        ),
-        Misconception(
-            "label_first",
-            "Your boxes begin with the label.",
-            "It stands last: x, y, w, h, label.",
-            ("boxes", "no_background"),
-            _answer(box=lambda x, y, label, number: [label, x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1]),
-        ),
-        Misconception(
-            "ids_in_the_boxes",
-            "Your boxes end with the object's id.",
-            "They end with its class: classes[id].",
-            ("boxes", "no_background"),
-            _answer(box=lambda x, y, label, number: [x[0], y[0], x[1] - x[0] + 1, y[1] - y[0] + 1, number]),
-        ),
-        Misconception(
-            "boxes_without_label",
-            "Your boxes have no label.",
-            "Detection says where and what: append classes[id] as the fifth number.",
-            ("boxes", "nothing", "no_background"),
-            _answer(boxes=lambda made: made[:, :4]),
-        ),
-        Misconception(
-            "one_object_per_class",
-            "You merged the objects of a class into one: that is all a semantic map knows.",
-            "Make a box and a mask for every id.",
-            ("boxes", "masks"),
-            _targets_per_class,
-        ),
-        Misconception(
-            "one_object_per_part",
-            "You made an object of every connected part.",
-            "An object that something else hides in the middle has two parts and one id: go by the ids.",
-            ("boxes", "masks"),
-            _targets_parts,
-        ),
-        Misconception(
-            "ids_as_semantic",
-            "Your semantic map holds the ids.",
-            "A semantic map does not tell objects apart: write classes[id].",
-            ("semantic", "no_background"),
-            _targets_ids,
-        ),
-        Misconception(
-            "foreground_only",
-            "Your semantic map says 1 for every object.",
-            "Write the class of each: classes[id].",
-            ("semantic", "no_background"),
-            _answer(semantic=lambda whole, masks: (whole > 0).long()),
-        ),
-        Misconception(
-            "relabeled_twice",
-            "You relabel the map that you search in: a class that looks like a later id is relabeled again.",
-            "Search in instances, and write into a map of zeros.",
-            ("semantic",),
-            _targets_relabeled,
-        ),
-        Misconception(
-            "relabeled_in_turn",
-            "You go through classes and relabel the map that you search in: a class that looks like a later id is relabeled again.",
-            "Search in instances, and write into a map of zeros.",
-            ("semantic",),
-            _targets_relabeled_in_turn,
-        ),
-        Misconception(
-            "channel_per_class",
-            "Your semantic map has a channel for each class.",
-            "It is (H, W): one class number for every pixel.",
-            ("semantic", "nothing", "no_background"),
-            _targets_one_channel_each,
-        ),
-        Misconception(
-            "ids_as_labels",
-            "Your labels are the ids of the objects.",
-            "Classification asks for their classes: {classes[id] for each id in the map}.",
-            ("labels", "no_background"),
-            _answer(labels=lambda whole, ids: set(ids)),
-        ),
-        Misconception(
-            "background_as_label",
-            "Your labels hold 0, the background.",
-            "Leave it out: it is no class of an object.",
-            ("labels", "nothing"),
-            _answer(labels=lambda whole, ids: set(whole.unique().tolist())),
-        ),
-        Misconception(
-            "all_classes",
-            "Your labels are all the classes that could be there.",
-            "Take the classes of the ids that are in the map.",
-            ("labels", "nothing", "no_background"),
-            _targets_all_classes,
-        ),
-        Misconception(
-            "labels_as_list",
-            "Your labels are a list.",
-            "Return a set: classification does not count objects.",
-            ("labels", "nothing", "no_background"),
-            _targets_label_list,
-        ),
-        Misconception(
-            "labels_as_tensors",
-            "Your labels are tensors, and two tensors with the same number are two entries of a set.",
-            "Make them integers, with int(…) or tolist().",
-            ("labels", "no_background"),
-            _answer(labels=lambda whole, ids: set(whole[whole > 0].unique())),
-        ),
-        Misconception(
-            "masks_as_numbers",
-            "Your masks are numbers.",
-            "Masks are bool: instances == id as it is.",
-            ("masks", "nothing", "no_background"),
-            _answer(masks=lambda stacked: stacked.long()),
-        ),
-        Misconception(
-            "masks_as_list",
-            "Your masks are a list.",
-            "Stack them into one tensor, (M, H, W), also where there are none.",
-            ("masks", "nothing", "no_background"),
-            _answer(masks=list),
-        ),
-        Misconception(
-            "masks_last",
-            "Your masks are stacked along the last axis.",
-            "One map after the other: (M, H, W), torch.stack along axis 0.",
-            ("masks", "nothing", "no_background"),
-            _answer(masks=lambda stacked: stacked.movedim(0, -1)),
-        ),
-        Misconception(
-            "order_of_the_dict",
-            "Your objects stand in the order in which the dictionary `classes` lists them.",
-            "Ascending ids: instances.unique() gives them sorted.",
-            ("boxes", "masks"),
-            _targets_dict_order,
-        ),
-        Misconception(
-            "order_of_the_rows",
-            "Your objects stand in the order in which the rows meet them.",
-            "Ascending ids: instances.unique() gives them sorted.",
-            ("boxes", "masks"),
-            _targets_scan_order,
-        ),
-        Misconception(
-            "descending_ids",
-            "Your objects stand in descending order of their ids.",
-            "Ascending ids: instances.unique() gives them sorted.",
-            ("boxes", "masks"),
-            _targets_descending,
-        ),
-        Misconception(
-            "sorted_by_class",
-            "Your objects are sorted by their class.",
-            "Ascending ids: instances.unique() gives them sorted.",
-            ("boxes", "masks"),
-            _targets_by_class,
-        ),
-        Misconception(
-            "background_as_object",
-            "You counted the background as an object.",
-            "Leave id 0 out.",
-            ("labels", "boxes", "masks", "nothing"),
-            _targets_background,
-        ),
-        Misconception(
-            "class_of_the_background",
-            "You asked for the class of id 0, which is background and has none.",
-            "Leave id 0 out.",
-            (*PARTS, "dtype", "nothing", "unchanged"),
-            _targets_background_refused,
-        ),
-        Misconception(
-            "first_id_skipped",
-            "You took the first id for the background, also where no pixel is background.",
-            "Leave out the id 0, not the first one: ids[ids != 0].",
-            ("no_background",),
-            _targets_first_skipped,
-        ),
-        Misconception(
-            "tensors_as_keys",
-            "You looked up classes with a tensor, which is another key than the number in it.",
-            "Make the ids integers: int(i), or instances.unique().tolist().",
-            (*PARTS, "dtype", "no_background", "unchanged"),
-            _targets_tensor_keys,
-        ),
-        Misconception(
-            "every_id_of_the_dict",
-            "You went through all ids of classes, also those that the map has not.",
-            "Go through the ids of the map: instances.unique(), without 0.",
-            (*PARTS, "dtype", "nothing", "no_background", "unchanged"),
-            _targets_of_the_dict,
-        ),
-        Misconception(
-            "every_number_up_to_the_largest",
-            "You took every number up to the largest id for an object.",
-            "Ids may have gaps: go through instances.unique(), without 0.",
-            (*PARTS, "dtype", "unchanged", "no_background"),
-            _targets_dense_ids,
-        ),
-        Misconception(
-            "nothing_to_stack",
-            "A map without objects leaves nothing to stack, and torch.stack refuses that.",
-            "Compare all at once, instances == ids[:, None, None], or begin with torch.zeros(len(ids), H, W, dtype=torch.bool).",
-            ("nothing",),
-            _targets_stacked,
-        ),
-        Misconception(
-            "shapes_lost",
-            "Without objects, your boxes and masks lose their shapes.",
-            "Begin with torch.zeros(len(ids), 5, dtype=torch.int64) and torch.zeros(len(ids), H, W, dtype=torch.bool): with no ids their shapes remain.",
-            ("nothing",),
-            _targets_flat_when_empty,
-        ),
-        Misconception(
-            "changed_in_place",
-            "You wrote into instances.",
-            "Write into a map of your own: torch.zeros(instances.shape, dtype=torch.int64).",
-            ("unchanged",),
-            _targets_in_place,
-        ),
-        Misconception(
-            "semantic_like_the_map",
-            "Your semantic map has the dtype of instances, where a class above 255 may find no room.",
-            "Make it int64, whatever instances is: torch.zeros(instances.shape, dtype=torch.int64).",
-            ("dtype",),
-            _targets_like_the_map,
-        ),
-        Misconception(
-            "boxes_as_floats",
-            "Your boxes are floats.",
-            "Make them int64: torch.zeros(len(ids), 5, dtype=torch.int64).",
-            ("dtype",),
-            _targets_float_boxes,
-        ),
-        Misconception(
-            "all_floats",
-            "Your semantic map and your boxes are floats, as torch.zeros makes them.",
-            "Pass the dtype: torch.zeros(…, dtype=torch.int64).",
-            ("dtype",),
-            _targets_float_numbers,
-        ),
-    ),
-    right=(
-        Variant("a table of classes, boxes from projections", _targets_table),
-        Variant("pixel by pixel", _targets_pixels),
-    ),
     hints=(
         Hint(
             "I don't know where to begin",
@@ -689,3 +191,354 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def object_by_object(instances, classes):
+    """object by object"""
+    ids = [int(i) for i in instances.unique() if i != 0]
+    semantic = torch.zeros_like(instances, dtype=torch.int64)
+    for number in ids:
+        semantic[instances == number] = classes[number]
+    labels = {classes[i] for i in ids}
+    boxes = instances.new_zeros(len(ids), 5, dtype=torch.int64)
+    masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
+    for m, number in enumerate(ids):
+        mask = instances == number
+        label = classes[number]
+        y, x = torch.where(mask)
+        left, top, right, bottom = x.min(), y.min(), x.max(), y.max()
+        w, h = right - left + 1, bottom - top + 1
+        boxes[m] = torch.tensor([left, top, w, h, label])
+        masks[m] = mask
+    return {"labels": labels, "semantic": semantic, "boxes": boxes, "masks": masks}
+
+
+answers.edits("""
+    extent_without_the_last_pixel: boxes no_background
+    - w, h = right - left + 1, bottom - top + 1
+    + w, h = right - left, bottom - top
+    Your boxes lack a column and a row: max − min counts the steps, not the pixels.
+    w = max − min + 1, and h likewise.
+
+    rows_before_columns: boxes no_background
+    - [left, top, w, h, label]
+    + [top, left, h, w, label]
+    Your boxes are (y, x, h, w, label).
+    Boxes have x first: x, y, w, h, label.
+
+    width_and_height_swapped: boxes no_background
+    - [left, top, w, h, label]
+    + [left, top, h, w, label]
+    Your boxes have height and width swapped.
+    x, y, w, h, label: the width is the extent along the columns.
+
+    corners: boxes no_background
+    - w, h = right - left + 1, bottom - top + 1
+    + w, h = right, bottom
+    Your boxes hold the bottom right pixel where width and height belong.
+    w = max − min + 1, and h likewise.
+
+    half_open_corners: boxes
+    - w, h = right - left + 1, bottom - top + 1
+    + w, h = right + 1, bottom + 1
+    Your boxes hold right and bottom, exclusive, where width and height belong.
+    w = max − min + 1, and h likewise.
+
+    centers: boxes no_background
+    - [left, top, w, h, label]
+    + [(left + right) // 2, (top + bottom) // 2, w, h, label]
+    Your boxes begin with the center of the object.
+    x and y are its leftmost column and topmost row.
+
+    label_first: boxes no_background
+    - [left, top, w, h, label]
+    + [label, left, top, w, h]
+    Your boxes begin with the label.
+    It stands last: x, y, w, h, label.
+
+    ids_in_the_boxes: boxes no_background
+    - [left, top, w, h, label]
+    + [left, top, w, h, number]
+    Your boxes end with the object's id.
+    They end with its class: classes[id].
+
+    boxes_without_label: boxes nothing no_background
+    - len(ids), 5
+    + len(ids), 4
+    - [left, top, w, h, label]
+    + [left, top, w, h]
+    Your boxes have no label.
+    Detection says where and what: append classes[id] as the fifth number.
+
+    one_object_per_class: boxes masks
+    - labels = {classes[i] for i in ids}
+    + labels = {classes[i] for i in ids}
+    + ids = sorted(labels)
+    - mask = instances == number
+    - label = classes[number]
+    + mask = semantic == number
+    + label = number
+    You merged the objects of a class into one: that is all a semantic map knows.
+    Make a box and a mask for every id.
+
+    one_object_per_part: boxes masks
+    - boxes = instances.new_zeros(
+    + from scipy import ndimage
+    + parts = []
+    + for number in ids:
+    +     numbered, count = ndimage.label((instances == number).numpy())
+    +     parts += [(number, torch.from_numpy(numbered == part)) for part in range(1, count + 1)]
+    + ids = [number for number, mask in parts]
+    + boxes = instances.new_zeros(
+    - mask = instances == number
+    + mask = parts[m][1]
+    You made an object of every connected part.
+    An object that something else hides in the middle has two parts and one id: go by the ids.
+
+    ids_as_semantic: semantic no_background
+    - semantic[instances == number] = classes[number]
+    + semantic[instances == number] = number
+    Your semantic map holds the ids.
+    A semantic map does not tell objects apart: write classes[id].
+
+    foreground_only: semantic no_background
+    - semantic[instances == number] = classes[number]
+    + semantic[instances == number] = 1
+    Your semantic map says 1 for every object.
+    Write the class of each: classes[id].
+
+    relabeled_twice: semantic
+    - semantic = torch.zeros_like(instances, dtype=torch.int64)
+    + semantic = instances.long().clone()
+    - semantic[instances == number]
+    + semantic[semantic == number]
+    You relabel the map that you search in: a class that looks like a later id is relabeled again.
+    Search in instances, and write into a map of zeros.
+
+    relabeled_in_turn: semantic
+    - semantic = torch.zeros_like(instances, dtype=torch.int64)
+    - for number in ids:
+    -     semantic[instances == number] = classes[number]
+    + semantic = instances.long().clone()
+    + for number in classes:
+    +     semantic[semantic == number] = classes[number]
+    You go through classes and relabel the map that you search in: a class that looks like a later id is
+      relabeled again.
+    Search in instances, and write into a map of zeros.
+
+    channel_per_class: semantic nothing no_background
+    - return
+    + semantic = torch.stack([semantic == k for k in range(1 + max(classes.values(), default=0))]).long()
+    + return
+    Your semantic map has a channel for each class.
+    It is (H, W): one class number for every pixel.
+
+    ids_as_labels: labels no_background
+    - labels = {classes[i] for i in ids}
+    + labels = set(ids)
+    Your labels are the ids of the objects.
+    Classification asks for their classes: {classes[id] for each id in the map}.
+
+    background_as_label: labels nothing
+    - labels = {classes[i] for i in ids}
+    + labels = set(semantic.unique().tolist())
+    Your labels hold 0, the background.
+    Leave it out: it is no class of an object.
+
+    all_classes: labels nothing no_background
+    - labels = {classes[i] for i in ids}
+    + labels = set(classes.values())
+    Your labels are all the classes that could be there.
+    Take the classes of the ids that are in the map.
+
+    labels_as_list: labels nothing no_background
+    - labels = {classes[i] for i in ids}
+    + labels = [classes[i] for i in ids]
+    Your labels are a list.
+    Return a set: classification does not count objects.
+
+    labels_as_tensors: labels no_background
+    - labels = {classes[i] for i in ids}
+    + labels = set(semantic[semantic > 0].unique())
+    Your labels are tensors, and two tensors with the same number are two entries of a set.
+    Make them integers, with int(…) or tolist().
+
+    masks_as_numbers: masks nothing no_background
+    - dtype=torch.bool
+    + dtype=torch.int64
+    Your masks are numbers.
+    Masks are bool: instances == id as it is.
+
+    masks_as_list: masks nothing no_background
+    - masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
+    + masks = [instances == number for number in ids]
+    - masks[m] = mask
+    Your masks are a list.
+    Stack them into one tensor, (M, H, W), also where there are none.
+
+    masks_last: masks nothing no_background
+    - len(ids), *instances.shape
+    + *instances.shape, len(ids)
+    - masks[m] = mask
+    + masks[..., m] = mask
+    Your masks are stacked along the last axis.
+    One map after the other: (M, H, W), torch.stack along axis 0.
+
+    order_of_the_dict: boxes masks
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = [i for i in classes if (instances == i).any()]
+    Your objects stand in the order in which the dictionary `classes` lists them.
+    Ascending ids: instances.unique() gives them sorted.
+
+    order_of_the_rows: boxes masks
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = list(dict.fromkeys(instances[instances > 0].tolist()))
+    Your objects stand in the order in which the rows meet them.
+    Ascending ids: instances.unique() gives them sorted.
+
+    descending_ids: boxes masks
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = [int(i) for i in instances.unique() if i != 0][::-1]
+    Your objects stand in descending order of their ids.
+    Ascending ids: instances.unique() gives them sorted.
+
+    sorted_by_class: boxes masks
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = sorted([int(i) for i in instances.unique() if i != 0], key=classes.get)
+    Your objects are sorted by their class.
+    Ascending ids: instances.unique() gives them sorted.
+
+    background_as_object: labels boxes masks nothing
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + classes = {0: 0, **classes}
+    + ids = [int(i) for i in instances.unique()]
+    You counted the background as an object.
+    Leave id 0 out.
+
+    class_of_the_background: all but no_background
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = [int(i) for i in instances.unique()]
+    You asked for the class of id 0, which is background and has none.
+    Leave id 0 out.
+
+    first_id_skipped: no_background
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = instances.unique().tolist()[1:]
+    You took the first id for the background, also where no pixel is background.
+    Leave out the id 0, not the first one: ids[ids != 0].
+
+    tensors_as_keys: all but nothing
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = [i for i in instances.unique() if i != 0]
+    You looked up classes with a tensor, which is another key than the number in it.
+    Make the ids integers: int(i), or instances.unique().tolist().
+
+    every_id_of_the_dict: all
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = sorted(classes)
+    You went through all ids of classes, also those that the map has not.
+    Go through the ids of the map: instances.unique(), without 0.
+
+    every_number_up_to_the_largest: all but nothing
+    - ids = [int(i) for i in instances.unique() if i != 0]
+    + ids = list(range(1, int(instances.max()) + 1))
+    + classes = {i: classes.get(i, 0) for i in ids}
+    You took every number up to the largest id for an object.
+    Ids may have gaps: go through instances.unique(), without 0.
+
+    nothing_to_stack: nothing
+    - masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
+    + masks = torch.stack([instances == number for number in ids])
+    - masks[m] = mask
+    A map without objects leaves nothing to stack, and torch.stack refuses that.
+    Compare all at once, instances == ids[:, None, None], or begin with torch.zeros(len(ids), H, W,
+      dtype=torch.bool).
+
+    shapes_lost: nothing
+    - return
+    + if not ids:
+    +     boxes = masks = torch.tensor([])
+    + return
+    Without objects, your boxes and masks lose their shapes.
+    Begin with torch.zeros(len(ids), 5, dtype=torch.int64) and torch.zeros(len(ids), H, W,
+      dtype=torch.bool): with no ids their shapes remain.
+
+    changed_in_place: unchanged
+    - return
+    + instances[:] = semantic
+    + return
+    You wrote into instances.
+    Write into a map of your own: torch.zeros(instances.shape, dtype=torch.int64).
+
+    semantic_like_the_map: dtype
+    - torch.zeros_like(instances, dtype=torch.int64)
+    + torch.zeros_like(instances)
+    Your semantic map has the dtype of instances, where a class above 255 may find no room.
+    Make it int64, whatever instances is: torch.zeros(instances.shape, dtype=torch.int64).
+
+    boxes_as_floats: dtype
+    - instances.new_zeros(len(ids), 5, dtype=torch.int64)
+    + torch.zeros(len(ids), 5)
+    Your boxes are floats.
+    Make them int64: torch.zeros(len(ids), 5, dtype=torch.int64).
+
+    all_floats: dtype
+    - torch.zeros_like(instances, dtype=torch.int64)
+    + torch.zeros(instances.shape)
+    - instances.new_zeros(len(ids), 5, dtype=torch.int64)
+    + torch.zeros(len(ids), 5)
+    Your semantic map and your boxes are floats, as torch.zeros makes them.
+    Pass the dtype: torch.zeros(…, dtype=torch.int64).
+    """)
+
+
+@answers.right
+def by_table(instances, classes):
+    """a table of classes, boxes from projections"""
+    index = instances.long()
+    ids = index.unique()
+    ids = ids[ids > 0]
+    table = index.new_zeros(int(index.max()) + 1)
+    for i in ids.tolist():
+        table[i] = classes[i]
+    masks = index[None] == ids[:, None, None]
+    boxes = index.new_zeros(len(ids), 5)
+    for axis, pixels in ((0, masks.any(1)), (1, masks.any(2))):
+        positions = torch.arange(pixels.shape[1], device=index.device)
+        first = torch.where(pixels, positions, pixels.shape[1]).amin(1)
+        boxes[:, axis] = first
+        boxes[:, axis + 2] = torch.where(pixels, positions, -1).amax(1) - first + 1
+    boxes[:, 4] = table[ids]
+    return {"labels": set(table[ids].tolist()), "semantic": table[index], "boxes": boxes, "masks": masks}
+
+
+@answers.right
+def pixel_by_pixel(instances, classes):
+    """pixel by pixel"""
+    h, w = instances.shape
+    semantic = torch.zeros(h, w, dtype=torch.int64, device=instances.device)
+    extents = {}
+    for y in range(h):
+        for x in range(w):
+            number = instances[y, x].item()
+            if number:
+                semantic[y, x] = classes[number]
+                left, top, right, bottom = extents.get(number, (x, y, x, y))
+                extents[number] = min(left, x), min(top, y), max(right, x), max(bottom, y)
+    ids = sorted(extents)
+    rows = [
+        (left, top, right - left + 1, bottom - top + 1, classes[i])
+        for i in ids
+        for left, top, right, bottom in [extents[i]]
+    ]
+    masks = torch.zeros(len(ids), h, w, dtype=torch.bool, device=instances.device)
+    for m, i in enumerate(ids):
+        masks[m] = instances == i
+    boxes = torch.tensor(rows, dtype=torch.int64, device=instances.device).reshape(len(ids), 5)
+    return {"masks": masks, "boxes": boxes, "labels": {classes[i] for i in ids}, "semantic": semantic}
+
+
+EXERCISE = answers.exercise()
