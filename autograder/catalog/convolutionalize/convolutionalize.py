@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.convolutionalize.draws import drawn_norm, kept, mode_of
 from autograder.catalog.observations import applied, filled, share_memory
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -142,250 +143,6 @@ def _dtypes(subject: Subject, case: Case) -> Any:
     return " and ".join(sorted(kinds))
 
 
-def _convert(
-    cnn: nn.Sequential,
-    input_size: tuple[int, int, int],
-    *,
-    order: str = "channels first",
-    bias: bool = True,
-    shared: bool = False,
-    keep_mode: bool = True,
-    keep_adaptive: bool = False,
-    pool_stride: int | None = 1,
-    pool_square: bool = False,
-    flat: bool = True,
-) -> nn.Sequential:
-    """The conversion with a switch for each of its mistakes."""
-    probe = torch.zeros(
-        1, *input_size, dtype=next(cnn.parameters()).dtype, device=next(cnn.parameters()).device
-    )
-    state = {"map": probe}
-
-    def twin(layer):
-        x = state["map"]
-        if isinstance(layer, nn.Flatten):
-            return nn.Identity()
-        if isinstance(layer, nn.Linear):
-            h, w = x.shape[2:]
-            weight = layer.weight
-            if order == "channels last":
-                weight = weight.reshape(-1, h, w, x.shape[1]).permute(0, 3, 1, 2)
-            elif order == "transposed":
-                weight = weight.reshape(-1, x.shape[1], w, h).transpose(2, 3)
-            weight = weight.reshape(layer.out_features, x.shape[1], h, w)
-            made = nn.Conv2d(x.shape[1], layer.out_features, (h, w), bias=layer.bias is not None).to(x)
-            with torch.no_grad():
-                if shared:
-                    made.weight.data = weight.data.view_as(made.weight)
-                else:
-                    made.weight.copy_(weight)
-                if layer.bias is not None:
-                    made.bias.copy_(layer.bias if bias else torch.zeros_like(layer.bias))
-        elif isinstance(layer, nn.AdaptiveAvgPool2d) and not keep_adaptive:
-            made = nn.AvgPool2d(x.shape[2] if pool_square else tuple(x.shape[2:]), pool_stride)
-        else:
-            made = layer if shared else copy.deepcopy(layer)
-        with torch.no_grad():
-            was = made.training
-            answer = made.eval()(x)
-            # What stands for the average leaves one cell at input_size, whatever its window.
-            state["map"] = answer[..., :1, :1] if isinstance(layer, nn.AdaptiveAvgPool2d) else answer
-            made.train(was)
-        return made.train(layer.training)
-
-    def walk(sequential: nn.Sequential) -> nn.Sequential:
-        layers = [walk(m) if flat and isinstance(m, nn.Sequential) else twin(m) for m in sequential]
-        return nn.Sequential(*layers).train(cnn.training and keep_mode)
-
-    return walk(cnn)
-
-
-def _answer(**mistakes: Any) -> Callable[..., Any]:
-    def convolutionalize(cnn, input_size):
-        return _convert(cnn, input_size, **mistakes)
-
-    return convolutionalize
-
-
-def _padded(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    windows = [m for m in fcn.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
-    # The features' own convolution is the first; an average head has no window to pad.
-    for conv in windows[1:]:
-        conv.padding = (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
-    return fcn
-
-
-def _ending_in(layer: nn.Module) -> Callable[..., Any]:
-    def convolutionalize(cnn, input_size):
-        fcn = _convert(cnn, input_size)
-        return nn.Sequential(*fcn, copy.deepcopy(layer)).train(cnn.training)
-
-    return convolutionalize
-
-
-def _leaves(cnn, input_size):
-    return [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
-
-
-def _relus_lost(cnn, input_size):
-    layers, dense = [], False
-    for layer in _leaves(cnn, input_size):
-        dense = dense or isinstance(layer, nn.Identity)
-        if not (dense and isinstance(layer, nn.ReLU)):
-            layers.append(layer)
-    return nn.Sequential(*layers).train(cnn.training)
-
-
-def _dropout_lost(cnn, input_size):
-    layers = [m for m in _leaves(cnn, input_size) if not isinstance(m, nn.Dropout)]
-    return nn.Sequential(*layers).train(cnn.training)
-
-
-def _statistics_reset(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    for layer in fcn.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-    return fcn
-
-
-def _replaced(
-    cnn: nn.Sequential, input_size: tuple[int, int, int], change: Callable[[nn.Linear, nn.Module], nn.Module]
-) -> nn.Sequential:
-    """The right result, with what stands for a dense layer changed by ``change(linear, conv)``."""
-    layers = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
-    twins = [m for m in _convert(cnn, input_size).modules() if not isinstance(m, nn.Sequential)]
-    pairs = zip(layers, twins, strict=True)
-    fcn = nn.Sequential(*(change(m, twin) if isinstance(m, nn.Linear) else twin for m, twin in pairs))
-    fcn.training = cnn.training
-    return fcn
-
-
-def _one_by_one(cnn, input_size):
-    def change(linear, conv):
-        made = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None).to(
-            conv.weight
-        )
-        with torch.no_grad():
-            made.weight.copy_(linear.weight[:, :, None, None])
-            if linear.bias is not None:
-                made.bias.copy_(linear.bias)
-        return made.train(linear.training)
-
-    return _replaced(cnn, input_size, change)
-
-
-def _new_layers_train(cnn, input_size):
-    return _replaced(cnn, input_size, lambda linear, conv: conv.train())
-
-
-def _new_layers_float32(cnn, input_size):
-    return _replaced(cnn, input_size, lambda linear, conv: conv.float())
-
-
-def _cnn_left_in_eval(cnn, input_size):
-    return _convert(cnn.eval(), input_size)
-
-
-def _cnn_not_put_back(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    cnn.eval()
-    return fcn
-
-
-def _flags_forgotten(cnn, input_size):
-    modes = {m: m.training for m in cnn.modules()}
-    fcn = _replaced(cnn.eval(), input_size, lambda linear, conv: conv.train())
-    for module, training in modes.items():
-        module.training = training
-    fcn.training = cnn.training
-    return fcn
-
-
-def _always_training(cnn, input_size):
-    return _convert(cnn, input_size).train()
-
-
-def _converted_in_place(cnn, input_size):
-    for number, layer in enumerate(_convert(cnn, input_size)):
-        cnn[number] = layer
-    return cnn
-
-
-def _probed_as_it_is(cnn, input_size):
-    with torch.no_grad():
-        cnn(next(cnn.parameters()).new_zeros(1, *input_size))
-    return _convert(cnn, input_size)
-
-
-def _bias_of_zeros(cnn, input_size):
-    def change(linear, conv):
-        if conv.bias is None:
-            conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)))
-        return conv
-
-    return _replaced(cnn, input_size, change)
-
-
-def _average_removed(cnn, input_size):
-    fcn = _convert(cnn, input_size)
-    return nn.Sequential(*(m for m in fcn if not isinstance(m, nn.AvgPool2d))).train(cnn.training)
-
-
-def _float32_probe(cnn, input_size):
-    device = next(cnn.parameters()).device
-    copy.deepcopy(cnn)(torch.zeros(1, *input_size, device=device))
-    return _convert(cnn, input_size)
-
-
-def _bias_required(cnn, input_size):
-    if any(m.bias is None for m in cnn.modules() if isinstance(m, nn.Linear)):
-        raise AttributeError("'NoneType' object has no attribute 'detach'")
-    return _convert(cnn, input_size)
-
-
-def _by_modules(cnn, input_size):
-    """Flattened into one list, sizes measured with hooks, weights loaded by load_state_dict."""
-    sizes = {}
-
-    def measure(module, inputs, output):
-        sizes[module] = inputs[0].shape[1:]
-
-    leaves = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
-    hooks = [m.register_forward_hook(measure) for m in leaves]
-    flags = {m: m.training for m in cnn.modules()}
-    kind = next(cnn.parameters())
-    with torch.no_grad():
-        cnn.eval()(torch.zeros(1, *input_size, dtype=kind.dtype, device=kind.device))
-    for hook in hooks:
-        hook.remove()
-    for m, flag in flags.items():
-        m.training = flag
-    layers, window = [], None
-    for m in leaves:
-        if isinstance(m, nn.Flatten):
-            window = sizes[m]
-            continue
-        if isinstance(m, nn.Linear):
-            c, h, w = window or (m.in_features, 1, 1)
-            made = nn.Conv2d(c, m.out_features, (h, w), bias=m.bias is not None)
-            made = made.to(m.weight.device, m.weight.dtype)
-            state = {"weight": m.weight.detach().view(-1, c, h, w)}
-            if m.bias is not None:
-                state["bias"] = m.bias.detach()
-            made.load_state_dict(state)
-            window = (m.out_features, 1, 1)
-        elif isinstance(m, nn.AdaptiveAvgPool2d):
-            made = nn.AvgPool2d((sizes[m][1], sizes[m][2]), stride=1)
-        else:
-            made = copy.deepcopy(m)
-        layers.append(made.train(m.training))
-    fcn = nn.Sequential(*layers)
-    fcn.training = cnn.training
-    return fcn
-
-
 def _property(
     name: str,
     says: str,
@@ -400,10 +157,7 @@ def _property(
     return Property(name, says, points, _drawn(make, larger=larger), observe, tried=tried, examples=5)
 
 
-# What a wrong number in a dense layer shows in.
-CONVERTED = ("same_scores", "larger_images", "nested", "without_bias", "other_layers")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="convolutionalize",
     topic="convolutionalize",
     title="From a classifier to a map of classifications",
@@ -471,215 +225,6 @@ EXERCISE = Exercise(
             tried="dtypes of the result's parameters",
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "channels_last_order",
-            "You reshaped the dense weights as (L, h, w, C), the order of Keras.",
-            "torch flattens channels first: weight.view(L, C, h, w).",
-            CONVERTED,
-            _answer(order="channels last"),
-        ),
-        Misconception(
-            "window_transposed",
-            "Height and width of the window have changed places in the weights of your first dense layer.",
-            "View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.",
-            CONVERTED,
-            _answer(order="transposed"),
-        ),
-        Misconception(
-            "softmax_appended",
-            "Your network ends in a softmax.",
-            "Leave it out: the result gives scores, as the CNN does.",
-            (*CONVERTED, "average_head"),
-            _ending_in(nn.Softmax(1)),
-        ),
-        Misconception(
-            "relus_lost",
-            "You left out the ReLUs between the dense layers.",
-            "Only Flatten, Linear and AdaptiveAvgPool2d are replaced: copy every other layer, also behind Flatten.",
-            CONVERTED,
-            _relus_lost,
-        ),
-        Misconception(
-            "dropout_lost",
-            "You left the dropout out, so your network cannot be trained as the CNN was.",
-            "Copy it as it is: in eval mode it does nothing, and in training mode it drops.",
-            ("other_layers",),
-            _dropout_lost,
-        ),
-        Misconception(
-            "statistics_reset",
-            "Your batch norm starts with new running statistics.",
-            "They belong to what the CNN has learned: deepcopy the layer, or load its whole state_dict().",
-            ("other_layers",),
-            _statistics_reset,
-        ),
-        Misconception(
-            "biases_dropped",
-            "Your convolutions do not carry the dense layers' biases.",
-            "Copy linear.bias into conv.bias as it is.",
-            ("same_scores", "larger_images", "nested", "average_head", "other_layers"),
-            _answer(bias=False),
-        ),
-        Misconception(
-            "window_padded",
-            "You padded the convolution that stands for the first dense layer.",
-            "A dense layer sees whole windows only: padding is 0.",
-            CONVERTED,
-            _padded,
-        ),
-        Misconception(
-            "map_averaged",
-            "You averaged the map at the end, so every image gives one cell.",
-            "Leave the map as it is: each cell is the classification of one window.",
-            ("larger_images", "nested", "without_bias", "average_head"),
-            _ending_in(nn.AdaptiveAvgPool2d(1)),
-        ),
-        Misconception(
-            "adaptive_pool_kept",
-            "You kept the AdaptiveAvgPool2d, which squeezes a map of any size into one cell.",
-            "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
-            ("average_head",),
-            _answer(keep_adaptive=True),
-        ),
-        Misconception(
-            "pool_strides",
-            "Your window average jumps by its own size.",
-            "AvgPool2d's stride defaults to the kernel size: pass stride=1.",
-            ("average_head",),
-            _answer(pool_stride=None),
-        ),
-        Misconception(
-            "average_window_square",
-            "You took the window of the average for a square.",
-            "AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.",
-            ("average_head",),
-            _answer(pool_square=True),
-        ),
-        Misconception(
-            "one_by_one_everywhere",
-            "Your first dense layer became a 1×1 convolution, but it reads a whole window.",
-            "Its kernel is the map that was flattened: (h, w) at input_size. Only the later ones are 1×1.",
-            CONVERTED,
-            _one_by_one,
-        ),
-        Misconception(
-            "flattened_at_the_end",
-            "You flattened the map at the end.",
-            "Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.",
-            (*CONVERTED, "average_head"),
-            _ending_in(nn.Flatten()),
-        ),
-        Misconception(
-            "top_level_only",
-            "You looked at the top level only, so dense layers inside a nested Sequential stayed dense.",
-            "Recurse into every nn.Sequential.",
-            ("nested",),
-            _answer(flat=False),
-        ),
-        Misconception(
-            "average_removed",
-            "You removed the average, so each cell of the map sees a small window and not the whole of input_size.",
-            "Replace it by an AvgPool2d with the window it has at input_size and stride 1.",
-            ("average_head",),
-            _average_removed,
-        ),
-        Misconception(
-            "bias_required",
-            "You read linear.bias where it is None.",
-            "Build the convolution with bias=linear.bias is not None, and copy the bias only then.",
-            ("without_bias",),
-            _bias_required,
-        ),
-        Misconception(
-            "bias_of_zeros",
-            "Your convolutions have a bias of zeros where the dense layers have none: training would move it.",
-            "Build them with bias=linear.bias is not None.",
-            ("without_bias",),
-            _bias_of_zeros,
-        ),
-        Misconception(
-            "weights_shared",
-            "The two networks share their weights: training one changes the other.",
-            "Copy them: deepcopy the layers, clone or copy_ the dense weights.",
-            ("apart",),
-            _answer(shared=True),
-        ),
-        Misconception(
-            "mode_lost",
-            "The result is always in eval mode.",
-            "Give it the mode of the CNN: fcn.train(cnn.training).",
-            ("apart",),
-            _answer(keep_mode=False),
-        ),
-        Misconception(
-            "always_in_training_mode",
-            "The result is always in training mode.",
-            "Give it the mode of the CNN: fcn.train(cnn.training).",
-            ("same_scores", "larger_images", "nested", "without_bias", "apart"),
-            _always_training,
-        ),
-        Misconception(
-            "flags_forgotten",
-            "Some layers of your result are in eval mode and others in training mode, whatever the mode of the CNN.",
-            "Give all of it the mode that the CNN had when it came: fcn.train(was) reaches every layer, fcn.training = was only the outermost.",
-            ("apart",),
-            _flags_forgotten,
-        ),
-        Misconception(
-            "new_layers_in_training_mode",
-            "The layers you built are in training mode, as new layers are, whatever the mode of the CNN.",
-            "Give the result the mode of the CNN: fcn.train(cnn.training).",
-            ("apart",),
-            _new_layers_train,
-        ),
-        Misconception(
-            "cnn_left_in_eval_mode",
-            "You left the CNN in eval mode, and gave the result that mode too.",
-            "Remember cnn.training before you measure the maps, and set it again in both afterwards.",
-            ("apart",),
-            _cnn_left_in_eval,
-        ),
-        Misconception(
-            "cnn_not_put_back",
-            "You left the CNN in eval mode.",
-            "Remember its mode before you measure the maps, and put it back afterwards.",
-            ("apart",),
-            _cnn_not_put_back,
-        ),
-        Misconception(
-            "converted_in_place",
-            "You put the convolutions into the CNN itself, which is no classifier any more.",
-            "Build a new nn.Sequential, out of copies.",
-            ("apart",),
-            _converted_in_place,
-        ),
-        Misconception(
-            "measured_in_training_mode",
-            "You measured the maps with the CNN in training mode, so its batch norms took your image into their statistics.",
-            "Remember the mode, call cnn.eval(), measure, and put the mode back.",
-            ("apart",),
-            _probed_as_it_is,
-        ),
-        Misconception(
-            "new_layers_float32",
-            "The convolutions you built are float32 whatever the CNN is.",
-            "Build them like the dense layer: conv.to(linear.weight).",
-            ("dtype",),
-            _new_layers_float32,
-        ),
-        Misconception(
-            "float32_probe",
-            "The zero image that you send through the CNN is float32 whatever the CNN is.",
-            "Take dtype and device of its weights: next(cnn.parameters()).new_zeros(1, *input_size).",
-            ("dtype",),
-            _float32_probe,
-        ),
-    ),
-    right=(
-        Variant("layer by layer with a probe", _answer()),
-        Variant("one flat list, sizes by hooks", _by_modules),
-    ),
     hints=(
         Hint(
             "I don't know where input_size comes in",
@@ -695,3 +240,294 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def with_probe(cnn, input_size):
+    """layer by layer with a probe"""
+    x = next(cnn.parameters()).new_zeros(1, *input_size)
+
+    def walk(layers):
+        nonlocal x
+        twins = nn.Sequential()
+        for layer in layers:
+            C, h, w = x.shape[1:]
+            if isinstance(layer, nn.Flatten):
+                twin = nn.Identity()
+            elif isinstance(layer, nn.Linear):
+                twin = nn.Conv2d(C, layer.out_features, (h, w), bias=layer.bias is not None).to(x)
+                with torch.no_grad():
+                    twin.weight.copy_(layer.weight.reshape(-1, C, h, w))
+                    if layer.bias is not None:
+                        twin.bias.copy_(layer.bias)
+                x = x.new_zeros(1, layer.out_features, 1, 1)
+            elif isinstance(layer, nn.AdaptiveAvgPool2d):
+                twin = nn.AvgPool2d((h, w), stride=1)
+                x = x[..., :1, :1]
+            elif isinstance(layer, nn.Sequential):
+                twin = walk(layer)
+            else:
+                twin = copy.deepcopy(layer)
+                with torch.no_grad():
+                    x = twin.eval()(x)
+            twins.append(twin)
+        return twins
+
+    return walk(cnn).train(cnn.training)
+
+
+answers.edits("""
+    channels_last_order: same_scores larger_images nested without_bias other_layers
+    - layer.weight.reshape(-1, C, h, w)
+    + layer.weight.reshape(-1, h, w, C).permute(0, 3, 1, 2)
+    You reshaped the dense weights as (L, h, w, C), the order of Keras.
+    torch flattens channels first: weight.view(L, C, h, w).
+
+    window_transposed: same_scores larger_images nested without_bias other_layers
+    - layer.weight.reshape(-1, C, h, w)
+    + layer.weight.reshape(-1, C, w, h).transpose(2, 3)
+    Height and width of the window have changed places in the weights of your first dense layer.
+    View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.
+
+    softmax_appended: same_scores larger_images nested without_bias average_head other_layers
+    - return walk(cnn)
+    + return nn.Sequential(*walk(cnn), nn.Softmax(1))
+    Your network ends in a softmax.
+    Leave it out: the result gives scores, as the CNN does.
+
+    relus_lost: same_scores larger_images nested without_bias other_layers
+    - if isinstance(layer, nn.Flatten):
+    + if isinstance(layer, nn.Flatten) or (isinstance(layer, nn.ReLU) and (h, w) == (1, 1)):
+    You left out the ReLUs between the dense layers.
+    Only Flatten, Linear and AdaptiveAvgPool2d are replaced: copy every other layer, also behind Flatten.
+
+    dropout_lost: other_layers
+    - if isinstance(layer, nn.Flatten):
+    + if isinstance(layer, (nn.Flatten, nn.Dropout)):
+    You left the dropout out, so your network cannot be trained as the CNN was.
+    Copy it as it is: in eval mode it does nothing, and in training mode it drops.
+
+    statistics_reset: other_layers
+    - else:
+    + elif isinstance(layer, nn.BatchNorm2d):
+    +     twin = nn.BatchNorm2d(C).to(x)
+    +     twin.load_state_dict(dict(layer.named_parameters()), strict=False)
+    + else:
+    Your batch norm starts with new running statistics.
+    They belong to what the CNN has learned: deepcopy the layer, or load its whole state_dict().
+
+    biases_dropped: same_scores larger_images nested average_head other_layers
+    - bias=layer.bias is not None
+    + bias=False
+    - if layer.bias is not None:
+    -     twin.bias.copy_(layer.bias)
+    Your convolutions do not carry the dense layers' biases.
+    Copy linear.bias into conv.bias as it is.
+
+    window_padded: same_scores larger_images nested without_bias other_layers
+    - bias=layer.bias is not None
+    + bias=layer.bias is not None, padding=(h // 2, w // 2)
+    You padded the convolution that stands for the first dense layer.
+    A dense layer sees whole windows only: padding is 0.
+
+    map_averaged: larger_images nested without_bias average_head
+    - return walk(cnn)
+    + return nn.Sequential(*walk(cnn), nn.AdaptiveAvgPool2d(1))
+    You averaged the map at the end, so every image gives one cell.
+    Leave the map as it is: each cell is the classification of one window.
+
+    adaptive_pool_kept: average_head
+    - elif isinstance(layer, nn.AdaptiveAvgPool2d):
+    -     twin = nn.AvgPool2d((h, w), stride=1)
+    -     x = x[..., :1, :1]
+    You kept the AdaptiveAvgPool2d, which squeezes a map of any size into one cell.
+    Replace it by an AvgPool2d with the window it has at input_size and stride 1.
+
+    pool_strides: average_head
+    - nn.AvgPool2d((h, w), stride=1)
+    + nn.AvgPool2d((h, w))
+    Your window average jumps by its own size.
+    AvgPool2d's stride defaults to the kernel size: pass stride=1.
+
+    average_window_square: average_head
+    - nn.AvgPool2d((h, w), stride=1)
+    + nn.AvgPool2d(h, stride=1)
+    You took the window of the average for a square.
+    AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.
+
+    one_by_one_everywhere: same_scores larger_images nested without_bias other_layers
+    - nn.Conv2d(C, layer.out_features, (h, w)
+    + nn.Conv2d(layer.in_features, layer.out_features, 1
+    - layer.weight.reshape(-1, C, h, w)
+    + layer.weight[:, :, None, None]
+    Your first dense layer became a 1×1 convolution, but it reads a whole window.
+    Its kernel is the map that was flattened: (h, w) at input_size. Only the later ones are 1×1.
+
+    flattened_at_the_end: same_scores larger_images nested without_bias average_head other_layers
+    - return walk(cnn)
+    + return nn.Sequential(*walk(cnn), nn.Flatten())
+    You flattened the map at the end.
+    Leave it (N, L, h, w): the Flatten goes, and nothing takes its place.
+
+    top_level_only: nested
+    - elif isinstance(layer, nn.Sequential):
+    -     twin = walk(layer)
+    You looked at the top level only, so dense layers inside a nested Sequential stayed dense.
+    Recurse into every nn.Sequential.
+
+    average_removed: average_head
+    - twin = nn.AvgPool2d((h, w), stride=1)
+    + twin = nn.Identity()
+    You removed the average, so each cell of the map sees a small window and not the whole of input_size.
+    Replace it by an AvgPool2d with the window it has at input_size and stride 1.
+
+    bias_required: without_bias
+    - , bias=layer.bias is not None
+    ...
+    - if layer.bias is not None:
+    -     twin.bias.copy_(layer.bias)
+    + twin.bias.copy_(layer.bias.detach())
+    You read linear.bias where it is None.
+    Build the convolution with bias=linear.bias is not None, and copy the bias only then.
+
+    bias_of_zeros: without_bias
+    - , bias=layer.bias is not None
+    ...
+    - if layer.bias is not None:
+    + twin.bias.zero_()
+    + if layer.bias is not None:
+    Your convolutions have a bias of zeros where the dense layers have none: training would move it.
+    Build them with bias=linear.bias is not None.
+
+    weights_shared: apart
+    - twin.weight.copy_(layer.weight.reshape(-1, C, h, w))
+    + twin.weight.data = layer.weight.data.view(-1, C, h, w)
+    - twin = copy.deepcopy(layer)
+    + twin = layer
+    The two networks share their weights: training one changes the other.
+    Copy them: deepcopy the layers, clone or copy_ the dense weights.
+
+    mode_lost: apart
+    - .train(cnn.training)
+    + .eval()
+    The result is always in eval mode.
+    Give it the mode of the CNN: fcn.train(cnn.training).
+
+    always_in_training_mode: same_scores larger_images nested without_bias apart
+    - .train(cnn.training)
+    + .train()
+    The result is always in training mode.
+    Give it the mode of the CNN: fcn.train(cnn.training).
+
+    flags_forgotten: apart
+    - return walk(cnn).train(cnn.training)
+    + fcn = walk(cnn)
+    + fcn.training = cnn.training
+    + return fcn
+    Some layers of your result are in eval mode and others in training mode, whatever the mode of the CNN.
+    Give all of it the mode that the CNN had when it came: fcn.train(was) reaches every layer, fcn.training =
+      was only the outermost.
+
+    new_layers_in_training_mode: apart
+    - x = twin.eval()(x)
+    + x = copy.deepcopy(layer).eval()(x)
+    - return walk(cnn).train(cnn.training)
+    + return walk(cnn)
+    The layers you built are in training mode, as new layers are, whatever the mode of the CNN.
+    Give the result the mode of the CNN: fcn.train(cnn.training).
+
+    cnn_left_in_eval_mode: apart
+    - x = next(cnn.parameters())
+    + cnn.eval()
+    + x = next(cnn.parameters())
+    - x = twin.eval()(x)
+    + x = layer(x)
+    You left the CNN in eval mode, and gave the result that mode too.
+    Remember cnn.training before you measure the maps, and set it again in both afterwards.
+
+    cnn_not_put_back: apart
+    - x = next(cnn.parameters())
+    + was = cnn.training
+    + cnn.eval()
+    + x = next(cnn.parameters())
+    - x = twin.eval()(x)
+    + x = layer(x)
+    - .train(cnn.training)
+    + .train(was)
+    You left the CNN in eval mode.
+    Remember its mode before you measure the maps, and put it back afterwards.
+
+    converted_in_place: apart
+    - return walk(cnn).train(cnn.training)
+    + for number, twin in enumerate(walk(cnn).train(cnn.training)):
+    +     cnn[number] = twin
+    + return cnn
+    You put the convolutions into the CNN itself, which is no classifier any more.
+    Build a new nn.Sequential, out of copies.
+
+    measured_in_training_mode: apart
+    - x = twin.eval()(x)
+    + x = layer(x)
+    You measured the maps with the CNN in training mode, so its batch norms took your image into their
+      statistics.
+    Remember the mode, call cnn.eval(), measure, and put the mode back.
+
+    new_layers_float32: dtype
+    - .to(x)
+    + .to(x.device)
+    The convolutions you built are float32 whatever the CNN is.
+    Build them like the dense layer: conv.to(linear.weight).
+
+    float32_probe: dtype
+    - next(cnn.parameters()).new_zeros(1, *input_size)
+    + torch.zeros(1, *input_size, device=next(cnn.parameters()).device)
+    The zero image that you send through the CNN is float32 whatever the CNN is.
+    Take dtype and device of its weights: next(cnn.parameters()).new_zeros(1, *input_size).
+    """)
+
+
+@answers.right
+def with_hooks(cnn, input_size):
+    """one flat list, sizes by hooks"""
+    sizes = {}
+
+    def measure(module, inputs, output):
+        sizes[module] = inputs[0].shape[1:]
+
+    leaves = [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]
+    hooks = [m.register_forward_hook(measure) for m in leaves]
+    flags = {m: m.training for m in cnn.modules()}
+    kind = next(cnn.parameters())
+    with torch.no_grad():
+        cnn.eval()(torch.zeros(1, *input_size, dtype=kind.dtype, device=kind.device))
+    for hook in hooks:
+        hook.remove()
+    for m, flag in flags.items():
+        m.training = flag
+    layers, window = [], None
+    for m in leaves:
+        if isinstance(m, nn.Flatten):
+            window = sizes[m]
+            continue
+        if isinstance(m, nn.Linear):
+            c, h, w = window or (m.in_features, 1, 1)
+            made = nn.Conv2d(c, m.out_features, (h, w), bias=m.bias is not None)
+            made = made.to(m.weight.device, m.weight.dtype)
+            state = {"weight": m.weight.detach().view(-1, c, h, w)}
+            if m.bias is not None:
+                state["bias"] = m.bias.detach()
+            made.load_state_dict(state)
+            window = (m.out_features, 1, 1)
+        elif isinstance(m, nn.AdaptiveAvgPool2d):
+            made = nn.AvgPool2d((sizes[m][1], sizes[m][2]), stride=1)
+        else:
+            made = copy.deepcopy(m)
+        layers.append(made.train(m.training))
+    fcn = nn.Sequential(*layers)
+    fcn.training = cnn.training
+    return fcn
+
+
+EXERCISE = answers.exercise()
