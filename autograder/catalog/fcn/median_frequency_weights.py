@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
 import torch
 
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import carries, numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import fcn as reference
 
 
@@ -63,128 +68,7 @@ def _weights_kinds(d: Draw) -> Case:
     return Case((d.choice([maps.to(torch.uint8), list(maps), maps.int()]), count))
 
 
-def _balanced(
-    label_maps, num_classes, ignore_index, *, pooled=False, averaged=False, median=None, void=True, turn=False,
-    absent=0.0, before=False,
-):  # fmt: skip
-    pixels, valid, shares, seen = torch.zeros(4, num_classes, dtype=torch.float64)
-    for labels in label_maps:
-        size = labels.numel() if not void else int((labels != ignore_index).sum())
-        for c in range(num_classes):
-            count = int(((labels == c) & (labels != ignore_index)).sum())
-            if count or pooled:
-                pixels[c] += count
-                valid[c] += size
-                shares[c] += count / size
-                seen[c] += 1
-    frequency = shares / seen if averaged else pixels / valid
-    there = pixels > 0
-    if median is None:
-
-        def median(v):
-            return v.quantile(0.5)
-
-    middle = median(frequency.nan_to_num(0.0) if before else frequency[there])
-    weights = torch.full_like(pixels, absent)
-    weights[there] = frequency[there] / middle if turn else middle / frequency[there]
-    return weights.float()
-
-
-def _balanced_pooled(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, pooled=True)
-
-
-def _balanced_averaged(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, averaged=True)
-
-
-def _balanced_lower(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, median=torch.median)
-
-
-def _balanced_mean(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, median=torch.mean)
-
-
-def _balanced_inverse(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, median=lambda v: 1.0)
-
-
-def _balanced_upside_down(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, turn=True)
-
-
-def _balanced_absent_in_median(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, before=True)
-
-
-def _balanced_absent_infinite(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, absent=float("inf"))
-
-
-def _balanced_absent_nan(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, absent=float("nan"))
-
-
-def _balanced_absent_one(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, absent=1.0)
-
-
-def _balanced_all_nan(label_maps, num_classes, ignore_index=255):
-    weights = _balanced(label_maps, num_classes, ignore_index)
-    return weights if (weights > 0).all() else weights * float("nan")
-
-
-def _balanced_void_counted(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index, void=False)
-
-
-def _balanced_255(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, 255)
-
-
-def _balanced_double(label_maps, num_classes, ignore_index=255):
-    return _balanced(label_maps, num_classes, ignore_index).double()
-
-
-def _balanced_python(label_maps, num_classes, ignore_index=255):
-    """Counters and fractions, no tensor until the end."""
-    from collections import Counter
-    from fractions import Fraction
-
-    counters = [Counter(labels.flatten().tolist()) for labels in label_maps]
-    frequency = {}
-    for c in range(num_classes):
-        among = [k for k in counters if k[c] and c != ignore_index]
-        if among:
-            total = sum(n for k in among for label, n in k.items() if label != ignore_index)
-            frequency[c] = Fraction(sum(k[c] for k in among), total)
-    ordered = sorted(frequency.values())
-    n = len(ordered)
-    median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2 if n else Fraction(0)
-    weights = [float(median / frequency[c]) if c in frequency else 0.0 for c in range(num_classes)]
-    return torch.tensor(weights, device=label_maps[0].device)
-
-
-def _balanced_table(label_maps, num_classes, ignore_index=255):
-    """A table images × classes, and numpy's median."""
-    import numpy as np
-
-    counts = torch.stack(
-        [
-            torch.stack([((m == c) & (m != ignore_index)).sum() for c in range(num_classes)])
-            for m in label_maps
-        ]
-    ).double()
-    sizes = torch.stack([(m != ignore_index).sum() for m in label_maps]).double()
-    frequency = counts.sum(0) / ((counts > 0) * sizes[:, None]).sum(0)
-    middle = float(np.nanmedian(frequency.cpu().numpy()))
-    return (middle / frequency).nan_to_num(0.0).float()
-
-
-EVERYWHERE = ("stack", "list", "even", "absent", "void")
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="median_frequency_weights",
     topic="fcn",
     title="Weights that balance classes",
@@ -220,110 +104,6 @@ EXERCISE = Exercise(
         ),
         Property("kinds", "maps of any integers; float32 weights", 0.25, _weights_kinds, carries, examples=6),
     ),
-    misconceptions=(
-        Misconception(
-            "over_all_images",
-            "You divided by the valid pixels of all images.",
-            "For each class, count only the images in which it is present: valid pixels of the others say nothing about it.",
-            ("stack", "list", "void"),
-            _balanced_pooled,
-        ),
-        Misconception(
-            "shares_averaged",
-            "You averaged the shares of the images; a small image then counts as much as a large one.",
-            "Sum the pixels above, sum the pixels below, then divide once.",
-            ("list", "void"),
-            _balanced_averaged,
-        ),
-        Misconception(
-            "lower_median",
-            "Of an even number of classes you took the lower of the middle two: torch.median does that.",
-            "frequency.quantile(0.5) takes their mean.",
-            ("even",),
-            _balanced_lower,
-        ),
-        Misconception(
-            "mean_for_median",
-            "You divided the mean frequency, where the median belongs.",
-            "The median: a single huge class would pull the mean up, and all weights with it.",
-            EVERYWHERE,
-            _balanced_mean,
-        ),
-        Misconception(
-            "inverse_frequency",
-            "You returned 1 / freq, without the median.",
-            "Multiply by the median, so that the class in the middle weighs 1.",
-            EVERYWHERE,
-            _balanced_inverse,
-        ),
-        Misconception(
-            "upside_down",
-            "Common classes get the large weights.",
-            "weight = median / freq, not freq / median.",
-            EVERYWHERE,
-            _balanced_upside_down,
-        ),
-        Misconception(
-            "absent_in_the_median",
-            "Absent classes enter the median as frequency 0.",
-            "Take the median over the classes that have a pixel.",
-            ("absent",),
-            _balanced_absent_in_median,
-        ),
-        Misconception(
-            "absent_is_infinite",
-            "An absent class weighs infinitely much.",
-            "There is nothing to weigh: set it to 0.",
-            ("absent",),
-            _balanced_absent_infinite,
-        ),
-        Misconception(
-            "absent_is_nan",
-            "An absent class weighs NaN: 0 pixels of 0.",
-            "There is nothing to weigh: set it to 0.",
-            ("absent",),
-            _balanced_absent_nan,
-        ),
-        Misconception(
-            "absent_is_one",
-            "An absent class weighs 1.",
-            "There is nothing to weigh: set it to 0.",
-            ("absent",),
-            _balanced_absent_one,
-        ),
-        Misconception(
-            "nan_spreads",
-            "One absent class turns all weights into NaN.",
-            "Take the median over the classes that have a pixel, and set the others to 0.",
-            ("absent",),
-            _balanced_all_nan,
-        ),
-        Misconception(
-            "void_is_always_255",
-            "You compare with 255 instead of with ignore_index.",
-            "valid = labels != ignore_index.",
-            ("void",),
-            _balanced_255,
-        ),
-        Misconception(
-            "void_counted",
-            "Void pixels count in the size of an image.",
-            "Divide by the valid pixels only: labels != ignore_index.",
-            ("void",),
-            _balanced_void_counted,
-        ),
-        Misconception(
-            "always_float64",
-            "Your weights are float64.",
-            "Count as exactly as you like, and return .float().",
-            ("kinds",),
-            _balanced_double,
-        ),
-    ),
-    right=(
-        Variant("counters and fractions", _balanced_python),
-        Variant("a table of counts, numpy's median", _balanced_table),
-    ),
     hints=(
         Hint(
             "My weights are off where a class is missing from an image",
@@ -339,3 +119,153 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def pooled(label_maps, num_classes, ignore_index=255):
+    """pixels above and below, class by class"""
+    above, below = torch.zeros(2, num_classes, dtype=torch.float64, device=label_maps[0].device)
+    for labels in label_maps:
+        labels = labels[labels != ignore_index]
+        for c in range(num_classes):
+            count = int((labels == c).sum())
+            if count:
+                above[c] += count
+                below[c] += labels.numel()
+    there = above > 0
+    weights = torch.zeros_like(above)
+    if there.any():
+        frequency = above[there] / below[there]
+        weights[there] = frequency.quantile(0.5) / frequency
+    return weights.float()
+
+
+answers.edits("""
+    over_all_images: stack list void
+    - if count:
+    -     above[c] += count
+    -     below[c] += labels.numel()
+    + above[c] += count
+    + below[c] += labels.numel()
+    You divided by the valid pixels of all images.
+    For each class, count only the images in which it is present: valid pixels of the others say nothing about
+      it.
+
+    shares_averaged: list void
+    - above[c] += count
+    - below[c] += labels.numel()
+    + above[c] += count / labels.numel()
+    + below[c] += 1
+    You averaged the shares of the images; a small image then counts as much as a large one.
+    Sum the pixels above, sum the pixels below, then divide once.
+
+    lower_median: even
+    - frequency.quantile(0.5)
+    + frequency.median()
+    Of an even number of classes you took the lower of the middle two: torch.median does that.
+    frequency.quantile(0.5) takes their mean.
+
+    mean_for_median: all but kinds
+    - frequency.quantile(0.5)
+    + frequency.mean()
+    You divided the mean frequency, where the median belongs.
+    The median: a single huge class would pull the mean up, and all weights with it.
+
+    inverse_frequency: all but kinds
+    - frequency.quantile(0.5) / frequency
+    + 1 / frequency
+    You returned 1 / freq, without the median.
+    Multiply by the median, so that the class in the middle weighs 1.
+
+    upside_down: all but kinds
+    - frequency.quantile(0.5) / frequency
+    + frequency / frequency.quantile(0.5)
+    Common classes get the large weights.
+    weight = median / freq, not freq / median.
+
+    absent_in_the_median: absent
+    - frequency.quantile(0.5)
+    + (above / below.clamp(min=1)).quantile(0.5)
+    Absent classes enter the median as frequency 0.
+    Take the median over the classes that have a pixel.
+
+    absent_is_infinite: absent
+    - torch.zeros_like(above)
+    + torch.full_like(above, torch.inf)
+    An absent class weighs infinitely much.
+    There is nothing to weigh: set it to 0.
+
+    absent_is_nan: absent
+    - torch.zeros_like(above)
+    + torch.full_like(above, torch.nan)
+    An absent class weighs NaN: 0 pixels of 0.
+    There is nothing to weigh: set it to 0.
+
+    absent_is_one: absent
+    - torch.zeros_like(above)
+    + torch.ones_like(above)
+    An absent class weighs 1.
+    There is nothing to weigh: set it to 0.
+
+    nan_spreads: absent
+    - frequency = above[there] / below[there]
+    - weights[there] = frequency.quantile(0.5) / frequency
+    + frequency = above / below
+    + weights = frequency.quantile(0.5) / frequency
+    One absent class turns all weights into NaN.
+    Take the median over the classes that have a pixel, and set the others to 0.
+
+    void_is_always_255: void
+    - labels != ignore_index
+    + labels != 255
+    You compare with 255 instead of with ignore_index.
+    valid = labels != ignore_index.
+
+    void_counted: void
+    - labels = labels[labels != ignore_index]
+    Void pixels count in the size of an image.
+    Divide by the valid pixels only: labels != ignore_index.
+
+    always_float64: kinds
+    - weights.float()
+    + weights
+    Your weights are float64.
+    Count as exactly as you like, and return .float().
+    """)
+
+
+@answers.right
+def by_counter(label_maps, num_classes, ignore_index=255):
+    """counters and fractions"""
+    counters = [Counter(labels.flatten().tolist()) for labels in label_maps]
+    frequency = {}
+    for c in range(num_classes):
+        among = [k for k in counters if k[c] and c != ignore_index]
+        if among:
+            total = sum(n for k in among for label, n in k.items() if label != ignore_index)
+            frequency[c] = Fraction(sum(k[c] for k in among), total)
+    ordered = sorted(frequency.values())
+    n = len(ordered)
+    median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2 if n else Fraction(0)
+    weights = [float(median / frequency[c]) if c in frequency else 0.0 for c in range(num_classes)]
+    return torch.tensor(weights, device=label_maps[0].device)
+
+
+@answers.right
+def tabled(label_maps, num_classes, ignore_index=255):
+    """a table of counts, numpy's median"""
+    counts = torch.stack(
+        [
+            torch.stack([((m == c) & (m != ignore_index)).sum() for c in range(num_classes)])
+            for m in label_maps
+        ]
+    ).double()
+    sizes = torch.stack([(m != ignore_index).sum() for m in label_maps]).double()
+    frequency = counts.sum(0) / ((counts > 0) * sizes[:, None]).sum(0)
+    middle = float(np.nanmedian(frequency.cpu().numpy()))
+    return (middle / frequency).nan_to_num(0.0).float()
+
+
+EXERCISE = answers.exercise()
