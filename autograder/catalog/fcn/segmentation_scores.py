@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Property
 from coursekit import fcn as reference
 
 
@@ -74,138 +76,7 @@ def _kinds(subject: Subject, case: Case) -> Any:
     }
 
 
-def _scores(
-    matrix: torch.Tensor,
-    *,
-    accuracy_over: int = 1,
-    union: Callable[..., torch.Tensor] = lambda truth, predicted, hits: truth + predicted - hits,
-    weights: int = 1,
-    absent: Callable[[torch.Tensor], torch.Tensor] = lambda v: v,
-    mean_iou: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda iou, truth: iou.nanmean(),
-    mean_accuracy: Callable[[torch.Tensor], torch.Tensor] = lambda v: v.nanmean(),
-    number: Callable[[torch.Tensor], Any] = float,
-) -> dict[str, Any]:
-    m = matrix.double()
-    hits, truth, predicted = m.diagonal(), m.sum(1), m.sum(0)
-    accuracy = absent(hits / m.sum(accuracy_over))
-    iou = absent(hits / union(truth, predicted, hits))
-    weight = m.sum(weights) / m.sum()
-    return {
-        "pixel_accuracy": number(hits.sum() / m.sum()),
-        "mean_accuracy": number(mean_accuracy(accuracy)),
-        "mean_iou": number(mean_iou(iou, truth)),
-        "frequency_weighted_iou": number((weight * iou.nan_to_num()).sum()),
-        "iou": iou,
-    }
-
-
-def _precision(matrix):
-    return _scores(matrix, accuracy_over=0)
-
-
-def _double_union(matrix):
-    return _scores(matrix, union=lambda truth, predicted, hits: truth + predicted)
-
-
-def _weighted_by_prediction(matrix):
-    return _scores(matrix, weights=0)
-
-
-def _absent_is_zero(matrix):
-    return _scores(matrix, absent=lambda v: v.nan_to_num(0.0))
-
-
-def _absent_is_one(matrix):
-    return _scores(matrix, absent=lambda v: v.nan_to_num(1.0))
-
-
-def _nan_spreads(matrix):
-    return _scores(matrix, mean_iou=lambda iou, truth: iou.mean(), mean_accuracy=lambda v: v.mean())
-
-
-def _predicted_left_out(matrix):
-    return _scores(matrix, mean_iou=lambda iou, truth: iou[truth > 0].nanmean())
-
-
-def _only_predicted_is_nan(matrix):
-    m = matrix.double()
-    scores = _predicted_left_out(matrix)
-    return scores | {"iou": scores["iou"].where(m.sum(1) > 0, torch.nan)}
-
-
-def _only_predicted_is_wrong(matrix):
-    m = matrix.double()
-    accuracy = m.diagonal() / m.sum(1)
-    there = m.sum(0) + m.sum(1) > 0
-    return _scores(matrix) | {"mean_accuracy": float(accuracy.nan_to_num(0.0)[there].mean())}
-
-
-def _recall_for_iou(matrix):
-    return _scores(matrix, union=lambda truth, predicted, hits: truth)
-
-
-def _without_background(matrix):
-    return _scores(matrix, mean_iou=lambda iou, truth: iou[1:].nanmean())
-
-
-def _dice(matrix):
-    m = matrix.double()
-    return _scores(matrix, union=lambda truth, predicted, hits: (truth + predicted) / 2) | {
-        "pixel_accuracy": float(m.diagonal().sum() / m.sum())
-    }
-
-
-def _mean_for_pixel_accuracy(matrix):
-    scores = _scores(matrix)
-    return scores | {"pixel_accuracy": scores["mean_accuracy"]}
-
-
-def _tensors(matrix):
-    return _scores(matrix, number=lambda v: v)
-
-
-def _loop(matrix):
-    size = len(matrix)
-    m = [[int(v) for v in row] for row in matrix.tolist()]
-    total = sum(map(sum, m))
-    accuracies, ious, weighted = [], [], 0.0
-    for c in range(size):
-        truth = sum(m[c])
-        predicted = sum(m[r][c] for r in range(size))
-        either = truth + predicted - m[c][c]
-        if truth:
-            accuracies.append(m[c][c] / truth)
-        ious.append(m[c][c] / either if either else float("nan"))
-        if truth:
-            weighted += truth * ious[-1] / total
-    known = [v for v in ious if v == v]
-    return {
-        "pixel_accuracy": sum(m[c][c] for c in range(size)) / total,
-        "mean_accuracy": sum(accuracies) / len(accuracies),
-        "mean_iou": sum(known) / len(known),
-        "frequency_weighted_iou": weighted,
-        "iou": torch.tensor(ious, dtype=torch.float64, device=matrix.device),
-    }
-
-
-def _numpy(matrix):
-    import numpy as np
-
-    m = matrix.cpu().numpy().astype(float)
-    diagonal, rows, columns = np.diag(m), m.sum(1), m.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        iou = diagonal / (rows + columns - diagonal)
-        recall = diagonal / rows
-    return {
-        "iou": torch.from_numpy(iou).to(matrix.device),
-        "mean_iou": float(np.nanmean(iou)),
-        "mean_accuracy": float(np.nanmean(recall)),
-        "pixel_accuracy": float(np.trace(m) / m.sum()),
-        "frequency_weighted_iou": float(np.nansum(rows * iou) / m.sum()),
-    }
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="segmentation_scores",
     topic="fcn",
     title="Four scores from one matrix",
@@ -260,107 +131,6 @@ EXERCISE = Exercise(
             "kinds", "four Python floats, and iou as a tensor of shape (L,)", 0.25, _full, _kinds, examples=3
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "precision_for_accuracy",
-            "Your mean_accuracy divides by the predicted pixels of each class: that is precision.",
-            "Rows are the truth: divide the diagonal by the row sums, matrix.sum(1).",
-            ("mean_accuracy", "absent", "only_predicted"),
-            _precision,
-        ),
-        Misconception(
-            "classes_for_pixels",
-            "Your pixel_accuracy is the average over classes, where a rare class counts as much as a common one.",
-            "In pixel_accuracy every pixel counts alike: matrix.diagonal().sum() / matrix.sum().",
-            ("pixel_accuracy", "absent", "only_predicted"),
-            _mean_for_pixel_accuracy,
-        ),
-        Misconception(
-            "hits_counted_twice",
-            "Your union counts the hits twice: truth + prediction.",
-            "Subtract the diagonal once: truth + predicted − hits.",
-            ("iou", "mean_iou", "frequency_weighted_iou", "absent", "only_predicted"),
-            _double_union,
-        ),
-        Misconception(
-            "dice",
-            "You computed the Dice score, 2·hits / (truth + prediction).",
-            "Intersection over union is hits / (truth + predicted − hits).",
-            ("iou", "mean_iou", "frequency_weighted_iou", "absent", "only_predicted"),
-            _dice,
-        ),
-        Misconception(
-            "weighted_by_prediction",
-            "You weighed iou by the predicted pixels.",
-            "Frequency is that of the truth: weigh by matrix.sum(1) / matrix.sum().",
-            ("frequency_weighted_iou", "absent", "only_predicted"),
-            _weighted_by_prediction,
-        ),
-        Misconception(
-            "absent_is_zero",
-            "A class that is nowhere counts as 0 in your means.",
-            "It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.",
-            ("absent", "only_predicted"),
-            _absent_is_zero,
-        ),
-        Misconception(
-            "absent_is_perfect",
-            "A class that is nowhere counts as 1 in your means.",
-            "It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.",
-            ("absent", "only_predicted"),
-            _absent_is_one,
-        ),
-        Misconception(
-            "nan_spreads",
-            "One absent class turns your means into NaN.",
-            "Average over the classes that have a value: nanmean.",
-            ("absent", "only_predicted"),
-            _nan_spreads,
-        ),
-        Misconception(
-            "false_alarms_forgiven",
-            "A class that is predicted but nowhere true is left out of your mean_iou.",
-            "Its union is not empty, so its iou is 0 and counts.",
-            ("only_predicted",),
-            _predicted_left_out,
-        ),
-        Misconception(
-            "false_alarms_undefined",
-            "A class that is predicted but nowhere true has no iou with you.",
-            "NaN is for a class that is in neither; this one has a union, so its iou is 0 and counts.",
-            ("only_predicted",),
-            _only_predicted_is_nan,
-        ),
-        Misconception(
-            "only_predicted_in_mean_accuracy",
-            "A class that is predicted but nowhere true counts as 0 in your mean_accuracy.",
-            "It has no pixel that could be right: its accuracy is 0/0, and is left out.",
-            ("only_predicted",),
-            _only_predicted_is_wrong,
-        ),
-        Misconception(
-            "recall_for_iou",
-            "You divided the hits by the true pixels alone: that is each class's accuracy.",
-            "The union also holds what was wrongly taken for the class: truth + predicted − hits.",
-            ("iou", "mean_iou", "frequency_weighted_iou", "absent", "only_predicted"),
-            _recall_for_iou,
-        ),
-        Misconception(
-            "background_left_out",
-            "You left class 0 out of mean_iou.",
-            "All classes count, the background too.",
-            ("mean_iou", "absent", "only_predicted"),
-            _without_background,
-        ),
-        Misconception(
-            "tensors_for_floats",
-            "Your scores are tensors.",
-            "Call .item() on the four averages.",
-            ("kinds",),
-            _tensors,
-        ),
-    ),
-    right=(Variant("counting in plain Python", _loop), Variant("numpy", _numpy)),
     hints=(
         Hint(
             "I don't know what the scores are made of",
@@ -375,3 +145,161 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def vectors(matrix):
+    """three vectors"""
+    m = matrix.double()
+    hits, truth, predicted = m.diagonal(), m.sum(1), m.sum(0)
+    union = truth + predicted - hits
+    accuracy = hits / truth
+    iou = hits / union
+    scores = {
+        "pixel_accuracy": hits.sum() / m.sum(),
+        "mean_accuracy": accuracy.nanmean(),
+        "mean_iou": iou.nanmean(),
+        "frequency_weighted_iou": (truth * iou).nansum() / m.sum(),
+    }
+    return {name: score.item() for name, score in scores.items()} | {"iou": iou}
+
+
+answers.edits("""
+    precision_for_accuracy: mean_accuracy absent only_predicted
+    - hits / truth
+    + hits / predicted
+    Your mean_accuracy divides by the predicted pixels of each class: that is precision.
+    Rows are the truth: divide the diagonal by the row sums, matrix.sum(1).
+
+    classes_for_pixels: pixel_accuracy absent only_predicted
+    - "pixel_accuracy": hits.sum() / m.sum()
+    + "pixel_accuracy": accuracy.nanmean()
+    Your pixel_accuracy is the average over classes, where a rare class counts as much as a common one.
+    In pixel_accuracy every pixel counts alike: matrix.diagonal().sum() / matrix.sum().
+
+    hits_counted_twice: iou mean_iou frequency_weighted_iou absent only_predicted
+    - truth + predicted - hits
+    + truth + predicted
+    Your union counts the hits twice: truth + prediction.
+    Subtract the diagonal once: truth + predicted − hits.
+
+    dice: iou mean_iou frequency_weighted_iou absent only_predicted
+    - hits / union
+    + 2 * hits / (truth + predicted)
+    You computed the Dice score, 2·hits / (truth + prediction).
+    Intersection over union is hits / (truth + predicted − hits).
+
+    weighted_by_prediction: frequency_weighted_iou absent only_predicted
+    - (truth * iou).nansum()
+    + (predicted * iou).nansum()
+    You weighed iou by the predicted pixels.
+    Frequency is that of the truth: weigh by matrix.sum(1) / matrix.sum().
+
+    absent_is_zero: absent only_predicted
+    - hits / truth
+    + (hits / truth).nan_to_num(0.0)
+    - hits / union
+    + (hits / union).nan_to_num(0.0)
+    A class that is nowhere counts as 0 in your means.
+    It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.
+
+    absent_is_perfect: absent only_predicted
+    - hits / truth
+    + (hits / truth).nan_to_num(1.0)
+    - hits / union
+    + (hits / union).nan_to_num(1.0)
+    A class that is nowhere counts as 1 in your means.
+    It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.
+
+    nan_spreads: absent only_predicted
+    - accuracy.nanmean()
+    + accuracy.mean()
+    - iou.nanmean()
+    + iou.mean()
+    One absent class turns your means into NaN.
+    Average over the classes that have a value: nanmean.
+
+    false_alarms_forgiven: only_predicted
+    - iou.nanmean()
+    + iou[truth > 0].mean()
+    A class that is predicted but nowhere true is left out of your mean_iou.
+    Its union is not empty, so its iou is 0 and counts.
+
+    false_alarms_undefined: only_predicted
+    - hits / union
+    + (hits / union).where(truth > 0, torch.nan)
+    A class that is predicted but nowhere true has no iou with you.
+    NaN is for a class that is in neither; this one has a union, so its iou is 0 and counts.
+
+    only_predicted_in_mean_accuracy: only_predicted
+    - accuracy.nanmean()
+    + accuracy.nan_to_num(0.0)[union > 0].mean()
+    A class that is predicted but nowhere true counts as 0 in your mean_accuracy.
+    It has no pixel that could be right: its accuracy is 0/0, and is left out.
+
+    recall_for_iou: iou mean_iou frequency_weighted_iou absent only_predicted
+    - truth + predicted - hits
+    + truth
+    You divided the hits by the true pixels alone: that is each class's accuracy.
+    The union also holds what was wrongly taken for the class: truth + predicted − hits.
+
+    background_left_out: mean_iou absent only_predicted
+    - iou.nanmean()
+    + iou[1:].nanmean()
+    You left class 0 out of mean_iou.
+    All classes count, the background too.
+
+    tensors_for_floats: kinds
+    - {name: score.item() for name, score in scores.items()} | {"iou": iou}
+    + scores | {"iou": iou}
+    Your scores are tensors.
+    Call .item() on the four averages.
+    """)
+
+
+@answers.right
+def counted(matrix):
+    """counting in plain Python"""
+    size = len(matrix)
+    m = [[int(v) for v in row] for row in matrix.tolist()]
+    total = sum(map(sum, m))
+    accuracies, ious, weighted = [], [], 0.0
+    for c in range(size):
+        truth = sum(m[c])
+        predicted = sum(m[r][c] for r in range(size))
+        either = truth + predicted - m[c][c]
+        if truth:
+            accuracies.append(m[c][c] / truth)
+        ious.append(m[c][c] / either if either else float("nan"))
+        if truth:
+            weighted += truth * ious[-1] / total
+    known = [v for v in ious if v == v]
+    return {
+        "pixel_accuracy": sum(m[c][c] for c in range(size)) / total,
+        "mean_accuracy": sum(accuracies) / len(accuracies),
+        "mean_iou": sum(known) / len(known),
+        "frequency_weighted_iou": weighted,
+        "iou": torch.tensor(ious, dtype=torch.float64, device=matrix.device),
+    }
+
+
+@answers.right
+def with_numpy(matrix):
+    """numpy"""
+    m = matrix.cpu().numpy().astype(float)
+    diagonal, rows, columns = np.diag(m), m.sum(1), m.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = diagonal / (rows + columns - diagonal)
+        recall = diagonal / rows
+    return {
+        "iou": torch.from_numpy(iou).to(matrix.device),
+        "mean_iou": float(np.nanmean(iou)),
+        "mean_accuracy": float(np.nanmean(recall)),
+        "pixel_accuracy": float(np.trace(m) / m.sum()),
+        "frequency_weighted_iou": float(np.nansum(rows * iou) / m.sum()),
+    }
+
+
+EXERCISE = answers.exercise()
