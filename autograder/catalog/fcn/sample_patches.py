@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from autograder.attempt import Subject
+from autograder.catalog.answers import Answers
 from autograder.catalog.observations import described, named, wrong
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Misconception, Mismatch, Outcome, Property, Variant
+from autograder.exercise import Case, Exercise, Hint, Mismatch, Outcome, Property
 from coursekit import fcn as reference
 
 # Drawn so often that a legal center is left out once in 10^9 right answers.
@@ -219,190 +220,7 @@ def _judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
     return None
 
 
-def _patches(
-    image, labels, size, per_class, generator, *, center=None, legal=None, last=1, draw=None, void=255, pad=False,
-    together=False, kind=torch.int64, cast=None, classless=(), clean=False,
-):  # fmt: skip
-    """The draw with a switch for each mistake."""
-    if cast is not None and cast is not False:
-        image = cast(image)
-    if pad:
-        image = torch.nn.functional.pad(image, (size // 2, size, size // 2, size))
-    if cast is None and not image.is_floating_point():
-        image = image.float()
-    center = size // 2 if center is None else center
-    h, w = labels.shape
-    inner = labels[center : center + h - size + last, center : center + w - size + last].long()
-    inner = labels.long() if pad else inner
-    if clean:
-        windows = labels.unfold(0, size, 1).unfold(1, size, 1)
-        inner = inner.masked_fill((windows == void).flatten(2).any(2), void)
-    classes = [c for c in inner.unique().tolist() if c != void and c not in classless]
-
-    def chosen(found, count):
-        if draw is not None:
-            return found[draw(len(found), count, generator).to(found.device)]
-        return found[torch.randint(len(found), (count,), generator=generator).to(found.device)]
-
-    if together:
-        places = [chosen((inner != void).nonzero(), per_class * len(classes))] if classes else []
-    else:
-        places = [chosen((inner == c).nonzero(), per_class) for c in classes]
-    if not places:
-        return image.new_zeros(0, len(image), size, size), labels.new_zeros(0).to(kind)
-    places = torch.cat(places)
-    patches = torch.stack([image[:, r : r + size, c : c + size] for r, c in places.tolist()])
-    return patches, inner[places[:, 0], places[:, 1]].to(kind)
-
-
-def _patches_top_left(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, center=0)
-
-
-def _patches_rounded_down(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, center=(size - 1) // 2)
-
-
-def _patches_as_they_come(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, together=True)
-
-
-def _patches_once_each(image, labels, size, per_class, generator):
-    def draw(available, count, generator):
-        return torch.randperm(available, generator=generator)[:count]
-
-    return _patches(image, labels, size, per_class, generator, draw=draw)
-
-
-def _patches_of_void(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, void=-1)
-
-
-def _patches_padded(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, pad=True)
-
-
-def _patches_one_place(image, labels, size, per_class, generator):
-    def draw(available, count, generator):
-        return torch.randint(available, (1,), generator=generator).expand(count)
-
-    return _patches(image, labels, size, per_class, generator, draw=draw)
-
-
-def _patches_last_left_out(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, last=0)
-
-
-def _patches_global(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, None)
-
-
-def _patches_nothing_fails(image, labels, size, per_class, generator):
-    patches, targets = _patches(image, labels, size, per_class, generator)
-    return torch.stack(list(patches)), targets
-
-
-def _patches_float_targets(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, kind=torch.float32)
-
-
-def _patches_bytes(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, cast=False)
-
-
-def _patches_scaled(image, labels, size, per_class, generator):
-    return _patches(
-        image,
-        labels,
-        size,
-        per_class,
-        generator,
-        cast=lambda x: x if x.is_floating_point() else x.float() / 255,
-    )
-
-
-def _patches_single(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, cast=lambda x: x.float())
-
-
-def _patches_without_void(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, clean=True)
-
-
-def _patches_without_class_0(image, labels, size, per_class, generator):
-    return _patches(image, labels, size, per_class, generator, classless=(0,))
-
-
-def _patches_shared_out(image, labels, size, per_class, generator):
-    classes = max(len([c for c in labels.unique().tolist() if c != 255]), 1)
-    return _patches(image, labels, size, max(per_class // classes, 1), generator)
-
-
-def _patches_clamped(image, labels, size, per_class, generator):
-    """Any pixel is a center; a patch that would hang over is pushed back inside."""
-    image = image if image.is_floating_point() else image.float()
-    h, w = labels.shape
-    patches, targets = [image.new_zeros(0, len(image), size, size)], []
-    for c in labels.unique().tolist():
-        if c == 255:
-            continue
-        places = (labels == c).nonzero()
-        drawn = places[torch.randint(len(places), (per_class,), generator=generator).to(places.device)]
-        for row, column in drawn.tolist():
-            top = min(max(row - size // 2, 0), h - size)
-            left = min(max(column - size // 2, 0), w - size)
-            patches.append(image[None, :, top : top + size, left : left + size])
-            targets.append(c)
-    return torch.cat(patches), torch.tensor(targets, dtype=torch.int64, device=labels.device)
-
-
-def _patches_targets_overwritten(image, labels, size, per_class, generator):
-    patches = _patches(image, labels, size, per_class, generator)
-    labels[labels == 255] = 0
-    return patches
-
-
-def _patches_listed(image, labels, size, per_class, generator):
-    """Centers listed in plain Python, patches in mixed order."""
-    image = image if image.is_floating_point() else image.float()
-    half = size // 2
-    centers = {}
-    for r in range(half, labels.shape[0] - size + half + 1):
-        for c in range(half, labels.shape[1] - size + half + 1):
-            centers.setdefault(int(labels[r, c]), []).append((r, c))
-    centers.pop(255, None)
-    patches, targets = [], []
-    for label, places in centers.items():
-        for _ in range(per_class):
-            r, c = places[int(torch.rand(1, generator=generator, dtype=torch.float64) * len(places))]
-            patches.append(image[:, r - half : r - half + size, c - half : c - half + size])
-            targets.append(label)
-    mixed = torch.randperm(len(targets), generator=generator).tolist()
-    targets = torch.tensor([targets[i] for i in mixed], dtype=torch.int64, device=labels.device)
-    if not patches:
-        return image.new_zeros(0, image.shape[0], size, size), targets
-    return torch.stack([patches[i] for i in mixed]), targets
-
-
-def _patches_weighted(image, labels, size, per_class, generator):
-    """multinomial over the legal pixels of a class, windows read by index arithmetic."""
-    image = image.to(torch.float32) if not image.is_floating_point() else image
-    h, w = labels.shape
-    legal = torch.zeros(h, w, dtype=torch.bool, device=labels.device)
-    legal[size // 2 : size // 2 + h - size + 1, size // 2 : size // 2 + w - size + 1] = True
-    drawn = []
-    for label in range(255):
-        weights = ((labels == label) & legal).flatten().double().cpu()
-        if weights.any():
-            drawn.append(torch.multinomial(weights, per_class, replacement=True, generator=generator))
-    places = torch.cat([*drawn, torch.zeros(0, dtype=torch.int64)]).to(labels.device)
-    steps = torch.arange(size, device=labels.device) - size // 2
-    rows = (places // w)[:, None, None] + steps[:, None]
-    columns = (places % w)[:, None, None] + steps
-    return image[:, rows, columns].transpose(0, 1), labels.flatten()[places].long()
-
-
-EXERCISE = Exercise(
+CLAIMS = Exercise(
     id="sample_patches",
     topic="fcn",
     title="Patches, every class equally often",
@@ -479,145 +297,6 @@ EXERCISE = Exercise(
             examples=6,
         ),
     ),
-    misconceptions=(
-        Misconception(
-            "label_of_the_corner",
-            "Your targets are the labels of the top left pixels.",
-            "A patch is named after its center: add size // 2 to row and column.",
-            ("centers", "even_sizes", "spread"),
-            _patches_top_left,
-        ),
-        Misconception(
-            "center_rounded_down",
-            "For even sizes you took the pixel at (size − 1) // 2 as the center.",
-            "There are two middle rows; take the later one, size // 2.",
-            ("even_sizes", "spread"),
-            _patches_rounded_down,
-        ),
-        Misconception(
-            "classes_as_they_come",
-            "You drew from all pixels alike, so common classes come often and rare ones hardly ever.",
-            "Go class by class, and draw per_class centers of each.",
-            ("balanced", "spread"),
-            _patches_as_they_come,
-        ),
-        Misconception(
-            "without_replacement",
-            "You drew without replacement: a class with few centers gives too few patches.",
-            "Draw indices with torch.randint; the same center may come twice.",
-            ("balanced", "spread"),
-            _patches_once_each,
-        ),
-        Misconception(
-            "void_is_a_class",
-            "You drew patches with void centers, as if 255 were a class.",
-            "Skip 255 when you go through the classes.",
-            ("balanced", "void"),
-            _patches_of_void,
-        ),
-        Misconception(
-            "void_alone_fails",
-            "Your function breaks down where no class has a center: there is nothing to stack.",
-            "Return patches of shape (0, C, size, size) then, and no targets.",
-            ("void",),
-            _patches_nothing_fails,
-        ),
-        Misconception(
-            "borders_padded",
-            "You padded the image, so some patches hold pixels that are not in it.",
-            "Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.",
-            ("centers", "even_sizes", "balanced", "spread"),
-            _patches_padded,
-        ),
-        Misconception(
-            "pushed_inside",
-            "You drew centers near the border too and pushed their patches inside: the center is then another pixel.",
-            "Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.",
-            ("centers", "even_sizes", "balanced", "spread"),
-            _patches_clamped,
-        ),
-        Misconception(
-            "void_anywhere_refused",
-            "You refused every patch that holds a void pixel.",
-            "Only the center decides: it gives the target, and the other pixels are what the network sees.",
-            ("balanced",),
-            _patches_without_void,
-        ),
-        Misconception(
-            "class_0_left_out",
-            "Class 0 never comes: you took it for the background.",
-            "Void is 255, and 255 alone is left out.",
-            ("balanced", "spread"),
-            _patches_without_class_0,
-        ),
-        Misconception(
-            "per_class_shared_out",
-            "You drew fewer than per_class patches of every class.",
-            "per_class is how many each class gets, not all of them together.",
-            ("balanced", "spread"),
-            _patches_shared_out,
-        ),
-        Misconception(
-            "same_place_again",
-            "You drew one center of each class and repeated it.",
-            "Draw per_class indices: torch.randint(count, (per_class,), generator=generator).",
-            ("spread",),
-            _patches_one_place,
-        ),
-        Misconception(
-            "last_row_left_out",
-            "The last legal row and column never come up.",
-            "A patch fits at H − size + 1 places, not at H − size.",
-            ("spread",),
-            _patches_last_left_out,
-        ),
-        Misconception(
-            "generator_ignored",
-            "Your draws do not come from the generator, but from torch's global numbers or one of your own.",
-            "Hand on the one you are given: torch.randint(…, generator=generator).",
-            ("generator",),
-            _patches_global,
-        ),
-        Misconception(
-            "bytes_scaled",
-            "You scaled the values of a byte image.",
-            "Change the dtype alone: image.float(). What range the network wants is somebody else's business.",
-            ("kinds",),
-            _patches_scaled,
-        ),
-        Misconception(
-            "always_float32",
-            "Your patches are float32 whatever the image was.",
-            "Only integers need another dtype: image if image.is_floating_point() else image.float().",
-            ("kinds",),
-            _patches_single,
-        ),
-        Misconception(
-            "labels_overwritten",
-            "You wrote into labels: the caller's void pixels are gone.",
-            "Make a new map, for instance with torch.where or masked_fill.",
-            ("kinds",),
-            _patches_targets_overwritten,
-        ),
-        Misconception(
-            "targets_as_floats",
-            "Your targets are floats.",
-            "Classes are int64, as a loss wants them: .long().",
-            ("kinds",),
-            _patches_float_targets,
-        ),
-        Misconception(
-            "bytes_kept",
-            "An image of bytes gives patches of bytes, which no convolution takes.",
-            "Integers become float32: image.float().",
-            ("kinds",),
-            _patches_bytes,
-        ),
-    ),
-    right=(
-        Variant("centers listed in plain Python", _patches_listed),
-        Variant("multinomial and index arithmetic", _patches_weighted),
-    ),
     hints=(
         Hint(
             "A patch runs over the border",
@@ -633,3 +312,198 @@ EXERCISE = Exercise(
         ),
     ),
 )
+
+answers = Answers(CLAIMS)
+
+
+@answers.right
+def by_class(image, labels, size, per_class, generator):
+    """corners drawn class by class"""
+    image = image if image.is_floating_point() else image.float()
+    h, w = labels.shape
+    center = size // 2
+    inner = labels[center:, center:][: h - size + 1, : w - size + 1]
+    classes = [c for c in inner.unique().tolist() if c != 255]
+    drawn = []
+    for c in classes:
+        corners = (inner == c).nonzero()
+        index = torch.randint(len(corners), (per_class,), generator=generator)
+        drawn += corners[index].tolist()
+    targets = [int(inner[row, column]) for row, column in drawn]
+    targets = torch.tensor(targets, dtype=torch.int64, device=labels.device)
+    if not drawn:
+        return image.new_zeros(0, len(image), size, size), targets
+    patches = [image[:, row : row + size, column : column + size] for row, column in drawn]
+    return torch.stack(patches), targets
+
+
+answers.edits("""
+    label_of_the_corner: centers even_sizes spread
+    - center = size // 2
+    + center = 0
+    Your targets are the labels of the top left pixels.
+    A patch is named after its center: add size // 2 to row and column.
+
+    center_rounded_down: even_sizes spread
+    - center = size // 2
+    + center = (size - 1) // 2
+    For even sizes you took the pixel at (size − 1) // 2 as the center.
+    There are two middle rows; take the later one, size // 2.
+
+    classes_as_they_come: balanced spread
+    - for c in classes:
+    -     corners = (inner == c).nonzero()
+    -     index = torch.randint(len(corners), (per_class,), generator=generator)
+    + if classes:
+    +     corners = (inner != 255).nonzero()
+    +     index = torch.randint(len(corners), (per_class * len(classes),), generator=generator)
+    You drew from all pixels alike, so common classes come often and rare ones hardly ever.
+    Go class by class, and draw per_class centers of each.
+
+    without_replacement: balanced spread
+    - torch.randint(len(corners), (per_class,), generator=generator)
+    + torch.randperm(len(corners), generator=generator)[:per_class]
+    You drew without replacement: a class with few centers gives too few patches.
+    Draw indices with torch.randint; the same center may come twice.
+
+    void_is_a_class: balanced void
+    - [c for c in inner.unique().tolist() if c != 255]
+    + inner.unique().tolist()
+    You drew patches with void centers, as if 255 were a class.
+    Skip 255 when you go through the classes.
+
+    void_alone_fails: void
+    - if not drawn:
+    -     return image.new_zeros(0, len(image), size, size), targets
+    Your function breaks down where no class has a center: there is nothing to stack.
+    Return patches of shape (0, C, size, size) then, and no targets.
+
+    borders_padded: centers even_sizes balanced spread
+    - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
+    + image = torch.nn.functional.pad(image, (center, size, center, size))
+    + inner = labels
+    You padded the image, so some patches hold pixels that are not in it.
+    Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
+
+    pushed_inside: centers even_sizes balanced spread
+    - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
+    + inner = labels
+    - if not drawn:
+    + drawn = [(min(max(r - center, 0), h - size), min(max(c - center, 0), w - size)) for r, c in drawn]
+    + if not drawn:
+    You drew centers near the border too and pushed their patches inside: the center is then another pixel.
+    Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
+
+    void_anywhere_refused: balanced
+    - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
+    + windows = labels.unfold(0, size, 1).unfold(1, size, 1)
+    + with_void = (windows == 255).flatten(2).any(2)
+    + inner = windows[:, :, center, center].masked_fill(with_void, 255)
+    You refused every patch that holds a void pixel.
+    Only the center decides: it gives the target, and the other pixels are what the network sees.
+
+    class_0_left_out: balanced spread
+    - if c != 255
+    + if c not in (0, 255)
+    Class 0 never comes: you took it for the background.
+    Void is 255, and 255 alone is left out.
+
+    per_class_shared_out: balanced spread
+    - (per_class,)
+    + (per_class // len(classes),)
+    You drew fewer than per_class patches of every class.
+    per_class is how many each class gets, not all of them together.
+
+    same_place_again: spread
+    - torch.randint(len(corners), (per_class,), generator=generator)
+    + torch.randint(len(corners), (1,), generator=generator).expand(per_class)
+    You drew one center of each class and repeated it.
+    Draw per_class indices: torch.randint(count, (per_class,), generator=generator).
+
+    last_row_left_out: spread
+    - [: h - size + 1, : w - size + 1]
+    + [: h - size, : w - size]
+    The last legal row and column never come up.
+    A patch fits at H − size + 1 places, not at H − size.
+
+    generator_ignored: generator
+    - torch.randint(len(corners), (per_class,), generator=generator)
+    + torch.randint(len(corners), (per_class,))
+    Your draws do not come from the generator, but from torch's global numbers or one of your own.
+    Hand on the one you are given: torch.randint(…, generator=generator).
+
+    bytes_scaled: kinds
+    - image.float()
+    + image.float() / 255
+    You scaled the values of a byte image.
+    Change the dtype alone: image.float(). What range the network wants is somebody else's business.
+
+    always_float32: kinds
+    - image if image.is_floating_point() else image.float()
+    + image.float()
+    Your patches are float32 whatever the image was.
+    Only integers need another dtype: image if image.is_floating_point() else image.float().
+
+    labels_overwritten: kinds
+    - if not drawn:
+    + labels[labels == 255] = 0
+    + if not drawn:
+    You wrote into labels: the caller's void pixels are gone.
+    Make a new map, for instance with torch.where or masked_fill.
+
+    targets_as_floats: kinds
+    - dtype=torch.int64
+    + dtype=torch.float32
+    Your targets are floats.
+    Classes are int64, as a loss wants them: .long().
+
+    bytes_kept: kinds
+    - image = image if image.is_floating_point() else image.float()
+    An image of bytes gives patches of bytes, which no convolution takes.
+    Integers become float32: image.float().
+    """)
+
+
+@answers.right
+def listed(image, labels, size, per_class, generator):
+    """centers listed in plain Python"""
+    image = image if image.is_floating_point() else image.float()
+    half = size // 2
+    centers = {}
+    for r in range(half, labels.shape[0] - size + half + 1):
+        for c in range(half, labels.shape[1] - size + half + 1):
+            centers.setdefault(int(labels[r, c]), []).append((r, c))
+    centers.pop(255, None)
+    patches, targets = [], []
+    for label, places in centers.items():
+        for _ in range(per_class):
+            r, c = places[int(torch.rand(1, generator=generator, dtype=torch.float64) * len(places))]
+            patches.append(image[:, r - half : r - half + size, c - half : c - half + size])
+            targets.append(label)
+    mixed = torch.randperm(len(targets), generator=generator).tolist()
+    targets = torch.tensor([targets[i] for i in mixed], dtype=torch.int64, device=labels.device)
+    if not patches:
+        return image.new_zeros(0, image.shape[0], size, size), targets
+    return torch.stack([patches[i] for i in mixed]), targets
+
+
+@answers.right
+def weighted(image, labels, size, per_class, generator):
+    """multinomial and index arithmetic"""
+    image = image.to(torch.float32) if not image.is_floating_point() else image
+    h, w = labels.shape
+    legal = torch.zeros(h, w, dtype=torch.bool, device=labels.device)
+    legal[size // 2 : size // 2 + h - size + 1, size // 2 : size // 2 + w - size + 1] = True
+    drawn = []
+    for label in range(255):
+        weights = ((labels == label) & legal).flatten().double().cpu()
+        if weights.any():
+            drawn.append(torch.multinomial(weights, per_class, replacement=True, generator=generator))
+    places = torch.cat([*drawn, torch.zeros(0, dtype=torch.int64)]).to(labels.device)
+    steps = torch.arange(size, device=labels.device) - size // 2
+    rows = (places // w)[:, None, None] + steps[:, None]
+    columns = (places % w)[:, None, None] + steps
+    return image[:, rows, columns].transpose(0, 1), labels.flatten()[places].long()
+
+
+EXERCISE = answers.exercise()
