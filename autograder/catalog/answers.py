@@ -33,11 +33,12 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
+from autograder.catalog.texts import Block, blocks, joined
 from autograder.exercise import Claim, Exercise, Misconception, Variant, names
 
 C = TypeVar("C", bound=Claim)
@@ -156,9 +157,9 @@ class Answers(Generic[C]):
             raise ValueError(f"{self._claims.id}: edits are of the right answer above, and there is none yet")
         things = _parts(self._base)
         before = Code(self._claims.id, "", things).before
-        for block in _blocks(text):
+        for block in blocks(text):
             try:
-                name, fails, changes, mistake, repair = block.read()
+                name, fails, changes, mistake, repair = _read(block.lines)
                 changed(before, changes)
                 made = Misconception(
                     name, mistake, repair, self._failed(fails), Code(self._claims.id, name, things, changes)
@@ -194,73 +195,48 @@ class Answers(Generic[C]):
 # -- edits as text ------------------------------------------------------------------------------------------
 
 
-class _Block(NamedTuple):
-    """The lines of one edit, and the number of the first within the text."""
-
-    first: int
-    lines: list[str]
-
-    def read(self) -> tuple[str, str, tuple[Change, ...], str, str]:
-        lines = iter(_joined(self.lines))
-        name, colon, fails = next(lines).partition(":")
-        if not colon or not name.isidentifier():
-            raise ValueError("a block starts with `name: claims`")
-        changes: list[tuple[list[str], list[str]]] = []
-        told: list[str] = []
-        apart = True
-        for line in lines:
-            mark, text = line[:1], line[2:]
-            if line == "...":
-                apart = True
-            elif mark not in ("-", "+") or line[1:2] not in ("", " "):
-                told.append(line)
-            elif told:
-                raise ValueError("changes come before the sentences")
-            elif mark == "-":
-                if apart or changes[-1][1]:
-                    changes.append(([], []))
-                changes[-1][0].append(text)
-                apart = False
-            elif apart:
-                raise ValueError("the first line of a change is one with `-`")
-            else:
-                changes[-1][1].append(text)
-        if not changes:
-            raise ValueError("nothing is changed")
-        if len(told) != 2:
-            raise ValueError(f"two sentences are told, the mistake and its repair; here are {len(told)}")
-        mistake, repair = told
-        return name, fails, tuple(Change(tuple(old), tuple(new)) for old, new in changes), mistake, repair
-
-
-def _blocks(text: str) -> Iterator[_Block]:
-    lines: list[str] = []
-    first = 0
-    for number, line in enumerate([*textwrap.dedent(text).splitlines(), ""]):
-        if line.strip():
-            first = first if lines else number
-            lines.append(line)
-        elif lines:
-            yield _Block(first, lines)
-            lines = []
-
-
-def _joined(lines: Sequence[str]) -> list[str]:
-    """Lines that are indented go on from the one above, except in changes, where indentation is the code's."""
-    joined: list[str] = []
-    for line in lines:
-        if line.startswith(" ") and joined:
-            joined[-1] += f" {line.strip()}"
+def _read(lines: Sequence[str]) -> tuple[str, str, tuple[Change, ...], str, str]:
+    rest = iter(joined(lines))
+    name, colon, fails = next(rest).partition(":")
+    if not colon or not name.isidentifier():
+        raise ValueError("a block starts with `name: claims`")
+    changes: list[tuple[list[str], list[str]]] = []
+    told: list[str] = []
+    apart = True
+    for line in rest:
+        mark, text = line[:1], line[2:]
+        if line == "...":
+            apart = True
+        elif mark not in ("-", "+") or line[1:2] not in ("", " "):
+            told.append(line)
+        elif told:
+            raise ValueError("changes come before the sentences")
+        elif mark == "-":
+            if apart or changes[-1][1]:
+                changes.append(([], []))
+            changes[-1][0].append(text)
+            apart = False
+        elif apart:
+            raise ValueError("the first line of a change is one with `-`")
         else:
-            joined.append(line.rstrip())
-    return joined
+            changes[-1][1].append(text)
+    if not changes:
+        raise ValueError("nothing is changed")
+    if len(told) != 2:
+        raise ValueError(f"two sentences are told, the mistake and its repair; here are {len(told)}")
+    mistake, repair = told
+    return name, fails, tuple(Change(tuple(old), tuple(new)) for old, new in changes), mistake, repair
 
 
 def changed(text: str, changes: Sequence[Change]) -> str:
     """The text after the changes; ValueError where what gives way does not occur exactly once."""
     lines = text.split("\n")
-    found = sorted((*_find(lines, change.old), change) for change in changes)
-    for at, start, change in reversed(found):
+    found = [(*_find(lines, change.old), change) for change in changes]
+    touched = [at + n for at, start, change in found if start is None for n in range(len(change.old))]
+    parts = {at for at, start, _ in found if start is not None}
+    if len(set(touched)) < len(touched) or parts & set(touched):
+        raise ValueError("two changes touch the same line")
+    for at, start, change in sorted(found, key=lambda f: (f[0], f[1] or 0), reverse=True):
         count = len(change.old)
         if start is None:
             margin = _margin(lines[at])
@@ -307,7 +283,7 @@ def _margin(line: str) -> str:
     return line[: len(line) - len(line.lstrip())]
 
 
-def _refuse(base: Any, text: str, block: _Block, why: str) -> NoReturn:
+def _refuse(base: Any, text: str, block: Block, why: str) -> NoReturn:
     file = inspect.getsourcefile(base) or "?"
     tree = ast.parse("".join(linecache.getlines(file)) or "0")
     starts = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value == text]

@@ -46,14 +46,6 @@ def remembered(train: Train) -> Train:
     return trained
 
 
-def seeded(generator: torch.Generator, make: Callable[[], nn.Module]) -> nn.Module:
-    """A network whose first weights follow from the generator, and the global random numbers as they were."""
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
-
-
 class Around(nn.Module):
     """A trained network with something before or behind it: what a mistake would have made of the training."""
 
@@ -95,7 +87,7 @@ def attempted(network: Handle, images: torch.Tensor) -> Any:
         return str(trouble)
 
 
-def claims(
+def readings(
     measure: str, levels: dict[str, tuple[float, float]], symptom: Callable[[dict[str, Any]], str]
 ) -> tuple[Reading, ...]:
     """Claims that give points as a score grows, and two about how the network was made and left.

@@ -1,7 +1,5 @@
 """The exercise BatchNorm of lecture 02: the layer, in training and in inference."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +9,10 @@ from torch import nn
 from autograder.attempt import Handle, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import LOOSE, spread
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import batchnorm as reference
 
 
@@ -137,83 +136,44 @@ CLAIMS = Exercise(
     reference=reference.BatchNorm,
     minutes=30,
     difficulty=3,
-    properties=(
-        Property(
-            "training_output",
-            "in training mode the batch is normalized by its own statistics",
-            1.0,
-            _layer_case(2),
-            _trains,
-            tolerance=LOOSE,
-            tried="double(), load_state_dict, then training calls",
-        ),
-        Property(
-            "running_statistics",
-            "running ← (1−momentum)·running + momentum·batch, with the unbiased variance",
-            1.25,
-            _layer_case(2, momentum=[0.1, 0.25, 0.4]),
-            _tracks,
-            tried="double(), load_state_dict, then training calls; the buffers after each",
-        ),
-        Property(
-            "eval_mode",
-            "in eval mode the running statistics are used and nothing changes",
-            1.0,
-            _layer_case(2, eps=[1e-5, 0.1]),
-            _evaluates,
-            tried="double(), load_state_dict, eval(), then calls",
-        ),
-        Property(
-            "state",
-            "weight and bias are parameters; running_mean, running_var, num_batches_tracked are buffers",
-            0.75,
-            _layer_case(2),
-            _holds,
-            examples=3,
-            tried="a new layer looked at, then two training calls",
-        ),
-        Property(
-            "cumulative",
-            "momentum=None averages over all batches seen",
-            0.5,
-            _layer_case(3, momentum=[None]),
-            _accumulates,
-            examples=4,
-            tried="double(), three training calls; the buffers after each",
-        ),
-        Property(
-            "refuses_one_value",
-            "training on one value per channel is refused with a ValueError",
-            0.5,
-            _one_value,
-            _refuses,
-            examples=4,
-            tried="one training call on a single value per channel",
-        ),
-        Property(
-            "gradients",
-            "gradients reach x, weight and bias in both modes",
-            1.0,
-            _layer_case(1),
-            _layer_gradients,
-            tolerance=LOOSE,
-            tried="double(), load_state_dict, the gradient in training mode, then in eval mode",
-        ),
+    properties=claims(
+        """
+        training_output (1): in training mode the batch is normalized by its own statistics
+        tried: double(), load_state_dict, then training calls
+        running_statistics (1.25): running ← (1−momentum)·running + momentum·batch, with the unbiased variance
+        tried: double(), load_state_dict, then training calls; the buffers after each
+        eval_mode (1): in eval mode the running statistics are used and nothing changes
+        tried: double(), load_state_dict, eval(), then calls
+        state (0.75): weight and bias are parameters; running_mean, running_var, num_batches_tracked are
+          buffers
+        tried: a new layer looked at, then two training calls
+        cumulative (0.5): momentum=None averages over all batches seen
+        tried: double(), three training calls; the buffers after each
+        refuses_one_value (0.5): training on one value per channel is refused with a ValueError
+        tried: one training call on a single value per channel
+        gradients (1): gradients reach x, weight and bias in both modes
+        tried: double(), load_state_dict, the gradient in training mode, then in eval mode
+        """,
+        training_output=on(_layer_case(2), _trains, tolerance=LOOSE),
+        running_statistics=on(_layer_case(2, momentum=[0.1, 0.25, 0.4]), _tracks),
+        eval_mode=on(_layer_case(2, eps=[1e-5, 0.1]), _evaluates),
+        state=on(_layer_case(2), _holds, examples=3),
+        cumulative=on(_layer_case(3, momentum=[None]), _accumulates, examples=4),
+        refuses_one_value=on(_one_value, _refuses, examples=4),
+        gradients=on(_layer_case(1), _layer_gradients, tolerance=LOOSE),
     ),
-    hints=(
-        Hint(
-            "Eval mode is wrong",
-            "Which two tensors stand in for the batch's mean and variance, and who writes them?",
-        ),
-        Hint(
-            "The running variance is off by a few percent",
-            "It follows the unbiased variance, the output uses the biased one.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "register_buffer for running_mean (zeros), running_var (ones), num_batches_tracked (0). Training: count, m = momentum or 1/count, update both under no_grad with var·n/(n−1), normalize by the batch. Eval: normalize by the buffers.",
-        ),
-    ),
+    hints=hints("""
+        Eval mode is wrong
+        Which two tensors stand in for the batch's mean and variance, and who writes them?
+
+        The running variance is off by a few percent
+        It follows the unbiased variance, the output uses the biased one.
+
+        I don't know how to start
+        register_buffer for running_mean (zeros), running_var (ones), num_batches_tracked (0). Training:
+          count, m = momentum or 1/count, update both under no_grad with var·n/(n−1), normalize by the batch.
+          Eval: normalize by the buffers.
+        """),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
 
@@ -255,92 +215,92 @@ class Written(nn.Module):
 
 
 answers.edits("""
-    biased_running_variance: running_statistics cumulative
-    - m * var * n / (n - 1)
-    + m * var
-    Your running variance follows the biased variance of each batch.
-    The running variance estimates the data set's: multiply by n/(n−1) before averaging; the
-      normalization itself keeps the biased one.
+biased_running_variance: running_statistics cumulative
+- m * var * n / (n - 1)
++ m * var
+Your running variance follows the biased variance of each batch.
+The running variance estimates the data set's: multiply by n/(n−1) before averaging; the normalization itself
+  keeps the biased one.
 
-    momentum_reversed: running_statistics
-    - is None else self.momentum
-    + is None else 1 - self.momentum
-    Your momentum weighs the old value: running ← momentum·running + (1−momentum)·batch.
-    Here momentum is the weight of the new batch: running ← (1−momentum)·running + momentum·batch.
+momentum_reversed: running_statistics
+- is None else self.momentum
++ is None else 1 - self.momentum
+Your momentum weighs the old value: running ← momentum·running + (1−momentum)·batch.
+Here momentum is the weight of the new batch: running ← (1−momentum)·running + momentum·batch.
 
-    eval_uses_the_batch: eval_mode gradients
-    - mean, var = self.running_mean, self.running_var
-    + mean, var = x.mean(axes), x.var(axes, unbiased=False)
-    In eval mode you still normalize by the batch's statistics.
-    Look at self.training: in eval mode use running_mean and running_var.
+eval_uses_the_batch: eval_mode gradients
+- mean, var = self.running_mean, self.running_var
++ mean, var = x.mean(axes), x.var(axes, unbiased=False)
+In eval mode you still normalize by the batch's statistics.
+Look at self.training: in eval mode use running_mean and running_var.
 
-    eval_updates: eval_mode
-    - mean, var = self.running_mean, self.running_var
-    + mean, var = self.running_mean.clone(), self.running_var.clone()
-    + self.track(x.mean(axes), x.var(axes, unbiased=False), n)
-    Your running statistics move in eval mode.
-    Update them only while self.training is true.
+eval_updates: eval_mode
+- mean, var = self.running_mean, self.running_var
++ mean, var = self.running_mean.clone(), self.running_var.clone()
++ self.track(x.mean(axes), x.var(axes, unbiased=False), n)
+Your running statistics move in eval mode.
+Update them only while self.training is true.
 
-    normalizes_by_unbiased: training_output gradients
-    - mean, var = x.mean(axes), x.var(axes, unbiased=False)
-    + mean, var = x.mean(axes), x.var(axes)
-    - m * var * n / (n - 1)
-    + m * var
-    You normalize the batch by the unbiased variance.
-    Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.
+normalizes_by_unbiased: training_output gradients
+- mean, var = x.mean(axes), x.var(axes, unbiased=False)
++ mean, var = x.mean(axes), x.var(axes)
+- m * var * n / (n - 1)
++ m * var
+You normalize the batch by the unbiased variance.
+Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.
 
-    plain_attributes: running_statistics eval_mode state cumulative gradients
-    - self.register_buffer("running_mean", torch.zeros(num_features))
-    - self.register_buffer("running_var", torch.ones(num_features))
-    - self.register_buffer("num_batches_tracked", torch.tensor(0))
-    + self.running_mean = torch.zeros(num_features, dtype=torch.float64)
-    + self.running_var = torch.ones(num_features, dtype=torch.float64)
-    + self.num_batches_tracked = torch.tensor(0)
-    Your running statistics are plain attributes, so they are not saved, loaded or moved with the layer.
-    Use self.register_buffer("running_mean", ...), likewise for the other two.
+plain_attributes: running_statistics eval_mode state cumulative gradients
+- self.register_buffer("running_mean", torch.zeros(num_features))
+- self.register_buffer("running_var", torch.ones(num_features))
+- self.register_buffer("num_batches_tracked", torch.tensor(0))
++ self.running_mean = torch.zeros(num_features, dtype=torch.float64)
++ self.running_var = torch.ones(num_features, dtype=torch.float64)
++ self.num_batches_tracked = torch.tensor(0)
+Your running statistics are plain attributes, so they are not saved, loaded or moved with the layer.
+Use self.register_buffer("running_mean", ...), likewise for the other two.
 
-    momentum_none_as_default: cumulative
-    - 1 / float(self.num_batches_tracked) if self.momentum is None
-    + 0.1 if self.momentum is None
-    With momentum=None you still use 0.1.
-    None asks for the plain average of all batches: weigh the k-th batch by 1/k.
+momentum_none_as_default: cumulative
+- 1 / float(self.num_batches_tracked) if self.momentum is None
++ 0.1 if self.momentum is None
+With momentum=None you still use 0.1.
+None asks for the plain average of all batches: weigh the k-th batch by 1/k.
 
-    accepts_one_value: refuses_one_value
-    - if n == 1:
-    -     raise ValueError(f"x must have more than one value per channel, got {tuple(x.shape)}")
-    ...
-    - n / (n - 1)
-    + n / max(n - 1, 1)
-    You train on one value per channel: its variance is 0 and the output is just the bias.
-    Raise a ValueError when x.numel() / C is 1 in training mode.
+accepts_one_value: refuses_one_value
+- if n == 1:
+-     raise ValueError(f"x must have more than one value per channel, got {tuple(x.shape)}")
+...
+- n / (n - 1)
++ n / max(n - 1, 1)
+You train on one value per channel: its variance is 0 and the output is just the bias.
+Raise a ValueError when x.numel() / C is 1 in training mode.
 
-    trains_on_running_statistics: training_output gradients
-    - self.track(mean, var, n)
-    + self.track(mean, var, n)
-    + mean, var = self.running_mean, self.running_var
-    In training mode you normalize by the running statistics.
-    Normalize by the batch and only track the running statistics; gradients must pass through the batch's.
+trains_on_running_statistics: training_output gradients
+- self.track(mean, var, n)
++ self.track(mean, var, n)
++ mean, var = self.running_mean, self.running_var
+In training mode you normalize by the running statistics.
+Normalize by the batch and only track the running statistics; gradients must pass through the batch's.
 
-    never_counts: state cumulative
-    - self.num_batches_tracked += 1
-    ...
-    - 1 / float(self.num_batches_tracked) if self.momentum is None
-    + 0.1 if self.momentum is None
-    num_batches_tracked stays 0.
-    Add 1 in every training call, before it is used for the cumulative average.
+never_counts: state cumulative
+- self.num_batches_tracked += 1
+...
+- 1 / float(self.num_batches_tracked) if self.momentum is None
++ 0.1 if self.momentum is None
+num_batches_tracked stays 0.
+Add 1 in every training call, before it is used for the cumulative average.
 
-    running_standard_deviation: running_statistics cumulative
-    - m * var * n / (n - 1)
-    + m * (var * n / (n - 1)).sqrt()
-    Your running_var averages standard deviations.
-    Average the variances; the root is taken when the layer normalizes.
+running_standard_deviation: running_statistics cumulative
+- m * var * n / (n - 1)
++ m * (var * n / (n - 1)).sqrt()
+Your running_var averages standard deviations.
+Average the variances; the root is taken when the layer normalizes.
 
-    detached_statistics: gradients
-    - mean, var = x.mean(axes), x.var(axes, unbiased=False)
-    + mean, var = x.mean(axes).detach(), x.var(axes, unbiased=False).detach()
-    The batch statistics are cut from the graph, so their share of the gradient is lost.
-    Detach only what is tracked; the mean and variance that normalize belong to the graph.
-    """)
+detached_statistics: gradients
+- mean, var = x.mean(axes), x.var(axes, unbiased=False)
++ mean, var = x.mean(axes).detach(), x.var(axes, unbiased=False).detach()
+The batch statistics are cut from the graph, so their share of the gradient is lost.
+Detach only what is tracked; the mean and variance that normalize belong to the graph.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise batchnorm_backward of lecture 02: the gradient by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +8,11 @@ import torch
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import LOOSE, image_batch, spread
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import AUTOGRAD, BATCH_NORM
 from autograder.catalog.observations import carries, component
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
+from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import batchnorm as reference
 
 
@@ -55,56 +54,32 @@ CLAIMS = Exercise(
     reference=reference.batchnorm_backward,
     minutes=30,
     difficulty=4,
-    properties=(
-        Property(
-            "rows",
-            "(N, C): grad_x, with the mean's and the variance's share",
-            1.25,
-            _backward_case(_backward_rows),
-            component(0, 3),
-            tolerance=LOOSE,
-        ),
-        Property(
-            "images",
-            "(N, C, H, W): grad_x, every channel over its N·H·W values",
-            1.0,
-            _backward_case(image_batch),
-            component(0, 3),
-            tolerance=LOOSE,
-        ),
-        Property(
-            "parameters", "grad_gamma and grad_beta", 0.75, _backward_both, _parameters, tolerance=LOOSE
-        ),
-        Property(
-            "eps",
-            "grad_x has eps where the forward pass has it",
-            0.5,
-            _backward_small_variance,
-            component(0, 3),
-        ),
-        Property(
-            "carries",
-            "the three shapes, and no argument is modified in place",
-            0.5,
-            _backward_both,
-            carries,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        rows (1.25): (N, C): grad_x, with the mean's and the variance's share
+        images (1): (N, C, H, W): grad_x, every channel over its N·H·W values
+        parameters (0.75): grad_gamma and grad_beta
+        eps (0.5): grad_x has eps where the forward pass has it
+        carries (0.5): the three shapes, and no argument is modified in place
+        """,
+        rows=on(_backward_case(_backward_rows), component(0, 3), tolerance=LOOSE),
+        images=on(_backward_case(image_batch), component(0, 3), tolerance=LOOSE),
+        parameters=on(_backward_both, _parameters, tolerance=LOOSE),
+        eps=on(_backward_small_variance, component(0, 3)),
+        carries=on(_backward_both, carries, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know where to begin",
-            "grad_gamma and grad_beta first: what multiplies gamma in the forward pass, and over which axes is it shared?",
-        ),
-        Hint(
-            "grad_x is off by a little",
-            "y depends on x directly, through the mean, and through the variance: three terms.",
-        ),
-        Hint(
-            "I have the three terms, but they don't add up",
-            "With grad_hat = grad_y·gamma: grad_x = (grad_hat − mean(grad_hat) − x_hat·mean(grad_hat·x_hat)) / sqrt(var + eps), every mean over the axes of the statistics.",
-        ),
-    ),
+    hints=hints("""
+        I don't know where to begin
+        grad_gamma and grad_beta first: what multiplies gamma in the forward pass, and over which axes is it
+          shared?
+
+        grad_x is off by a little
+        y depends on x directly, through the mean, and through the variance: three terms.
+
+        I have the three terms, but they don't add up
+        With grad_hat = grad_y·gamma: grad_x = (grad_hat − mean(grad_hat) − x_hat·mean(grad_hat·x_hat)) /
+          sqrt(var + eps), every mean over the axes of the statistics.
+        """),
     forbidden=(
         AUTOGRAD,
         BATCH_NORM,
@@ -133,78 +108,78 @@ def step_by_step(grad_y, x, gamma, eps=1e-5):
 
 
 answers.edits("""
-    statistics_as_constants: rows images eps
-    - grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
-    - grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
-    + grad_x = grad_hat
-    Your grad_x is grad_y·gamma/std: mean and variance are treated as constants.
-    Both depend on x, so two more terms are subtracted: the mean of grad_hat, and x_hat times the mean of
-      grad_hat·x_hat.
+statistics_as_constants: rows images eps
+- grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
+- grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
++ grad_x = grad_hat
+Your grad_x is grad_y·gamma/std: mean and variance are treated as constants.
+Both depend on x, so two more terms are subtracted: the mean of grad_hat, and x_hat times the mean of
+  grad_hat·x_hat.
 
-    variance_as_constant: rows images eps
-    - grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
-    Your grad_x lacks the path through the variance.
-    Subtract x_hat times the mean of grad_hat·x_hat as well.
+variance_as_constant: rows images eps
+- grad_x = grad_x - x_hat * (grad_hat * x_hat).sum(axes, keepdim=True) / m
+Your grad_x lacks the path through the variance.
+Subtract x_hat times the mean of grad_hat·x_hat as well.
 
-    mean_as_constant: rows images eps
-    - grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
-    + grad_x = grad_hat
-    Your grad_x lacks the path through the mean.
-    Subtract the mean of grad_hat over the batch as well.
+mean_as_constant: rows images eps
+- grad_x = grad_hat - grad_hat.sum(axes, keepdim=True) / m
++ grad_x = grad_hat
+Your grad_x lacks the path through the mean.
+Subtract the mean of grad_hat over the batch as well.
 
-    gamma_forgotten: rows images eps
-    - grad_hat = grad_y * gamma.view(shape)
-    + grad_hat = grad_y
-    Your grad_x does not pass through gamma.
-    The output is gamma·x_hat + beta, so the gradient that reaches x_hat is grad_y·gamma.
+gamma_forgotten: rows images eps
+- grad_hat = grad_y * gamma.view(shape)
++ grad_hat = grad_y
+Your grad_x does not pass through gamma.
+The output is gamma·x_hat + beta, so the gradient that reaches x_hat is grad_y·gamma.
 
-    batch_count: images
-    - m = x.numel() // x.shape[1]
-    + m = x.shape[0]
-    For images you divided by N; a channel has N·H·W values.
-    The m of the formula is the number of values that share a mean: x.numel() / C.
+batch_count: images
+- m = x.numel() // x.shape[1]
++ m = x.shape[0]
+For images you divided by N; a channel has N·H·W values.
+The m of the formula is the number of values that share a mean: x.numel() / C.
 
-    unbiased_variance: all but carries
-    - x.var(axes, unbiased=False, keepdim=True)
-    + x.var(axes, keepdim=True)
-    You normalized with the unbiased variance, divided by N−1.
-    The forward pass divides by N; its gradient is taken at the same numbers.
+unbiased_variance: all but carries
+- x.var(axes, unbiased=False, keepdim=True)
++ x.var(axes, keepdim=True)
+You normalized with the unbiased variance, divided by N−1.
+The forward pass divides by N; its gradient is taken at the same numbers.
 
-    grad_gamma_from_x: parameters
-    - grad_gamma = (grad_y * x_hat).sum(axes)
-    + grad_gamma = (grad_y * x).sum(axes)
-    Your grad_gamma is the sum of grad_y·x.
-    gamma multiplies the normalized values: sum grad_y·x_hat.
+grad_gamma_from_x: parameters
+- grad_gamma = (grad_y * x_hat).sum(axes)
++ grad_gamma = (grad_y * x).sum(axes)
+Your grad_gamma is the sum of grad_y·x.
+gamma multiplies the normalized values: sum grad_y·x_hat.
 
-    averaged_parameters: parameters
-    - grad_gamma = (grad_y * x_hat).sum(axes)
-    - grad_beta = grad_y.sum(axes)
-    + grad_gamma = (grad_y * x_hat).mean(axes)
-    + grad_beta = grad_y.mean(axes)
-    You averaged grad_gamma and grad_beta over the batch.
-    Every value used the same gamma and beta, so their gradients add up: sum, no division.
+averaged_parameters: parameters
+- grad_gamma = (grad_y * x_hat).sum(axes)
+- grad_beta = grad_y.sum(axes)
++ grad_gamma = (grad_y * x_hat).mean(axes)
++ grad_beta = grad_y.mean(axes)
+You averaged grad_gamma and grad_beta over the batch.
+Every value used the same gamma and beta, so their gradients add up: sum, no division.
 
-    eps_ignored: eps
-    - (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
-    + x.var(axes, unbiased=False, keepdim=True).sqrt()
-    You did not use eps.
-    The standard deviation in the gradient is the forward pass's sqrt(var + eps).
+eps_ignored: eps
+- (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
++ x.var(axes, unbiased=False, keepdim=True).sqrt()
+You did not use eps.
+The standard deviation in the gradient is the forward pass's sqrt(var + eps).
 
-    axes_kept: parameters carries
-    - grad_gamma = (grad_y * x_hat).sum(axes)
-    - grad_beta = grad_y.sum(axes)
-    + grad_gamma = (grad_y * x_hat).sum(axes, keepdim=True)
-    + grad_beta = grad_y.sum(axes, keepdim=True)
-    Your grad_gamma and grad_beta still have the axes of length 1 that keepdim left.
-    A gradient has the shape of its tensor, here (C,): sum without keepdim, or flatten.
+axes_kept: parameters carries
+- grad_gamma = (grad_y * x_hat).sum(axes)
+- grad_beta = grad_y.sum(axes)
++ grad_gamma = (grad_y * x_hat).sum(axes, keepdim=True)
++ grad_beta = grad_y.sum(axes, keepdim=True)
+Your grad_gamma and grad_beta still have the axes of length 1 that keepdim left.
+A gradient has the shape of its tensor, here (C,): sum without keepdim, or flatten.
 
-    in_place: carries
-    - grad_hat = grad_y * gamma.view(shape)
-    + grad_y *= gamma.view(shape)
-    + grad_hat = grad_y
-    You multiplied grad_y by gamma in place.
-    Write grad_hat = grad_y * gamma, a new tensor: the caller still needs grad_y.
-    """)
+in_place: carries
+- grad_hat = grad_y * gamma.view(shape)
++ grad_y *= gamma.view(shape)
++ grad_hat = grad_y
+You multiplied grad_y by gamma in place.
+Write grad_hat = grad_y * gamma, a new tensor: the caller still needs grad_y.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise batchnorm_forward of lecture 02: normalize, then scale and shift."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +8,11 @@ import torch
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import LOOSE, affine, image_batch, spread
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import carries
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import batchnorm as reference
 
 
@@ -59,54 +58,34 @@ CLAIMS = Exercise(
     reference=reference.batchnorm_forward,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "rows",
-            "(N, C): every column is normalized over the batch, scaled by gamma, shifted by beta",
-            1.0,
-            _forward_case(_rows),
-            tolerance=LOOSE,
-        ),
-        Property(
-            "images",
-            "(N, C, H, W): one mean and one variance per channel, over N, H and W",
-            1.0,
-            _forward_case(image_batch),
-            tolerance=LOOSE,
-        ),
-        Property("eps", "eps is added to the variance, inside the root", 0.5, _forward_small_variance),
-        Property(
-            "gradients",
-            "gradients flow to x, gamma and beta, through the batch statistics as well",
-            1.0,
-            _forward_gradient_case,
-            _forward_gradients,
-            tolerance=LOOSE,
-            tried="the gradient of the output's inner product with fixed random numbers",
-        ),
-        Property(
-            "carries",
-            "float32 stays float32, and no argument is modified in place",
-            0.5,
-            _forward_float32,
-            carries,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        rows (1): (N, C): every column is normalized over the batch, scaled by gamma, shifted by beta
+        images (1): (N, C, H, W): one mean and one variance per channel, over N, H and W
+        eps (0.5): eps is added to the variance, inside the root
+        gradients (1): gradients flow to x, gamma and beta, through the batch statistics as well
+        tried: the gradient of the output's inner product with fixed random numbers
+        carries (0.5): float32 stays float32, and no argument is modified in place
+        """,
+        rows=on(_forward_case(_rows), tolerance=LOOSE),
+        images=on(_forward_case(image_batch), tolerance=LOOSE),
+        eps=on(_forward_small_variance),
+        gradients=on(_forward_gradient_case, _forward_gradients, tolerance=LOOSE),
+        carries=on(_forward_float32, carries, examples=4),
     ),
-    hints=(
-        Hint(
-            "My shapes don't match",
-            "Which axes disappear when a channel's mean is taken? keepdim=True leaves them there with length 1, so that broadcasting works.",
-        ),
-        Hint(
-            "My numbers are close, but not equal",
-            "Look at the divisor of the variance (N or N−1) and at the place of eps.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "axes = (0,) for (N, C) and (0, 2, 3) for images; mean and var over axes with keepdim=True and unbiased=False; x_hat = (x - mean) / sqrt(var + eps); gamma and beta viewed as (1, C) or (1, C, 1, 1).",
-        ),
-    ),
+    hints=hints("""
+        My shapes don't match
+        Which axes disappear when a channel's mean is taken? keepdim=True leaves them there with length 1, so
+          that broadcasting works.
+
+        My numbers are close, but not equal
+        Look at the divisor of the variance (N or N−1) and at the place of eps.
+
+        I don't know how to start
+        axes = (0,) for (N, C) and (0, 2, 3) for images; mean and var over axes with keepdim=True and
+          unbiased=False; x_hat = (x - mean) / sqrt(var + eps); gamma and beta viewed as (1, C) or (1, C, 1,
+          1).
+        """),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
 
@@ -125,86 +104,86 @@ def by_axes(x, gamma, beta, eps=1e-5):
 
 
 answers.edits("""
-    unbiased_variance: all but carries
-    - x.var(axes, unbiased=False, keepdim=True)
-    + x.var(axes, keepdim=True)
-    You divided by N−1: this is the unbiased variance, which torch computes by default.
-    The batch is normalized by its own spread, so the sum of squares is divided by N: `x.var(...,
-      unbiased=False)`.
+unbiased_variance: all but carries
+- x.var(axes, unbiased=False, keepdim=True)
++ x.var(axes, keepdim=True)
+You divided by N−1: this is the unbiased variance, which torch computes by default.
+The batch is normalized by its own spread, so the sum of squares is divided by N: `x.var(...,
+  unbiased=False)`.
 
-    eps_outside_root: eps
-    - (var + eps).sqrt()
-    + (var.sqrt() + eps)
-    You added eps to the standard deviation, after the root.
-    It belongs to the variance: divide by sqrt(var + eps).
+eps_outside_root: eps
+- (var + eps).sqrt()
++ (var.sqrt() + eps)
+You added eps to the standard deviation, after the root.
+It belongs to the variance: divide by sqrt(var + eps).
 
-    eps_ignored: eps
-    - (var + eps).sqrt()
-    + var.sqrt()
-    You did not use eps.
-    Add it to the variance before the root; it keeps a constant channel from dividing by zero.
+eps_ignored: eps
+- (var + eps).sqrt()
++ var.sqrt()
+You did not use eps.
+Add it to the variance before the root; it keeps a constant channel from dividing by zero.
 
-    whole_tensor: all but carries
-    - mean = x.mean(axes, keepdim=True)
-    - var = x.var(axes, unbiased=False, keepdim=True)
-    + mean = x.mean()
-    + var = x.var(unbiased=False)
-    You normalized with one mean and one variance for the whole tensor.
-    Each channel has its own: reduce over every axis but axis 1.
+whole_tensor: all but carries
+- mean = x.mean(axes, keepdim=True)
+- var = x.var(axes, unbiased=False, keepdim=True)
++ mean = x.mean()
++ var = x.var(unbiased=False)
+You normalized with one mean and one variance for the whole tensor.
+Each channel has its own: reduce over every axis but axis 1.
 
-    each_sample: all but carries
-    - axes = (0, 2, 3) if x.dim() == 4 else (0,)
-    + axes = (1, 2, 3) if x.dim() == 4 else (1,)
-    You normalized each sample by itself, as layer normalization does.
-    Batch normalization compares the samples with each other: reduce over axis 0 (and H and W), keep axis 1.
+each_sample: all but carries
+- axes = (0, 2, 3) if x.dim() == 4 else (0,)
++ axes = (1, 2, 3) if x.dim() == 4 else (1,)
+You normalized each sample by itself, as layer normalization does.
+Batch normalization compares the samples with each other: reduce over axis 0 (and H and W), keep axis 1.
 
-    batch_axis_only: images gradients
-    - axes = (0, 2, 3) if x.dim() == 4 else (0,)
-    + axes = (0,)
-    For images you took the statistics over the batch axis alone, so every pixel has its own.
-    A channel's statistics run over all its pixels: reduce over N, H and W together.
+batch_axis_only: images gradients
+- axes = (0, 2, 3) if x.dim() == 4 else (0,)
++ axes = (0,)
+For images you took the statistics over the batch axis alone, so every pixel has its own.
+A channel's statistics run over all its pixels: reduce over N, H and W together.
 
-    variance_without_root: all but carries
-    - (var + eps).sqrt()
-    + (var + eps)
-    You divided by the variance.
-    Divide by its root, sqrt(var + eps), so that the result has unit variance.
+variance_without_root: all but carries
+- (var + eps).sqrt()
++ (var + eps)
+You divided by the variance.
+Divide by its root, sqrt(var + eps), so that the result has unit variance.
 
-    detached_statistics: gradients
-    - x.mean(axes, keepdim=True)
-    + x.mean(axes, keepdim=True).detach()
-    - x.var(axes, unbiased=False, keepdim=True)
-    + x.var(axes, unbiased=False, keepdim=True).detach()
-    Your mean and variance are cut from the graph, so the gradient treats them as constants.
-    Leave out detach, .data, .item() and no_grad: the statistics depend on x.
+detached_statistics: gradients
+- x.mean(axes, keepdim=True)
++ x.mean(axes, keepdim=True).detach()
+- x.var(axes, unbiased=False, keepdim=True)
++ x.var(axes, unbiased=False, keepdim=True).detach()
+Your mean and variance are cut from the graph, so the gradient treats them as constants.
+Leave out detach, .data, .item() and no_grad: the statistics depend on x.
 
-    not_affine: all but carries
-    - return gamma.view(shape) * x_hat + beta.view(shape)
-    + return x_hat
-    You returned the normalized values without gamma and beta.
-    Scale and shift at the end: gamma * x_hat + beta, one number per channel.
+not_affine: all but carries
+- return gamma.view(shape) * x_hat + beta.view(shape)
++ return x_hat
+You returned the normalized values without gamma and beta.
+Scale and shift at the end: gamma * x_hat + beta, one number per channel.
 
-    gamma_and_beta_swapped: all but carries
-    - gamma.view(shape) * x_hat + beta.view(shape)
-    + beta.view(shape) * x_hat + gamma.view(shape)
-    You scaled by beta and shifted by gamma.
-    gamma multiplies, beta is added.
+gamma_and_beta_swapped: all but carries
+- gamma.view(shape) * x_hat + beta.view(shape)
++ beta.view(shape) * x_hat + gamma.view(shape)
+You scaled by beta and shifted by gamma.
+gamma multiplies, beta is added.
 
-    affine_on_last_axis: images gradients
-    - gamma.view(shape) * x_hat + beta.view(shape)
-    + gamma * x_hat + beta
-    For images gamma and beta were broadcast along the width instead of the channels.
-    Give them the shape (1, C, 1, 1) first: gamma.view(1, -1, 1, 1).
+affine_on_last_axis: images gradients
+- gamma.view(shape) * x_hat + beta.view(shape)
++ gamma * x_hat + beta
+For images gamma and beta were broadcast along the width instead of the channels.
+Give them the shape (1, C, 1, 1) first: gamma.view(1, -1, 1, 1).
 
-    in_place: gradients carries
-    - x_hat = (x - mean) / (var + eps).sqrt()
-    + x -= mean
-    + x /= (var + eps).sqrt()
-    - gamma.view(shape) * x_hat + beta.view(shape)
-    + gamma.view(shape) * x + beta.view(shape)
-    You modified x in place (-=, /= or a method that ends in _).
-    Write x - mean into a new name: the caller's tensor and the graph need the old one.
-    """)
+in_place: gradients carries
+- x_hat = (x - mean) / (var + eps).sqrt()
++ x -= mean
++ x /= (var + eps).sqrt()
+- gamma.view(shape) * x_hat + beta.view(shape)
++ gamma.view(shape) * x + beta.view(shape)
+You modified x in place (-=, /= or a method that ends in _).
+Write x - mean into a new name: the caller's tensor and the graph need the old one.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """What exercises of lecture 02 share: batches with something to normalize."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The exercise fold_batchnorm of lecture 02: fold the layer into the convolution before it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,9 +10,10 @@ from torch import nn
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import LOOSE
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import applied, described, draw_statistics, filled
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
+from autograder.exercise import Case, Exercise, Forbidden
 from autograder.values import Network
 from coursekit import batchnorm as reference
 
@@ -94,75 +93,40 @@ CLAIMS = Exercise(
     reference=reference.fold_batchnorm,
     minutes=20,
     difficulty=3,
-    properties=(
-        Property(
-            "same_output",
-            "the folded convolution gives what the two layers give in eval mode",
-            1.5,
-            _fold_case(_plain_conv),
-            applied("x"),
-            tolerance=LOOSE,
-            tried="fold_batchnorm(conv, bn)(x)",
-        ),
-        Property(
-            "eps",
-            "the batch norm's own eps is part of the scale",
-            0.5,
-            _fold_case(_plain_conv, eps=[0.5, 0.1]),
-            applied("x"),
-            tried="fold_batchnorm(conv, bn)(x)",
-        ),
-        Property(
-            "geometry",
-            "stride, padding, dilation and groups carry over",
-            0.75,
-            _fold_case(_special_conv),
-            applied("x"),
-            tolerance=LOOSE,
-            tried="fold_batchnorm(conv, bn)(x)",
-        ),
-        Property(
-            "without_bias",
-            "a convolution without bias can be folded",
-            0.5,
-            _fold_case(_bare_conv),
-            applied("x"),
-            tolerance=LOOSE,
-            tried="fold_batchnorm(conv, bn)(x)",
-        ),
-        Property(
-            "without_affine",
-            "a batch norm with affine=False can be folded",
-            0.25,
-            _fold_case(_plain_conv, affine=[False]),
-            applied("x"),
-            tolerance=LOOSE,
-            tried="fold_batchnorm(conv, bn)(x)",
-        ),
-        Property(
-            "originals",
-            "a new nn.Conv2d in the convolution's mode; conv and bn stay as they were",
-            0.5,
-            _fold_safely,
-            _folds_apart,
-            examples=4,
-            tried="conv, bn and the result looked at afterwards",
-        ),
+    properties=claims(
+        """
+        same_output (1.5): the folded convolution gives what the two layers give in eval mode
+        tried: fold_batchnorm(conv, bn)(x)
+        eps (0.5): the batch norm's own eps is part of the scale
+        tried: fold_batchnorm(conv, bn)(x)
+        geometry (0.75): stride, padding, dilation and groups carry over
+        tried: fold_batchnorm(conv, bn)(x)
+        without_bias (0.5): a convolution without bias can be folded
+        tried: fold_batchnorm(conv, bn)(x)
+        without_affine (0.25): a batch norm with affine=False can be folded
+        tried: fold_batchnorm(conv, bn)(x)
+        originals (0.5): a new nn.Conv2d in the convolution's mode; conv and bn stay as they were
+        tried: conv, bn and the result looked at afterwards
+        """,
+        same_output=on(_fold_case(_plain_conv), applied("x"), tolerance=LOOSE),
+        eps=on(_fold_case(_plain_conv, eps=[0.5, 0.1]), applied("x")),
+        geometry=on(_fold_case(_special_conv), applied("x"), tolerance=LOOSE),
+        without_bias=on(_fold_case(_bare_conv), applied("x"), tolerance=LOOSE),
+        without_affine=on(_fold_case(_plain_conv, affine=[False]), applied("x"), tolerance=LOOSE),
+        originals=on(_fold_safely, _folds_apart, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know what folding means",
-            "In eval mode the batch norm is a line per channel: y = scale·x + shift. Which numbers are scale and shift?",
-        ),
-        Hint(
-            "The weights fit, but the output is shifted",
-            "Scale the filter that makes the channel; the old bias goes through the same line.",
-        ),
-        Hint(
-            "It breaks without a bias or without gamma and beta",
-            "scale = gamma / sqrt(running_var + eps); weight' = weight · scale.view(-1, 1, 1, 1); bias' = (bias − running_mean)·scale + beta, with 0 for a missing bias or beta and 1 for a missing gamma.",
-        ),
-    ),
+    hints=hints("""
+        I don't know what folding means
+        In eval mode the batch norm is a line per channel: y = scale·x + shift. Which numbers are scale and
+          shift?
+
+        The weights fit, but the output is shifted
+        Scale the filter that makes the channel; the old bias goes through the same line.
+
+        It breaks without a bias or without gamma and beta
+        scale = gamma / sqrt(running_var + eps); weight' = weight · scale.view(-1, 1, 1, 1); bias' = (bias −
+          running_mean)·scale + beta, with 0 for a missing bias or beta and 1 for a missing gamma.
+        """),
     forbidden=(Forbidden("torch.nn.utils.fusion", ("torch.nn.utils.fusion.",)),),
 )
 
@@ -184,74 +148,74 @@ def in_a_copy(conv, bn):
 
 
 answers.edits("""
-    mean_forgotten: all but originals
-    - (bias - bn.running_mean) * scale + beta
-    + bias * scale + beta
-    You did not subtract the running mean.
-    The new bias is (b − running_mean)·scale + beta.
+mean_forgotten: all but originals
+- (bias - bn.running_mean) * scale + beta
++ bias * scale + beta
+You did not subtract the running mean.
+The new bias is (b − running_mean)·scale + beta.
 
-    bias_not_scaled: all but without_bias originals
-    - (bias - bn.running_mean) * scale + beta
-    + bias - bn.running_mean * scale + beta
-    You added the old bias without scaling it.
-    The batch norm scales all that reaches it: (b − running_mean)·scale + beta.
+bias_not_scaled: all but without_bias originals
+- (bias - bn.running_mean) * scale + beta
++ bias - bn.running_mean * scale + beta
+You added the old bias without scaling it.
+The batch norm scales all that reaches it: (b − running_mean)·scale + beta.
 
-    bias_dropped: all but without_bias originals
-    - (bias - bn.running_mean) * scale + beta
-    + -bn.running_mean * scale + beta
-    You dropped the convolution's own bias.
-    It goes through the batch norm too: (b − running_mean)·scale + beta.
+bias_dropped: all but without_bias originals
+- (bias - bn.running_mean) * scale + beta
++ -bn.running_mean * scale + beta
+You dropped the convolution's own bias.
+It goes through the batch norm too: (b − running_mean)·scale + beta.
 
-    only_the_weight: all but originals
-    - folded.bias = nn.Parameter((bias - bn.running_mean) * scale + beta)
-    You scaled the weight and left the bias as it was.
-    The bias changes too: (b − running_mean)·scale + beta.
+only_the_weight: all but originals
+- folded.bias = nn.Parameter((bias - bn.running_mean) * scale + beta)
+You scaled the weight and left the bias as it was.
+The bias changes too: (b − running_mean)·scale + beta.
 
-    eps_forgotten: eps
-    - (bn.running_var + bn.eps).sqrt()
-    + bn.running_var.sqrt()
-    You left out eps.
-    scale = gamma / sqrt(running_var + bn.eps).
+eps_forgotten: eps
+- (bn.running_var + bn.eps).sqrt()
++ bn.running_var.sqrt()
+You left out eps.
+scale = gamma / sqrt(running_var + bn.eps).
 
-    variance_without_root: all but originals
-    - (bn.running_var + bn.eps).sqrt()
-    + (bn.running_var + bn.eps)
-    You divided by the variance.
-    scale = gamma / sqrt(running_var + eps): the root is missing.
+variance_without_root: all but originals
+- (bn.running_var + bn.eps).sqrt()
++ (bn.running_var + bn.eps)
+You divided by the variance.
+scale = gamma / sqrt(running_var + eps): the root is missing.
 
-    default_geometry: geometry
-    - folded = copy.deepcopy(conv)
-    + folded = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size).train(conv.training)
-    - folded.weight.mul_(scale.view(-1, 1, 1, 1))
-    + folded.weight = nn.Parameter(conv.weight * scale.view(-1, 1, 1, 1))
-    You built the new convolution with the default stride, padding, dilation and groups.
-    Hand all of conv.stride, conv.padding, conv.dilation and conv.groups on.
+default_geometry: geometry
+- folded = copy.deepcopy(conv)
++ folded = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size).train(conv.training)
+- folded.weight.mul_(scale.view(-1, 1, 1, 1))
++ folded.weight = nn.Parameter(conv.weight * scale.view(-1, 1, 1, 1))
+You built the new convolution with the default stride, padding, dilation and groups.
+Hand all of conv.stride, conv.padding, conv.dilation and conv.groups on.
 
-    affine_required: without_affine
-    - gamma = 1 if bn.weight is None else bn.weight
-    - beta = 0 if bn.bias is None else bn.bias
-    + gamma, beta = bn.weight, bn.bias
-    You used bn.weight and bn.bias, which are None with affine=False.
-    Take 1 and 0 there.
+affine_required: without_affine
+- gamma = 1 if bn.weight is None else bn.weight
+- beta = 0 if bn.bias is None else bn.bias
++ gamma, beta = bn.weight, bn.bias
+You used bn.weight and bn.bias, which are None with affine=False.
+Take 1 and 0 there.
 
-    bias_required: without_bias
-    - bias = 0 if conv.bias is None else conv.bias
-    + bias = conv.bias
-    You used conv.bias, which is None in a convolution without bias.
-    Take 0 there; the folded convolution always needs a bias.
+bias_required: without_bias
+- bias = 0 if conv.bias is None else conv.bias
++ bias = conv.bias
+You used conv.bias, which is None in a convolution without bias.
+Take 0 there; the folded convolution always needs a bias.
 
-    in_place: originals
-    - folded = copy.deepcopy(conv)
-    + folded = conv
-    You changed the convolution that was handed in.
-    Copy it first (copy.deepcopy(conv)), then write into the copy.
+in_place: originals
+- folded = copy.deepcopy(conv)
++ folded = conv
+You changed the convolution that was handed in.
+Copy it first (copy.deepcopy(conv)), then write into the copy.
 
-    mode_not_kept: originals
-    - return folded
-    + return folded.train(not conv.training)
-    The folded convolution is not in the mode of the one that was handed in.
-    folded.train(conv.training) sets it.
-    """)
+mode_not_kept: originals
+- return folded
++ return folded.train(not conv.training)
+The folded convolution is not in the mode of the one that was handed in.
+folded.train(conv.training) sets it.
+""")
 
 
 @answers.right

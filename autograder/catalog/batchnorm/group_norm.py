@@ -1,15 +1,14 @@
 """The exercise group_norm of lecture 02: statistics that need no batch."""
 
-from __future__ import annotations
-
 import torch
 
 from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import LOOSE, affine, spread
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import carries, gradients
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import batchnorm as reference
 
 
@@ -59,61 +58,34 @@ CLAIMS = Exercise(
     reference=reference.group_norm,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "groups",
-            "each sample's channels are normalized group by group",
-            1.0,
-            _proper_groups,
-            tolerance=LOOSE,
-        ),
-        Property(
-            "layer_and_instance",
-            "num_groups=1 is layer norm, num_groups=C is instance norm",
-            0.5,
-            _extreme_groups,
-            tolerance=LOOSE,
-        ),
-        Property("eps", "eps is added to the variance, inside the root", 0.25, _group_eps),
-        Property(
-            "gradients",
-            "gradients flow to x, gamma and beta, through the statistics as well",
-            0.5,
-            _proper_groups,
-            gradients(0, 2, 3),
-            tolerance=LOOSE,
-            tried="the gradient of the output's inner product with fixed random numbers",
-        ),
-        Property(
-            "refuses_indivisible",
-            "channels that num_groups does not divide are refused with a ValueError",
-            0.5,
-            _indivisible,
-            examples=4,
-        ),
-        Property(
-            "carries",
-            "float32 stays float32, and no argument is modified in place",
-            0.25,
-            _group_float32,
-            carries,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        groups (1): each sample's channels are normalized group by group
+        layer_and_instance (0.5): num_groups=1 is layer norm, num_groups=C is instance norm
+        eps (0.25): eps is added to the variance, inside the root
+        gradients (0.5): gradients flow to x, gamma and beta, through the statistics as well
+        tried: the gradient of the output's inner product with fixed random numbers
+        refuses_indivisible (0.5): channels that num_groups does not divide are refused with a ValueError
+        carries (0.25): float32 stays float32, and no argument is modified in place
+        """,
+        groups=on(_proper_groups, tolerance=LOOSE),
+        layer_and_instance=on(_extreme_groups, tolerance=LOOSE),
+        eps=on(_group_eps),
+        gradients=on(_proper_groups, gradients(0, 2, 3), tolerance=LOOSE),
+        refuses_indivisible=on(_indivisible, examples=4),
+        carries=on(_group_float32, carries, examples=4),
     ),
-    hints=(
-        Hint(
-            "My groups mix the wrong channels",
-            "Reshape first: which five axes make a group's channels an axis of its own?",
-        ),
-        Hint(
-            "My numbers are off",
-            "The batch axis is never reduced here, and gamma still belongs to a channel.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "g = x.reshape(N, num_groups, C // num_groups, H, W); mean and biased variance over axes (2, 3, 4) with keepdim; normalize, reshape back, then gamma and beta as (1, C, 1, 1).",
-        ),
-    ),
+    hints=hints("""
+        My groups mix the wrong channels
+        Reshape first: which five axes make a group's channels an axis of its own?
+
+        My numbers are off
+        The batch axis is never reduced here, and gamma still belongs to a channel.
+
+        I don't know how to start
+        g = x.reshape(N, num_groups, C // num_groups, H, W); mean and biased variance over axes (2, 3, 4) with
+          keepdim; normalize, reshape back, then gamma and beta as (1, C, 1, 1).
+        """),
     forbidden=(GROUP_NORM, LAYER_NORM, INSTANCE_NORM, BATCH_NORM),
 )
 
@@ -135,77 +107,77 @@ def five_axes(x, num_groups, gamma, beta, eps=1e-5):
 
 
 answers.edits("""
-    over_the_batch: groups layer_and_instance eps gradients
-    - axes = (2, 3, 4)
-    + axes = (0, 2, 3, 4)
-    You took the statistics over the batch as well.
-    Each sample stands alone: reduce over the group's channels, H and W, and keep axis 0.
+over_the_batch: groups layer_and_instance eps gradients
+- axes = (2, 3, 4)
++ axes = (0, 2, 3, 4)
+You took the statistics over the batch as well.
+Each sample stands alone: reduce over the group's channels, H and W, and keep axis 0.
 
-    instance_norm: groups layer_and_instance eps gradients
-    - axes = (2, 3, 4)
-    + axes = (3, 4)
-    You normalized each channel by itself, whatever num_groups is.
-    The channels of a group share one mean and one variance: reduce over them too.
+instance_norm: groups layer_and_instance eps gradients
+- axes = (2, 3, 4)
++ axes = (3, 4)
+You normalized each channel by itself, whatever num_groups is.
+The channels of a group share one mean and one variance: reduce over them too.
 
-    interleaved_groups: groups eps gradients
-    - g = x.reshape(n, num_groups, c // num_groups, h, w)
-    + g = x.reshape(n, c // num_groups, num_groups, h, w).transpose(1, 2)
-    - x_hat = ((g - mean) / (var + eps).sqrt()).reshape(n, c, h, w)
-    + x_hat = ((g - mean) / (var + eps).sqrt()).transpose(1, 2).reshape(n, c, h, w)
-    Your groups take every num_groups-th channel.
-    A group is a run of neighboring channels: reshape to (N, num_groups, C // num_groups, H, W).
+interleaved_groups: groups eps gradients
+- g = x.reshape(n, num_groups, c // num_groups, h, w)
++ g = x.reshape(n, c // num_groups, num_groups, h, w).transpose(1, 2)
+- x_hat = ((g - mean) / (var + eps).sqrt()).reshape(n, c, h, w)
++ x_hat = ((g - mean) / (var + eps).sqrt()).transpose(1, 2).reshape(n, c, h, w)
+Your groups take every num_groups-th channel.
+A group is a run of neighboring channels: reshape to (N, num_groups, C // num_groups, H, W).
 
-    unbiased_variance: groups layer_and_instance eps gradients
-    - unbiased=False
-    + unbiased=True
-    You divided by n−1: this is the unbiased variance.
-    Divide by n: `var(..., unbiased=False)`.
+unbiased_variance: groups layer_and_instance eps gradients
+- unbiased=False
++ unbiased=True
+You divided by n−1: this is the unbiased variance.
+Divide by n: `var(..., unbiased=False)`.
 
-    eps_outside_root: eps
-    - (var + eps).sqrt()
-    + (var.sqrt() + eps)
-    You added eps after the root.
-    Divide by sqrt(var + eps).
+eps_outside_root: eps
+- (var + eps).sqrt()
++ (var.sqrt() + eps)
+You added eps after the root.
+Divide by sqrt(var + eps).
 
-    group_size_for_number: groups layer_and_instance eps gradients
-    - axes = (2, 3, 4)
-    + num_groups = c // num_groups
-    + axes = (2, 3, 4)
-    You took num_groups for the number of channels in a group.
-    There are num_groups groups, of C // num_groups channels each.
+group_size_for_number: groups layer_and_instance eps gradients
+- axes = (2, 3, 4)
++ num_groups = c // num_groups
++ axes = (2, 3, 4)
+You took num_groups for the number of channels in a group.
+There are num_groups groups, of C // num_groups channels each.
 
-    affine_per_group: groups layer_and_instance eps gradients
-    - axes = (2, 3, 4)
-    + axes = (2, 3, 4)
-    + gamma = gamma[:num_groups].repeat_interleave(c // num_groups)
-    + beta = beta[:num_groups].repeat_interleave(c // num_groups)
-    You scaled and shifted per group.
-    gamma and beta have one number per channel; only the statistics are shared by a group.
+affine_per_group: groups layer_and_instance eps gradients
+- axes = (2, 3, 4)
++ axes = (2, 3, 4)
++ gamma = gamma[:num_groups].repeat_interleave(c // num_groups)
++ beta = beta[:num_groups].repeat_interleave(c // num_groups)
+You scaled and shifted per group.
+gamma and beta have one number per channel; only the statistics are shared by a group.
 
-    detached_statistics: gradients
-    - g.mean(axes, keepdim=True)
-    + g.mean(axes, keepdim=True).detach()
-    - g.var(axes, unbiased=False, keepdim=True)
-    + g.var(axes, unbiased=False, keepdim=True).detach()
-    Your mean and variance are cut from the graph, so the gradient treats them as constants.
-    Leave out detach, .data and no_grad: the statistics depend on x.
+detached_statistics: gradients
+- g.mean(axes, keepdim=True)
++ g.mean(axes, keepdim=True).detach()
+- g.var(axes, unbiased=False, keepdim=True)
++ g.var(axes, unbiased=False, keepdim=True).detach()
+Your mean and variance are cut from the graph, so the gradient treats them as constants.
+Leave out detach, .data and no_grad: the statistics depend on x.
 
-    in_place: gradients carries
-    - mean = g.mean(axes, keepdim=True)
-    - var = g.var(axes, unbiased=False, keepdim=True)
-    - x_hat = ((g - mean) / (var + eps).sqrt()).reshape(n, c, h, w)
-    + g -= g.mean(axes, keepdim=True)
-    + g /= ((g**2).mean(axes, keepdim=True) + eps).sqrt()
-    + x_hat = x
-    You modified x in place: a view or a reshape of x is x itself (-=, /= or a method that ends in _).
-    Write g - mean into a new name: the caller's tensor and the graph need the old one.
+in_place: gradients carries
+- mean = g.mean(axes, keepdim=True)
+- var = g.var(axes, unbiased=False, keepdim=True)
+- x_hat = ((g - mean) / (var + eps).sqrt()).reshape(n, c, h, w)
++ g -= g.mean(axes, keepdim=True)
++ g /= ((g**2).mean(axes, keepdim=True) + eps).sqrt()
++ x_hat = x
+You modified x in place: a view or a reshape of x is x itself (-=, /= or a method that ends in _).
+Write g - mean into a new name: the caller's tensor and the graph need the old one.
 
-    double_returned: carries
-    - axes = (2, 3, 4)
-    + x, axes = x.double(), (2, 3, 4)
-    You computed in float64, and returned float64 for float32.
-    Compute in x's dtype, or convert back at the end: `.to(x.dtype)`.
-    """)
+double_returned: carries
+- axes = (2, 3, 4)
++ x, axes = x.double(), (2, 3, 4)
+You computed in float64, and returned float64 for float32.
+Compute in x's dtype, or convert back at the end: `.to(x.dtype)`.
+""")
 
 
 @answers.wrong("refuses_indivisible")

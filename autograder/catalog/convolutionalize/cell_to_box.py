@@ -1,7 +1,5 @@
 """The exercise cell_to_box of lecture 04: what a cell has seen."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +8,9 @@ import torch
 
 from autograder.attempt import Odd, Subject, kind_of
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import convolutionalize as reference
 
 
@@ -63,55 +62,33 @@ CLAIMS = Exercise(
     reference=reference.cell_to_box,
     minutes=10,
     difficulty=2,
-    properties=(
-        Property(
-            "odd_fields",
-            "the receptive field of a cell: start is the center of the first one, and bottom and right are exclusive",
-            0.75,
-            _box_case([3, 5, 1, 7]),
-            _sides,
-            examples=6,
-        ),
-        Property(
-            "even_fields",
-            "fields of an even number of pixels, whose center lies between two of them",
-            0.5,
-            _box_case([2, 4, 8, 6]),
-            _sides,
-            examples=6,
-        ),
-        Property(
-            "beyond_the_image",
-            "with padding a field may begin before the image: the box is not clipped",
-            0.5,
-            _box_case([8, 7, 9, 10], padded=True),
-            _sides,
-            examples=6,
-        ),
-        Property(
-            "integers",
-            "four integers in a tuple, no floats and no tensors",
-            0.25,
-            _one_box_case,
-            _kinds,
-            examples=3,
-            tried="their types",
-        ),
+    properties=claims(
+        """
+        odd_fields (0.75): the receptive field of a cell: start is the center of the first one, and bottom and
+          right are exclusive
+        even_fields (0.5): fields of an even number of pixels, whose center lies between two of them
+        beyond_the_image (0.5): with padding a field may begin before the image: the box is not clipped
+        integers (0.25): four integers in a tuple, no floats and no tensors
+        tried: their types
+        """,
+        odd_fields=on(_box_case([3, 5, 1, 7]), _sides, examples=6),
+        even_fields=on(_box_case([2, 4, 8, 6]), _sides, examples=6),
+        beyond_the_image=on(_box_case([8, 7, 9, 10], padded=True), _sides, examples=6),
+        integers=on(_one_box_case, _kinds, examples=3),
     ),
-    hints=(
-        Hint(
-            "I don't know what start means",
-            "The center of pixel 0 is 0. A field of the pixels 0, 1, 2 has its center at 1, one of the pixels 0, 1 at 0.5.",
-        ),
-        Hint(
-            "My boxes are off by one",
-            "A field of size pixels reaches from its center (size − 1)/2 pixels to each side. And the box is half-open: bottom − top = size.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "size, jump, start = field_y; top = round(start + row·jump − (size − 1)/2); bottom = top + size. The same with col and field_x.",
-        ),
-    ),
+    hints=hints("""
+        I don't know what start means
+        The center of pixel 0 is 0. A field of the pixels 0, 1, 2 has its center at 1, one of the pixels 0, 1
+          at 0.5.
+
+        My boxes are off by one
+        A field of size pixels reaches from its center (size − 1)/2 pixels to each side. And the box is
+          half-open: bottom − top = size.
+
+        I don't know how to start
+        size, jump, start = field_y; top = round(start + row·jump − (size − 1)/2); bottom = top + size. The
+          same with col and field_x.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -133,163 +110,163 @@ def by_spans(row, col, field_y, field_x):
 
 
 answers.edits("""
-    x_before_y: odd_fields even_fields beyond_the_image
-    - return top, left, bottom, right
-    + return left, top, right, bottom
-    You returned (left, top, right, bottom).
-    Rows first: (top, left, bottom, right).
+x_before_y: odd_fields even_fields beyond_the_image
+- return top, left, bottom, right
++ return left, top, right, bottom
+You returned (left, top, right, bottom).
+Rows first: (top, left, bottom, right).
 
-    top_bottom_left_right: odd_fields even_fields beyond_the_image
-    - return top, left, bottom, right
-    + return top, bottom, left, right
-    You returned (top, bottom, left, right).
-    Both corners one after the other: (top, left, bottom, right).
+top_bottom_left_right: odd_fields even_fields beyond_the_image
+- return top, left, bottom, right
++ return top, bottom, left, right
+You returned (top, bottom, left, right).
+Both corners one after the other: (top, left, bottom, right).
 
-    height_and_width: odd_fields even_fields beyond_the_image
-    - return top, left, bottom, right
-    + return top, left, bottom - top, right - left
-    You returned the height and the width of the box in the last two places.
-    They are its bottom and right: top + size and left + size.
+height_and_width: odd_fields even_fields beyond_the_image
+- return top, left, bottom, right
++ return top, left, bottom - top, right - left
+You returned the height and the width of the box in the last two places.
+They are its bottom and right: top + size and left + size.
 
-    row_and_column_swapped: odd_fields even_fields beyond_the_image
-    - span(row, field_y)
-    + span(col, field_y)
-    - span(col, field_x)
-    + span(row, field_x)
-    You took the row for the left side and the column for the top.
-    row goes with field_y and gives top and bottom; col goes with field_x.
+row_and_column_swapped: odd_fields even_fields beyond_the_image
+- span(row, field_y)
++ span(col, field_y)
+- span(col, field_x)
++ span(row, field_x)
+You took the row for the left side and the column for the top.
+row goes with field_y and gives top and bottom; col goes with field_x.
 
-    fields_swapped: odd_fields even_fields beyond_the_image
-    - span(row, field_y)
-    + span(row, field_x)
-    - span(col, field_x)
-    + span(col, field_y)
-    You used field_x for the rows and field_y for the columns.
-    row goes with field_y and gives top and bottom; col goes with field_x.
+fields_swapped: odd_fields even_fields beyond_the_image
+- span(row, field_y)
++ span(row, field_x)
+- span(col, field_x)
++ span(col, field_y)
+You used field_x for the rows and field_y for the columns.
+row goes with field_y and gives top and bottom; col goes with field_x.
 
-    one_field_for_both: odd_fields even_fields beyond_the_image
-    - span(col, field_x)
-    + span(col, field_y)
-    You used field_y for the columns as well.
-    A window need not be square: col goes with field_x.
+one_field_for_both: odd_fields even_fields beyond_the_image
+- span(col, field_x)
++ span(col, field_y)
+You used field_y for the columns as well.
+A window need not be square: col goes with field_x.
 
-    last_pixel_included: odd_fields even_fields beyond_the_image
-    - first + size
-    + first + size - 1
-    Your bottom and right are the last pixels of the field.
-    They are exclusive, one further: bottom = top + size, so that image[top:bottom] is the field.
+last_pixel_included: odd_fields even_fields beyond_the_image
+- first + size
++ first + size - 1
+Your bottom and right are the last pixels of the field.
+They are exclusive, one further: bottom = top + size, so that image[top:bottom] is the field.
 
-    start_as_a_corner: odd_fields even_fields beyond_the_image
-    - math.floor(center - (size - 1) / 2)
-    + math.floor(center)
-    You took start for the field's first pixel.
-    It is the center of the first field: its first pixel lies (size − 1)/2 before it.
+start_as_a_corner: odd_fields even_fields beyond_the_image
+- math.floor(center - (size - 1) / 2)
++ math.floor(center)
+You took start for the field's first pixel.
+It is the center of the first field: its first pixel lies (size − 1)/2 before it.
 
-    start_ignored: odd_fields even_fields beyond_the_image
-    - center = start + cell * jump
-    - first = math.floor(center - (size - 1) / 2)
-    + first = cell * jump
-    You did not use start, and let the first field begin at pixel 0.
-    With padding it begins elsewhere: at start − (size − 1)/2.
+start_ignored: odd_fields even_fields beyond_the_image
+- center = start + cell * jump
+- first = math.floor(center - (size - 1) / 2)
++ first = cell * jump
+You did not use start, and let the first field begin at pixel 0.
+With padding it begins elsewhere: at start − (size − 1)/2.
 
-    jump_ignored: odd_fields even_fields beyond_the_image
-    - start + cell * jump
-    + start + cell
-    Your fields are one pixel apart, whatever the jump.
-    The center of cell i lies at start + i·jump.
+jump_ignored: odd_fields even_fields beyond_the_image
+- start + cell * jump
++ start + cell
+Your fields are one pixel apart, whatever the jump.
+The center of cell i lies at start + i·jump.
 
-    start_multiplied: odd_fields even_fields beyond_the_image
-    - start + cell * jump
-    + (start + cell) * jump
-    You multiplied start by the jump as well.
-    start is in pixels already: the center of cell i lies at start + i·jump.
+start_multiplied: odd_fields even_fields beyond_the_image
+- start + cell * jump
++ (start + cell) * jump
+You multiplied start by the jump as well.
+start is in pixels already: the center of cell i lies at start + i·jump.
 
-    jump_as_the_size: odd_fields even_fields beyond_the_image
-    - first + size
-    + first + jump
-    Your boxes are as large as the jump.
-    The jump says how far apart they are; each is size pixels large, so they overlap.
+jump_as_the_size: odd_fields even_fields beyond_the_image
+- first + size
++ first + jump
+Your boxes are as large as the jump.
+The jump says how far apart they are; each is size pixels large, so they overlap.
 
-    size_and_jump_swapped: odd_fields even_fields beyond_the_image
-    - size, jump, start = field
-    + jump, size, start = field
-    You unpacked a field as (jump, size, start).
-    It is (size, jump, start), as receptive_field returns it.
+size_and_jump_swapped: odd_fields even_fields beyond_the_image
+- size, jump, start = field
++ jump, size, start = field
+You unpacked a field as (jump, size, start).
+It is (size, jump, start), as receptive_field returns it.
 
-    half_a_pixel_early: odd_fields even_fields beyond_the_image
-    - center - (size - 1) / 2
-    + center - size / 2
-    You went half the size back from the center, which is half a pixel too far.
-    From the center of the first pixel to that of the last there are size − 1 pixels: go (size − 1)/2 back.
+half_a_pixel_early: odd_fields even_fields beyond_the_image
+- center - (size - 1) / 2
++ center - size / 2
+You went half the size back from the center, which is half a pixel too far.
+From the center of the first pixel to that of the last there are size − 1 pixels: go (size − 1)/2 back.
 
-    even_fields_off_by_one: even_fields beyond_the_image
-    - math.floor(center - (size - 1) / 2)
-    + int(center - size // 2)
-    Your fields of even size begin one pixel early: you cut the half off their center.
-    Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
+even_fields_off_by_one: even_fields beyond_the_image
+- math.floor(center - (size - 1) / 2)
++ int(center - size // 2)
+Your fields of even size begin one pixel early: you cut the half off their center.
+Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
 
-    even_fields_one_larger: even_fields beyond_the_image
-    - first = math.floor(center - (size - 1) / 2)
-    - return first, first + size
-    + return int(center - size // 2), int(center + size // 2 + 1)
-    Your fields of even size are one pixel too large: you took half the size, rounded down, to both sides,
-      and the center.
-    bottom = top + size, with top = start + i·jump − (size − 1)/2.
+even_fields_one_larger: even_fields beyond_the_image
+- first = math.floor(center - (size - 1) / 2)
+- return first, first + size
++ return int(center - size // 2), int(center + size // 2 + 1)
+Your fields of even size are one pixel too large: you took half the size, rounded down, to both sides, and the
+  center.
+bottom = top + size, with top = start + i·jump − (size − 1)/2.
 
-    half_pixels_rounded: odd_fields even_fields beyond_the_image
-    - first = math.floor(center - (size - 1) / 2)
-    - return first, first + size
-    + return round(center - size / 2), round(center + size / 2)
-    You rounded halves of a pixel, and round takes them to the even neighbor: 0.5 to 0, but 1.5 to 2.
-    Go (size − 1)/2 back from the center: nothing is left to round.
+half_pixels_rounded: odd_fields even_fields beyond_the_image
+- first = math.floor(center - (size - 1) / 2)
+- return first, first + size
++ return round(center - size / 2), round(center + size / 2)
+You rounded halves of a pixel, and round takes them to the even neighbor: 0.5 to 0, but 1.5 to 2.
+Go (size − 1)/2 back from the center: nothing is left to round.
 
-    radius_on_both_sides: odd_fields even_fields beyond_the_image
-    - first = math.floor(center - (size - 1) / 2)
-    - return first, first + size
-    + center, radius = int(center), size // 2
-    + return center - radius, center + radius
-    You went the same whole number of pixels to both sides of the center, so an odd field loses a pixel.
-    A field has size pixels: bottom = top + size.
+radius_on_both_sides: odd_fields even_fields beyond_the_image
+- first = math.floor(center - (size - 1) / 2)
+- return first, first + size
++ center, radius = int(center), size // 2
++ return center - radius, center + radius
+You went the same whole number of pixels to both sides of the center, so an odd field loses a pixel.
+A field has size pixels: bottom = top + size.
 
-    cut_towards_zero: beyond_the_image
-    - first = math.floor(center - (size - 1) / 2)
-    - return first, first + size
-    + first = center - (size - 1) // 2
-    + return int(first), int(first + size)
-    Your integers are cut from halves, and int cuts towards 0: where a field begins before the image, that
-      is one pixel late.
-    Leave no halves: start + i·jump − (size − 1)/2, with the division that keeps them, is a whole number.
+cut_towards_zero: beyond_the_image
+- first = math.floor(center - (size - 1) / 2)
+- return first, first + size
++ first = center - (size - 1) // 2
++ return int(first), int(first + size)
+Your integers are cut from halves, and int cuts towards 0: where a field begins before the image, that is one
+  pixel late.
+Leave no halves: start + i·jump − (size − 1)/2, with the division that keeps them, is a whole number.
 
-    clipped: beyond_the_image
-    - return first, first + size
-    + return max(0, first), max(0, first + size)
-    You clipped the box to the image.
-    Return the whole field; negative numbers say that it begins in the padding.
+clipped: beyond_the_image
+- return first, first + size
++ return max(0, first), max(0, first + size)
+You clipped the box to the image.
+Return the whole field; negative numbers say that it begins in the padding.
 
-    moved_into_the_image: beyond_the_image
-    - math.floor(center - (size - 1) / 2)
-    + max(0, math.floor(center - (size - 1) / 2))
-    You moved the box until it begins inside the image.
-    Return the field where it lies; negative numbers say that it begins in the padding.
+moved_into_the_image: beyond_the_image
+- math.floor(center - (size - 1) / 2)
++ max(0, math.floor(center - (size - 1) / 2))
+You moved the box until it begins inside the image.
+Return the field where it lies; negative numbers say that it begins in the padding.
 
-    floats: integers
-    - math.floor(center - (size - 1) / 2)
-    + center - (size - 1) / 2
-    Your numbers are floats.
-    Make them integers: they are whole once (size − 1)/2 is taken off.
+floats: integers
+- math.floor(center - (size - 1) / 2)
++ center - (size - 1) / 2
+Your numbers are floats.
+Make them integers: they are whole once (size − 1)/2 is taken off.
 
-    one_tensor: all
-    - return top, left, bottom, right
-    + return torch.tensor([top, left, bottom, right])
-    You returned a tensor.
-    Return four integers, one after the other: return top, left, bottom, right.
+one_tensor: all
+- return top, left, bottom, right
++ return torch.tensor([top, left, bottom, right])
+You returned a tensor.
+Return four integers, one after the other: return top, left, bottom, right.
 
-    named_sides: all
-    - return top, left, bottom, right
-    + return {"top": top, "left": left, "bottom": bottom, "right": right}
-    You returned a dict.
-    Return four integers, one after the other: return top, left, bottom, right.
-    """)
+named_sides: all
+- return top, left, bottom, right
++ return {"top": top, "left": left, "bottom": bottom, "right": right}
+You returned a dict.
+Return four integers, one after the other: return top, left, bottom, right.
+""")
 
 
 @answers.right

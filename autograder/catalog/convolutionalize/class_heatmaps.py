@@ -1,7 +1,5 @@
 """The exercise class_heatmaps of lecture 04: a probability for every class in every cell."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 
@@ -9,6 +7,7 @@ import torch
 from torch import nn
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.convolutionalize.draws import (
     in_both_modes,
     mode_case,
@@ -17,7 +16,7 @@ from autograder.catalog.convolutionalize.draws import (
 )
 from autograder.catalog.observations import filled
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -49,54 +48,31 @@ CLAIMS = Exercise(
     reference=reference.class_heatmaps,
     minutes=8,
     difficulty=2,
-    properties=(
-        Property(
-            "probabilities",
-            "in every cell of the map, the probabilities of the classes: the softmax over the class axis",
-            1.0,
-            _heatmap_case(),
-            examples=6,
-        ),
-        Property(
-            "large_scores",
-            "scores in the thousands give probabilities too, not NaN",
-            0.25,
-            _heatmap_case(scale=3000.0, dtype=torch.float32),
-            examples=4,
-        ),
-        Property(
-            "mode",
-            "the network runs in eval mode, and its mode is left as it was",
-            0.5,
-            _heatmap_modes,
-            in_both_modes,
-            examples=3,
-            tried="one network in eval and in training mode, looked at after each call",
-        ),
-        Property(
-            "no_grad",
-            "the result keeps no graph: no gradients",
-            0.25,
-            _heatmap_case(),
-            reached_by_gradients,
-            examples=3,
-            tried="the gradients of the result's inner product with fixed random numbers",
-        ),
+    properties=claims(
+        """
+        probabilities (1): in every cell of the map, the probabilities of the classes: the softmax over the
+          class axis
+        large_scores (0.25): scores in the thousands give probabilities too, not NaN
+        mode (0.5): the network runs in eval mode, and its mode is left as it was
+        tried: one network in eval and in training mode, looked at after each call
+        no_grad (0.25): the result keeps no graph: no gradients
+        tried: the gradients of the result's inner product with fixed random numbers
+        """,
+        probabilities=on(_heatmap_case(), examples=6),
+        large_scores=on(_heatmap_case(scale=3000.0, dtype=torch.float32), examples=4),
+        mode=on(_heatmap_modes, in_both_modes, examples=3),
+        no_grad=on(_heatmap_case(), reached_by_gradients, examples=3),
     ),
-    hints=(
-        Hint(
-            "I don't know what has to sum to 1",
-            "Each cell is one classification of its window, with a probability for each class.",
-        ),
-        Hint(
-            "My values sum to 1, but over the wrong things",
-            "The scores are (N, L, h, w). Which axis holds the classes?",
-        ),
-        Hint(
-            "I don't know how to start",
-            "was = fcn.training; fcn.eval(); under torch.no_grad(): maps = fcn(images).softmax(1); fcn.train(was).",
-        ),
-    ),
+    hints=hints("""
+        I don't know what has to sum to 1
+        Each cell is one classification of its window, with a probability for each class.
+
+        My values sum to 1, but over the wrong things
+        The scores are (N, L, h, w). Which axis holds the classes?
+
+        I don't know how to start
+        was = fcn.training; fcn.eval(); under torch.no_grad(): maps = fcn(images).softmax(1); fcn.train(was).
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -114,111 +90,109 @@ def restored(fcn, images):
 
 
 answers.edits("""
-    raw_scores: probabilities large_scores
-    - scores.softmax(1)
-    + scores
-    You returned the scores as the network gives them.
-    Turn them into probabilities: softmax over the class axis, dim=1.
+raw_scores: probabilities large_scores
+- scores.softmax(1)
++ scores
+You returned the scores as the network gives them.
+Turn them into probabilities: softmax over the class axis, dim=1.
 
-    logarithms: probabilities large_scores
-    - scores.softmax(1)
-    + scores.log_softmax(1)
-    You returned the logarithms of the probabilities.
-    softmax, not log_softmax.
+logarithms: probabilities large_scores
+- scores.softmax(1)
++ scores.log_softmax(1)
+You returned the logarithms of the probabilities.
+softmax, not log_softmax.
 
-    sigmoid: probabilities large_scores
-    - scores.softmax(1)
-    + scores.sigmoid()
-    You used the sigmoid, so the classes of a cell do not compete, and their values do not sum to 1.
-    Take the softmax over the class axis.
+sigmoid: probabilities large_scores
+- scores.softmax(1)
++ scores.sigmoid()
+You used the sigmoid, so the classes of a cell do not compete, and their values do not sum to 1.
+Take the softmax over the class axis.
 
-    last_axis: probabilities large_scores
-    - scores.softmax(1)
-    + scores.softmax(-1)
-    Your softmax runs along each row of the map: dim=-1 is the width here.
-    The classes are axis 1 of (N, L, h, w): softmax(1).
+last_axis: probabilities large_scores
+- scores.softmax(1)
++ scores.softmax(-1)
+Your softmax runs along each row of the map: dim=-1 is the width here.
+The classes are axis 1 of (N, L, h, w): softmax(1).
 
-    down_the_columns: probabilities large_scores
-    - scores.softmax(1)
-    + scores.softmax(2)
-    Your softmax runs down each column of the map: dim=2 is the height here.
-    The classes are axis 1 of (N, L, h, w): softmax(1).
+down_the_columns: probabilities large_scores
+- scores.softmax(1)
++ scores.softmax(2)
+Your softmax runs down each column of the map: dim=2 is the height here.
+The classes are axis 1 of (N, L, h, w): softmax(1).
 
-    over_the_batch: probabilities large_scores
-    - scores.softmax(1)
-    + scores.softmax(0)
-    Your softmax compares the images of the batch: dim=0.
-    The classes are axis 1 of (N, L, h, w): softmax(1).
+over_the_batch: probabilities large_scores
+- scores.softmax(1)
++ scores.softmax(0)
+Your softmax compares the images of the batch: dim=0.
+The classes are axis 1 of (N, L, h, w): softmax(1).
 
-    over_the_map: probabilities large_scores
-    - scores.softmax(1)
-    + scores.flatten(2).softmax(2).view_as(scores)
-    Your softmax runs over all cells, so each class's map sums to 1.
-    Each cell is a classification of its own: the classes sum to 1 in every cell, softmax(1).
+over_the_map: probabilities large_scores
+- scores.softmax(1)
++ scores.flatten(2).softmax(2).view_as(scores)
+Your softmax runs over all cells, so each class's map sums to 1.
+Each cell is a classification of its own: the classes sum to 1 in every cell, softmax(1).
 
-    over_cells_and_classes: probabilities large_scores
-    - scores.softmax(1)
-    + scores.flatten(1).softmax(1).view_as(scores)
-    You flattened each image's scores before the softmax, so all cells and classes share one sum.
-    Leave the shape as it is: softmax(1) works on the class axis of every cell.
+over_cells_and_classes: probabilities large_scores
+- scores.softmax(1)
++ scores.flatten(1).softmax(1).view_as(scores)
+You flattened each image's scores before the softmax, so all cells and classes share one sum.
+Leave the shape as it is: softmax(1) works on the class axis of every cell.
 
-    stretched: probabilities large_scores
-    - return scores.softmax(1)
-    + low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
-    + return (scores - low) / (high - low)
-    You stretched each map between its smallest and largest score, which makes a picture and no
-      probability.
-    Take the softmax over the class axis.
+stretched: probabilities large_scores
+- return scores.softmax(1)
++ low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
++ return (scores - low) / (high - low)
+You stretched each map between its smallest and largest score, which makes a picture and no probability.
+Take the softmax over the class axis.
 
-    divided_by_the_sum: probabilities large_scores
-    - scores.softmax(1)
-    + scores / scores.sum(1, keepdim=True)
-    You divided the scores by their sum, but scores may be negative.
-    Take the softmax over the class axis: exponentials are positive.
+divided_by_the_sum: probabilities large_scores
+- scores.softmax(1)
++ scores / scores.sum(1, keepdim=True)
+You divided the scores by their sum, but scores may be negative.
+Take the softmax over the class axis: exponentials are positive.
 
-    winners_only: probabilities large_scores mode
-    - scores.softmax(1)
-    + scores.argmax(1)
-    You returned the best class of every cell.
-    Return the probabilities of all classes, (N, L, h, w).
+winners_only: probabilities large_scores mode
+- scores.softmax(1)
++ scores.argmax(1)
+You returned the best class of every cell.
+Return the probabilities of all classes, (N, L, h, w).
 
-    exponentials_overflow: large_scores
-    - scores.softmax(1)
-    + scores.exp() / scores.exp().sum(1, keepdim=True)
-    Your exponentials overflow where scores are large, and ∞/∞ is NaN.
-    scores.softmax(1) takes the largest score off first; do the same, or call it.
+exponentials_overflow: large_scores
+- scores.softmax(1)
++ scores.exp() / scores.exp().sum(1, keepdim=True)
+Your exponentials overflow where scores are large, and ∞/∞ is NaN.
+scores.softmax(1) takes the largest score off first; do the same, or call it.
 
-    eval_forgotten: mode
-    - was = fcn.training
-    - fcn.eval()
-    ...
-    - fcn.train(was)
-    The network ran in the mode you found it in: in training mode, batch norm uses the batch and dropout
-      drops.
-    Call fcn.eval() before, which reaches every layer, and put the mode back afterwards.
+eval_forgotten: mode
+- was = fcn.training
+- fcn.eval()
+...
+- fcn.train(was)
+The network ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.
+Call fcn.eval() before, which reaches every layer, and put the mode back afterwards.
 
-    left_in_eval_mode: mode
-    - was = fcn.training
-    ...
-    - fcn.train(was)
-    You left the network in eval mode.
-    Remember fcn.training before, and call fcn.train(was) afterwards.
+left_in_eval_mode: mode
+- was = fcn.training
+...
+- fcn.train(was)
+You left the network in eval mode.
+Remember fcn.training before, and call fcn.train(was) afterwards.
 
-    left_in_training_mode: mode
-    - was = fcn.training
-    ...
-    - fcn.train(was)
-    + fcn.train()
-    You put the network into training mode at the end, also where it was in eval mode.
-    Remember fcn.training before, and call fcn.train(was) afterwards.
+left_in_training_mode: mode
+- was = fcn.training
+...
+- fcn.train(was)
++ fcn.train()
+You put the network into training mode at the end, also where it was in eval mode.
+Remember fcn.training before, and call fcn.train(was) afterwards.
 
-    graph_kept: no_grad
-    - with torch.no_grad():
-    -     scores = fcn(images)
-    + scores = fcn(images)
-    Your result keeps the graph of everything that was computed, which costs memory.
-    Run the network under torch.no_grad().
-    """)
+graph_kept: no_grad
+- with torch.no_grad():
+-     scores = fcn(images)
++ scores = fcn(images)
+Your result keeps the graph of everything that was computed, which costs memory.
+Run the network under torch.no_grad().
+""")
 
 
 @answers.right

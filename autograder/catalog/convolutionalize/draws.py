@@ -1,7 +1,5 @@
 """What exercises of lecture 04 share: networks that show their mode, and what became of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

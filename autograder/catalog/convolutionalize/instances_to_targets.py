@@ -1,7 +1,5 @@
 """The exercise instances_to_targets of lecture 04: one map, five problems."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +7,10 @@ import torch
 
 from autograder.attempt import Subject, kind_of
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import as_double
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import convolutionalize as reference
 
 
@@ -108,88 +107,40 @@ CLAIMS = Exercise(
     reference=reference.instances_to_targets,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "labels",
-            '"labels": the set of the classes in the map; classes may know ids that the map has not',
-            0.5,
-            _objects_case,
-            _target("labels"),
-            examples=6,
-        ),
-        Property(
-            "semantic",
-            '"semantic": the class of every pixel, (H, W), 0 for background',
-            0.5,
-            _objects_case,
-            _target("semantic"),
-            examples=6,
-        ),
-        Property(
-            "boxes",
-            '"boxes": (M, 5), a row x, y, w, h, label for each object, in ascending order of the ids',
-            0.5,
-            _objects_case,
-            _target("boxes"),
-            examples=8,
-        ),
-        Property(
-            "masks",
-            '"masks": (M, H, W) bool, in the same order',
-            0.5,
-            _objects_case,
-            _target("masks"),
-            examples=6,
-        ),
-        Property(
-            "dtype",
-            '"semantic" and "boxes" are int64, whatever integers the map holds',
-            0.25,
-            _small_integers_case,
-            _numbers,
-            examples=4,
-            tried="the dtypes of both",
-        ),
-        Property(
-            "nothing",
-            "a map without objects: an empty set, and boxes (0, 5) and masks (0, H, W)",
-            0.25,
-            _nothing_case,
-            _target(*PARTS),
-            examples=4,
-        ),
-        Property(
-            "no_background",
-            "a map that one object fills to the last pixel",
-            0.25,
-            _full_case,
-            _target(*PARTS),
-            examples=3,
-        ),
-        Property(
-            "unchanged",
-            "instances is not modified in place",
-            0.25,
-            _objects_case,
-            _unchanged,
-            examples=4,
-            tried="instances afterwards",
-        ),
+    properties=claims(
+        """
+        labels (0.5): "labels": the set of the classes in the map; classes may know ids that the map has not
+        semantic (0.5): "semantic": the class of every pixel, (H, W), 0 for background
+        boxes (0.5): "boxes": (M, 5), a row x, y, w, h, label for each object, in ascending order of the ids
+        masks (0.5): "masks": (M, H, W) bool, in the same order
+        dtype (0.25): "semantic" and "boxes" are int64, whatever integers the map holds
+        tried: the dtypes of both
+        nothing (0.25): a map without objects: an empty set, and boxes (0, 5) and masks (0, H, W)
+        no_background (0.25): a map that one object fills to the last pixel
+        unchanged (0.25): instances is not modified in place
+        tried: instances afterwards
+        """,
+        labels=on(_objects_case, _target("labels"), examples=6),
+        semantic=on(_objects_case, _target("semantic"), examples=6),
+        boxes=on(_objects_case, _target("boxes"), examples=8),
+        masks=on(_objects_case, _target("masks"), examples=6),
+        dtype=on(_small_integers_case, _numbers, examples=4),
+        nothing=on(_nothing_case, _target(*PARTS), examples=4),
+        no_background=on(_full_case, _target(*PARTS), examples=3),
+        unchanged=on(_objects_case, _unchanged, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know where to begin",
-            "All four follow from the masks. A mask is where the map holds one id: instances == id.",
-        ),
-        Hint(
-            "My boxes are off by one, or x and y are swapped",
-            "torch.where(mask) gives rows first, y and then x. And from pixel 2 to pixel 4 there are three pixels.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "ids = [int(i) for i in instances.unique() if i != 0]. Begin with zeros: semantic (H, W) and boxes (len(ids), 5), both int64, masks (len(ids), H, W) bool. For each m, id: masks[m] = instances == id; semantic[masks[m]] = classes[id]; y, x = torch.where(masks[m]); fill boxes[m].",
-        ),
-    ),
+    hints=hints("""
+        I don't know where to begin
+        All four follow from the masks. A mask is where the map holds one id: instances == id.
+
+        My boxes are off by one, or x and y are swapped
+        torch.where(mask) gives rows first, y and then x. And from pixel 2 to pixel 4 there are three pixels.
+
+        I don't know how to start
+        ids = [int(i) for i in instances.unique() if i != 0]. Begin with zeros: semantic (H, W) and boxes
+          (len(ids), 5), both int64, masks (len(ids), H, W) bool. For each m, id: masks[m] = instances == id;
+          semantic[masks[m]] = classes[id]; y, x = torch.where(masks[m]); fill boxes[m].
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -217,282 +168,282 @@ def object_by_object(instances, classes):
 
 
 answers.edits("""
-    extent_without_the_last_pixel: boxes no_background
-    - w, h = right - left + 1, bottom - top + 1
-    + w, h = right - left, bottom - top
-    Your boxes lack a column and a row: max − min counts the steps, not the pixels.
-    w = max − min + 1, and h likewise.
+extent_without_the_last_pixel: boxes no_background
+- w, h = right - left + 1, bottom - top + 1
++ w, h = right - left, bottom - top
+Your boxes lack a column and a row: max − min counts the steps, not the pixels.
+w = max − min + 1, and h likewise.
 
-    rows_before_columns: boxes no_background
-    - [left, top, w, h, label]
-    + [top, left, h, w, label]
-    Your boxes are (y, x, h, w, label).
-    Boxes have x first: x, y, w, h, label.
+rows_before_columns: boxes no_background
+- [left, top, w, h, label]
++ [top, left, h, w, label]
+Your boxes are (y, x, h, w, label).
+Boxes have x first: x, y, w, h, label.
 
-    width_and_height_swapped: boxes no_background
-    - [left, top, w, h, label]
-    + [left, top, h, w, label]
-    Your boxes have height and width swapped.
-    x, y, w, h, label: the width is the extent along the columns.
+width_and_height_swapped: boxes no_background
+- [left, top, w, h, label]
++ [left, top, h, w, label]
+Your boxes have height and width swapped.
+x, y, w, h, label: the width is the extent along the columns.
 
-    corners: boxes no_background
-    - w, h = right - left + 1, bottom - top + 1
-    + w, h = right, bottom
-    Your boxes hold the bottom right pixel where width and height belong.
-    w = max − min + 1, and h likewise.
+corners: boxes no_background
+- w, h = right - left + 1, bottom - top + 1
++ w, h = right, bottom
+Your boxes hold the bottom right pixel where width and height belong.
+w = max − min + 1, and h likewise.
 
-    half_open_corners: boxes
-    - w, h = right - left + 1, bottom - top + 1
-    + w, h = right + 1, bottom + 1
-    Your boxes hold right and bottom, exclusive, where width and height belong.
-    w = max − min + 1, and h likewise.
+half_open_corners: boxes
+- w, h = right - left + 1, bottom - top + 1
++ w, h = right + 1, bottom + 1
+Your boxes hold right and bottom, exclusive, where width and height belong.
+w = max − min + 1, and h likewise.
 
-    centers: boxes no_background
-    - [left, top, w, h, label]
-    + [(left + right) // 2, (top + bottom) // 2, w, h, label]
-    Your boxes begin with the center of the object.
-    x and y are its leftmost column and topmost row.
+centers: boxes no_background
+- [left, top, w, h, label]
++ [(left + right) // 2, (top + bottom) // 2, w, h, label]
+Your boxes begin with the center of the object.
+x and y are its leftmost column and topmost row.
 
-    label_first: boxes no_background
-    - [left, top, w, h, label]
-    + [label, left, top, w, h]
-    Your boxes begin with the label.
-    It stands last: x, y, w, h, label.
+label_first: boxes no_background
+- [left, top, w, h, label]
++ [label, left, top, w, h]
+Your boxes begin with the label.
+It stands last: x, y, w, h, label.
 
-    ids_in_the_boxes: boxes no_background
-    - [left, top, w, h, label]
-    + [left, top, w, h, number]
-    Your boxes end with the object's id.
-    They end with its class: classes[id].
+ids_in_the_boxes: boxes no_background
+- [left, top, w, h, label]
++ [left, top, w, h, number]
+Your boxes end with the object's id.
+They end with its class: classes[id].
 
-    boxes_without_label: boxes nothing no_background
-    - len(ids), 5
-    + len(ids), 4
-    - [left, top, w, h, label]
-    + [left, top, w, h]
-    Your boxes have no label.
-    Detection says where and what: append classes[id] as the fifth number.
+boxes_without_label: boxes nothing no_background
+- len(ids), 5
++ len(ids), 4
+- [left, top, w, h, label]
++ [left, top, w, h]
+Your boxes have no label.
+Detection says where and what: append classes[id] as the fifth number.
 
-    one_object_per_class: boxes masks
-    - labels = {classes[i] for i in ids}
-    + labels = {classes[i] for i in ids}
-    + ids = sorted(labels)
-    - mask = instances == number
-    - label = classes[number]
-    + mask = semantic == number
-    + label = number
-    You merged the objects of a class into one: that is all a semantic map knows.
-    Make a box and a mask for every id.
+one_object_per_class: boxes masks
+- labels = {classes[i] for i in ids}
++ labels = {classes[i] for i in ids}
++ ids = sorted(labels)
+- mask = instances == number
+- label = classes[number]
++ mask = semantic == number
++ label = number
+You merged the objects of a class into one: that is all a semantic map knows.
+Make a box and a mask for every id.
 
-    one_object_per_part: boxes masks
-    - boxes = instances.new_zeros(
-    + from scipy import ndimage
-    + parts = []
-    + for number in ids:
-    +     numbered, count = ndimage.label((instances == number).numpy())
-    +     parts += [(number, torch.from_numpy(numbered == part)) for part in range(1, count + 1)]
-    + ids = [number for number, mask in parts]
-    + boxes = instances.new_zeros(
-    - mask = instances == number
-    + mask = parts[m][1]
-    You made an object of every connected part.
-    An object that something else hides in the middle has two parts and one id: go by the ids.
+one_object_per_part: boxes masks
+- boxes = instances.new_zeros(
++ from scipy import ndimage
++ parts = []
++ for number in ids:
++     numbered, count = ndimage.label((instances == number).numpy())
++     parts += [(number, torch.from_numpy(numbered == part)) for part in range(1, count + 1)]
++ ids = [number for number, mask in parts]
++ boxes = instances.new_zeros(
+- mask = instances == number
++ mask = parts[m][1]
+You made an object of every connected part.
+An object that something else hides in the middle has two parts and one id: go by the ids.
 
-    ids_as_semantic: semantic no_background
-    - semantic[instances == number] = classes[number]
-    + semantic[instances == number] = number
-    Your semantic map holds the ids.
-    A semantic map does not tell objects apart: write classes[id].
+ids_as_semantic: semantic no_background
+- semantic[instances == number] = classes[number]
++ semantic[instances == number] = number
+Your semantic map holds the ids.
+A semantic map does not tell objects apart: write classes[id].
 
-    foreground_only: semantic no_background
-    - semantic[instances == number] = classes[number]
-    + semantic[instances == number] = 1
-    Your semantic map says 1 for every object.
-    Write the class of each: classes[id].
+foreground_only: semantic no_background
+- semantic[instances == number] = classes[number]
++ semantic[instances == number] = 1
+Your semantic map says 1 for every object.
+Write the class of each: classes[id].
 
-    relabeled_twice: semantic
-    - semantic = torch.zeros_like(instances, dtype=torch.int64)
-    + semantic = instances.long().clone()
-    - semantic[instances == number]
-    + semantic[semantic == number]
-    You relabel the map that you search in: a class that looks like a later id is relabeled again.
-    Search in instances, and write into a map of zeros.
+relabeled_twice: semantic
+- semantic = torch.zeros_like(instances, dtype=torch.int64)
++ semantic = instances.long().clone()
+- semantic[instances == number]
++ semantic[semantic == number]
+You relabel the map that you search in: a class that looks like a later id is relabeled again.
+Search in instances, and write into a map of zeros.
 
-    relabeled_in_turn: semantic
-    - semantic = torch.zeros_like(instances, dtype=torch.int64)
-    - for number in ids:
-    -     semantic[instances == number] = classes[number]
-    + semantic = instances.long().clone()
-    + for number in classes:
-    +     semantic[semantic == number] = classes[number]
-    You go through classes and relabel the map that you search in: a class that looks like a later id is
-      relabeled again.
-    Search in instances, and write into a map of zeros.
+relabeled_in_turn: semantic
+- semantic = torch.zeros_like(instances, dtype=torch.int64)
+- for number in ids:
+-     semantic[instances == number] = classes[number]
++ semantic = instances.long().clone()
++ for number in classes:
++     semantic[semantic == number] = classes[number]
+You go through classes and relabel the map that you search in: a class that looks like a later id is relabeled
+  again.
+Search in instances, and write into a map of zeros.
 
-    channel_per_class: semantic nothing no_background
-    - return
-    + semantic = torch.stack([semantic == k for k in range(1 + max(classes.values(), default=0))]).long()
-    + return
-    Your semantic map has a channel for each class.
-    It is (H, W): one class number for every pixel.
+channel_per_class: semantic nothing no_background
+- return
++ semantic = torch.stack([semantic == k for k in range(1 + max(classes.values(), default=0))]).long()
++ return
+Your semantic map has a channel for each class.
+It is (H, W): one class number for every pixel.
 
-    ids_as_labels: labels no_background
-    - labels = {classes[i] for i in ids}
-    + labels = set(ids)
-    Your labels are the ids of the objects.
-    Classification asks for their classes: {classes[id] for each id in the map}.
+ids_as_labels: labels no_background
+- labels = {classes[i] for i in ids}
++ labels = set(ids)
+Your labels are the ids of the objects.
+Classification asks for their classes: {classes[id] for each id in the map}.
 
-    background_as_label: labels nothing
-    - labels = {classes[i] for i in ids}
-    + labels = set(semantic.unique().tolist())
-    Your labels hold 0, the background.
-    Leave it out: it is no class of an object.
+background_as_label: labels nothing
+- labels = {classes[i] for i in ids}
++ labels = set(semantic.unique().tolist())
+Your labels hold 0, the background.
+Leave it out: it is no class of an object.
 
-    all_classes: labels nothing no_background
-    - labels = {classes[i] for i in ids}
-    + labels = set(classes.values())
-    Your labels are all the classes that could be there.
-    Take the classes of the ids that are in the map.
+all_classes: labels nothing no_background
+- labels = {classes[i] for i in ids}
++ labels = set(classes.values())
+Your labels are all the classes that could be there.
+Take the classes of the ids that are in the map.
 
-    labels_as_list: labels nothing no_background
-    - labels = {classes[i] for i in ids}
-    + labels = [classes[i] for i in ids]
-    Your labels are a list.
-    Return a set: classification does not count objects.
+labels_as_list: labels nothing no_background
+- labels = {classes[i] for i in ids}
++ labels = [classes[i] for i in ids]
+Your labels are a list.
+Return a set: classification does not count objects.
 
-    labels_as_tensors: labels no_background
-    - labels = {classes[i] for i in ids}
-    + labels = set(semantic[semantic > 0].unique())
-    Your labels are tensors, and two tensors with the same number are two entries of a set.
-    Make them integers, with int(…) or tolist().
+labels_as_tensors: labels no_background
+- labels = {classes[i] for i in ids}
++ labels = set(semantic[semantic > 0].unique())
+Your labels are tensors, and two tensors with the same number are two entries of a set.
+Make them integers, with int(…) or tolist().
 
-    masks_as_numbers: masks nothing no_background
-    - dtype=torch.bool
-    + dtype=torch.int64
-    Your masks are numbers.
-    Masks are bool: instances == id as it is.
+masks_as_numbers: masks nothing no_background
+- dtype=torch.bool
++ dtype=torch.int64
+Your masks are numbers.
+Masks are bool: instances == id as it is.
 
-    masks_as_list: masks nothing no_background
-    - masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
-    + masks = [instances == number for number in ids]
-    - masks[m] = mask
-    Your masks are a list.
-    Stack them into one tensor, (M, H, W), also where there are none.
+masks_as_list: masks nothing no_background
+- masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
++ masks = [instances == number for number in ids]
+- masks[m] = mask
+Your masks are a list.
+Stack them into one tensor, (M, H, W), also where there are none.
 
-    masks_last: masks nothing no_background
-    - len(ids), *instances.shape
-    + *instances.shape, len(ids)
-    - masks[m] = mask
-    + masks[..., m] = mask
-    Your masks are stacked along the last axis.
-    One map after the other: (M, H, W), torch.stack along axis 0.
+masks_last: masks nothing no_background
+- len(ids), *instances.shape
++ *instances.shape, len(ids)
+- masks[m] = mask
++ masks[..., m] = mask
+Your masks are stacked along the last axis.
+One map after the other: (M, H, W), torch.stack along axis 0.
 
-    order_of_the_dict: boxes masks
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = [i for i in classes if (instances == i).any()]
-    Your objects stand in the order in which the dictionary `classes` lists them.
-    Ascending ids: instances.unique() gives them sorted.
+order_of_the_dict: boxes masks
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = [i for i in classes if (instances == i).any()]
+Your objects stand in the order in which the dictionary `classes` lists them.
+Ascending ids: instances.unique() gives them sorted.
 
-    order_of_the_rows: boxes masks
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = list(dict.fromkeys(instances[instances > 0].tolist()))
-    Your objects stand in the order in which the rows meet them.
-    Ascending ids: instances.unique() gives them sorted.
+order_of_the_rows: boxes masks
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = list(dict.fromkeys(instances[instances > 0].tolist()))
+Your objects stand in the order in which the rows meet them.
+Ascending ids: instances.unique() gives them sorted.
 
-    descending_ids: boxes masks
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = [int(i) for i in instances.unique() if i != 0][::-1]
-    Your objects stand in descending order of their ids.
-    Ascending ids: instances.unique() gives them sorted.
+descending_ids: boxes masks
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = [int(i) for i in instances.unique() if i != 0][::-1]
+Your objects stand in descending order of their ids.
+Ascending ids: instances.unique() gives them sorted.
 
-    sorted_by_class: boxes masks
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = sorted([int(i) for i in instances.unique() if i != 0], key=classes.get)
-    Your objects are sorted by their class.
-    Ascending ids: instances.unique() gives them sorted.
+sorted_by_class: boxes masks
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = sorted([int(i) for i in instances.unique() if i != 0], key=classes.get)
+Your objects are sorted by their class.
+Ascending ids: instances.unique() gives them sorted.
 
-    background_as_object: labels boxes masks nothing
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + classes = {0: 0, **classes}
-    + ids = [int(i) for i in instances.unique()]
-    You counted the background as an object.
-    Leave id 0 out.
+background_as_object: labels boxes masks nothing
+- ids = [int(i) for i in instances.unique() if i != 0]
++ classes = {0: 0, **classes}
++ ids = [int(i) for i in instances.unique()]
+You counted the background as an object.
+Leave id 0 out.
 
-    class_of_the_background: all but no_background
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = [int(i) for i in instances.unique()]
-    You asked for the class of id 0, which is background and has none.
-    Leave id 0 out.
+class_of_the_background: all but no_background
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = [int(i) for i in instances.unique()]
+You asked for the class of id 0, which is background and has none.
+Leave id 0 out.
 
-    first_id_skipped: no_background
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = instances.unique().tolist()[1:]
-    You took the first id for the background, also where no pixel is background.
-    Leave out the id 0, not the first one: ids[ids != 0].
+first_id_skipped: no_background
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = instances.unique().tolist()[1:]
+You took the first id for the background, also where no pixel is background.
+Leave out the id 0, not the first one: ids[ids != 0].
 
-    tensors_as_keys: all but nothing
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = [i for i in instances.unique() if i != 0]
-    You looked up classes with a tensor, which is another key than the number in it.
-    Make the ids integers: int(i), or instances.unique().tolist().
+tensors_as_keys: all but nothing
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = [i for i in instances.unique() if i != 0]
+You looked up classes with a tensor, which is another key than the number in it.
+Make the ids integers: int(i), or instances.unique().tolist().
 
-    every_id_of_the_dict: all
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = sorted(classes)
-    You went through all ids of classes, also those that the map has not.
-    Go through the ids of the map: instances.unique(), without 0.
+every_id_of_the_dict: all
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = sorted(classes)
+You went through all ids of classes, also those that the map has not.
+Go through the ids of the map: instances.unique(), without 0.
 
-    every_number_up_to_the_largest: all but nothing
-    - ids = [int(i) for i in instances.unique() if i != 0]
-    + ids = list(range(1, int(instances.max()) + 1))
-    + classes = {i: classes.get(i, 0) for i in ids}
-    You took every number up to the largest id for an object.
-    Ids may have gaps: go through instances.unique(), without 0.
+every_number_up_to_the_largest: all but nothing
+- ids = [int(i) for i in instances.unique() if i != 0]
++ ids = list(range(1, int(instances.max()) + 1))
++ classes = {i: classes.get(i, 0) for i in ids}
+You took every number up to the largest id for an object.
+Ids may have gaps: go through instances.unique(), without 0.
 
-    nothing_to_stack: nothing
-    - masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
-    + masks = torch.stack([instances == number for number in ids])
-    - masks[m] = mask
-    A map without objects leaves nothing to stack, and torch.stack refuses that.
-    Compare all at once, instances == ids[:, None, None], or begin with torch.zeros(len(ids), H, W,
-      dtype=torch.bool).
+nothing_to_stack: nothing
+- masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
++ masks = torch.stack([instances == number for number in ids])
+- masks[m] = mask
+A map without objects leaves nothing to stack, and torch.stack refuses that.
+Compare all at once, instances == ids[:, None, None], or begin with torch.zeros(len(ids), H, W,
+  dtype=torch.bool).
 
-    shapes_lost: nothing
-    - return
-    + if not ids:
-    +     boxes = masks = torch.tensor([])
-    + return
-    Without objects, your boxes and masks lose their shapes.
-    Begin with torch.zeros(len(ids), 5, dtype=torch.int64) and torch.zeros(len(ids), H, W,
-      dtype=torch.bool): with no ids their shapes remain.
+shapes_lost: nothing
+- return
++ if not ids:
++     boxes = masks = torch.tensor([])
++ return
+Without objects, your boxes and masks lose their shapes.
+Begin with torch.zeros(len(ids), 5, dtype=torch.int64) and torch.zeros(len(ids), H, W, dtype=torch.bool): with
+  no ids their shapes remain.
 
-    changed_in_place: unchanged
-    - return
-    + instances[:] = semantic
-    + return
-    You wrote into instances.
-    Write into a map of your own: torch.zeros(instances.shape, dtype=torch.int64).
+changed_in_place: unchanged
+- return
++ instances[:] = semantic
++ return
+You wrote into instances.
+Write into a map of your own: torch.zeros(instances.shape, dtype=torch.int64).
 
-    semantic_like_the_map: dtype
-    - torch.zeros_like(instances, dtype=torch.int64)
-    + torch.zeros_like(instances)
-    Your semantic map has the dtype of instances, where a class above 255 may find no room.
-    Make it int64, whatever instances is: torch.zeros(instances.shape, dtype=torch.int64).
+semantic_like_the_map: dtype
+- torch.zeros_like(instances, dtype=torch.int64)
++ torch.zeros_like(instances)
+Your semantic map has the dtype of instances, where a class above 255 may find no room.
+Make it int64, whatever instances is: torch.zeros(instances.shape, dtype=torch.int64).
 
-    boxes_as_floats: dtype
-    - instances.new_zeros(len(ids), 5, dtype=torch.int64)
-    + torch.zeros(len(ids), 5)
-    Your boxes are floats.
-    Make them int64: torch.zeros(len(ids), 5, dtype=torch.int64).
+boxes_as_floats: dtype
+- instances.new_zeros(len(ids), 5, dtype=torch.int64)
++ torch.zeros(len(ids), 5)
+Your boxes are floats.
+Make them int64: torch.zeros(len(ids), 5, dtype=torch.int64).
 
-    all_floats: dtype
-    - torch.zeros_like(instances, dtype=torch.int64)
-    + torch.zeros(instances.shape)
-    - instances.new_zeros(len(ids), 5, dtype=torch.int64)
-    + torch.zeros(len(ids), 5)
-    Your semantic map and your boxes are floats, as torch.zeros makes them.
-    Pass the dtype: torch.zeros(…, dtype=torch.int64).
-    """)
+all_floats: dtype
+- torch.zeros_like(instances, dtype=torch.int64)
++ torch.zeros(instances.shape)
+- instances.new_zeros(len(ids), 5, dtype=torch.int64)
++ torch.zeros(len(ids), 5)
+Your semantic map and your boxes are floats, as torch.zeros makes them.
+Pass the dtype: torch.zeros(…, dtype=torch.int64).
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise linear_to_conv of lecture 04: a dense layer is a convolution with a large window."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +8,11 @@ from torch import nn
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.convolutionalize.draws import kept
 from autograder.catalog.observations import applied, filled, share_memory
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -94,85 +93,50 @@ CLAIMS = Exercise(
     reference=reference.linear_to_conv,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "one_position",
-            "on a window of size kernel_size, the convolution gives what the dense layer gives on the flattened window",
-            1.25,
-            _dense_case(),
-            applied("x"),
-            tried="linear_to_conv(linear, in_channels, kernel_size)(x)",
-            examples=6,
-        ),
-        Property(
-            "default_window",
-            "without kernel_size it is a 1×1 convolution",
-            0.5,
-            _dense_case(default=True, larger=True),
-            applied("x"),
-            tried="linear_to_conv(linear, in_channels)(x)",
-            examples=4,
-        ),
-        Property(
-            "every_position",
-            "on a larger map it gives the dense layer's answer for every window that fits, one cell apart",
-            0.5,
-            _dense_case(larger=True),
-            applied("x"),
-            tried="linear_to_conv(linear, in_channels, kernel_size)(x)",
-            examples=4,
-        ),
-        Property(
-            "without_bias",
-            "a layer without bias gives a convolution without bias",
-            0.5,
-            _dense_case(bias=False),
-            _convolved_bare,
-            tried="linear_to_conv(linear, in_channels, kernel_size)",
-            examples=4,
-        ),
-        Property(
-            "refuses",
-            "sizes that do not fit the layer's inputs are refused with a ValueError",
-            0.5,
-            _misfit,
-            _let_through,
-            tried="linear_to_conv(linear, in_channels, kernel_size)",
-            examples=6,
-        ),
-        Property(
-            "apart",
-            "the result is an nn.Conv2d with these channels and weights of its own, and linear stays as it was: its numbers, mode and requires_grad",
-            0.5,
-            _dense_case(),
-            _dense_apart,
-            tried="linear before and after, and the result",
-            examples=4,
-        ),
-        Property(
-            "dtype",
-            "a float64 layer gives a float64 convolution",
-            0.25,
-            _dense_case(dtype=torch.float64),
-            _dense_kind,
-            tried="dtypes of the result's parameters",
-            examples=4,
-        ),
+    properties=claims(
+        """
+        one_position (1.25): on a window of size kernel_size, the convolution gives what the dense layer gives
+          on the flattened window
+        tried: linear_to_conv(linear, in_channels, kernel_size)(x)
+        default_window (0.5): without kernel_size it is a 1×1 convolution
+        tried: linear_to_conv(linear, in_channels)(x)
+        every_position (0.5): on a larger map it gives the dense layer's answer for every window that fits,
+          one cell apart
+        tried: linear_to_conv(linear, in_channels, kernel_size)(x)
+        without_bias (0.5): a layer without bias gives a convolution without bias
+        tried: linear_to_conv(linear, in_channels, kernel_size)
+        refuses (0.5): sizes that do not fit the layer's inputs are refused with a ValueError
+        tried: linear_to_conv(linear, in_channels, kernel_size)
+        apart (0.5): the result is an nn.Conv2d with these channels and weights of its own, and linear stays
+          as it was: its numbers, mode and requires_grad
+        tried: linear before and after, and the result
+        dtype (0.25): a float64 layer gives a float64 convolution
+        tried: dtypes of the result's parameters
+        """,
+        one_position=on(_dense_case(), applied("x"), examples=6),
+        default_window=on(_dense_case(default=True, larger=True), applied("x"), examples=4),
+        every_position=on(_dense_case(larger=True), applied("x"), examples=4),
+        without_bias=on(_dense_case(bias=False), _convolved_bare, examples=4),
+        refuses=on(_misfit, _let_through, examples=6),
+        apart=on(_dense_case(), _dense_apart, examples=4),
+        dtype=on(_dense_case(dtype=torch.float64), _dense_kind, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't see where the convolution comes in",
-            "A row of linear.weight holds one number for each entry of the flattened window. Put back into the window's shape, that row is a filter.",
-        ),
-        Hint(
-            "The shape is right, the values are mixed up",
-            "Flatten runs through the channels first, then through the rows, then along each row. The view of a row has to undo that: (in_channels, h, w).",
-        ),
-        Hint(
-            "I don't know how to start",
-            "Refuse where in_channels·h·w ≠ linear.in_features. Build an nn.Conv2d from in_channels to linear.out_features with the window (h, w) and bias=linear.bias is not None, and move it to dtype and device of linear.weight. Then, under no_grad, conv.weight.copy_(linear.weight.view(conv.weight.shape)), and the same with the bias where there is one.",
-        ),
-    ),
+    hints=hints("""
+        I don't see where the convolution comes in
+        A row of linear.weight holds one number for each entry of the flattened window. Put back into the
+          window's shape, that row is a filter.
+
+        The shape is right, the values are mixed up
+        Flatten runs through the channels first, then through the rows, then along each row. The view of a row
+          has to undo that: (in_channels, h, w).
+
+        I don't know how to start
+        Refuse where in_channels·h·w ≠ linear.in_features. Build an nn.Conv2d from in_channels to
+          linear.out_features with the window (h, w) and bias=linear.bias is not None, and move it to dtype
+          and device of linear.weight. Then, under no_grad,
+          conv.weight.copy_(linear.weight.view(conv.weight.shape)), and the same with the bias where there is
+          one.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -196,179 +160,178 @@ def reshaped(linear, in_channels, kernel_size=(1, 1)):
 
 
 answers.edits("""
-    channels_last_order: one_position every_position without_bias
-    - .reshape(outputs, in_channels, h, w)
-    + .reshape(outputs, h, w, in_channels).permute(0, 3, 1, 2)
-    You reshaped the weights as (out, h, w, C), the order of Keras.
-    torch flattens channels first: weight.view(out, C, h, w).
+channels_last_order: one_position every_position without_bias
+- .reshape(outputs, in_channels, h, w)
++ .reshape(outputs, h, w, in_channels).permute(0, 3, 1, 2)
+You reshaped the weights as (out, h, w, C), the order of Keras.
+torch flattens channels first: weight.view(out, C, h, w).
 
-    width_first: one_position every_position without_bias apart
-    - h, w = kernel_size
-    + w, h = kernel_size
-    You read kernel_size as (w, h).
-    It is (h, w), rows first, as in the shape of a map.
+width_first: one_position every_position without_bias apart
+- h, w = kernel_size
++ w, h = kernel_size
+You read kernel_size as (w, h).
+It is (h, w), rows first, as in the shape of a map.
 
-    window_transposed: one_position every_position without_bias
-    - .reshape(outputs, in_channels, h, w)
-    + .reshape(outputs, in_channels, w, h).transpose(2, 3)
-    Your windows are transposed: rows and columns have changed places.
-    View as (out, C, h, w) at once; there is nothing to transpose.
+window_transposed: one_position every_position without_bias
+- .reshape(outputs, in_channels, h, w)
++ .reshape(outputs, in_channels, w, h).transpose(2, 3)
+Your windows are transposed: rows and columns have changed places.
+View as (out, C, h, w) at once; there is nothing to transpose.
 
-    window_flipped: one_position every_position without_bias
-    - .reshape(outputs, in_channels, h, w)
-    + .reshape(outputs, in_channels, h, w).flip(2, 3)
-    You flipped the windows.
-    nn.Conv2d does not flip its kernel: the weights stand as the dense layer has them.
+window_flipped: one_position every_position without_bias
+- .reshape(outputs, in_channels, h, w)
++ .reshape(outputs, in_channels, h, w).flip(2, 3)
+You flipped the windows.
+nn.Conv2d does not flip its kernel: the weights stand as the dense layer has them.
 
-    weight_transposed: one_position default_window every_position without_bias
-    - linear.weight.detach().reshape
-    + linear.weight.detach().T.reshape
-    You transposed the weights before the view, which mixes up inputs and outputs.
-    linear.weight is (out, in) already: row k is the filter of output k.
+weight_transposed: one_position default_window every_position without_bias
+- linear.weight.detach().reshape
++ linear.weight.detach().T.reshape
+You transposed the weights before the view, which mixes up inputs and outputs.
+linear.weight is (out, in) already: row k is the filter of output k.
 
-    square_window: one_position every_position without_bias apart dtype
-    - .reshape(outputs, in_channels, h, w)
-    + .reshape(outputs, in_channels, h, h)
-    - nn.Conv2d(in_channels, outputs, (h, w),
-    + nn.Conv2d(in_channels, outputs, h,
-    You took the window for a square.
-    kernel_size is (h, w), and both count: view(out, C, h, w).
+square_window: one_position every_position without_bias apart dtype
+- .reshape(outputs, in_channels, h, w)
++ .reshape(outputs, in_channels, h, h)
+- nn.Conv2d(in_channels, outputs, (h, w),
++ nn.Conv2d(in_channels, outputs, h,
+You took the window for a square.
+kernel_size is (h, w), and both count: view(out, C, h, w).
 
-    window_of_one: one_position every_position without_bias apart
-    - .reshape(outputs, in_channels, h, w)
-    + .reshape(outputs, linear.in_features, 1, 1)
-    - nn.Conv2d(in_channels, outputs, (h, w),
-    + nn.Conv2d(linear.in_features, outputs, 1,
-    Your convolution is 1×1 with all inputs of the dense layer as channels, so it cannot read the map.
-    It reads in_channels channels through a window of kernel_size.
+window_of_one: one_position every_position without_bias apart
+- .reshape(outputs, in_channels, h, w)
++ .reshape(outputs, linear.in_features, 1, 1)
+- nn.Conv2d(in_channels, outputs, (h, w),
++ nn.Conv2d(linear.in_features, outputs, 1,
+Your convolution is 1×1 with all inputs of the dense layer as channels, so it cannot read the map.
+It reads in_channels channels through a window of kernel_size.
 
-    padded: one_position every_position without_bias
-    - bias=linear.bias is not None)
-    + bias=linear.bias is not None, padding="same")
-    You padded the convolution, so it also answers for windows that hang over the border.
-    A dense layer sees whole windows only: padding is 0.
+padded: one_position every_position without_bias
+- bias=linear.bias is not None)
++ bias=linear.bias is not None, padding="same")
+You padded the convolution, so it also answers for windows that hang over the border.
+A dense layer sees whole windows only: padding is 0.
 
-    stride_of_the_window: every_position
-    - bias=linear.bias is not None)
-    + bias=linear.bias is not None, stride=(h, w))
-    Your convolution jumps by its own window.
-    Leave the stride at 1: neighboring windows overlap.
+stride_of_the_window: every_position
+- bias=linear.bias is not None)
++ bias=linear.bias is not None, stride=(h, w))
+Your convolution jumps by its own window.
+Leave the stride at 1: neighboring windows overlap.
 
-    bias_dropped: one_position default_window every_position dtype
-    - bias=linear.bias is not None
-    + bias=False
-    - if linear.bias is not None:
-    -     conv.bias.copy_(linear.bias)
-    Your convolution has no bias where the dense layer has one.
-    Copy linear.bias into conv.bias as it is.
+bias_dropped: one_position default_window every_position dtype
+- bias=linear.bias is not None
++ bias=False
+- if linear.bias is not None:
+-     conv.bias.copy_(linear.bias)
+Your convolution has no bias where the dense layer has one.
+Copy linear.bias into conv.bias as it is.
 
-    bias_not_copied: one_position default_window every_position
-    - if linear.bias is not None:
-    -     conv.bias.copy_(linear.bias)
-    You copied the weights and left the bias at its random start.
-    Copy linear.bias into conv.bias as well.
+bias_not_copied: one_position default_window every_position
+- if linear.bias is not None:
+-     conv.bias.copy_(linear.bias)
+You copied the weights and left the bias at its random start.
+Copy linear.bias into conv.bias as well.
 
-    bias_invented: without_bias
-    - , bias=linear.bias is not None
-    Your convolution has a random bias where the dense layer has none.
-    Build it with bias=linear.bias is not None.
+bias_invented: without_bias
+- , bias=linear.bias is not None
+Your convolution has a random bias where the dense layer has none.
+Build it with bias=linear.bias is not None.
 
-    bias_of_zeros: without_bias
-    - , bias=linear.bias is not None
-    ...
-    - if linear.bias is not None:
-    + conv.bias.zero_()
-    + if linear.bias is not None:
-    Your convolution has a bias of zeros where the dense layer has none: training would move it.
-    Build it with bias=linear.bias is not None.
+bias_of_zeros: without_bias
+- , bias=linear.bias is not None
+...
+- if linear.bias is not None:
++ conv.bias.zero_()
++ if linear.bias is not None:
+Your convolution has a bias of zeros where the dense layer has none: training would move it.
+Build it with bias=linear.bias is not None.
 
-    bias_required: without_bias
-    - , bias=linear.bias is not None
-    ...
-    - if linear.bias is not None:
-    -     conv.bias.copy_(linear.bias)
-    + conv.bias.copy_(linear.bias.detach())
-    You read linear.bias where it is None.
-    Build the convolution with bias=linear.bias is not None, and copy the bias only then.
+bias_required: without_bias
+- , bias=linear.bias is not None
+...
+- if linear.bias is not None:
+-     conv.bias.copy_(linear.bias)
++ conv.bias.copy_(linear.bias.detach())
+You read linear.bias where it is None.
+Build the convolution with bias=linear.bias is not None, and copy the bias only then.
 
-    bias_as_truth: one_position default_window every_position apart dtype
-    - bias=linear.bias is not None
-    + bias=bool(linear.bias)
-    - if linear.bias is not None:
-    + if linear.bias:
-    You asked whether linear.bias is true, and a tensor of several values has no answer to that.
-    Ask whether it is there: linear.bias is not None.
+bias_as_truth: one_position default_window every_position apart dtype
+- bias=linear.bias is not None
++ bias=bool(linear.bias)
+- if linear.bias is not None:
++ if linear.bias:
+You asked whether linear.bias is true, and a tensor of several values has no answer to that.
+Ask whether it is there: linear.bias is not None.
 
-    weights_shared: apart
-    - conv.weight.copy_(weight)
-    + conv.weight = nn.Parameter(weight)
-    The two layers share their weights: training one changes the other.
-    A view is not a copy: clone the weights, or copy_ them into the new layer.
+weights_shared: apart
+- conv.weight.copy_(weight)
++ conv.weight = nn.Parameter(weight)
+The two layers share their weights: training one changes the other.
+A view is not a copy: clone the weights, or copy_ them into the new layer.
 
-    linear_frozen: apart
-    - weight = linear.weight.detach()
-    + linear.requires_grad_(False)
-    + weight = linear.weight
-    You switched requires_grad off in the layer that you were given, so it can no longer be trained.
-    Copy under torch.no_grad(), or from linear.weight.detach(): then nothing of linear has to change.
+linear_frozen: apart
+- weight = linear.weight.detach()
++ linear.requires_grad_(False)
++ weight = linear.weight
+You switched requires_grad off in the layer that you were given, so it can no longer be trained.
+Copy under torch.no_grad(), or from linear.weight.detach(): then nothing of linear has to change.
 
-    channels_swapped: apart
-    - nn.Conv2d(in_channels, outputs,
-    + nn.Conv2d(outputs, in_channels,
-    - conv.weight.copy_(weight)
-    + conv.weight = nn.Parameter(weight.clone())
-    - conv.bias.copy_(linear.bias)
-    + conv.bias = nn.Parameter(linear.bias.clone())
-    You built nn.Conv2d(out, in, …): its weights are right only because you replaced them.
-    nn.Conv2d takes the channels that it reads first: nn.Conv2d(in_channels, linear.out_features, …).
+channels_swapped: apart
+- nn.Conv2d(in_channels, outputs,
++ nn.Conv2d(outputs, in_channels,
+- conv.weight.copy_(weight)
++ conv.weight = nn.Parameter(weight.clone())
+- conv.bias.copy_(linear.bias)
++ conv.bias = nn.Parameter(linear.bias.clone())
+You built nn.Conv2d(out, in, …): its weights are right only because you replaced them.
+nn.Conv2d takes the channels that it reads first: nn.Conv2d(in_channels, linear.out_features, …).
 
-    always_float32: dtype
-    - conv.to(weight)
-    + conv.to(weight.device)
-    Your convolution is float32 whatever the dense layer is.
-    Build it with dtype=linear.weight.dtype and device=linear.weight.device, or call
-      conv.to(linear.weight).
+always_float32: dtype
+- conv.to(weight)
++ conv.to(weight.device)
+Your convolution is float32 whatever the dense layer is.
+Build it with dtype=linear.weight.dtype and device=linear.weight.device, or call conv.to(linear.weight).
 
-    refusal_left_to_torch: refuses
-    - if in_channels * h * w != linear.in_features:
-    -     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
-    Sizes that do not fit fail somewhere inside torch, with a message about shapes.
-    Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
+refusal_left_to_torch: refuses
+- if in_channels * h * w != linear.in_features:
+-     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
+Sizes that do not fit fail somewhere inside torch, with a message about shapes.
+Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
 
-    refusal_left_to_the_copy: refuses
-    - if in_channels * h * w != linear.in_features:
-    -     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
-    ...
-    - .reshape(outputs, in_channels, h, w)
-    + .reshape(-1, in_channels, h, w)
-    Sizes that do not fit fail somewhere inside torch, with a message about shapes.
-    Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
+refusal_left_to_the_copy: refuses
+- if in_channels * h * w != linear.in_features:
+-     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
+...
+- .reshape(outputs, in_channels, h, w)
++ .reshape(-1, in_channels, h, w)
+Sizes that do not fit fail somewhere inside torch, with a message about shapes.
+Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
 
-    fitting_sizes_refused: one_position every_position without_bias apart dtype
-    - if in_channels * h * w != linear.in_features:
-    + if h != w or in_channels * h * w != linear.in_features:
-    You refuse sizes that fit.
-    They fit where in_channels·h·w is linear.in_features; the window need not be a square.
+fitting_sizes_refused: one_position every_position without_bias apart dtype
+- if in_channels * h * w != linear.in_features:
++ if h != w or in_channels * h * w != linear.in_features:
+You refuse sizes that fit.
+They fit where in_channels·h·w is linear.in_features; the window need not be a square.
 
-    outputs_left_open: refuses
-    - if in_channels * h * w != linear.in_features:
-    -     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
-    - outputs = linear.out_features
-    - weight = linear.weight.detach().reshape(outputs, in_channels, h, w)
-    + weight = linear.weight.detach().reshape(-1, in_channels, h, w)
-    + outputs = len(weight)
-    - conv.bias.copy_(linear.bias)
-    + conv.bias = nn.Parameter(linear.bias.clone())
-    Where the sizes do not fit, your view with -1 invents other outputs.
-    Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
+outputs_left_open: refuses
+- if in_channels * h * w != linear.in_features:
+-     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
+- outputs = linear.out_features
+- weight = linear.weight.detach().reshape(outputs, in_channels, h, w)
++ weight = linear.weight.detach().reshape(-1, in_channels, h, w)
++ outputs = len(weight)
+- conv.bias.copy_(linear.bias)
++ conv.bias = nn.Parameter(linear.bias.clone())
+Where the sizes do not fit, your view with -1 invents other outputs.
+Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
 
-    refused_by_assert: refuses
-    - if in_channels * h * w != linear.in_features:
-    -     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
-    + assert in_channels * h * w == linear.in_features
-    You refuse with an assert, which says nothing about the sizes and is gone under python -O.
-    raise ValueError(…), with the numbers in the message.
-    """)
+refused_by_assert: refuses
+- if in_channels * h * w != linear.in_features:
+-     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
++ assert in_channels * h * w == linear.in_features
+You refuse with an assert, which says nothing about the sizes and is gone under python -O.
+raise ValueError(…), with the numbers in the message.
+""")
 
 
 @answers.right

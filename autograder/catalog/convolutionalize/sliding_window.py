@@ -1,7 +1,5 @@
 """The exercise sliding_window of lecture 04: one crop after the other, the wasteful way."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +10,7 @@ from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.convolutionalize.draws import (
     in_both_modes,
     mode_case,
@@ -20,7 +19,7 @@ from autograder.catalog.convolutionalize.draws import (
 )
 from autograder.catalog.observations import filled
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
@@ -74,70 +73,40 @@ CLAIMS = Exercise(
     reference=reference.sliding_window,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "scores",
-            "cell (i, j) holds the scores, no softmax, of the crop whose top left is (i·stride, j·stride)",
-            1.5,
-            _window_case([(2, 3), (3, 2), (3, 3)], [2, 1, 3]),
-            examples=6,
-        ),
-        Property(
-            "leftover",
-            "rows and columns that no whole window reaches are left out",
-            0.75,
-            _window_case([(2, 3), (3, 2)], [3, 4], leftover=True, windows=(5, 6)),
-            examples=4,
-        ),
-        Property(
-            "sparse",
-            "a single row or column of windows, and strides larger than the window",
-            0.75,
-            _window_case([(1, 3), (3, 1), (1, 1)], [1, 2], apart=True),
-            examples=6,
-        ),
-        Property(
-            "mode",
-            "the classifier runs in eval mode, and its mode is left as it was",
-            0.5,
-            _window_modes,
-            in_both_modes,
-            examples=3,
-            tried="one classifier in eval and in training mode, looked at after each call",
-        ),
-        Property(
-            "no_grad",
-            "the result keeps no graph: no gradients",
-            0.25,
-            _window_case([(2, 3)], [2, 1]),
-            reached_by_gradients,
-            examples=3,
-            tried="the gradients of the result's inner product with fixed random numbers",
-        ),
-        Property(
-            "dtype",
-            "a float64 classifier gives float64 scores",
-            0.25,
-            _window_case([(2, 3)], [2, 1], dtype=torch.float64),
-            _window_dtype,
-            examples=3,
-            tried="the dtype of the result",
-        ),
+    properties=claims(
+        """
+        scores (1.5): cell (i, j) holds the scores, no softmax, of the crop whose top left is (i·stride,
+          j·stride)
+        leftover (0.75): rows and columns that no whole window reaches are left out
+        sparse (0.75): a single row or column of windows, and strides larger than the window
+        mode (0.5): the classifier runs in eval mode, and its mode is left as it was
+        tried: one classifier in eval and in training mode, looked at after each call
+        no_grad (0.25): the result keeps no graph: no gradients
+        tried: the gradients of the result's inner product with fixed random numbers
+        dtype (0.25): a float64 classifier gives float64 scores
+        tried: the dtype of the result
+        """,
+        scores=on(_window_case([(2, 3), (3, 2), (3, 3)], [2, 1, 3]), examples=6),
+        leftover=on(_window_case([(2, 3), (3, 2)], [3, 4], leftover=True, windows=(5, 6)), examples=4),
+        sparse=on(_window_case([(1, 3), (3, 1), (1, 1)], [1, 2], apart=True), examples=6),
+        mode=on(_window_modes, in_both_modes, examples=3),
+        no_grad=on(_window_case([(2, 3)], [2, 1]), reached_by_gradients, examples=3),
+        dtype=on(_window_case([(2, 3)], [2, 1], dtype=torch.float64), _window_dtype, examples=3),
     ),
-    hints=(
-        Hint(
-            "I don't know how many windows there are",
-            "The first begins at row 0, the last at row H − window at the latest. How many steps of stride fit in between?",
-        ),
-        Hint(
-            "The scores are right, but in the wrong cells",
-            "Collected row by row, the scores are (h·w, L). The classes have to become the first axis before the windows are laid out as (h, w).",
-        ),
-        Hint(
-            "I don't know how to start",
-            "In eval mode without gradients, two loops: for top in range(0, H − window + 1, stride), for left in range(0, W − window + 1, stride): cnn(image[None, :, top : top + window, left : left + window])[0]. Stack them, transpose, reshape to (L, h, w), and put the mode back.",
-        ),
-    ),
+    hints=hints("""
+        I don't know how many windows there are
+        The first begins at row 0, the last at row H − window at the latest. How many steps of stride fit in
+          between?
+
+        The scores are right, but in the wrong cells
+        Collected row by row, the scores are (h·w, L). The classes have to become the first axis before the
+          windows are laid out as (h, w).
+
+        I don't know how to start
+        In eval mode without gradients, two loops: for top in range(0, H − window + 1, stride), for left in
+          range(0, W − window + 1, stride): cnn(image[None, :, top : top + window, left : left + window])[0].
+          Stack them, transpose, reshape to (L, h, w), and put the mode back.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -160,209 +129,208 @@ def one_by_one(cnn, image, window, stride):
 
 
 answers.edits("""
-    softmax_applied: scores leftover sparse
-    - scores.T
-    + scores.softmax(1).T
-    You returned probabilities.
-    Return the scores as the classifier gives them: probabilities are class_heatmaps' business.
+softmax_applied: scores leftover sparse
+- scores.T
++ scores.softmax(1).T
+You returned probabilities.
+Return the scores as the classifier gives them: probabilities are class_heatmaps' business.
 
-    winners_only: all but no_grad
-    - scores.T.reshape(-1, h, w)
-    + scores.argmax(1).reshape(h, w)
-    You returned the best class of every window.
-    Return the scores of all classes, (L, h, w).
+winners_only: all but no_grad
+- scores.T.reshape(-1, h, w)
++ scores.argmax(1).reshape(h, w)
+You returned the best class of every window.
+Return the scores of all classes, (L, h, w).
 
-    stride_ignored: scores leftover sparse
-    - H - window + 1, stride
-    + H - window + 1
-    - W - window + 1, stride
-    + W - window + 1
-    Your windows are one pixel apart, whatever the stride.
-    Window (i, j) begins at row i·stride and column j·stride.
+stride_ignored: scores leftover sparse
+- H - window + 1, stride
++ H - window + 1
+- W - window + 1, stride
++ W - window + 1
+Your windows are one pixel apart, whatever the stride.
+Window (i, j) begins at row i·stride and column j·stride.
 
-    tiles: scores leftover sparse
-    - H - window + 1, stride
-    + H - window + 1, window
-    - W - window + 1, stride
-    + W - window + 1, window
-    Your windows are a window apart: they never overlap.
-    Step by stride, not by window.
+tiles: scores leftover sparse
+- H - window + 1, stride
++ H - window + 1, window
+- W - window + 1, stride
++ W - window + 1, window
+Your windows are a window apart: they never overlap.
+Step by stride, not by window.
 
-    last_window_missing: scores sparse
-    - H - window + 1
-    + H - window
-    - W - window + 1
-    + W - window
-    Your last row and column of windows are missing where they end exactly at the border.
-    The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
+last_window_missing: scores sparse
+- H - window + 1
++ H - window
+- W - window + 1
++ W - window
+Your last row and column of windows are missing where they end exactly at the border.
+The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
 
-    one_window_short: scores leftover sparse
-    - tops = range(0, H - window + 1, stride)
-    - lefts = range(0, W - window + 1, stride)
-    - h, w = len(tops), len(lefts)
-    + h, w = (H - window) // stride, (W - window) // stride
-    + tops = [i * stride for i in range(h)]
-    + lefts = [j * stride for j in range(w)]
-    Your map is one row and one column short.
-    h = (H − window) // stride + 1: a single window already makes one cell.
+one_window_short: scores leftover sparse
+- tops = range(0, H - window + 1, stride)
+- lefts = range(0, W - window + 1, stride)
+- h, w = len(tops), len(lefts)
++ h, w = (H - window) // stride, (W - window) // stride
++ tops = [i * stride for i in range(h)]
++ lefts = [j * stride for j in range(w)]
+Your map is one row and one column short.
+h = (H − window) // stride + 1: a single window already makes one cell.
 
-    over_the_edge: leftover
-    - H, W = image.shape[1:]
-    + image = F.pad(image, (0, stride - 1, 0, stride - 1))
-    + H, W = image.shape[1:]
-    Your last windows hang over the border, filled up with zeros.
-    Whole windows only: h = (H − window) // stride + 1, rounded down.
+over_the_edge: leftover
+- H, W = image.shape[1:]
++ image = F.pad(image, (0, stride - 1, 0, stride - 1))
++ H, W = image.shape[1:]
+Your last windows hang over the border, filled up with zeros.
+Whole windows only: h = (H − window) // stride + 1, rounded down.
 
-    cut_off: all but sparse
-    - H - window + 1
-    + H
-    - W - window + 1
-    + W
-    Your last windows hang over the border, where slicing cuts them off: they are smaller than the
-      classifier's input.
-    The last window begins at H − window: range(0, H − window + 1, stride).
+cut_off: all but sparse
+- H - window + 1
++ H
+- W - window + 1
++ W
+Your last windows hang over the border, where slicing cuts them off: they are smaller than the classifier's
+  input.
+The last window begins at H − window: range(0, H − window + 1, stride).
 
-    moved_back: leftover
-    - range(0, H - window + 1, stride)
-    + [*range(0, H - window, stride), H - window]
-    - range(0, W - window + 1, stride)
-    + [*range(0, W - window, stride), W - window]
-    You moved the last windows back until they end at the border, so they are not a stride apart.
-    Leave out what no whole window reaches.
+moved_back: leftover
+- range(0, H - window + 1, stride)
++ [*range(0, H - window, stride), H - window]
+- range(0, W - window + 1, stride)
++ [*range(0, W - window, stride), W - window]
+You moved the last windows back until they end at the border, so they are not a stride apart.
+Leave out what no whole window reaches.
 
-    centered: scores leftover sparse
-    - H - window + 1
-    + H
-    - W - window + 1
-    + W
-    - h, w = len(tops), len(lefts)
-    + h, w = len(tops), len(lefts)
-    + image = F.pad(image, (window // 2,) * 4)
-    You padded the image, so that windows are centered on the pixels.
-    The window of cell (0, 0) begins at pixel (0, 0), without padding.
+centered: scores leftover sparse
+- H - window + 1
++ H
+- W - window + 1
++ W
+- h, w = len(tops), len(lefts)
++ h, w = len(tops), len(lefts)
++ image = F.pad(image, (window // 2,) * 4)
+You padded the image, so that windows are centered on the pixels.
+The window of cell (0, 0) begins at pixel (0, 0), without padding.
 
-    map_transposed: scores leftover sparse
-    - reshape(-1, h, w)
-    + reshape(-1, h, w).transpose(1, 2)
-    Your map has rows and columns swapped: (L, w, h).
-    Rows of windows become rows of the map: lay the scores out as (L, h, w).
+map_transposed: scores leftover sparse
+- reshape(-1, h, w)
++ reshape(-1, h, w).transpose(1, 2)
+Your map has rows and columns swapped: (L, w, h).
+Rows of windows become rows of the map: lay the scores out as (L, h, w).
 
-    width_before_height: scores leftover sparse
-    - reshape(-1, h, w)
-    + reshape(-1, w, h)
-    You laid the scores out as (L, w, h).
-    Windows collected row by row are laid out row by row: (L, h, w).
+width_before_height: scores leftover sparse
+- reshape(-1, h, w)
++ reshape(-1, w, h)
+You laid the scores out as (L, w, h).
+Windows collected row by row are laid out row by row: (L, h, w).
 
-    laid_out_by_columns: scores leftover
-    - reshape(-1, h, w)
-    + reshape(-1, w, h).transpose(1, 2)
-    You collected the windows row by row, and laid the scores out column by column.
-    Windows collected row by row are laid out row by row: reshape to (L, h, w), with nothing to transpose.
+laid_out_by_columns: scores leftover
+- reshape(-1, h, w)
++ reshape(-1, w, h).transpose(1, 2)
+You collected the windows row by row, and laid the scores out column by column.
+Windows collected row by row are laid out row by row: reshape to (L, h, w), with nothing to transpose.
 
-    axes_squeezed: sparse
-    - reshape(-1, h, w)
-    + reshape(-1, h, w).squeeze()
-    Where there is one row or one column of windows, your map loses that axis.
-    Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.
+axes_squeezed: sparse
+- reshape(-1, h, w)
++ reshape(-1, h, w).squeeze()
+Where there is one row or one column of windows, your map loses that axis.
+Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.
 
-    grid_centered: leftover
-    - range(0, H - window + 1, stride)
-    + range((H - window) % stride // 2, H - window + 1, stride)
-    - range(0, W - window + 1, stride)
-    + range((W - window) % stride // 2, W - window + 1, stride)
-    You centered the windows in the image, leaving rows out at both ends.
-    The first window begins at pixel (0, 0); what no whole window reaches is left out at the end.
+grid_centered: leftover
+- range(0, H - window + 1, stride)
++ range((H - window) % stride // 2, H - window + 1, stride)
+- range(0, W - window + 1, stride)
++ range((W - window) % stride // 2, W - window + 1, stride)
+You centered the windows in the image, leaving rows out at both ends.
+The first window begins at pixel (0, 0); what no whole window reaches is left out at the end.
 
-    columns_first: scores leftover
-    - for top in tops for left in lefts
-    + for left in lefts for top in tops
-    You collected the windows column by column, and laid the scores out row by row.
-    The outer loop runs over the rows, the inner one over the columns.
+columns_first: scores leftover
+- for top in tops for left in lefts
++ for left in lefts for top in tops
+You collected the windows column by column, and laid the scores out row by row.
+The outer loop runs over the rows, the inner one over the columns.
 
-    positions_swapped: all
-    - image[:, top : top + window, left : left + window]
-    + image[:, left : left + window, top : top + window]
-    Rows and columns are exchanged where you cut: in the positions, or in how many there are of each.
-    An image is (C, H, W), and cell (i, j) is image[:, i·stride : i·stride + window, j·stride : j·stride +
-      window]: the rows come first.
+positions_swapped: all
+- image[:, top : top + window, left : left + window]
++ image[:, left : left + window, top : top + window]
+Rows and columns are exchanged where you cut: in the positions, or in how many there are of each.
+An image is (C, H, W), and cell (i, j) is image[:, i·stride : i·stride + window, j·stride : j·stride +
+  window]: the rows come first.
 
-    crops_transposed: scores leftover sparse
-    - left : left + window]
-    + left : left + window].transpose(1, 2)
-    Your crops are transposed.
-    Keep (C, rows, columns) in every crop.
+crops_transposed: scores leftover sparse
+- left : left + window]
++ left : left + window].transpose(1, 2)
+Your crops are transposed.
+Keep (C, rows, columns) in every crop.
 
-    unfolded_axes_mixed: scores leftover sparse
-    - crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
-    + crops = image.unfold(1, window, stride).unfold(2, window, stride)
-    + crops = crops.reshape(h * w, len(image), window, window)
-    You reshaped the unfolded image, (C, h, w, window, window), with the channels in front, so your crops
-      mix channels and places.
-    Move the windows to the front before the reshape: crops.permute(1, 2, 0, 3, 4).
+unfolded_axes_mixed: scores leftover sparse
+- crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
++ crops = image.unfold(1, window, stride).unfold(2, window, stride)
++ crops = crops.reshape(h * w, len(image), window, window)
+You reshaped the unfolded image, (C, h, w, window, window), with the channels in front, so your crops mix
+  channels and places.
+Move the windows to the front before the reshape: crops.permute(1, 2, 0, 3, 4).
 
-    unfold_not_transposed: scores leftover sparse
-    - crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
-    + crops = F.unfold(image[None], window, stride=stride)
-    + crops = crops.reshape(h * w, len(image), window, window)
-    You reshaped what F.unfold gives, (1, C·window², windows), with the windows last, so your crops mix all
-      windows.
-    Transpose first: unfold(…)[0].T.reshape(-1, C, window, window).
+unfold_not_transposed: scores leftover sparse
+- crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
++ crops = F.unfold(image[None], window, stride=stride)
++ crops = crops.reshape(h * w, len(image), window, window)
+You reshaped what F.unfold gives, (1, C·window², windows), with the windows last, so your crops mix all
+  windows.
+Transpose first: unfold(…)[0].T.reshape(-1, C, window, window).
 
-    scores_not_transposed: scores leftover sparse
-    - scores.T.reshape(-1, h, w)
-    + scores.reshape(-1, h, w)
-    You reshaped (windows, L) to (L, h, w), which mixes the scores of different windows.
-    Transpose first: scores.T.reshape(L, h, w).
+scores_not_transposed: scores leftover sparse
+- scores.T.reshape(-1, h, w)
++ scores.reshape(-1, h, w)
+You reshaped (windows, L) to (L, h, w), which mixes the scores of different windows.
+Transpose first: scores.T.reshape(L, h, w).
 
-    classes_last: scores leftover sparse
-    - scores.T.reshape(-1, h, w)
-    + scores.reshape(h, w, -1)
-    Your classes are the last axis: (h, w, L).
-    Channels first: permute to (L, h, w).
+classes_last: scores leftover sparse
+- scores.T.reshape(-1, h, w)
++ scores.reshape(h, w, -1)
+Your classes are the last axis: (h, w, L).
+Channels first: permute to (L, h, w).
 
-    batch_axis_left: scores leftover sparse
-    - reshape(-1, h, w)
-    + reshape(1, -1, h, w)
-    Your result has a batch axis.
-    One image, one map: (L, h, w).
+batch_axis_left: scores leftover sparse
+- reshape(-1, h, w)
++ reshape(1, -1, h, w)
+Your result has a batch axis.
+One image, one map: (L, h, w).
 
-    eval_forgotten: mode
-    - was = cnn.training
-    - cnn.eval()
-    ...
-    - cnn.train(was)
-    The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout
-      drops.
-    Call cnn.eval() before, which reaches every layer, and put the mode back afterwards.
+eval_forgotten: mode
+- was = cnn.training
+- cnn.eval()
+...
+- cnn.train(was)
+The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.
+Call cnn.eval() before, which reaches every layer, and put the mode back afterwards.
 
-    left_in_eval_mode: mode
-    - was = cnn.training
-    ...
-    - cnn.train(was)
-    You left the classifier in eval mode.
-    Remember cnn.training before, and call cnn.train(was) afterwards.
+left_in_eval_mode: mode
+- was = cnn.training
+...
+- cnn.train(was)
+You left the classifier in eval mode.
+Remember cnn.training before, and call cnn.train(was) afterwards.
 
-    left_in_training_mode: mode
-    - was = cnn.training
-    ...
-    - cnn.train(was)
-    + cnn.train()
-    You put the classifier into training mode at the end, also where it was in eval mode.
-    Remember cnn.training before, and call cnn.train(was) afterwards.
+left_in_training_mode: mode
+- was = cnn.training
+...
+- cnn.train(was)
++ cnn.train()
+You put the classifier into training mode at the end, also where it was in eval mode.
+Remember cnn.training before, and call cnn.train(was) afterwards.
 
-    graph_kept: no_grad
-    - with torch.no_grad():
-    -     scores = torch.cat([cnn(crop[None]) for crop in crops])
-    + scores = torch.cat([cnn(crop[None]) for crop in crops])
-    Your result keeps the graph of everything that was computed, which costs memory for every window.
-    Run the classifier under torch.no_grad().
+graph_kept: no_grad
+- with torch.no_grad():
+-     scores = torch.cat([cnn(crop[None]) for crop in crops])
++ scores = torch.cat([cnn(crop[None]) for crop in crops])
+Your result keeps the graph of everything that was computed, which costs memory for every window.
+Run the classifier under torch.no_grad().
 
-    always_float32: dtype
-    - scores.T
-    + scores.float().T
-    Your map is float32 whatever the scores are.
-    Make it out of the scores, or with scores.new_zeros.
-    """)
+always_float32: dtype
+- scores.T
++ scores.float().T
+Your map is float32 whatever the scores are.
+Make it out of the scores, or with scores.new_zeros.
+""")
 
 
 @answers.right

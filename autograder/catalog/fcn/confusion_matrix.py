@@ -1,15 +1,14 @@
 """The exercise confusion_matrix of lecture 06: count who was taken for whom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries, numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import fcn as reference
 
 
@@ -58,44 +57,34 @@ CLAIMS = Exercise(
     reference=reference.confusion_matrix,
     minutes=12,
     difficulty=2,
-    properties=(
-        Property(
-            "counts", "entry [t, p] counts the pixels of class t predicted as p", 1.0, _pair_case(), numbers
-        ),
-        Property(
-            "void",
-            "pixels whose target is void count nowhere, whatever their prediction is",
-            0.5,
-            _pair_case(void=True),
-            numbers,
-        ),
-        Property(
-            "ignore_index",
-            "the void label may be any integer, also the number of a class",
-            0.25,
-            _pair_case(other_void=True),
-            numbers,
-        ),
-        Property("shapes", "any number of axes, and classes that do not occur", 0.5, _any_shape, numbers),
-        Property("bytes", "labels of bytes and many classes", 0.5, _many_classes, numbers, examples=4),
-        Property(
-            "kinds", "int64; nothing is modified in place", 0.25, _pair_case(void=True), carries, examples=4
-        ),
+    properties=claims(
+        """
+        counts (1): entry [t, p] counts the pixels of class t predicted as p
+        void (0.5): pixels whose target is void count nowhere, whatever their prediction is
+        ignore_index (0.25): the void label may be any integer, also the number of a class
+        shapes (0.5): any number of axes, and classes that do not occur
+        bytes (0.5): labels of bytes and many classes
+        kinds (0.25): int64; nothing is modified in place
+        """,
+        counts=on(_pair_case(), numbers),
+        void=on(_pair_case(void=True), numbers),
+        ignore_index=on(_pair_case(other_void=True), numbers),
+        shapes=on(_any_shape, numbers),
+        bytes=on(_many_classes, numbers, examples=4),
+        kinds=on(_pair_case(void=True), carries, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't want to loop over pixels",
-            "Give each pair (truth, prediction) a number of its own and count numbers.",
-        ),
-        Hint(
-            "An index is out of range",
-            "255 is no class. And the prediction may say anything on void pixels: leave them out of both maps first.",
-        ),
-        Hint(
-            "I have the pair numbers",
-            "(target · num_classes + prediction).bincount(minlength=num_classes ** 2).reshape(num_classes, num_classes), on valid pixels, in int64.",
-        ),
-    ),
+    hints=hints("""
+        I don't want to loop over pixels
+        Give each pair (truth, prediction) a number of its own and count numbers.
+
+        An index is out of range
+        255 is no class. And the prediction may say anything on void pixels: leave them out of both maps
+          first.
+
+        I have the pair numbers
+        (target · num_classes + prediction).bincount(minlength=num_classes ** 2).reshape(num_classes,
+          num_classes), on valid pixels, in int64.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -112,19 +101,19 @@ def looped(prediction, target, num_classes, ignore_index=255):
 
 
 answers.edits("""
-    transposed: all but kinds
-    - matrix[t][p] += 1
-    + matrix[p][t] += 1
-    Rows and columns have changed places: your rows are predictions.
-    The truth chooses the row: target · num_classes + prediction.
+transposed: all but kinds
+- matrix[t][p] += 1
++ matrix[p][t] += 1
+Rows and columns have changed places: your rows are predictions.
+The truth chooses the row: target · num_classes + prediction.
 
-    void_not_left_out: void ignore_index kinds
-    - if t != ignore_index:
-    -     matrix[t][p] += 1
-    + matrix[t][p] += 1
-    Void pixels are not left out: 255 is no row of the matrix.
-    Keep only pixels with target != ignore_index, of both maps, before you count.
-    """)
+void_not_left_out: void ignore_index kinds
+- if t != ignore_index:
+-     matrix[t][p] += 1
++ matrix[t][p] += 1
+Void pixels are not left out: 255 is no row of the matrix.
+Keep only pixels with target != ignore_index, of both maps, before you count.
+""")
 
 
 @answers.right
@@ -139,76 +128,76 @@ def numbered(prediction, target, num_classes, ignore_index=255):
 
 
 answers.edits("""
-    void_is_class_0: void ignore_index
-    - truth = target[valid].long()
-    - predicted = prediction[valid].long()
-    + truth = target.masked_fill(~valid, 0).flatten().long()
-    + predicted = prediction.masked_fill(prediction >= num_classes, 0).flatten().long()
-    Void pixels are counted as class 0.
-    Leave them out of both maps: prediction[valid], target[valid].
+void_is_class_0: void ignore_index
+- truth = target[valid].long()
+- predicted = prediction[valid].long()
++ truth = target.masked_fill(~valid, 0).flatten().long()
++ predicted = prediction.masked_fill(prediction >= num_classes, 0).flatten().long()
+Void pixels are counted as class 0.
+Leave them out of both maps: prediction[valid], target[valid].
 
-    void_by_prediction: void ignore_index kinds
-    - target != ignore_index
-    + prediction != ignore_index
-    You looked for void in the prediction.
-    The truth says where void is: valid = target != ignore_index.
+void_by_prediction: void ignore_index kinds
+- target != ignore_index
++ prediction != ignore_index
+You looked for void in the prediction.
+The truth says where void is: valid = target != ignore_index.
 
-    void_is_always_255: ignore_index
-    - target != ignore_index
-    + target != 255
-    You compare with 255 instead of with ignore_index.
-    valid = target != ignore_index.
+void_is_always_255: ignore_index
+- target != ignore_index
++ target != 255
+You compare with 255 instead of with ignore_index.
+valid = target != ignore_index.
 
-    void_by_both: ignore_index
-    - target != ignore_index
-    + (target != ignore_index) & (prediction != ignore_index)
-    You also left out pixels whose prediction is ignore_index.
-    Void is a matter of the truth alone; a prediction of that number is a class like any other.
+void_by_both: ignore_index
+- target != ignore_index
++ (target != ignore_index) & (prediction != ignore_index)
+You also left out pixels whose prediction is ignore_index.
+Void is a matter of the truth alone; a prediction of that number is a class like any other.
 
-    bytes_overflow: bytes
-    - target[valid].long()
-    + target[valid]
-    - prediction[valid].long()
-    + prediction[valid]
-    Your pair numbers overflow: in uint8, 20 · 19 + 3 is 127.
-    Make the labels int64 before you multiply: .long().
+bytes_overflow: bytes
+- target[valid].long()
++ target[valid]
+- prediction[valid].long()
++ prediction[valid]
+Your pair numbers overflow: in uint8, 20 · 19 + 3 is 127.
+Make the labels int64 before you multiply: .long().
 
-    last_classes_missing: shapes
-    - pairs.bincount(minlength=num_classes**2)
-    + pairs.bincount()
-    Your counts end at the largest pair that occurs, and don't fill the matrix.
-    bincount(minlength=num_classes²).
+last_classes_missing: shapes
+- pairs.bincount(minlength=num_classes**2)
++ pairs.bincount()
+Your counts end at the largest pair that occurs, and don't fill the matrix.
+bincount(minlength=num_classes²).
 
-    each_pair_once: all but kinds
-    - pairs = truth * num_classes + predicted
-    - counts = pairs.bincount(minlength=num_classes**2)
-    - return counts.reshape(num_classes, num_classes)
-    + matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
-    + matrix[truth, predicted] += 1
-    + return matrix
-    matrix[target, prediction] += 1 adds 1 once, however often a pair occurs.
-    bincount counts all of them; index_put_ does with accumulate=True.
+each_pair_once: all but kinds
+- pairs = truth * num_classes + predicted
+- counts = pairs.bincount(minlength=num_classes**2)
+- return counts.reshape(num_classes, num_classes)
++ matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
++ matrix[truth, predicted] += 1
++ return matrix
+matrix[target, prediction] += 1 adds 1 once, however often a pair occurs.
+bincount counts all of them; index_put_ does with accumulate=True.
 
-    shares_for_counts: all
-    - return counts.reshape(num_classes, num_classes)
-    + matrix = counts.reshape(num_classes, num_classes).double()
-    + return matrix / matrix.sum(1, keepdim=True).clamp(min=1)
-    Your rows sum to 1.
-    Return the counts; what is made of them is segmentation_scores' business.
+shares_for_counts: all
+- return counts.reshape(num_classes, num_classes)
++ matrix = counts.reshape(num_classes, num_classes).double()
++ return matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+Your rows sum to 1.
+Return the counts; what is made of them is segmentation_scores' business.
 
-    labels_overwritten: kinds
-    - truth = target[valid].long()
-    + target[~valid] = 0
-    + truth = target[valid].long()
-    You wrote into the maps: the caller's void pixels are gone.
-    Select instead: prediction[valid], target[valid].
+labels_overwritten: kinds
+- truth = target[valid].long()
++ target[~valid] = 0
++ truth = target[valid].long()
+You wrote into the maps: the caller's void pixels are gone.
+Select instead: prediction[valid], target[valid].
 
-    floats_for_counts: kinds
-    - counts.reshape(num_classes, num_classes)
-    + counts.reshape(num_classes, num_classes).float()
-    Your counts are floats, which cannot count beyond 2²⁴.
-    Return int64.
-    """)
+floats_for_counts: kinds
+- counts.reshape(num_classes, num_classes)
++ counts.reshape(num_classes, num_classes).float()
+Your counts are floats, which cannot count beyond 2²⁴.
+Return int64.
+""")
 
 
 @answers.right

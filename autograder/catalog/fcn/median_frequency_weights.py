@@ -1,7 +1,5 @@
 """The exercise median_frequency_weights of lecture 06: weights that balance classes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from fractions import Fraction
 
@@ -9,9 +7,10 @@ import numpy as np
 import torch
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries, numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import fcn as reference
 
 
@@ -75,49 +74,34 @@ CLAIMS = Exercise(
     reference=reference.median_frequency_weights,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "stack",
-            "median(freq) / freq(c), freq over the images where c is present",
-            0.75,
-            _stack_case,
-            numbers,
-        ),
-        Property("list", "a list of maps of different sizes: pixels are pooled", 0.75, _list_case, numbers),
-        Property(
-            "even", "of an even number, the median is the mean of the middle two", 0.5, _even_case, numbers
-        ),
-        Property(
-            "absent",
-            "a class that is nowhere weighs 0 and has no part in the median",
-            0.5,
-            _absent_case,
-            numbers,
-        ),
-        Property(
-            "void",
-            "void pixels count nowhere, whatever integer labels them",
-            0.25,
-            _void_case,
-            numbers,
-            examples=12,
-        ),
-        Property("kinds", "maps of any integers; float32 weights", 0.25, _weights_kinds, carries, examples=6),
+    properties=claims(
+        """
+        stack (0.75): median(freq) / freq(c), freq over the images where c is present
+        list (0.75): a list of maps of different sizes: pixels are pooled
+        even (0.5): of an even number, the median is the mean of the middle two
+        absent (0.5): a class that is nowhere weighs 0 and has no part in the median
+        void (0.25): void pixels count nowhere, whatever integer labels them
+        kinds (0.25): maps of any integers; float32 weights
+        """,
+        stack=on(_stack_case, numbers),
+        list=on(_list_case, numbers),
+        even=on(_even_case, numbers),
+        absent=on(_absent_case, numbers),
+        void=on(_void_case, numbers, examples=12),
+        kinds=on(_weights_kinds, carries, examples=6),
     ),
-    hints=(
-        Hint(
-            "My weights are off where a class is missing from an image",
-            "Each class has its own divisor: the valid pixels of the images in which it has at least one pixel.",
-        ),
-        Hint(
-            "I get NaN or infinity",
-            "Which classes have no pixel? Work on the others alone, and write 0 for these.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "pixels, valid = zeros(L), zeros(L). For each map: count = bincount of its valid pixels, pixels += count, valid += (count > 0) · number of valid pixels. frequency = pixels / valid where pixels > 0; weights = frequency.quantile(0.5) / frequency.",
-        ),
-    ),
+    hints=hints("""
+        My weights are off where a class is missing from an image
+        Each class has its own divisor: the valid pixels of the images in which it has at least one pixel.
+
+        I get NaN or infinity
+        Which classes have no pixel? Work on the others alone, and write 0 for these.
+
+        I don't know how to start
+        pixels, valid = zeros(L), zeros(L). For each map: count = bincount of its valid pixels, pixels +=
+          count, valid += (count > 0) · number of valid pixels. frequency = pixels / valid where pixels > 0;
+          weights = frequency.quantile(0.5) / frequency.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -143,97 +127,96 @@ def pooled(label_maps, num_classes, ignore_index=255):
 
 
 answers.edits("""
-    over_all_images: stack list void
-    - if count:
-    -     above[c] += count
-    -     below[c] += labels.numel()
-    + above[c] += count
-    + below[c] += labels.numel()
-    You divided by the valid pixels of all images.
-    For each class, count only the images in which it is present: valid pixels of the others say nothing about
-      it.
+over_all_images: stack list void
+- if count:
+-     above[c] += count
+-     below[c] += labels.numel()
++ above[c] += count
++ below[c] += labels.numel()
+You divided by the valid pixels of all images.
+For each class, count only the images in which it is present: valid pixels of the others say nothing about it.
 
-    shares_averaged: list void
-    - above[c] += count
-    - below[c] += labels.numel()
-    + above[c] += count / labels.numel()
-    + below[c] += 1
-    You averaged the shares of the images; a small image then counts as much as a large one.
-    Sum the pixels above, sum the pixels below, then divide once.
+shares_averaged: list void
+- above[c] += count
+- below[c] += labels.numel()
++ above[c] += count / labels.numel()
++ below[c] += 1
+You averaged the shares of the images; a small image then counts as much as a large one.
+Sum the pixels above, sum the pixels below, then divide once.
 
-    lower_median: even
-    - frequency.quantile(0.5)
-    + frequency.median()
-    Of an even number of classes you took the lower of the middle two: torch.median does that.
-    frequency.quantile(0.5) takes their mean.
+lower_median: even
+- frequency.quantile(0.5)
++ frequency.median()
+Of an even number of classes you took the lower of the middle two: torch.median does that.
+frequency.quantile(0.5) takes their mean.
 
-    mean_for_median: all but kinds
-    - frequency.quantile(0.5)
-    + frequency.mean()
-    You divided the mean frequency, where the median belongs.
-    The median: a single huge class would pull the mean up, and all weights with it.
+mean_for_median: all but kinds
+- frequency.quantile(0.5)
++ frequency.mean()
+You divided the mean frequency, where the median belongs.
+The median: a single huge class would pull the mean up, and all weights with it.
 
-    inverse_frequency: all but kinds
-    - frequency.quantile(0.5) / frequency
-    + 1 / frequency
-    You returned 1 / freq, without the median.
-    Multiply by the median, so that the class in the middle weighs 1.
+inverse_frequency: all but kinds
+- frequency.quantile(0.5) / frequency
++ 1 / frequency
+You returned 1 / freq, without the median.
+Multiply by the median, so that the class in the middle weighs 1.
 
-    upside_down: all but kinds
-    - frequency.quantile(0.5) / frequency
-    + frequency / frequency.quantile(0.5)
-    Common classes get the large weights.
-    weight = median / freq, not freq / median.
+upside_down: all but kinds
+- frequency.quantile(0.5) / frequency
++ frequency / frequency.quantile(0.5)
+Common classes get the large weights.
+weight = median / freq, not freq / median.
 
-    absent_in_the_median: absent
-    - frequency.quantile(0.5)
-    + (above / below.clamp(min=1)).quantile(0.5)
-    Absent classes enter the median as frequency 0.
-    Take the median over the classes that have a pixel.
+absent_in_the_median: absent
+- frequency.quantile(0.5)
++ (above / below.clamp(min=1)).quantile(0.5)
+Absent classes enter the median as frequency 0.
+Take the median over the classes that have a pixel.
 
-    absent_is_infinite: absent
-    - torch.zeros_like(above)
-    + torch.full_like(above, torch.inf)
-    An absent class weighs infinitely much.
-    There is nothing to weigh: set it to 0.
+absent_is_infinite: absent
+- torch.zeros_like(above)
++ torch.full_like(above, torch.inf)
+An absent class weighs infinitely much.
+There is nothing to weigh: set it to 0.
 
-    absent_is_nan: absent
-    - torch.zeros_like(above)
-    + torch.full_like(above, torch.nan)
-    An absent class weighs NaN: 0 pixels of 0.
-    There is nothing to weigh: set it to 0.
+absent_is_nan: absent
+- torch.zeros_like(above)
++ torch.full_like(above, torch.nan)
+An absent class weighs NaN: 0 pixels of 0.
+There is nothing to weigh: set it to 0.
 
-    absent_is_one: absent
-    - torch.zeros_like(above)
-    + torch.ones_like(above)
-    An absent class weighs 1.
-    There is nothing to weigh: set it to 0.
+absent_is_one: absent
+- torch.zeros_like(above)
++ torch.ones_like(above)
+An absent class weighs 1.
+There is nothing to weigh: set it to 0.
 
-    nan_spreads: absent
-    - frequency = above[there] / below[there]
-    - weights[there] = frequency.quantile(0.5) / frequency
-    + frequency = above / below
-    + weights = frequency.quantile(0.5) / frequency
-    One absent class turns all weights into NaN.
-    Take the median over the classes that have a pixel, and set the others to 0.
+nan_spreads: absent
+- frequency = above[there] / below[there]
+- weights[there] = frequency.quantile(0.5) / frequency
++ frequency = above / below
++ weights = frequency.quantile(0.5) / frequency
+One absent class turns all weights into NaN.
+Take the median over the classes that have a pixel, and set the others to 0.
 
-    void_is_always_255: void
-    - labels != ignore_index
-    + labels != 255
-    You compare with 255 instead of with ignore_index.
-    valid = labels != ignore_index.
+void_is_always_255: void
+- labels != ignore_index
++ labels != 255
+You compare with 255 instead of with ignore_index.
+valid = labels != ignore_index.
 
-    void_counted: void
-    - labels = labels[labels != ignore_index]
-    Void pixels count in the size of an image.
-    Divide by the valid pixels only: labels != ignore_index.
+void_counted: void
+- labels = labels[labels != ignore_index]
+Void pixels count in the size of an image.
+Divide by the valid pixels only: labels != ignore_index.
 
-    always_float64: kinds
-    - weights.float()
-    + weights
-    Your weights are float64.
-    Count as exactly as you like, and return .float().
-    """)
+always_float64: kinds
+- weights.float()
++ weights
+Your weights are float64.
+Count as exactly as you like, and return .float().
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise pixel_cross_entropy of lecture 06: one loss for every pixel that counts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +7,10 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
+from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import fcn as reference
 
 CROSS_ENTROPY = Forbidden("F.cross_entropy", ("torch.nn.functional.cross_entropy", "aten.cross_entropy_loss"))
@@ -124,63 +123,45 @@ CLAIMS = Exercise(
     reference=reference.pixel_cross_entropy,
     minutes=20,
     difficulty=3,
-    properties=(
-        Property("plain", "the mean over all pixels of −log softmax at the true class", 1.0, _loss_case()),
-        Property("void", "void pixels count neither above nor below", 0.5, _loss_case(void=True)),
-        Property(
-            "ignore_index",
-            "the void label may be any integer, also the number of a class",
-            0.25,
-            _loss_case(other_void=True),
-        ),
-        Property(
-            "class_weights",
-            "class weights count in the sum and in the divisor",
-            0.75,
-            _loss_case(weights=True),
-        ),
-        Property("mask", "so does a mask of bools or of floats", 0.5, _loss_case(mask=True)),
-        Property("light", "also where they sum to less than 1", 0.25, _light),
-        Property(
-            "nothing",
-            "where nothing counts, the loss is 0 and so is its gradient",
-            0.5,
-            _no_pixel,
-            _with_gradient,
-        ),
-        Property("stable", "large logits stay finite", 0.25, _loss_case(scale=1000.0), examples=4),
-        Property(
-            "gradients",
-            "gradients reach the logits, the class weights and the mask",
-            0.75,
-            _loss_gradient_case,
-            _loss_gradients,
-            examples=5,
-            tried="gradients with respect to logits, class_weights and mask",
-        ),
-        Property(
-            "carries",
-            "float32 stays float32, a scalar; nothing is modified in place",
-            0.25,
-            _loss_single,
-            carries,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        plain (1): the mean over all pixels of −log softmax at the true class
+        void (0.5): void pixels count neither above nor below
+        ignore_index (0.25): the void label may be any integer, also the number of a class
+        class_weights (0.75): class weights count in the sum and in the divisor
+        mask (0.5): so does a mask of bools or of floats
+        light (0.25): also where they sum to less than 1
+        nothing (0.5): where nothing counts, the loss is 0 and so is its gradient
+        stable (0.25): large logits stay finite
+        gradients (0.75): gradients reach the logits, the class weights and the mask
+        tried: gradients with respect to logits, class_weights and mask
+        carries (0.25): float32 stays float32, a scalar; nothing is modified in place
+        """,
+        plain=on(_loss_case()),
+        void=on(_loss_case(void=True)),
+        ignore_index=on(_loss_case(other_void=True)),
+        class_weights=on(_loss_case(weights=True)),
+        mask=on(_loss_case(mask=True)),
+        light=on(_light),
+        nothing=on(_no_pixel, _with_gradient),
+        stable=on(_loss_case(scale=1000.0), examples=4),
+        gradients=on(_loss_gradient_case, _loss_gradients, examples=5),
+        carries=on(_loss_single, carries, examples=4),
     ),
-    hints=(
-        Hint(
-            "Void pixels give an index error",
-            "255 is no class to look up. Put class 0 in its place for looking up, and give these pixels the weight 0.",
-        ),
-        Hint(
-            "My loss is too small or too large with weights",
-            "What would the loss be if all pixels had the same ℓ? Exactly ℓ, whatever the weights are. What do you have to divide by?",
-        ),
-        Hint(
-            "I don't know how to start",
-            "ℓ = −logits.log_softmax(1).gather(1, true_class[:, None])[:, 0]; weight = valid, times class_weights[true_class], times mask; total = weight.sum(); return (weight·ℓ).sum() / torch.where(total > 0, total, 1).",
-        ),
-    ),
+    hints=hints("""
+        Void pixels give an index error
+        255 is no class to look up. Put class 0 in its place for looking up, and give these pixels the weight
+          0.
+
+        My loss is too small or too large with weights
+        What would the loss be if all pixels had the same ℓ? Exactly ℓ, whatever the weights are. What do you
+          have to divide by?
+
+        I don't know how to start
+        ℓ = −logits.log_softmax(1).gather(1, true_class[:, None])[:, 0]; weight = valid, times
+          class_weights[true_class], times mask; total = weight.sum(); return (weight·ℓ).sum() /
+          torch.where(total > 0, total, 1).
+        """),
     forbidden=(CROSS_ENTROPY, NLL_LOSS),
 )
 
@@ -204,149 +185,149 @@ def weighed(logits, target, class_weights=None, mask=None, ignore_index=255):
 
 
 answers.edits("""
-    divided_by_all_pixels: void ignore_index class_weights mask light gradients
-    - total = weight.sum()
-    - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
-    + mean = (weight * loss).mean()
-    You divided by the number of all pixels, void ones included.
-    Divide by the sum of the same weights that you multiplied with: Σ w·M over the valid pixels.
+divided_by_all_pixels: void ignore_index class_weights mask light gradients
+- total = weight.sum()
+- mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
++ mean = (weight * loss).mean()
+You divided by the number of all pixels, void ones included.
+Divide by the sum of the same weights that you multiplied with: Σ w·M over the valid pixels.
 
-    divided_by_valid_pixels: class_weights mask light gradients
-    - total = weight.sum()
-    + total = valid.sum()
-    You divided by the number of valid pixels, without their weights.
-    Divide by Σ w·M: a pixel of weight 3 counts as three pixels, below as well as above.
+divided_by_valid_pixels: class_weights mask light gradients
+- total = weight.sum()
++ total = valid.sum()
+You divided by the number of valid pixels, without their weights.
+Divide by Σ w·M: a pixel of weight 3 counts as three pixels, below as well as above.
 
-    class_weights_not_in_the_divisor: class_weights light gradients
-    - weight = weight * class_weights[true_class]
-    + loss = loss * class_weights[true_class]
-    Your divisor holds the mask and not the class weights.
-    Divide by Σ w·M, both of them.
+class_weights_not_in_the_divisor: class_weights light gradients
+- weight = weight * class_weights[true_class]
++ loss = loss * class_weights[true_class]
+Your divisor holds the mask and not the class weights.
+Divide by Σ w·M, both of them.
 
-    mask_not_in_the_divisor: mask light gradients
-    - weight = weight * mask
-    + loss = loss * mask
-    Your divisor holds the class weights and not the mask.
-    Divide by Σ w·M, both of them: a pixel that is masked out is not there.
+mask_not_in_the_divisor: mask light gradients
+- weight = weight * mask
++ loss = loss * mask
+Your divisor holds the class weights and not the mask.
+Divide by Σ w·M, both of them: a pixel that is masked out is not there.
 
-    averaged_per_image: void ignore_index class_weights mask light gradients
-    - total = weight.sum()
-    - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
-    + total = weight.sum((1, 2))
-    + mean = ((weight * loss).sum((1, 2)) / torch.where(total > 0, total, 1)).mean()
-    You averaged each image on its own and then over images.
-    Sum over the whole batch above and below, and divide once: every pixel of the batch counts the same.
+averaged_per_image: void ignore_index class_weights mask light gradients
+- total = weight.sum()
+- mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
++ total = weight.sum((1, 2))
++ mean = ((weight * loss).sum((1, 2)) / torch.where(total > 0, total, 1)).mean()
+You averaged each image on its own and then over images.
+Sum over the whole batch above and below, and divide once: every pixel of the batch counts the same.
 
-    void_counts_as_class_0: void ignore_index light nothing gradients
-    - weight = valid.to(loss.dtype)
-    + weight = torch.ones_like(loss)
-    Your void pixels count as pixels of class 0.
-    A stand-in class is fine for looking up, if the weight of these pixels is then 0.
+void_counts_as_class_0: void ignore_index light nothing gradients
+- weight = valid.to(loss.dtype)
++ weight = torch.ones_like(loss)
+Your void pixels count as pixels of class 0.
+A stand-in class is fine for looking up, if the weight of these pixels is then 0.
 
-    void_is_always_255: ignore_index
-    - target != ignore_index
-    + target != 255
-    You compare with 255 instead of with ignore_index.
-    valid = target != ignore_index.
+void_is_always_255: ignore_index
+- target != ignore_index
++ target != 255
+You compare with 255 instead of with ignore_index.
+valid = target != ignore_index.
 
-    nan_where_nothing_counts: nothing
-    - torch.where(total > 0, total, 1)
-    + total
-    Where no pixel counts, you divide 0 by 0.
-    Divide by 1 there: torch.where(total > 0, total, 1). The sum above is 0 already.
+nan_where_nothing_counts: nothing
+- torch.where(total > 0, total, 1)
++ total
+Where no pixel counts, you divide 0 by 0.
+Divide by 1 there: torch.where(total > 0, total, 1). The sum above is 0 already.
 
-    divisor_at_least_one: light
-    - torch.where(total > 0, total, 1)
-    + total.clamp(min=1)
-    Your divisor never falls below 1: small weights make the loss small.
-    Only 0 has to be avoided: torch.where(total > 0, total, 1).
+divisor_at_least_one: light
+- torch.where(total > 0, total, 1)
++ total.clamp(min=1)
+Your divisor never falls below 1: small weights make the loss small.
+Only 0 has to be avoided: torch.where(total > 0, total, 1).
 
-    constant_zero: nothing
-    - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
-    + if total == 0:
-    +     return torch.tensor(0.0, device=logits.device)
-    + mean = (weight * loss).sum() / total
-    Where no pixel counts you return a new 0, of another dtype and without a graph.
-    Keep the sum, which is 0 and has a gradient of 0, and divide it by 1.
+constant_zero: nothing
+- mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
++ if total == 0:
++     return torch.tensor(0.0, device=logits.device)
++ mean = (weight * loss).sum() / total
+Where no pixel counts you return a new 0, of another dtype and without a graph.
+Keep the sum, which is 0 and has a gradient of 0, and divide it by 1.
 
-    zero_without_a_graph: nothing
-    - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
-    + if total == 0:
-    +     return logits.new_zeros(())
-    + mean = (weight * loss).sum() / total
-    Where no pixel counts you return a constant, and backward() fails on it.
-    Keep the sum, which is 0 and has a gradient of 0, and divide it by 1.
+zero_without_a_graph: nothing
+- mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
++ if total == 0:
++     return logits.new_zeros(())
++ mean = (weight * loss).sum() / total
+Where no pixel counts you return a constant, and backward() fails on it.
+Keep the sum, which is 0 and has a gradient of 0, and divide it by 1.
 
-    log_of_softmax: stable
-    - logits.log_softmax(1)
-    + logits.softmax(1).log()
-    You took the logarithm of a softmax: for large logits it is the logarithm of 0.
-    log_softmax does both at once and stays finite.
+log_of_softmax: stable
+- logits.log_softmax(1)
++ logits.softmax(1).log()
+You took the logarithm of a softmax: for large logits it is the logarithm of 0.
+log_softmax does both at once and stays finite.
 
-    exponentials_overflow: stable
-    - logits.log_softmax(1)
-    + (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
-    You exponentiated the logits: above 700 that is infinite.
-    log_softmax subtracts the largest logit first.
+exponentials_overflow: stable
+- logits.log_softmax(1)
++ (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
+You exponentiated the logits: above 700 that is infinite.
+log_softmax subtracts the largest logit first.
 
-    probabilities_lifted: stable
-    - logits.log_softmax(1)
-    + (logits.softmax(1) + 1e-12).log()
-    You added a small number to the probabilities, which caps the loss of confident mistakes.
-    log_softmax needs no such help.
+probabilities_lifted: stable
+- logits.log_softmax(1)
++ (logits.softmax(1) + 1e-12).log()
+You added a small number to the probabilities, which caps the loss of confident mistakes.
+log_softmax needs no such help.
 
-    softmax_over_columns: all but nothing carries
-    - logits.log_softmax(1)
-    + logits.log_softmax(-1)
-    Your softmax runs along the columns of the image.
-    In (N, L, H, W) the classes are axis 1.
+softmax_over_columns: all but nothing carries
+- logits.log_softmax(1)
++ logits.log_softmax(-1)
+Your softmax runs along the columns of the image.
+In (N, L, H, W) the classes are axis 1.
 
-    sum_instead_of_mean: all but nothing carries
-    - total = weight.sum()
-    - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
-    + mean = (weight * loss).sum()
-    You summed the losses and did not divide.
-    Divide by Σ w·M.
+sum_instead_of_mean: all but nothing carries
+- total = weight.sum()
+- mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
++ mean = (weight * loss).sum()
+You summed the losses and did not divide.
+Divide by Σ w·M.
 
-    graph_cut: nothing gradients
-    - return mean
-    + return mean.detach()
-    No gradient comes through: the loss was detached.
-    Leave detach(), item() and torch.no_grad() out.
+graph_cut: nothing gradients
+- return mean
++ return mean.detach()
+No gradient comes through: the loss was detached.
+Leave detach(), item() and torch.no_grad() out.
 
-    sign_forgotten: all but nothing carries
-    - loss = -logits
-    + loss = logits
-    Your loss has the wrong sign: a sure and right answer costs most.
-    −log softmax: the logarithm of a probability is negative.
+sign_forgotten: all but nothing carries
+- loss = -logits
++ loss = logits
+Your loss has the wrong sign: a sure and right answer costs most.
+−log softmax: the logarithm of a probability is negative.
 
-    mask_of_ones: mask light gradients
-    - weight * mask
-    + weight * (mask != 0)
-    You took every mask value that is not 0 for 1.
-    A mask of floats weighs: multiply by it.
+mask_of_ones: mask light gradients
+- weight * mask
++ weight * (mask != 0)
+You took every mask value that is not 0 for 1.
+A mask of floats weighs: multiply by it.
 
-    weights_detached: gradients
-    - class_weights[true_class]
-    + class_weights.detach()[true_class]
-    - weight * mask
-    + weight * mask.detach()
-    No gradient reaches the class weights and the mask.
-    Leave detach(), .data and torch.tensor(…) around them out.
+weights_detached: gradients
+- class_weights[true_class]
++ class_weights.detach()[true_class]
+- weight * mask
++ weight * mask.detach()
+No gradient reaches the class weights and the mask.
+Leave detach(), .data and torch.tensor(…) around them out.
 
-    target_overwritten: carries
-    - true_class = target.masked_fill(~valid, 0).long()
-    + target[~valid] = 0
-    + true_class = target.long()
-    You wrote into target: the caller's void pixels are gone.
-    Make a new map: target.masked_fill(void, 0), or torch.where.
+target_overwritten: carries
+- true_class = target.masked_fill(~valid, 0).long()
++ target[~valid] = 0
++ true_class = target.long()
+You wrote into target: the caller's void pixels are gone.
+Make a new map: target.masked_fill(void, 0), or torch.where.
 
-    always_float64: carries
-    - return mean
-    + return mean.double()
-    Your loss is float64 whatever the logits were.
-    Give it the dtype of logits.
-    """)
+always_float64: carries
+- return mean
++ return mean.double()
+Your loss is float64 whatever the logits were.
+Give it the dtype of logits.
+""")
 
 
 @answers.right

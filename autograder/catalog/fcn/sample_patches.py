@@ -1,7 +1,5 @@
 """The exercise sample_patches of lecture 06: patches, every class equally often."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +7,10 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import described, named, wrong
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Mismatch, Outcome, Property
+from autograder.exercise import Case, Exercise, Mismatch, Outcome
 from coursekit import fcn as reference
 
 # Drawn so often that a legal center is left out once in 10^9 right answers.
@@ -227,90 +226,45 @@ CLAIMS = Exercise(
     reference=reference.sample_patches,
     minutes=18,
     difficulty=3,
-    properties=(
-        Property(
-            "centers",
-            "patches are pieces of the image, their targets the labels of row and column size // 2",
-            1.0,
-            _patch_case((3, 5, 1)),
-            _drawn,
-            _judge_crops,
-            tried="the patches, compared with the image",
-            examples=6,
-        ),
-        Property(
-            "even_sizes",
-            "the same for even sizes, where there is no middle",
-            0.5,
-            _patch_case((4, 2, 6)),
-            _drawn,
-            _judge_crops,
-            tried="the patches, compared with the image",
-            examples=4,
-        ),
-        Property(
-            "balanced",
-            "each class with a center that lies far enough inside comes per_class times, others never",
-            0.75,
-            _unbalanced,
-            _drawn,
-            _judge_counts,
-            tried="how often each class was drawn",
-            examples=6,
-        ),
-        Property(
-            "void",
-            "void centers (255) are never drawn, and an image of nothing but void gives no patch",
-            0.5,
-            _with_void,
-            _drawn_with_void,
-            _judge_void,
-            tried="once with these labels, once with void everywhere",
-            examples=6,
-        ),
-        Property(
-            "spread",
-            "with replacement, every legal center of a class equally likely",
-            0.5,
-            _few_centers,
-            _drawn,
-            _judge_spread,
-            tried="which centers came up",
-            examples=4,
-        ),
-        Property(
-            "generator",
-            "the draws come from the generator",
-            0.5,
-            _twice,
-            _drawn_twice,
-            _judge_twice,
-            tried="twice with the first generator, once with the second",
-            examples=4,
-        ),
-        Property(
-            "kinds",
-            "targets are int64; patches keep a float dtype, bytes become float32; nothing is modified in place",
-            0.25,
-            _patch_kinds,
-            _drawn_kinds,
-            examples=6,
-        ),
+    properties=claims(
+        """
+        centers (1): patches are pieces of the image, their targets the labels of row and column size // 2
+        tried: the patches, compared with the image
+        even_sizes (0.5): the same for even sizes, where there is no middle
+        tried: the patches, compared with the image
+        balanced (0.75): each class with a center that lies far enough inside comes per_class times, others
+          never
+        tried: how often each class was drawn
+        void (0.5): void centers (255) are never drawn, and an image of nothing but void gives no patch
+        tried: once with these labels, once with void everywhere
+        spread (0.5): with replacement, every legal center of a class equally likely
+        tried: which centers came up
+        generator (0.5): the draws come from the generator
+        tried: twice with the first generator, once with the second
+        kinds (0.25): targets are int64; patches keep a float dtype, bytes become float32; nothing is modified
+          in place
+        """,
+        centers=on(_patch_case((3, 5, 1)), _drawn, _judge_crops, examples=6),
+        even_sizes=on(_patch_case((4, 2, 6)), _drawn, _judge_crops, examples=4),
+        balanced=on(_unbalanced, _drawn, _judge_counts, examples=6),
+        void=on(_with_void, _drawn_with_void, _judge_void, examples=6),
+        spread=on(_few_centers, _drawn, _judge_spread, examples=4),
+        generator=on(_twice, _drawn_twice, _judge_twice, examples=4),
+        kinds=on(_patch_kinds, _drawn_kinds, examples=6),
     ),
-    hints=(
-        Hint(
-            "A patch runs over the border",
-            "Its center has size // 2 rows above it. How many has it below, for an odd size, for an even one? Cut labels down to the legal centers first.",
-        ),
-        Hint(
-            "A rare class gives too few patches",
-            "With replacement, ten draws from three centers are no problem: draw ten indices below three.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "inner = labels[size // 2 :, size // 2 :][: H − size + 1, : W − size + 1]. For each class c in inner but 255: (inner == c).nonzero() are the top left corners; draw per_class of them and cut image[:, r : r + size, col : col + size].",
-        ),
-    ),
+    hints=hints("""
+        A patch runs over the border
+        Its center has size // 2 rows above it. How many has it below, for an odd size, for an even one? Cut
+          labels down to the legal centers first.
+
+        A rare class gives too few patches
+        With replacement, ten draws from three centers are no problem: draw ten indices below three.
+
+        I don't know how to start
+        inner = labels[size // 2 :, size // 2 :][: H − size + 1, : W − size + 1]. For each class c in inner
+          but 255: (inner == c).nonzero() are the top left corners; draw per_class of them and cut image[:, r
+          : r + size, col : col + size].
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -338,130 +292,130 @@ def by_class(image, labels, size, per_class, generator):
 
 
 answers.edits("""
-    label_of_the_corner: centers even_sizes spread
-    - center = size // 2
-    + center = 0
-    Your targets are the labels of the top left pixels.
-    A patch is named after its center: add size // 2 to row and column.
+label_of_the_corner: centers even_sizes spread
+- center = size // 2
++ center = 0
+Your targets are the labels of the top left pixels.
+A patch is named after its center: add size // 2 to row and column.
 
-    center_rounded_down: even_sizes spread
-    - center = size // 2
-    + center = (size - 1) // 2
-    For even sizes you took the pixel at (size − 1) // 2 as the center.
-    There are two middle rows; take the later one, size // 2.
+center_rounded_down: even_sizes spread
+- center = size // 2
++ center = (size - 1) // 2
+For even sizes you took the pixel at (size − 1) // 2 as the center.
+There are two middle rows; take the later one, size // 2.
 
-    classes_as_they_come: balanced spread
-    - for c in classes:
-    -     corners = (inner == c).nonzero()
-    -     index = torch.randint(len(corners), (per_class,), generator=generator)
-    + if classes:
-    +     corners = (inner != 255).nonzero()
-    +     index = torch.randint(len(corners), (per_class * len(classes),), generator=generator)
-    You drew from all pixels alike, so common classes come often and rare ones hardly ever.
-    Go class by class, and draw per_class centers of each.
+classes_as_they_come: balanced spread
+- for c in classes:
+-     corners = (inner == c).nonzero()
+-     index = torch.randint(len(corners), (per_class,), generator=generator)
++ if classes:
++     corners = (inner != 255).nonzero()
++     index = torch.randint(len(corners), (per_class * len(classes),), generator=generator)
+You drew from all pixels alike, so common classes come often and rare ones hardly ever.
+Go class by class, and draw per_class centers of each.
 
-    without_replacement: balanced spread
-    - torch.randint(len(corners), (per_class,), generator=generator)
-    + torch.randperm(len(corners), generator=generator)[:per_class]
-    You drew without replacement: a class with few centers gives too few patches.
-    Draw indices with torch.randint; the same center may come twice.
+without_replacement: balanced spread
+- torch.randint(len(corners), (per_class,), generator=generator)
++ torch.randperm(len(corners), generator=generator)[:per_class]
+You drew without replacement: a class with few centers gives too few patches.
+Draw indices with torch.randint; the same center may come twice.
 
-    void_is_a_class: balanced void
-    - [c for c in inner.unique().tolist() if c != 255]
-    + inner.unique().tolist()
-    You drew patches with void centers, as if 255 were a class.
-    Skip 255 when you go through the classes.
+void_is_a_class: balanced void
+- [c for c in inner.unique().tolist() if c != 255]
++ inner.unique().tolist()
+You drew patches with void centers, as if 255 were a class.
+Skip 255 when you go through the classes.
 
-    void_alone_fails: void
-    - if not drawn:
-    -     return image.new_zeros(0, len(image), size, size), targets
-    Your function breaks down where no class has a center: there is nothing to stack.
-    Return patches of shape (0, C, size, size) then, and no targets.
+void_alone_fails: void
+- if not drawn:
+-     return image.new_zeros(0, len(image), size, size), targets
+Your function breaks down where no class has a center: there is nothing to stack.
+Return patches of shape (0, C, size, size) then, and no targets.
 
-    borders_padded: centers even_sizes balanced spread
-    - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
-    + image = torch.nn.functional.pad(image, (center, size, center, size))
-    + inner = labels
-    You padded the image, so some patches hold pixels that are not in it.
-    Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
+borders_padded: centers even_sizes balanced spread
+- inner = labels[center:, center:][: h - size + 1, : w - size + 1]
++ image = torch.nn.functional.pad(image, (center, size, center, size))
++ inner = labels
+You padded the image, so some patches hold pixels that are not in it.
+Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
 
-    pushed_inside: centers even_sizes balanced spread
-    - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
-    + inner = labels
-    - if not drawn:
-    + drawn = [(min(max(r - center, 0), h - size), min(max(c - center, 0), w - size)) for r, c in drawn]
-    + if not drawn:
-    You drew centers near the border too and pushed their patches inside: the center is then another pixel.
-    Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
+pushed_inside: centers even_sizes balanced spread
+- inner = labels[center:, center:][: h - size + 1, : w - size + 1]
++ inner = labels
+- if not drawn:
++ drawn = [(min(max(r - center, 0), h - size), min(max(c - center, 0), w - size)) for r, c in drawn]
++ if not drawn:
+You drew centers near the border too and pushed their patches inside: the center is then another pixel.
+Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
 
-    void_anywhere_refused: balanced
-    - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
-    + windows = labels.unfold(0, size, 1).unfold(1, size, 1)
-    + with_void = (windows == 255).flatten(2).any(2)
-    + inner = windows[:, :, center, center].masked_fill(with_void, 255)
-    You refused every patch that holds a void pixel.
-    Only the center decides: it gives the target, and the other pixels are what the network sees.
+void_anywhere_refused: balanced
+- inner = labels[center:, center:][: h - size + 1, : w - size + 1]
++ windows = labels.unfold(0, size, 1).unfold(1, size, 1)
++ with_void = (windows == 255).flatten(2).any(2)
++ inner = windows[:, :, center, center].masked_fill(with_void, 255)
+You refused every patch that holds a void pixel.
+Only the center decides: it gives the target, and the other pixels are what the network sees.
 
-    class_0_left_out: balanced spread
-    - if c != 255
-    + if c not in (0, 255)
-    Class 0 never comes: you took it for the background.
-    Void is 255, and 255 alone is left out.
+class_0_left_out: balanced spread
+- if c != 255
++ if c not in (0, 255)
+Class 0 never comes: you took it for the background.
+Void is 255, and 255 alone is left out.
 
-    per_class_shared_out: balanced spread
-    - (per_class,)
-    + (per_class // len(classes),)
-    You drew fewer than per_class patches of every class.
-    per_class is how many each class gets, not all of them together.
+per_class_shared_out: balanced spread
+- (per_class,)
++ (per_class // len(classes),)
+You drew fewer than per_class patches of every class.
+per_class is how many each class gets, not all of them together.
 
-    same_place_again: spread
-    - torch.randint(len(corners), (per_class,), generator=generator)
-    + torch.randint(len(corners), (1,), generator=generator).expand(per_class)
-    You drew one center of each class and repeated it.
-    Draw per_class indices: torch.randint(count, (per_class,), generator=generator).
+same_place_again: spread
+- torch.randint(len(corners), (per_class,), generator=generator)
++ torch.randint(len(corners), (1,), generator=generator).expand(per_class)
+You drew one center of each class and repeated it.
+Draw per_class indices: torch.randint(count, (per_class,), generator=generator).
 
-    last_row_left_out: spread
-    - [: h - size + 1, : w - size + 1]
-    + [: h - size, : w - size]
-    The last legal row and column never come up.
-    A patch fits at H − size + 1 places, not at H − size.
+last_row_left_out: spread
+- [: h - size + 1, : w - size + 1]
++ [: h - size, : w - size]
+The last legal row and column never come up.
+A patch fits at H − size + 1 places, not at H − size.
 
-    generator_ignored: generator
-    - torch.randint(len(corners), (per_class,), generator=generator)
-    + torch.randint(len(corners), (per_class,))
-    Your draws do not come from the generator, but from torch's global numbers or one of your own.
-    Hand on the one you are given: torch.randint(…, generator=generator).
+generator_ignored: generator
+- torch.randint(len(corners), (per_class,), generator=generator)
++ torch.randint(len(corners), (per_class,))
+Your draws do not come from the generator, but from torch's global numbers or one of your own.
+Hand on the one you are given: torch.randint(…, generator=generator).
 
-    bytes_scaled: kinds
-    - image.float()
-    + image.float() / 255
-    You scaled the values of a byte image.
-    Change the dtype alone: image.float(). What range the network wants is somebody else's business.
+bytes_scaled: kinds
+- image.float()
++ image.float() / 255
+You scaled the values of a byte image.
+Change the dtype alone: image.float(). What range the network wants is somebody else's business.
 
-    always_float32: kinds
-    - image if image.is_floating_point() else image.float()
-    + image.float()
-    Your patches are float32 whatever the image was.
-    Only integers need another dtype: image if image.is_floating_point() else image.float().
+always_float32: kinds
+- image if image.is_floating_point() else image.float()
++ image.float()
+Your patches are float32 whatever the image was.
+Only integers need another dtype: image if image.is_floating_point() else image.float().
 
-    labels_overwritten: kinds
-    - if not drawn:
-    + labels[labels == 255] = 0
-    + if not drawn:
-    You wrote into labels: the caller's void pixels are gone.
-    Make a new map, for instance with torch.where or masked_fill.
+labels_overwritten: kinds
+- if not drawn:
++ labels[labels == 255] = 0
++ if not drawn:
+You wrote into labels: the caller's void pixels are gone.
+Make a new map, for instance with torch.where or masked_fill.
 
-    targets_as_floats: kinds
-    - dtype=torch.int64
-    + dtype=torch.float32
-    Your targets are floats.
-    Classes are int64, as a loss wants them: .long().
+targets_as_floats: kinds
+- dtype=torch.int64
++ dtype=torch.float32
+Your targets are floats.
+Classes are int64, as a loss wants them: .long().
 
-    bytes_kept: kinds
-    - image = image if image.is_floating_point() else image.float()
-    An image of bytes gives patches of bytes, which no convolution takes.
-    Integers become float32: image.float().
-    """)
+bytes_kept: kinds
+- image = image if image.is_floating_point() else image.float()
+An image of bytes gives patches of bytes, which no convolution takes.
+Integers become float32: image.float().
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise segmentation_scores of lecture 06: four scores from one matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +8,9 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import fcn as reference
 
 
@@ -83,67 +82,38 @@ CLAIMS = Exercise(
     reference=reference.segmentation_scores,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "pixel_accuracy",
-            "pixel_accuracy: the share of pixels on the diagonal",
-            0.5,
-            _full,
-            _entry("pixel_accuracy"),
-        ),
-        Property(
-            "mean_accuracy",
-            "mean_accuracy: hits over true pixels, averaged over classes",
-            0.5,
-            _full,
-            _entry("mean_accuracy"),
-        ),
-        Property(
-            "iou",
-            "iou: hits over the union of truth and prediction, for each class",
-            0.75,
-            _full,
-            _entry("iou"),
-        ),
-        Property("mean_iou", "mean_iou: the average of iou over classes", 0.5, _full, _entry("mean_iou")),
-        Property(
-            "frequency_weighted_iou",
-            "frequency_weighted_iou: iou weighed by each class's share of the true pixels",
-            0.5,
-            _full,
-            _entry("frequency_weighted_iou"),
-        ),
-        Property(
-            "absent",
-            "a class in neither truth nor prediction is NaN in iou and left out of the means",
-            0.5,
-            _absent,
-            _numbers,
-        ),
-        Property(
-            "only_predicted",
-            "a class that is only predicted has iou 0 and is left out of mean_accuracy",
-            0.5,
-            _only_predicted,
-            _numbers,
-        ),
-        Property(
-            "kinds", "four Python floats, and iou as a tensor of shape (L,)", 0.25, _full, _kinds, examples=3
-        ),
+    properties=claims(
+        """
+        pixel_accuracy (0.5): pixel_accuracy: the share of pixels on the diagonal
+        mean_accuracy (0.5): mean_accuracy: hits over true pixels, averaged over classes
+        iou (0.75): iou: hits over the union of truth and prediction, for each class
+        mean_iou (0.5): mean_iou: the average of iou over classes
+        frequency_weighted_iou (0.5): frequency_weighted_iou: iou weighed by each class's share of the true
+          pixels
+        absent (0.5): a class in neither truth nor prediction is NaN in iou and left out of the means
+        only_predicted (0.5): a class that is only predicted has iou 0 and is left out of mean_accuracy
+        kinds (0.25): four Python floats, and iou as a tensor of shape (L,)
+        """,
+        pixel_accuracy=on(_full, _entry("pixel_accuracy")),
+        mean_accuracy=on(_full, _entry("mean_accuracy")),
+        iou=on(_full, _entry("iou")),
+        mean_iou=on(_full, _entry("mean_iou")),
+        frequency_weighted_iou=on(_full, _entry("frequency_weighted_iou")),
+        absent=on(_absent, _numbers),
+        only_predicted=on(_only_predicted, _numbers),
+        kinds=on(_full, _kinds, examples=3),
     ),
-    hints=(
-        Hint(
-            "I don't know what the scores are made of",
-            "Three vectors are all you need: the diagonal, the row sums (truth) and the column sums (prediction).",
-        ),
-        Hint(
-            "A mean is NaN or too low", "Which classes have no pixel in the truth, which have none anywhere?"
-        ),
-        Hint(
-            "I have the vectors, but not the scores",
-            "iou = hits / (truth + predicted − hits); accuracy = hits / truth; means with nanmean; frequency-weighted = nansum(truth·iou) / truth.sum().",
-        ),
-    ),
+    hints=hints("""
+        I don't know what the scores are made of
+        Three vectors are all you need: the diagonal, the row sums (truth) and the column sums (prediction).
+
+        A mean is NaN or too low
+        Which classes have no pixel in the truth, which have none anywhere?
+
+        I have the vectors, but not the scores
+        iou = hits / (truth + predicted − hits); accuracy = hits / truth; means with nanmean;
+          frequency-weighted = nansum(truth·iou) / truth.sum().
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -167,96 +137,96 @@ def vectors(matrix):
 
 
 answers.edits("""
-    precision_for_accuracy: mean_accuracy absent only_predicted
-    - hits / truth
-    + hits / predicted
-    Your mean_accuracy divides by the predicted pixels of each class: that is precision.
-    Rows are the truth: divide the diagonal by the row sums, matrix.sum(1).
+precision_for_accuracy: mean_accuracy absent only_predicted
+- hits / truth
++ hits / predicted
+Your mean_accuracy divides by the predicted pixels of each class: that is precision.
+Rows are the truth: divide the diagonal by the row sums, matrix.sum(1).
 
-    classes_for_pixels: pixel_accuracy absent only_predicted
-    - "pixel_accuracy": hits.sum() / m.sum()
-    + "pixel_accuracy": accuracy.nanmean()
-    Your pixel_accuracy is the average over classes, where a rare class counts as much as a common one.
-    In pixel_accuracy every pixel counts alike: matrix.diagonal().sum() / matrix.sum().
+classes_for_pixels: pixel_accuracy absent only_predicted
+- "pixel_accuracy": hits.sum() / m.sum()
++ "pixel_accuracy": accuracy.nanmean()
+Your pixel_accuracy is the average over classes, where a rare class counts as much as a common one.
+In pixel_accuracy every pixel counts alike: matrix.diagonal().sum() / matrix.sum().
 
-    hits_counted_twice: iou mean_iou frequency_weighted_iou absent only_predicted
-    - truth + predicted - hits
-    + truth + predicted
-    Your union counts the hits twice: truth + prediction.
-    Subtract the diagonal once: truth + predicted − hits.
+hits_counted_twice: iou mean_iou frequency_weighted_iou absent only_predicted
+- truth + predicted - hits
++ truth + predicted
+Your union counts the hits twice: truth + prediction.
+Subtract the diagonal once: truth + predicted − hits.
 
-    dice: iou mean_iou frequency_weighted_iou absent only_predicted
-    - hits / union
-    + 2 * hits / (truth + predicted)
-    You computed the Dice score, 2·hits / (truth + prediction).
-    Intersection over union is hits / (truth + predicted − hits).
+dice: iou mean_iou frequency_weighted_iou absent only_predicted
+- hits / union
++ 2 * hits / (truth + predicted)
+You computed the Dice score, 2·hits / (truth + prediction).
+Intersection over union is hits / (truth + predicted − hits).
 
-    weighted_by_prediction: frequency_weighted_iou absent only_predicted
-    - (truth * iou).nansum()
-    + (predicted * iou).nansum()
-    You weighed iou by the predicted pixels.
-    Frequency is that of the truth: weigh by matrix.sum(1) / matrix.sum().
+weighted_by_prediction: frequency_weighted_iou absent only_predicted
+- (truth * iou).nansum()
++ (predicted * iou).nansum()
+You weighed iou by the predicted pixels.
+Frequency is that of the truth: weigh by matrix.sum(1) / matrix.sum().
 
-    absent_is_zero: absent only_predicted
-    - hits / truth
-    + (hits / truth).nan_to_num(0.0)
-    - hits / union
-    + (hits / union).nan_to_num(0.0)
-    A class that is nowhere counts as 0 in your means.
-    It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.
+absent_is_zero: absent only_predicted
+- hits / truth
++ (hits / truth).nan_to_num(0.0)
+- hits / union
++ (hits / union).nan_to_num(0.0)
+A class that is nowhere counts as 0 in your means.
+It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.
 
-    absent_is_perfect: absent only_predicted
-    - hits / truth
-    + (hits / truth).nan_to_num(1.0)
-    - hits / union
-    + (hits / union).nan_to_num(1.0)
-    A class that is nowhere counts as 1 in your means.
-    It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.
+absent_is_perfect: absent only_predicted
+- hits / truth
++ (hits / truth).nan_to_num(1.0)
+- hits / union
++ (hits / union).nan_to_num(1.0)
+A class that is nowhere counts as 1 in your means.
+It says nothing about the prediction: leave its 0/0 as NaN and average the others with nanmean.
 
-    nan_spreads: absent only_predicted
-    - accuracy.nanmean()
-    + accuracy.mean()
-    - iou.nanmean()
-    + iou.mean()
-    One absent class turns your means into NaN.
-    Average over the classes that have a value: nanmean.
+nan_spreads: absent only_predicted
+- accuracy.nanmean()
++ accuracy.mean()
+- iou.nanmean()
++ iou.mean()
+One absent class turns your means into NaN.
+Average over the classes that have a value: nanmean.
 
-    false_alarms_forgiven: only_predicted
-    - iou.nanmean()
-    + iou[truth > 0].mean()
-    A class that is predicted but nowhere true is left out of your mean_iou.
-    Its union is not empty, so its iou is 0 and counts.
+false_alarms_forgiven: only_predicted
+- iou.nanmean()
++ iou[truth > 0].mean()
+A class that is predicted but nowhere true is left out of your mean_iou.
+Its union is not empty, so its iou is 0 and counts.
 
-    false_alarms_undefined: only_predicted
-    - hits / union
-    + (hits / union).where(truth > 0, torch.nan)
-    A class that is predicted but nowhere true has no iou with you.
-    NaN is for a class that is in neither; this one has a union, so its iou is 0 and counts.
+false_alarms_undefined: only_predicted
+- hits / union
++ (hits / union).where(truth > 0, torch.nan)
+A class that is predicted but nowhere true has no iou with you.
+NaN is for a class that is in neither; this one has a union, so its iou is 0 and counts.
 
-    only_predicted_in_mean_accuracy: only_predicted
-    - accuracy.nanmean()
-    + accuracy.nan_to_num(0.0)[union > 0].mean()
-    A class that is predicted but nowhere true counts as 0 in your mean_accuracy.
-    It has no pixel that could be right: its accuracy is 0/0, and is left out.
+only_predicted_in_mean_accuracy: only_predicted
+- accuracy.nanmean()
++ accuracy.nan_to_num(0.0)[union > 0].mean()
+A class that is predicted but nowhere true counts as 0 in your mean_accuracy.
+It has no pixel that could be right: its accuracy is 0/0, and is left out.
 
-    recall_for_iou: iou mean_iou frequency_weighted_iou absent only_predicted
-    - truth + predicted - hits
-    + truth
-    You divided the hits by the true pixels alone: that is each class's accuracy.
-    The union also holds what was wrongly taken for the class: truth + predicted − hits.
+recall_for_iou: iou mean_iou frequency_weighted_iou absent only_predicted
+- truth + predicted - hits
++ truth
+You divided the hits by the true pixels alone: that is each class's accuracy.
+The union also holds what was wrongly taken for the class: truth + predicted − hits.
 
-    background_left_out: mean_iou absent only_predicted
-    - iou.nanmean()
-    + iou[1:].nanmean()
-    You left class 0 out of mean_iou.
-    All classes count, the background too.
+background_left_out: mean_iou absent only_predicted
+- iou.nanmean()
++ iou[1:].nanmean()
+You left class 0 out of mean_iou.
+All classes count, the background too.
 
-    tensors_for_floats: kinds
-    - {name: score.item() for name, score in scores.items()} | {"iou": iou}
-    + scores | {"iou": iou}
-    Your scores are tensors.
-    Call .item() on the four averages.
-    """)
+tensors_for_floats: kinds
+- {name: score.item() for name, score in scores.items()} | {"iou": iou}
++ scores | {"iou": iou}
+Your scores are tensors.
+Call .item() on the four averages.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise SkipFCN of lecture 06: the head of FCN-32s, 16s and 8s."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +9,10 @@ from torch.nn import functional as F
 
 from autograder.attempt import Odd, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import filled, parameters_of
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import fcn as reference
 from coursekit.upsampling import bilinear_kernel
 
@@ -93,85 +92,47 @@ CLAIMS = Exercise(
     reference=reference.SkipFCN,
     minutes=30,
     difficulty=4,
-    properties=(
-        Property(
-            "start",
-            "score_32, score_16, score_8, as many as the variant asks for: 1×1, with bias, all zero at the start",
-            0.5,
-            _fresh_case,
-            _parameters("score_"),
-            examples=5,
-            tried="the parameters of a new head whose names begin with score_",
-        ),
-        Property(
-            "bilinear",
-            "up_32, up_16, up_8: bilinear at the start, without bias, and they learn",
-            1.0,
-            _fresh_case,
-            _parameters("up_"),
-            examples=5,
-            tried="the parameters of a new head whose names begin with up_",
-        ),
-        Property(
-            "32s",
-            "FCN-32s: scores of stride 32, enlarged at once",
-            0.75,
-            _head_case("32s"),
-            _scores_of_image,
-            examples=4,
-            tried="a head with these weights, called on features and size",
-        ),
-        Property(
-            "16s",
-            "FCN-16s: enlarged by 2, scores of stride 16 added, enlarged by 16",
-            1.0,
-            _head_case("16s"),
-            _scores_of_image,
-            examples=4,
-            tried="a head with these weights, called on features and size",
-        ),
-        Property(
-            "8s",
-            "FCN-8s: the same with one step more",
-            1.0,
-            _head_case("8s"),
-            _scores_of_image,
-            examples=4,
-            tried="a head with these weights, called on features and size",
-        ),
-        Property(
-            "any_size",
-            "sizes that no stride divides: cropped top-left to the finer map, at last to size",
-            1.0,
-            _head_case("16s", "8s", "32s", ragged=True),
-            _scores_of_image,
-            examples=10,
-            tried="a head with these weights, called on features and size",
-        ),
-        Property(
-            "gradients",
-            "gradients reach every feature, score and upsampling weight",
-            0.75,
-            _head_case("8s"),
-            _head_gradients,
-            examples=3,
-            tried="gradients with respect to the features and all parameters",
-        ),
+    properties=claims(
+        """
+        start (0.5): score_32, score_16, score_8, as many as the variant asks for: 1×1, with bias, all zero at
+          the start
+        tried: the parameters of a new head whose names begin with score_
+        bilinear (1): up_32, up_16, up_8: bilinear at the start, without bias, and they learn
+        tried: the parameters of a new head whose names begin with up_
+        32s (0.75): FCN-32s: scores of stride 32, enlarged at once
+        tried: a head with these weights, called on features and size
+        16s (1): FCN-16s: enlarged by 2, scores of stride 16 added, enlarged by 16
+        tried: a head with these weights, called on features and size
+        8s (1): FCN-8s: the same with one step more
+        tried: a head with these weights, called on features and size
+        any_size (1): sizes that no stride divides: cropped top-left to the finer map, at last to size
+        tried: a head with these weights, called on features and size
+        gradients (0.75): gradients reach every feature, score and upsampling weight
+        tried: gradients with respect to the features and all parameters
+        """,
+        start=on(_fresh_case, _parameters("score_"), examples=5),
+        bilinear=on(_fresh_case, _parameters("up_"), examples=5),
+        **{"32s": on(_head_case("32s"), _scores_of_image, examples=4)},
+        **{"16s": on(_head_case("16s"), _scores_of_image, examples=4)},
+        **{"8s": on(_head_case("8s"), _scores_of_image, examples=4)},
+        any_size=on(_head_case("16s", "8s", "32s", ragged=True), _scores_of_image, examples=10),
+        gradients=on(_head_case("8s"), _head_gradients, examples=3),
     ),
-    hints=(
-        Hint(
-            "I lose track of the strides",
-            "Draw it: score_32 → up_32 (×2) → + score_16 → up_16 (×2) → + score_8 → up_8 (×8). In a variant that ends earlier, the last up takes all that is left.",
-        ),
-        Hint(
-            "Two maps differ by a row",
-            "An image of 37 rows has 2 cells at stride 32 and 3 at stride 16; enlarged by 2, the 2 become 4. Cut the coarse one at the bottom.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "strides = {'32s': (32,), '16s': (32, 16), '8s': (32, 16, 8)}[variant]. For each: score = nn.Conv2d(c, L, 1), zeroed; up = nn.ConvTranspose2d(L, L, 2 · factor, stride=factor, padding=factor // 2, bias=False) with bilinear weights, factor 2 or, at the last stride, the stride. self.add_module(f'up_{stride}', up).",
-        ),
-    ),
+    hints=hints("""
+        I lose track of the strides
+        Draw it: score_32 → up_32 (×2) → + score_16 → up_16 (×2) → + score_8 → up_8 (×8). In a variant that
+          ends earlier, the last up takes all that is left.
+
+        Two maps differ by a row
+        An image of 37 rows has 2 cells at stride 32 and 3 at stride 16; enlarged by 2, the 2 become 4. Cut
+          the coarse one at the bottom.
+
+        I don't know how to start
+        strides = {'32s': (32,), '16s': (32, 16), '8s': (32, 16, 8)}[variant]. For each: score = nn.Conv2d(c,
+          L, 1), zeroed; up = nn.ConvTranspose2d(L, L, 2 · factor, stride=factor, padding=factor // 2,
+          bias=False) with bilinear weights, factor 2 or, at the last stride, the stride.
+          self.add_module(f'up_{stride}', up).
+        """),
     # The kernel is lecture 5's exercise, and one may have skipped that.
     uses=("coursekit.upsampling.bilinear_kernel",),
 )
@@ -211,121 +172,121 @@ class Looped(nn.Module):
 
 
 answers.edits("""
-    scores_not_zero: start
-    - nn.init.zeros_(score.weight)
-    - nn.init.zeros_(score.bias)
-    Your score layers start with random weights.
-    Set weight and bias to zero: a skip that says nothing at first cannot spoil what is there.
+scores_not_zero: start
+- nn.init.zeros_(score.weight)
+- nn.init.zeros_(score.bias)
+Your score layers start with random weights.
+Set weight and bias to zero: a skip that says nothing at first cannot spoil what is there.
 
-    upsampling_not_bilinear: bilinear
-    - up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
-    Your transposed convolutions start with random weights.
-    Copy bilinear_kernel(num_classes, factor) into their weight.
+upsampling_not_bilinear: bilinear
+- up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
+Your transposed convolutions start with random weights.
+Copy bilinear_kernel(num_classes, factor) into their weight.
 
-    classes_mixed: bilinear
-    - bilinear_kernel(num_classes, factor)
-    + bilinear_kernel(1, factor).repeat(num_classes, num_classes, 1, 1)
-    Your bilinear kernel goes from every class to every class: all scores become their sum.
-    Only the diagonal: each class is interpolated from itself.
+classes_mixed: bilinear
+- bilinear_kernel(num_classes, factor)
++ bilinear_kernel(1, factor).repeat(num_classes, num_classes, 1, 1)
+Your bilinear kernel goes from every class to every class: all scores become their sum.
+Only the diagonal: each class is interpolated from itself.
 
-    upsampling_with_bias: all but start
-    - bias=False
-    + bias=True
-    Your transposed convolutions have a bias.
-    nn.ConvTranspose2d(…, bias=False): the scores have one already.
+upsampling_with_bias: all but start
+- bias=False
++ bias=True
+Your transposed convolutions have a bias.
+nn.ConvTranspose2d(…, bias=False): the scores have one already.
 
-    upsampling_fixed: bilinear gradients
-    - nn.Parameter(bilinear_kernel(num_classes, factor))
-    + nn.Parameter(bilinear_kernel(num_classes, factor), requires_grad=False)
-    Your transposed convolutions do not learn.
-    Leave requires_grad at True: bilinear is where they start.
+upsampling_fixed: bilinear gradients
+- nn.Parameter(bilinear_kernel(num_classes, factor))
++ nn.Parameter(bilinear_kernel(num_classes, factor), requires_grad=False)
+Your transposed convolutions do not learn.
+Leave requires_grad at True: bilinear is where they start.
 
-    interpolated: all but start
-    - factor = stride if stride == self.strides[-1] else 2
-    - padding = factor // 2
-    - up = nn.ConvTranspose2d(num_classes, num_classes, 2 * factor, factor, padding, bias=False)
-    - up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
-    - self.add_module(f"up_{stride}", up)
-    ...
-    - up = getattr(self, f"up_{stride}")(total)
-    + factor = stride if stride == self.strides[-1] else 2
-    + up = F.interpolate(total, scale_factor=factor, mode="bilinear")
-    You enlarged by F.interpolate, which has nothing to learn.
-    nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8.
+interpolated: all but start
+- factor = stride if stride == self.strides[-1] else 2
+- padding = factor // 2
+- up = nn.ConvTranspose2d(num_classes, num_classes, 2 * factor, factor, padding, bias=False)
+- up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
+- self.add_module(f"up_{stride}", up)
+...
+- up = getattr(self, f"up_{stride}")(total)
++ factor = stride if stride == self.strides[-1] else 2
++ up = F.interpolate(total, scale_factor=factor, mode="bilinear")
+You enlarged by F.interpolate, which has nothing to learn.
+nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8.
 
-    cropped_at_the_center: any_size
-    - return maps[..., : size[0], : size[1]]
-    + top, left = (maps.shape[-2] - size[0]) // 2, (maps.shape[-1] - size[1]) // 2
-    + return maps[..., top : top + size[0], left : left + size[1]]
-    You cropped at the center.
-    All maps begin at the same top left corner; what is too much lies at the bottom and right.
+cropped_at_the_center: any_size
+- return maps[..., : size[0], : size[1]]
++ top, left = (maps.shape[-2] - size[0]) // 2, (maps.shape[-1] - size[1]) // 2
++ return maps[..., top : top + size[0], left : left + size[1]]
+You cropped at the center.
+All maps begin at the same top left corner; what is too much lies at the bottom and right.
 
-    not_cropped: any_size
-    - maps[..., : size[0], : size[1]]
-    + maps
-    Your maps are not cropped.
-    ⌈size / stride⌉ cells enlarged may be more than the finer map has: cut [..., :h, :w].
+not_cropped: any_size
+- maps[..., : size[0], : size[1]]
++ maps
+Your maps are not cropped.
+⌈size / stride⌉ cells enlarged may be more than the finer map has: cut [..., :h, :w].
 
-    squeezed: any_size
-    - maps[..., : size[0], : size[1]]
-    + F.interpolate(maps, tuple(size), mode="bilinear")
-    You squeezed maps to their size where they had to be cropped.
-    The grid stays; only the surplus at the bottom and right goes.
+squeezed: any_size
+- maps[..., : size[0], : size[1]]
++ F.interpolate(maps, tuple(size), mode="bilinear")
+You squeezed maps to their size where they had to be cropped.
+The grid stays; only the surplus at the bottom and right goes.
 
-    coarse_forgotten: 16s 8s any_size gradients
-    - score if up is None else score + self.crop(up, score.shape[-2:])
-    + score
-    You went on with the finer scores alone: what the coarse ones say is lost.
-    Add them up: score_16(…) + cropped up_32(…).
+coarse_forgotten: 16s 8s any_size gradients
+- score if up is None else score + self.crop(up, score.shape[-2:])
++ score
+You went on with the finer scores alone: what the coarse ones say is lost.
+Add them up: score_16(…) + cropped up_32(…).
 
-    skips_forgotten: 16s 8s any_size gradients
-    - score + self.crop(up, score.shape[-2:])
-    + self.crop(up, score.shape[-2:])
-    You enlarged the coarse scores and never added the finer ones.
-    Add them up: score_16(…) + cropped up_32(…).
+skips_forgotten: 16s 8s any_size gradients
+- score + self.crop(up, score.shape[-2:])
++ self.crop(up, score.shape[-2:])
+You enlarged the coarse scores and never added the finer ones.
+Add them up: score_16(…) + cropped up_32(…).
 
-    channels_reversed: all but bilinear
-    - c8, c16, c32 = channels
-    + c32, c16, c8 = channels
-    You read channels from the back.
-    channels = (c8, c16, c32): score_32 takes the last of them.
+channels_reversed: all but bilinear
+- c8, c16, c32 = channels
++ c32, c16, c8 = channels
+You read channels from the back.
+channels = (c8, c16, c32): score_32 takes the last of them.
 
-    enlarged_by_the_stride: all but start 32s
-    - factor = stride if stride == self.strides[-1] else 2
-    + factor = stride
-    Your up layers all enlarge by their stride.
-    Only the last one enlarges to the image; those before it enlarge by 2, to the next finer map.
+enlarged_by_the_stride: all but start 32s
+- factor = stride if stride == self.strides[-1] else 2
++ factor = stride
+Your up layers all enlarge by their stride.
+Only the last one enlarges to the image; those before it enlarge by 2, to the next finer map.
 
-    averaged_skips: 16s 8s any_size gradients
-    - score + self.crop(up, score.shape[-2:])
-    + (score + self.crop(up, score.shape[-2:])) / 2
-    You averaged the two scores.
-    Skips are summed.
+averaged_skips: 16s 8s any_size gradients
+- score + self.crop(up, score.shape[-2:])
++ (score + self.crop(up, score.shape[-2:])) / 2
+You averaged the two scores.
+Skips are summed.
 
-    scores_rectified: all but start bilinear
-    - (features[stride])
-    + (features[stride]).relu()
-    A ReLU follows your scores: none of them can speak against a class.
-    Scores are logits: leave them as the 1×1 convolution gives them.
+scores_rectified: all but start bilinear
+- (features[stride])
++ (features[stride]).relu()
+A ReLU follows your scores: none of them can speak against a class.
+Scores are logits: leave them as the 1×1 convolution gives them.
 
-    probabilities: all but start bilinear
-    - return self.crop(up, size)
-    + return self.crop(up, size).softmax(1)
-    Your head returns probabilities: the softmax is in it.
-    Return logits: the loss takes the softmax, and the largest is the same.
+probabilities: all but start bilinear
+- return self.crop(up, size)
++ return self.crop(up, size).softmax(1)
+Your head returns probabilities: the softmax is in it.
+Return logits: the loss takes the softmax, and the largest is the same.
 
-    padding_forgotten: all but start bilinear
-    - padding = factor // 2
-    + padding = 0
-    Your maps are shifted down and right by half a cell: the transposed convolutions have no padding.
-    padding = factor // 2 puts factor × factor pixels around the center of each cell.
+padding_forgotten: all but start bilinear
+- padding = factor // 2
++ padding = 0
+Your maps are shifted down and right by half a cell: the transposed convolutions have no padding.
+padding = factor // 2 puts factor × factor pixels around the center of each cell.
 
-    always_8s: all but 8s gradients
-    - {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}[variant]
-    + (32, 16, 8)
-    Your head scores all three strides whatever the variant.
-    32s scores stride 32 alone and enlarges at once; 16s adds stride 16.
-    """)
+always_8s: all but 8s gradients
+- {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}[variant]
++ (32, 16, 8)
+Your head scores all three strides whatever the variant.
+32s scores stride 32 alone and enlarges at once; 16s adds stride 16.
+""")
 
 
 def interpolating(channels, factor):

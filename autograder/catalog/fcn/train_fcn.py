@@ -1,9 +1,5 @@
 """The exercise train_fcn of lecture 06: a network for scenes, judged by its mean IoU on scenes it never saw."""
 
-from __future__ import annotations
-
-import copy
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,22 +8,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Handle, Subject
-from autograder.catalog.training import (
-    Around,
-    OnBytes,
-    attempted,
-    claims,
-    remembered,
-    seeded,
-    trained_network,
-)
+from autograder.catalog.answers import Answers
+from autograder.catalog.claims import hints
+from autograder.catalog.training import Around, OnBytes, attempted, readings, trained_network
 from autograder.draw import Draw
-from autograder.exercise import Case, Hint, Misconception, Training, Variant
+from autograder.exercise import Case, Training
 from autograder.values import Named
 from coursekit import fcn as reference
 from coursekit.data.scenes import CLASSES, Scenes
 from coursekit.fcn import FCN
 from coursekit.models import SmallBackbone
+from coursekit.training import drawn_from
 
 SIZE = 96
 IMAGES = 500
@@ -120,26 +111,52 @@ def symptom(seen: dict[str, Any]) -> str:
     return "too_short" if score < 0.25 else ""
 
 
-# -- answers ------------------------------------------------------------------------------------------------
+CLAIMS = Training(
+    id="train_fcn",
+    topic="fcn",
+    title="Train it",
+    reference=reference.train_fcn,
+    minutes=30,
+    difficulty=3,
+    draw=_to_train,
+    observe=_look,
+    properties=readings("mean IoU", LEVELS, symptom),
+    hints=hints("""
+        My mean IoU does not move
+        Train on one batch alone, again and again. Does the loss go to 0? If not, the mistake is before the
+          data set.
+
+        It learns, but not enough
+        Mirrored and turned scenes are new scenes. Which learning rate is the largest at which the loss still
+          falls?
+
+        I don't know how to start
+        with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64,
+          96, 128). Then fit(net, dataset, steps=400, batch_size=16,
+          descent=Descent(torch.optim.AdamW(net.parameters(), lr=6e-3), one_cycle()), task=Task('labels',
+          pixel_cross_entropy, augment=quarter_turns), generator=generator); return net.eval().
+        """),
+    seconds=600.0,
+)
+
+answers = Answers(CLAIMS)
 
 
-def _loop(
-    dataset: Scenes, generator: torch.Generator, net: nn.Module, *, steps: int = 400, images: int | None = None,
-    lr: float = 6e-3, descent: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW, augmented: bool = True,
-) -> nn.Module:  # fmt: skip
-    """A training loop written out, with mirrored and turned batches."""
-    x, y = _stacked(dataset, images)
-    optimizer = descent(net.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-    order = torch.empty(0, dtype=torch.long)
-    net.train()
+def descend(net, dataset, generator):
+    items = [dataset[i] for i in range(len(dataset))]
+    images = torch.stack([item["image"] for item in items]) / 255
+    labels = torch.stack([item["labels"] for item in items])
+    steps = 400
+    optimizer = torch.optim.AdamW(net.parameters(), lr=6e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
+    order = []
     for _ in range(steps):
-        if len(order) < min(16, len(x)):
-            order = torch.cat([order, torch.randperm(len(x), generator=generator)])
+        if len(order) < min(16, len(images)):
+            order += torch.randperm(len(images), generator=generator).tolist()
         batch, order = order[:16], order[16:]
-        turns = int(torch.randint(4, (), generator=generator)) * augmented
-        inputs, target = x[batch].rot90(turns, (2, 3)), y[batch].rot90(turns, (1, 2))
-        if augmented and torch.rand((), generator=generator) < 0.5:
+        turns = int(torch.randint(4, (), generator=generator))
+        inputs, target = images[batch].rot90(turns, (2, 3)), labels[batch].rot90(turns, (1, 2))
+        if torch.rand((), generator=generator) < 0.5:
             inputs, target = inputs.flip(3), target.flip(2)
         loss = F.cross_entropy(net(inputs), target, ignore_index=255)
         optimizer.zero_grad()
@@ -149,18 +166,112 @@ def _loop(
     return net.eval()
 
 
-def _network(generator: torch.Generator) -> nn.Module:
-    channels = (64, 96, 128)
-    return seeded(generator, lambda: FCN(len(CLASSES), "8s", SmallBackbone(channels), channels))
+@answers.right
+def own_loop(dataset, generator):
+    """a loop of its own"""
+    with drawn_from(generator):
+        net = FCN(len(dataset.classes), "8s", SmallBackbone((64, 96, 128)), (64, 96, 128))
+    return descend(net, dataset, generator)
 
 
-def _own_loop(dataset, generator):
-    return _loop(dataset, generator, _network(generator))
+answers.edits("""
+never_updated: all
+- steps = 400
++ steps = 40
+...
+- optimizer.step()
+Your network says the same class everywhere: it has not learned anything.
+Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.
+
+too_short: all
+- steps = 400
++ steps = 40
+Your network has learned too little, also of the images it was trained on.
+Train for more steps, and look at the loss: where it still falls at the end, go on or raise the learning rate.
+
+few_images: all
+- range(len(dataset))
++ range(4)
+- steps = 400
++ steps = 100
+- int(torch.randint(4, (), generator=generator))
++ 0
+Your network knows its training images by heart and is far worse on new ones.
+Draw every batch from the whole data set, in a new order in each epoch, mirrored and turned.
+
+transposed_images: all
+- net(inputs)
++ net(inputs.mT)
+Your maps are transposed: rows and columns have changed places between image and labels.
+Images are (3, H, W) and labels (H, W): turn both, or neither.
+
+left_in_training_mode: usable
+- net.eval()
++ net.train()
+Your network is still in training mode: its batch normalization would go on learning from test images.
+return net.eval().
+
+generator_ignored: repeatable
+- with drawn_from(generator):
++ generator = torch.default_generator
++ with drawn_from(generator):
+You drew from torch's global random numbers: the same generator gives another network each time.
+Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).
+""")
 
 
-class _Hourglass(nn.Module):
-    """Down four times, up again by interpolation, what was there before joined to it."""
+@answers.wrong("all")
+def trained_on_bytes(dataset, generator):
+    """Your network expects pixels from 0 to 255.
 
+    It is asked about images from 0 to 1: divide by 255 when you train.
+    """
+    return OnBytes(own_loop(dataset, generator)).eval()
+
+
+class Classes(Around):
+    def forward(self, x):
+        return self.net(x).argmax(1)
+
+
+@answers.wrong("all")
+def classes_returned(dataset, generator):
+    """Your network returns classes, (N, H, W).
+
+    Return the logits, (N, L, H, W); argmax is for whoever asks.
+    """
+    return Classes(own_loop(dataset, generator)).eval()
+
+
+class Coarse(Around):
+    def forward(self, x):
+        return F.avg_pool2d(self.net(x), 8)
+
+
+@answers.wrong("all")
+def not_upsampled(dataset, generator):
+    """Your map is smaller than the image.
+
+    Bring the scores back to the size of the image, as SkipFCN does.
+    """
+    return Coarse(own_loop(dataset, generator)).eval()
+
+
+class OneSize(Around):
+    def forward(self, x):
+        return self.net(x).reshape(len(x), -1, 96, 96)
+
+
+@answers.wrong("usable")
+def one_size_only(dataset, generator):
+    """Your network takes images of one size only.
+
+    Without dense layers and fixed sizes it takes any H and W that 32 divides; ask x.shape for the size.
+    """
+    return OneSize(own_loop(dataset, generator)).eval()
+
+
+class Hourglass(nn.Module):
     def __init__(self, classes: int):
         super().__init__()
         widths = (32, 64, 96, 128)
@@ -188,176 +299,12 @@ class _Hourglass(nn.Module):
         return F.interpolate(self.scores(x), size, mode="bilinear")
 
 
-def _hourglass(dataset, generator):
-    net = seeded(generator, lambda: _Hourglass(len(dataset.classes)))
-    return _loop(dataset, generator, net, steps=360, lr=5e-3, descent=torch.optim.Adam)
+@answers.right
+def hourglass(dataset, generator):
+    """another network: an hourglass with interpolation"""
+    with drawn_from(generator):
+        net = Hourglass(len(dataset.classes))
+    return descend(net, dataset, generator)
 
 
-# What these do to a trained network is what the mistake would have made of it: one training stands behind all.
-_good = remembered(reference.train_fcn)
-
-
-class _Transposed(Around):
-    def forward(self, x):
-        return self.net(x.mT).mT.contiguous().mT
-
-
-class _OneSize(Around):
-    def forward(self, x):
-        return self.net(x).reshape(-1, len(CLASSES), SIZE, SIZE)
-
-
-class _Classes(Around):
-    def forward(self, x):
-        return self.net(x).argmax(1)
-
-
-class _Coarse(Around):
-    def forward(self, x):
-        return F.avg_pool2d(self.net(x), 8)
-
-
-def _trained_on_bytes(dataset, generator):
-    return OnBytes(_good(dataset, generator)).eval()
-
-
-def _transposed_images(dataset, generator):
-    return _Transposed(_good(dataset, generator)).eval()
-
-
-def _one_size_only(dataset, generator):
-    return _OneSize(_good(dataset, generator)).eval()
-
-
-def _classes_returned(dataset, generator):
-    return _Classes(_good(dataset, generator)).eval()
-
-
-def _not_upsampled(dataset, generator):
-    return _Coarse(_good(dataset, generator)).eval()
-
-
-def _left_in_training_mode(dataset, generator):
-    return _good(dataset, generator).train()
-
-
-def _generator_ignored(dataset, generator):
-    return _good(dataset, copy.copy(torch.Generator().manual_seed(generator.initial_seed())))
-
-
-def _never_updated(dataset, generator):
-    return _network(generator).eval()
-
-
-def _few_images(dataset, generator):
-    return _loop(dataset, generator, _network(generator), steps=100, images=4, augmented=False)
-
-
-def _too_short(dataset, generator):
-    return _loop(dataset, generator, _network(generator), steps=40)
-
-
-ALL = (*LEVELS, "usable", "repeatable")
-
-EXERCISE = Training(
-    id="train_fcn",
-    topic="fcn",
-    title="Train it",
-    reference=reference.train_fcn,
-    minutes=30,
-    difficulty=3,
-    draw=_to_train,
-    observe=_look,
-    properties=claims("mean IoU", LEVELS, symptom),
-    misconceptions=(
-        Misconception(
-            "never_updated",
-            "Your network says the same class everywhere: it has not learned anything.",
-            "Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.",
-            ALL,
-            _never_updated,
-        ),
-        Misconception(
-            "too_short",
-            "Your network has learned too little, also of the images it was trained on.",
-            "Train for more steps, and look at the loss: where it still falls at the end, go on or raise the learning rate.",
-            ALL,
-            _too_short,
-        ),
-        Misconception(
-            "few_images",
-            "Your network knows its training images by heart and is far worse on new ones.",
-            "Draw every batch from the whole data set, in a new order in each epoch, mirrored and turned.",
-            ALL,
-            _few_images,
-        ),
-        Misconception(
-            "trained_on_bytes",
-            "Your network expects pixels from 0 to 255.",
-            "It is asked about images from 0 to 1: divide by 255 when you train.",
-            ALL,
-            _trained_on_bytes,
-        ),
-        Misconception(
-            "transposed_images",
-            "Your maps are transposed: rows and columns have changed places between image and labels.",
-            "Images are (3, H, W) and labels (H, W): turn both, or neither.",
-            ALL,
-            _transposed_images,
-        ),
-        Misconception(
-            "classes_returned",
-            "Your network returns classes, (N, H, W).",
-            "Return the logits, (N, L, H, W); argmax is for whoever asks.",
-            ALL,
-            _classes_returned,
-        ),
-        Misconception(
-            "not_upsampled",
-            "Your map is smaller than the image.",
-            "Bring the scores back to the size of the image, as SkipFCN does.",
-            ALL,
-            _not_upsampled,
-        ),
-        Misconception(
-            "left_in_training_mode",
-            "Your network is still in training mode: its batch normalization would go on learning from test images.",
-            "return net.eval().",
-            ("usable",),
-            _left_in_training_mode,
-        ),
-        Misconception(
-            "one_size_only",
-            "Your network takes images of one size only.",
-            "Without dense layers and fixed sizes it takes any H and W that 32 divides; ask x.shape for the size.",
-            ("usable",),
-            _one_size_only,
-        ),
-        Misconception(
-            "generator_ignored",
-            "You drew from torch's global random numbers: the same generator gives another network each time.",
-            "Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).",
-            ("repeatable",),
-            _generator_ignored,
-        ),
-    ),
-    right=(
-        Variant("a loop of its own", _own_loop),
-        Variant("another network: an hourglass with interpolation", _hourglass),
-    ),
-    hints=(
-        Hint(
-            "My mean IoU does not move",
-            "Train on one batch alone, again and again. Does the loss go to 0? If not, the mistake is before the data set.",
-        ),
-        Hint(
-            "It learns, but not enough",
-            "Mirrored and turned scenes are new scenes. Which learning rate is the largest at which the loss still falls?",
-        ),
-        Hint(
-            "I don't know how to start",
-            "with drawn_from(generator): net = FCN(len(dataset.classes), '8s', SmallBackbone(c), c), where c = (64, 96, 128). Then fit(net, dataset, steps=400, batch_size=16, descent=Descent(torch.optim.AdamW(net.parameters(), lr=6e-3), one_cycle()), task=Task('labels', pixel_cross_entropy, augment=quarter_turns), generator=generator); return net.eval().",
-        ),
-    ),
-    seconds=600.0,
-)
+EXERCISE = answers.exercise()

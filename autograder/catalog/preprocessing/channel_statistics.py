@@ -1,7 +1,5 @@
 """The exercise channel_statistics of lecture 01: mean and standard deviation of each channel."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,6 +7,7 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import as_double
 from autograder.catalog.preprocessing.draws import (
     SCALERS,
@@ -20,7 +19,7 @@ from autograder.catalog.preprocessing.draws import (
     whole_numbers,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import preprocessing as reference
 
 
@@ -65,71 +64,39 @@ CLAIMS = Exercise(
     reference=reference.channel_statistics,
     minutes=10,
     difficulty=2,
-    properties=(
-        Property(
-            "mean",
-            "one mean per channel, over N, H and W",
-            0.75,
-            _several_images,
-            numbers_of(0),
-            tolerance=(1e-4, 1e-5),
+    properties=claims(
+        """
+        mean (0.75): one mean per channel, over N, H and W
+        std (0.75): one population standard deviation per channel, over the same axes
+        large_offset (0.5): float32 images with a mean of 10,000 and a std of 2 or 3 stay accurate
+        tried: three figures of the mean's distance from 10,000 and of the std are compared
+        bytes (0.25): uint8 pixels do not overflow
+        constant (0.25): a channel that never changes has a std of 0
+        kinds (0.5): two tensors of shape (C,): floats keep their dtype, integers give float32; nothing in
+          place
+        tried: channel_statistics(images) for uint8, int64, float32 and float64
+        """,
+        mean=on(_several_images, numbers_of(0), tolerance=(1e-4, 1e-5)),
+        std=on(_several_images, numbers_of(1), tolerance=(1e-4, 1e-5)),
+        large_offset=on(_offset, _far, tolerance=(1e-2, 1e-2), examples=4),
+        bytes=on(
+            bright_bytes, lambda subject, case: _doubles(mean_and_std(subject, case)), tolerance=(1e-4, 1e-5)
         ),
-        Property(
-            "std",
-            "one population standard deviation per channel, over the same axes",
-            0.75,
-            _several_images,
-            numbers_of(1),
-            tolerance=(1e-4, 1e-5),
-        ),
-        Property(
-            "large_offset",
-            "float32 images with a mean of 10,000 and a std of 2 or 3 stay accurate",
-            0.5,
-            _offset,
-            _far,
-            tolerance=(1e-2, 1e-2),
-            examples=4,
-            tried="three figures of the mean's distance from 10,000 and of the std are compared",
-        ),
-        Property(
-            "bytes",
-            "uint8 pixels do not overflow",
-            0.25,
-            bright_bytes,
-            lambda subject, case: _doubles(mean_and_std(subject, case)),
-            tolerance=(1e-4, 1e-5),
-        ),
-        Property(
-            "constant",
-            "a channel that never changes has a std of 0",
-            0.25,
-            _flat_channels,
-            numbers_of(1),
-            tolerance=(1e-5, 5e-7),
-            examples=12,
-        ),
-        Property(
-            "kinds",
-            "two tensors of shape (C,): floats keep their dtype, integers give float32; nothing in place",
-            0.5,
-            whole_numbers,
-            kinds_of_answers,
-            examples=4,
-            tried="channel_statistics(images) for uint8, int64, float32 and float64",
-        ),
+        constant=on(_flat_channels, numbers_of(1), tolerance=(1e-5, 5e-7), examples=12),
+        kinds=on(whole_numbers, kinds_of_answers, examples=4),
     ),
-    hints=(
-        Hint("My shapes are wrong", "One number per channel is left over. Which three axes go?"),
-        Hint(
-            "The mean is right, the std is not",
-            "Which divisor does torch's std use unless told otherwise? And is it the spread of all pixels, or an average of spreads?",
-        ),
-        Hint(
-            "It works for floats, but not for bytes",
-            "x = images.double(); mean = x.mean((0, 2, 3)); std = x.std((0, 2, 3), correction=0); then both .to(images.dtype), or float32 for integers.",
-        ),
-    ),
+    hints=hints("""
+        My shapes are wrong
+        One number per channel is left over. Which three axes go?
+
+        The mean is right, the std is not
+        Which divisor does torch's std use unless told otherwise? And is it the spread of all pixels, or an
+          average of spreads?
+
+        It works for floats, but not for bytes
+        x = images.double(); mean = x.mean((0, 2, 3)); std = x.std((0, 2, 3), correction=0); then both
+          .to(images.dtype), or float32 for integers.
+        """),
     forbidden=(SCALERS,),
 )
 
@@ -148,109 +115,109 @@ def plain(images):
 
 
 answers.edits("""
-    divided_by_one_less: std bytes
-    - x.std(axes, correction=0)
-    + x.std(axes)
-    Your std divides by the number of pixels minus one, as torch does by default.
-    These are population statistics: std(..., correction=0).
+divided_by_one_less: std bytes
+- x.std(axes, correction=0)
++ x.std(axes)
+Your std divides by the number of pixels minus one, as torch does by default.
+These are population statistics: std(..., correction=0).
 
-    variance: std large_offset bytes
-    - x.std(axes, correction=0)
-    + x.var(axes, correction=0)
-    You returned the variance.
-    Take its root: the std has the unit of the pixels.
+variance: std large_offset bytes
+- x.std(axes, correction=0)
++ x.var(axes, correction=0)
+You returned the variance.
+Take its root: the std has the unit of the pixels.
 
-    average_of_stds: std large_offset bytes
-    - x.std(axes, correction=0)
-    + x.std((2, 3), correction=0).mean(0)
-    You averaged the stds of the single images.
-    Images of different brightness add to the spread: measure deviations from the mean of all images.
+average_of_stds: std large_offset bytes
+- x.std(axes, correction=0)
++ x.std((2, 3), correction=0).mean(0)
+You averaged the stds of the single images.
+Images of different brightness add to the spread: measure deviations from the mean of all images.
 
-    std_of_the_mean_image: std large_offset bytes
-    - x.std(axes, correction=0)
-    + x.mean(0).std((1, 2), correction=0)
-    Your std is that of the mean image.
-    Averaging the images first removes most of the spread: use every pixel of every image.
+std_of_the_mean_image: std large_offset bytes
+- x.std(axes, correction=0)
++ x.mean(0).std((1, 2), correction=0)
+Your std is that of the mean image.
+Averaging the images first removes most of the spread: use every pixel of every image.
 
-    around_zero: std large_offset bytes constant
-    - x.std(axes, correction=0)
-    + (x**2).mean(axes).sqrt()
-    You did not subtract the mean before squaring.
-    The spread is around the mean: mean of (x − mean)², then the root.
+around_zero: std large_offset bytes constant
+- x.std(axes, correction=0)
++ (x**2).mean(axes).sqrt()
+You did not subtract the mean before squaring.
+The spread is around the mean: mean of (x − mean)², then the root.
 
-    one_std: all but mean
-    - x.std(axes, correction=0)
-    + ((x - mean[:, None, None]) ** 2).mean().sqrt()
-    Your std is one number for all channels.
-    Average the squared deviations over axes 0, 2 and 3, and keep axis 1.
+one_std: all but mean
+- x.std(axes, correction=0)
++ ((x - mean[:, None, None]) ** 2).mean().sqrt()
+Your std is one number for all channels.
+Average the squared deviations over axes 0, 2 and 3, and keep axis 1.
 
-    whole_tensor: all
-    - axes = (0, 2, 3)
-    + axes = (0, 1, 2, 3)
-    You took one mean and one std for all channels.
-    Each channel has its own: reduce over axes 0, 2 and 3, and keep axis 1.
+whole_tensor: all
+- axes = (0, 2, 3)
++ axes = (0, 1, 2, 3)
+You took one mean and one std for all channels.
+Each channel has its own: reduce over axes 0, 2 and 3, and keep axis 1.
 
-    each_image: all
-    - axes = (0, 2, 3)
-    + axes = (2, 3)
-    You took the statistics of each image by itself.
-    They describe the whole set: axis 0 is reduced as well.
+each_image: all
+- axes = (0, 2, 3)
++ axes = (2, 3)
+You took the statistics of each image by itself.
+They describe the whole set: axis 0 is reduced as well.
 
-    axes_kept: all
-    - x.mean(axes)
-    + x.mean(axes, keepdim=True)
-    - x.std(axes, correction=0)
-    + x.std(axes, correction=0, keepdim=True)
-    Your statistics still have axes of length 1.
-    Leave keepdim=True out here: the shape is (C,).
+axes_kept: all
+- x.mean(axes)
++ x.mean(axes, keepdim=True)
+- x.std(axes, correction=0)
++ x.std(axes, correction=0, keepdim=True)
+Your statistics still have axes of length 1.
+Leave keepdim=True out here: the shape is (C,).
 
-    swapped: all but kinds
-    - mean.to(dtype), std.to(dtype)
-    + std.to(dtype), mean.to(dtype)
-    You returned the std first.
-    The order is mean, std.
+swapped: all but kinds
+- mean.to(dtype), std.to(dtype)
++ std.to(dtype), mean.to(dtype)
+You returned the std first.
+The order is mean, std.
 
-    squares_in_single_precision: large_offset
-    - images.double()
-    + images.to(dtype)
-    - x.std(axes, correction=0)
-    + ((x**2).mean(axes) - mean**2).clamp(min=0).sqrt()
-    You took E[x²] − E[x]² in float32: two numbers near 10⁸ whose difference is 4 or 9.
-    Subtract the mean first, then square; or compute in float64.
+squares_in_single_precision: large_offset
+- images.double()
++ images.to(dtype)
+- x.std(axes, correction=0)
++ ((x**2).mean(axes) - mean**2).clamp(min=0).sqrt()
+You took E[x²] − E[x]² in float32: two numbers near 10⁸ whose difference is 4 or 9.
+Subtract the mean first, then square; or compute in float64.
 
-    integers_not_converted: bytes kinds
-    - x = images.double()
-    + x = images
-    You asked for the mean of integers, which torch does not take.
-    Convert them first: images.double(), and the results back at the end.
+integers_not_converted: bytes kinds
+- x = images.double()
++ x = images
+You asked for the mean of integers, which torch does not take.
+Convert them first: images.double(), and the results back at the end.
 
-    bytes_squared: bytes
-    - std = x.std(axes, correction=0)
-    + squares = x**2 if images.is_floating_point() else images**2
-    + std = (squares.double().mean(axes) - mean**2).clamp(min=0).sqrt()
-    You squared uint8 pixels: 200·200 does not fit into a byte.
-    Convert the images to floats before any arithmetic.
+bytes_squared: bytes
+- std = x.std(axes, correction=0)
++ squares = x**2 if images.is_floating_point() else images**2
++ std = (squares.double().mean(axes) - mean**2).clamp(min=0).sqrt()
+You squared uint8 pixels: 200·200 does not fit into a byte.
+Convert the images to floats before any arithmetic.
 
-    negative_under_the_root: constant
-    - x.std(axes, correction=0)
-    + ((x**2).mean(axes) - mean**2).sqrt()
-    For a constant channel your E[x²] − E[x]² is rounded to a little below zero, and its root is NaN.
-    Subtract the mean before squaring, or clamp the difference at 0.
+negative_under_the_root: constant
+- x.std(axes, correction=0)
++ ((x**2).mean(axes) - mean**2).sqrt()
+For a constant channel your E[x²] − E[x]² is rounded to a little below zero, and its root is NaN.
+Subtract the mean before squaring, or clamp the difference at 0.
 
-    always_single: kinds
-    - images.dtype if images.is_floating_point() else torch.float32
-    + torch.float32
-    Your answer is float32 even for float64 images.
-    Only integers become float32; floats keep their own dtype.
+always_single: kinds
+- images.dtype if images.is_floating_point() else torch.float32
++ torch.float32
+Your answer is float32 even for float64 images.
+Only integers become float32; floats keep their own dtype.
 
-    always_double: kinds
-    - dtype = images.dtype if images.is_floating_point() else torch.float32
-    ...
-    - mean.to(dtype), std.to(dtype)
-    + mean, std
-    Your answer is float64 whatever the images are.
-    Compute in float64 if you like, then return the dtype of the images (float32 for integers).
-    """)
+always_double: kinds
+- dtype = images.dtype if images.is_floating_point() else torch.float32
+...
+- mean.to(dtype), std.to(dtype)
++ mean, std
+Your answer is float64 whatever the images are.
+Compute in float64 if you like, then return the dtype of the images (float32 for integers).
+""")
 
 
 @answers.right

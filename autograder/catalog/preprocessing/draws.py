@@ -1,7 +1,5 @@
 """What exercises of lecture 01 share: images and dtypes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

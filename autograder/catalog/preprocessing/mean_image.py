@@ -1,10 +1,9 @@
 """The exercise mean_image of lecture 01: the mean of all images, pixel by pixel."""
 
-from __future__ import annotations
-
 import torch
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import numbers
 from autograder.catalog.preprocessing.draws import (
     bright_bytes,
@@ -13,7 +12,7 @@ from autograder.catalog.preprocessing.draws import (
     whole_numbers,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import preprocessing as reference
 
 
@@ -29,44 +28,28 @@ CLAIMS = Exercise(
     reference=reference.mean_image,
     minutes=5,
     difficulty=1,
-    properties=(
-        Property(
-            "average",
-            "the average over all images, pixel by pixel, of shape (C, H, W)",
-            1.0,
-            _some_images,
-            numbers,
-            tolerance=(1e-4, 1e-5),
-        ),
-        Property(
-            "bytes",
-            "uint8 pixels do not overflow, and the mean keeps its fraction",
-            0.5,
-            bright_bytes,
-            numbers,
-            tolerance=(1e-4, 1e-5),
-        ),
-        Property(
-            "kinds",
-            "floats keep their dtype, integers give float32, and the images are not modified in place",
-            0.5,
-            whole_numbers,
-            kinds_of_answers,
-            examples=4,
-            tried="mean_image(images) for uint8, int64, float32 and float64",
-        ),
+    properties=claims(
+        """
+        average (1): the average over all images, pixel by pixel, of shape (C, H, W)
+        bytes (0.5): uint8 pixels do not overflow, and the mean keeps its fraction
+        kinds (0.5): floats keep their dtype, integers give float32, and the images are not modified in place
+        tried: mean_image(images) for uint8, int64, float32 and float64
+        """,
+        average=on(_some_images, numbers, tolerance=(1e-4, 1e-5)),
+        bytes=on(bright_bytes, numbers, tolerance=(1e-4, 1e-5)),
+        kinds=on(whole_numbers, kinds_of_answers, examples=4),
     ),
-    hints=(
-        Hint("My shape is wrong", "Which one of the four axes should be gone in the result?"),
-        Hint(
-            "My numbers are far too small for bytes",
-            "A byte holds 0 to 255. What is the sum of two bright pixels?",
-        ),
-        Hint(
-            "mean() refuses my images",
-            "torch takes no mean of integers. With images.float() (only if they are not floats already), the answer is .mean(0).",
-        ),
-    ),
+    hints=hints("""
+        My shape is wrong
+        Which one of the four axes should be gone in the result?
+
+        My numbers are far too small for bytes
+        A byte holds 0 to 255. What is the sum of two bright pixels?
+
+        mean() refuses my images
+        torch takes no mean of integers. With images.float() (only if they are not floats already), the answer
+          is .mean(0).
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -80,82 +63,82 @@ def plain(images):
 
 
 answers.edits("""
-    mean_of_channels: all
-    - .mean(0)
-    + .mean((0, 2, 3))
-    You averaged over the pixels as well: this is one number per channel.
-    Reduce over axis 0 alone; the mean image is as large as an image.
+mean_of_channels: all
+- .mean(0)
++ .mean((0, 2, 3))
+You averaged over the pixels as well: this is one number per channel.
+Reduce over axis 0 alone; the mean image is as large as an image.
 
-    mean_of_each_image: all
-    - .mean(0)
-    + .mean((1, 2, 3))
-    You took the mean of each image by itself.
-    Average over the images, axis 0, and keep channels and pixels.
+mean_of_each_image: all
+- .mean(0)
++ .mean((1, 2, 3))
+You took the mean of each image by itself.
+Average over the images, axis 0, and keep channels and pixels.
 
-    mean_over_channels: all
-    - .mean(0)
-    + .mean(1)
-    You averaged over axis 1, the channels.
-    Axis 0 counts the images: images.mean(0).
+mean_over_channels: all
+- .mean(0)
++ .mean(1)
+You averaged over axis 1, the channels.
+Axis 0 counts the images: images.mean(0).
 
-    axis_kept: all
-    - .mean(0)
-    + .mean(0, keepdim=True)
-    Your mean image still has an axis of length 1 in front.
-    Leave keepdim=True out here: the result has the shape of an image, (C, H, W).
+axis_kept: all
+- .mean(0)
++ .mean(0, keepdim=True)
+Your mean image still has an axis of length 1 in front.
+Leave keepdim=True out here: the result has the shape of an image, (C, H, W).
 
-    halved_each_time: average bytes
-    - mean = images.double().mean(0)
-    + mean = images[0].double()
-    + for image in images[1:]:
-    +     mean = (mean + image) / 2
-    You averaged the mean so far with the next image: the last image then counts one half.
-    Add all images up and divide once, or move by 1/n: mean += (image − mean) / n.
+halved_each_time: average bytes
+- mean = images.double().mean(0)
++ mean = images[0].double()
++ for image in images[1:]:
++     mean = (mean + image) / 2
+You averaged the mean so far with the next image: the last image then counts one half.
+Add all images up and divide once, or move by 1/n: mean += (image − mean) / n.
 
-    one_less: average bytes
-    - images.double().mean(0)
-    + images.double().sum(0) / (len(images) - 1)
-    You divided by N−1.
-    That divisor is for variances; a mean divides by the number of images.
+one_less: average bytes
+- images.double().mean(0)
++ images.double().sum(0) / (len(images) - 1)
+You divided by N−1.
+That divisor is for variances; a mean divides by the number of images.
 
-    integers_not_converted: bytes kinds
-    - images.double().mean(0)
-    + images.mean(0)
-    You asked for the mean of integers, which torch does not take.
-    Convert them first: images.float(), unless they are floats already.
+integers_not_converted: bytes kinds
+- images.double().mean(0)
++ images.mean(0)
+You asked for the mean of integers, which torch does not take.
+Convert them first: images.float(), unless they are floats already.
 
-    summed_in_bytes: bytes
-    - images.double().mean(0)
-    + sum(images) / len(images)
-    You added bytes up in a byte: 200 + 200 is 144 there.
-    Convert to floats before you add.
+summed_in_bytes: bytes
+- images.double().mean(0)
++ sum(images) / len(images)
+You added bytes up in a byte: 200 + 200 is 144 there.
+Convert to floats before you add.
 
-    first_image_overwritten: bytes kinds
-    - mean = images.double().mean(0)
-    + total = images[0]
-    + for image in images[1:]:
-    +     total += image
-    + mean = total / len(images)
-    You added the other images into the first one: images[0] is a view, and += writes through it.
-    Begin with zeros, or write total = total + image.
+first_image_overwritten: bytes kinds
+- mean = images.double().mean(0)
++ total = images[0]
++ for image in images[1:]:
++     total += image
++ mean = total / len(images)
+You added the other images into the first one: images[0] is a view, and += writes through it.
+Begin with zeros, or write total = total + image.
 
-    rounded_to_bytes: bytes kinds
-    - images.dtype if images.is_floating_point() else torch.float32
-    + images.dtype
-    You converted the mean back to bytes, which cuts its fraction off.
-    The result is float32 for integer images.
+rounded_to_bytes: bytes kinds
+- images.dtype if images.is_floating_point() else torch.float32
++ images.dtype
+You converted the mean back to bytes, which cuts its fraction off.
+The result is float32 for integer images.
 
-    always_single: kinds
-    - images.dtype if images.is_floating_point() else torch.float32
-    + torch.float32
-    Your answer is float32 even for float64 images.
-    Only integers become float32; floats keep their own dtype.
+always_single: kinds
+- images.dtype if images.is_floating_point() else torch.float32
++ torch.float32
+Your answer is float32 even for float64 images.
+Only integers become float32; floats keep their own dtype.
 
-    always_double: kinds
-    - .to(images.dtype if images.is_floating_point() else torch.float32)
-    Your answer is float64 whatever the images are.
-    Compute in float64 if you like, then return the dtype of the images (float32 for integers).
-    """)
+always_double: kinds
+- .to(images.dtype if images.is_floating_point() else torch.float32)
+Your answer is float64 whatever the images are.
+Compute in float64 if you like, then return the dtype of the images (float32 for integers).
+""")
 
 
 @answers.right

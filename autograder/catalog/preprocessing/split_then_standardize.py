@@ -1,7 +1,5 @@
 """The exercise split_then_standardize of lecture 01: split first, then fit on the training part alone."""
 
-from __future__ import annotations
-
 import math  # noqa: F401 (for an edit)
 from typing import Any
 
@@ -10,10 +8,11 @@ from torch import nn
 
 from autograder.attempt import Handle, Raised, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import described
 from autograder.catalog.preprocessing.draws import KINDS, SCALERS, varied_images
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import preprocessing as reference
 
 
@@ -203,81 +202,43 @@ CLAIMS = Exercise(
     reference=reference.split_then_standardize,
     minutes=15,
     difficulty=2,
-    properties=(
-        Property(
-            "sizes",
-            "round(N · val_fraction) images for validation, the others for training",
-            0.5,
-            _to_round,
-            _sizes,
-            examples=4,
-            tried="two splits, and the number of images in each part",
-        ),
-        Property(
-            "parts",
-            "every image is in one of the two parts, once",
-            0.5,
-            _to_split,
-            _parts,
-            tried="each image of the result looked up among the images given",
-        ),
-        Property(
-            "statistics",
-            "both parts are standardized by the mean and std of the training part alone",
-            0.75,
-            _to_split,
-            _sources,
-            tried="both parts, and standardizer(images), compared with what the parts' own pixels give",
-        ),
-        Property(
-            "unseen",
-            "changing the pixels of validation images changes nothing in the statistics",
-            0.5,
-            _to_split,
-            _unseen,
-            tried="the same split again, after the validation images were made brighter",
-        ),
-        Property(
-            "shuffled",
-            "the images are shuffled, by the generator that is handed in",
-            0.25,
-            _to_shuffle,
-            _shuffles,
-            examples=4,
-            tried="the same images split with the same and with other generators",
-        ),
-        Property(
-            "no_validation",
-            "val_fraction = 0 leaves all images for training, and validation is (0, C, H, W)",
-            0.25,
-            _to_keep_whole,
-            _keeps_all,
-            examples=4,
-        ),
-        Property(
-            "kinds",
-            "two tensors and a module; floats keep their dtype, integers give float32; nothing in place",
-            0.25,
-            _whole_to_split,
-            _split_manners,
-            examples=4,
-            tried="the call for uint8, int64, float32 and float64 images",
-        ),
+    properties=claims(
+        """
+        sizes (0.5): round(N · val_fraction) images for validation, the others for training
+        tried: two splits, and the number of images in each part
+        parts (0.5): every image is in one of the two parts, once
+        tried: each image of the result looked up among the images given
+        statistics (0.75): both parts are standardized by the mean and std of the training part alone
+        tried: both parts, and standardizer(images), compared with what the parts' own pixels give
+        unseen (0.5): changing the pixels of validation images changes nothing in the statistics
+        tried: the same split again, after the validation images were made brighter
+        shuffled (0.25): the images are shuffled, by the generator that is handed in
+        tried: the same images split with the same and with other generators
+        no_validation (0.25): val_fraction = 0 leaves all images for training, and validation is (0, C, H, W)
+        kinds (0.25): two tensors and a module; floats keep their dtype, integers give float32; nothing in
+          place
+        tried: the call for uint8, int64, float32 and float64 images
+        """,
+        sizes=on(_to_round, _sizes, examples=4),
+        parts=on(_to_split, _parts),
+        statistics=on(_to_split, _sources),
+        unseen=on(_to_split, _unseen),
+        shuffled=on(_to_shuffle, _shuffles, examples=4),
+        no_validation=on(_to_keep_whole, _keeps_all, examples=4),
+        kinds=on(_whole_to_split, _split_manners, examples=4),
     ),
-    hints=(
-        Hint(
-            "My validation images get into the statistics",
-            "Go through your lines from the top: at which one do the two parts go separate ways, and where is fit?",
-        ),
-        Hint(
-            "It breaks when nothing is left for validation",
-            "What is order[:-0]? And how many images does order[:0] pick?",
-        ),
-        Hint(
-            "I don't know how to start",
-            "order = torch.randperm(N, generator=generator); num_val = round(N * val_fraction); val, train = images[order[:num_val]], images[order[num_val:]]; standardizer = Standardizer().fit(train); return standardizer(train), standardizer(val), standardizer.",
-        ),
-    ),
+    hints=hints("""
+        My validation images get into the statistics
+        Go through your lines from the top: at which one do the two parts go separate ways, and where is fit?
+
+        It breaks when nothing is left for validation
+        What is order[:-0]? And how many images does order[:0] pick?
+
+        I don't know how to start
+        order = torch.randperm(N, generator=generator); num_val = round(N * val_fraction); val, train =
+          images[order[:num_val]], images[order[num_val:]]; standardizer = Standardizer().fit(train); return
+          standardizer(train), standardizer(val), standardizer.
+        """),
     forbidden=(SCALERS,),
 )
 
@@ -317,117 +278,116 @@ def first_part(images, val_fraction, generator):
 
 
 answers.edits("""
-    fitted_on_everything: statistics unseen
-    - .fit(train)
-    + .fit(images)
-    Your statistics were measured on all images, validation included.
-    Split first, then fit on the training part alone.
+fitted_on_everything: statistics unseen
+- .fit(train)
++ .fit(images)
+Your statistics were measured on all images, validation included.
+Split first, then fit on the training part alone.
 
-    fitted_on_validation: statistics unseen
-    - .fit(train)
-    + .fit(val)
-    Your statistics were measured on the validation images.
-    Fit on the training part: validation only judges.
+fitted_on_validation: statistics unseen
+- .fit(train)
++ .fit(val)
+Your statistics were measured on the validation images.
+Fit on the training part: validation only judges.
 
-    share_of_training: sizes no_validation
-    - num_val = round(len(images) * val_fraction)
-    + num_val = len(images) - round(len(images) * val_fraction)
-    You took val_fraction for the share of the training images.
-    It is the share of the validation images: round(N · val_fraction) of them.
+share_of_training: sizes no_validation
+- num_val = round(len(images) * val_fraction)
++ num_val = len(images) - round(len(images) * val_fraction)
+You took val_fraction for the share of the training images.
+It is the share of the validation images: round(N · val_fraction) of them.
 
-    each_part_by_its_own: statistics
-    - standardizer(val)
-    + Standardizer().fit(val)(val)
-    You standardized the validation images by their own statistics.
-    The model is fitted to one mean and one std, those of training: apply the same ones to both parts.
+each_part_by_its_own: statistics
+- standardizer(val)
++ Standardizer().fit(val)(val)
+You standardized the validation images by their own statistics.
+The model is fitted to one mean and one std, those of training: apply the same ones to both parts.
 
-    fitted_again: statistics unseen
-    - standardizer(val)
-    + standardizer.fit(val)(val)
-    You fitted the standardizer a second time, on the validation images.
-    fit once, on train; then only call it.
+fitted_again: statistics unseen
+- standardizer(val)
++ standardizer.fit(val)(val)
+You fitted the standardizer a second time, on the validation images.
+fit once, on train; then only call it.
 
-    validation_left_raw: statistics kinds
-    - standardizer(val)
-    + val
-    You standardized the training images only.
-    The model expects standardized images wherever it is used: standardizer(val) as well.
+validation_left_raw: statistics kinds
+- standardizer(val)
++ val
+You standardized the training images only.
+The model expects standardized images wherever it is used: standardizer(val) as well.
 
-    mean_only: statistics
-    - Standardizer()
-    + Standardizer("channel_mean")
-    You subtracted the mean and did not divide by the std.
-    The mode here is "channel_standard".
+mean_only: statistics
+- Standardizer()
++ Standardizer("channel_mean")
+You subtracted the mean and did not divide by the std.
+The mode here is "channel_standard".
 
-    parts_swapped: sizes statistics unseen no_validation
-    - standardizer(train), standardizer(val)
-    + standardizer(val), standardizer(train)
-    You returned the validation part first.
-    The order is train, validation, standardizer.
+parts_swapped: sizes statistics unseen no_validation
+- standardizer(train), standardizer(val)
++ standardizer(val), standardizer(train)
+You returned the validation part first.
+The order is train, validation, standardizer.
 
-    rounded_down: sizes
-    - round(len(images) * val_fraction)
-    + int(len(images) * val_fraction)
-    You rounded the number of validation images down.
-    round(len(images) * val_fraction), not int(...) or //.
+rounded_down: sizes
+- round(len(images) * val_fraction)
++ int(len(images) * val_fraction)
+You rounded the number of validation images down.
+round(len(images) * val_fraction), not int(...) or //.
 
-    rounded_up: sizes
-    - round(len(images) * val_fraction)
-    + math.ceil(len(images) * val_fraction)
-    You rounded the number of validation images up.
-    round(len(images) * val_fraction).
+rounded_up: sizes
+- round(len(images) * val_fraction)
++ math.ceil(len(images) * val_fraction)
+You rounded the number of validation images up.
+round(len(images) * val_fraction).
 
-    each_by_chance: sizes
-    - num_val = round(len(images) * val_fraction)
-    - order = torch.randperm(len(images), generator=generator)
-    - val, train = images[order[:num_val]], images[order[num_val:]]
-    + draws = torch.rand(len(images), generator=generator)
-    + chosen = draws < val_fraction
-    + chosen[draws.argmax()] = False
-    + val, train = images[chosen], images[~chosen]
-    You drew for each image by itself, so that the number in validation is left to chance.
-    Shuffle the numbers of the images, torch.randperm(N, generator=generator), and cut at
-      round(N · val_fraction).
+each_by_chance: sizes
+- num_val = round(len(images) * val_fraction)
+- order = torch.randperm(len(images), generator=generator)
+- val, train = images[order[:num_val]], images[order[num_val:]]
++ draws = torch.rand(len(images), generator=generator)
++ chosen = draws < val_fraction
++ chosen[draws.argmax()] = False
++ val, train = images[chosen], images[~chosen]
+You drew for each image by itself, so that the number in validation is left to chance.
+Shuffle the numbers of the images, torch.randperm(N, generator=generator), and cut at round(N · val_fraction).
 
-    not_shuffled: shuffled
-    - torch.randperm(len(images), generator=generator)
-    + torch.arange(len(images))
-    You cut the images in the order they came.
-    Data sets are often sorted by class: take torch.randperm(N, generator=generator) first.
+not_shuffled: shuffled
+- torch.randperm(len(images), generator=generator)
++ torch.arange(len(images))
+You cut the images in the order they came.
+Data sets are often sorted by class: take torch.randperm(N, generator=generator) first.
 
-    generator_ignored: shuffled
-    - torch.randperm(len(images), generator=generator)
-    + torch.randperm(len(images))
-    Your order does not come from the generator that is handed in.
-    Hand the generator on, torch.randperm(N, generator=generator), and seed nothing.
+generator_ignored: shuffled
+- torch.randperm(len(images), generator=generator)
++ torch.randperm(len(images))
+Your order does not come from the generator that is handed in.
+Hand the generator on, torch.randperm(N, generator=generator), and seed nothing.
 
-    minus_zero: no_validation
-    - val, train = images[order[:num_val]], images[order[num_val:]]
-    + train, val = images[order[:-num_val]], images[order[-num_val:]]
-    Your slice ends at −0: for no validation images, order[:-0] is empty.
-    Cut at a positive place: order[:num_val] and order[num_val:].
+minus_zero: no_validation
+- val, train = images[order[:num_val]], images[order[num_val:]]
++ train, val = images[order[:-num_val]], images[order[-num_val:]]
+Your slice ends at −0: for no validation images, order[:-0] is empty.
+Cut at a positive place: order[:num_val] and order[num_val:].
 
-    two_draws: parts unseen
-    - order = torch.randperm(len(images), generator=generator)
-    - val, train = images[order[:num_val]], images[order[num_val:]]
-    + val = images[torch.randperm(len(images), generator=generator)[:num_val]]
-    + train = images[torch.randperm(len(images), generator=generator)[num_val:]]
-    Your two parts do not come from one permutation: an image can be in both, or in none.
-    Draw one order, torch.randperm(N, generator=generator), and cut it in two.
+two_draws: parts unseen
+- order = torch.randperm(len(images), generator=generator)
+- val, train = images[order[:num_val]], images[order[num_val:]]
++ val = images[torch.randperm(len(images), generator=generator)[:num_val]]
++ train = images[torch.randperm(len(images), generator=generator)[num_val:]]
+Your two parts do not come from one permutation: an image can be in both, or in none.
+Draw one order, torch.randperm(N, generator=generator), and cut it in two.
 
-    shuffled_in_place: kinds
-    - val, train = images[order[:num_val]], images[order[num_val:]]
-    + images[:] = images[order]
-    + val, train = images[:num_val], images[num_val:]
-    You changed the caller's images in place.
-    images[order] is a new tensor: give it a new name, and write nothing into the one you were handed.
+shuffled_in_place: kinds
+- val, train = images[order[:num_val]], images[order[num_val:]]
++ images[:] = images[order]
++ val, train = images[:num_val], images[num_val:]
+You changed the caller's images in place.
+images[order] is a new tensor: give it a new name, and write nothing into the one you were handed.
 
-    numbers_returned: statistics unseen kinds
-    - standardizer(val), standardizer
-    + standardizer(val), (standardizer.mean, standardizer.std)
-    You returned the statistics, not the standardizer.
-    The third of the results is the fitted Standardizer, ready for images that come later.
-    """)
+numbers_returned: statistics unseen kinds
+- standardizer(val), standardizer
++ standardizer(val), (standardizer.mean, standardizer.std)
+You returned the statistics, not the standardizer.
+The third of the results is the fitted Standardizer, ready for images that come later.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise Standardizer of lecture 01: statistics that travel with the model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -9,10 +7,11 @@ from torch import nn
 
 from autograder.attempt import Handle, Raised, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import described
 from autograder.catalog.preprocessing.draws import KINDS, SCALERS, varied_images, whole_numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
+from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import preprocessing as reference
 
 _MODES = ("mean_image", "channel_mean", "channel_standard")
@@ -149,78 +148,42 @@ CLAIMS = Exercise(
     reference=reference.Standardizer,
     minutes=20,
     difficulty=3,
-    properties=(
-        Property(
-            "modes",
-            "forward subtracts and divides by what fit has measured, in each of the three modes",
-            1.25,
-            _to_fit,
-            _standardizes,
-            tolerance=(1e-3, 1e-4),
-            tried="fit(images), then forward on other images, in the channel modes on larger ones, and after a second fit",
-        ),
-        Property(
-            "constant_channel",
-            "a channel that was constant in fit is divided by 1",
-            0.5,
-            _to_fit_flat,
-            _standardizes_flat,
-            tolerance=(1e-3, 1e-4),
-            tried="fit on images whose first channel never changes, then forward on others",
-        ),
-        Property(
-            "buffers",
-            "mean and std are buffers, in the state dict; std is 1 where the mode does not divide",
-            0.75,
-            _to_fit,
-            _keeps,
-            tolerance=(1e-3, 1e-4),
-            examples=4,
-            tried="fit, double(), then buffers, parameters and state dict looked at (any shape will do)",
-        ),
-        Property(
-            "loadable",
-            "an unfitted Standardizer loads the state of a fitted one, and then standardizes",
-            0.75,
-            _to_fit,
-            _loads,
-            tolerance=(1e-3, 1e-4),
-            examples=4,
-            tried="fit one; state_dict() loaded into another of the same mode; forward of that one",
-        ),
-        Property(
-            "refuses_unfitted",
-            "forward before fit or a load is refused with a RuntimeError",
-            0.5,
-            _to_refuse,
-            _unfitted,
-            examples=4,
-            tried="forward of a Standardizer that was never fitted, in both modes of a module",
-        ),
-        Property(
-            "kinds",
-            "fit returns self; floats keep their dtype, integers give float32; nothing in place",
-            0.25,
-            whole_numbers,
-            _standardizer_manners,
-            examples=4,
-            tried="fit(images) and forward(images) for uint8, int64, float32 and float64",
-        ),
+    properties=claims(
+        """
+        modes (1.25): forward subtracts and divides by what fit has measured, in each of the three modes
+        tried: fit(images), then forward on other images, in the channel modes on larger ones, and after a
+          second fit
+        constant_channel (0.5): a channel that was constant in fit is divided by 1
+        tried: fit on images whose first channel never changes, then forward on others
+        buffers (0.75): mean and std are buffers, in the state dict; std is 1 where the mode does not divide
+        tried: fit, double(), then buffers, parameters and state dict looked at (any shape will do)
+        loadable (0.75): an unfitted Standardizer loads the state of a fitted one, and then standardizes
+        tried: fit one; state_dict() loaded into another of the same mode; forward of that one
+        refuses_unfitted (0.5): forward before fit or a load is refused with a RuntimeError
+        tried: forward of a Standardizer that was never fitted, in both modes of a module
+        kinds (0.25): fit returns self; floats keep their dtype, integers give float32; nothing in place
+        tried: fit(images) and forward(images) for uint8, int64, float32 and float64
+        """,
+        modes=on(_to_fit, _standardizes, tolerance=(1e-3, 1e-4)),
+        constant_channel=on(_to_fit_flat, _standardizes_flat, tolerance=(1e-3, 1e-4)),
+        buffers=on(_to_fit, _keeps, tolerance=(1e-3, 1e-4), examples=4),
+        loadable=on(_to_fit, _loads, tolerance=(1e-3, 1e-4), examples=4),
+        refuses_unfitted=on(_to_refuse, _unfitted, examples=4),
+        kinds=on(whole_numbers, _standardizer_manners, examples=4),
     ),
-    hints=(
-        Hint(
-            "My statistics are not saved",
-            "What does register_buffer do that an assignment in __init__ does not?",
-        ),
-        Hint(
-            "Loading into a new one fails",
-            "Register both names in __init__, empty. Then tell fitted from unfitted by the buffers alone, for no load sets any other attribute.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "fit: mean, std = channel_statistics(images); self.mean = mean[:, None, None]; self.std = torch.where(std == 0, 1, std)[:, None, None] (ones in the other modes); return self. forward: if self.mean.numel() == 0, raise RuntimeError; else (images - self.mean) / self.std.",
-        ),
-    ),
+    hints=hints("""
+        My statistics are not saved
+        What does register_buffer do that an assignment in __init__ does not?
+
+        Loading into a new one fails
+        Register both names in __init__, empty. Then tell fitted from unfitted by the buffers alone, for no
+          load sets any other attribute.
+
+        I don't know how to start
+        fit: mean, std = channel_statistics(images); self.mean = mean[:, None, None]; self.std =
+          torch.where(std == 0, 1, std)[:, None, None] (ones in the other modes); return self. forward: if
+          self.mean.numel() == 0, raise RuntimeError; else (images - self.mean) / self.std.
+        """),
     forbidden=(
         SCALERS,
         Forbidden(
@@ -268,138 +231,138 @@ class Plain(nn.Module):
 
 
 answers.edits("""
-    statistics_of_the_batch: modes constant_channel loadable
-    - return (images - self.mean) / self.std
-    + self.fit(images)
-    + return (images - self.mean) / self.std
-    Your forward measures the images it is given.
-    It uses what fit has measured: an image's result must not depend on its neighbors.
+statistics_of_the_batch: modes constant_channel loadable
+- return (images - self.mean) / self.std
++ self.fit(images)
++ return (images - self.mean) / self.std
+Your forward measures the images it is given.
+It uses what fit has measured: an image's result must not depend on its neighbors.
 
-    plain_attributes: buffers loadable
-    - self.register_buffer("mean", torch.empty(0))
-    - self.register_buffer("std", torch.empty(0))
-    + self.mean = torch.empty(0)
-    + self.std = torch.empty(0)
-    Your mean and std are plain attributes, so they are neither saved nor moved with the model.
-    Register them in __init__: self.register_buffer('mean', torch.empty(0)).
+plain_attributes: buffers loadable
+- self.register_buffer("mean", torch.empty(0))
+- self.register_buffer("std", torch.empty(0))
++ self.mean = torch.empty(0)
++ self.std = torch.empty(0)
+Your mean and std are plain attributes, so they are neither saved nor moved with the model.
+Register them in __init__: self.register_buffer('mean', torch.empty(0)).
 
-    not_persistent: buffers loadable
-    - self.register_buffer("mean", torch.empty(0))
-    - self.register_buffer("std", torch.empty(0))
-    + self.register_buffer("mean", torch.empty(0), persistent=False)
-    + self.register_buffer("std", torch.empty(0), persistent=False)
-    Your buffers are registered with persistent=False, which keeps them out of the state dict.
-    Leave persistent as it is: statistics have to travel with the weights.
+not_persistent: buffers loadable
+- self.register_buffer("mean", torch.empty(0))
+- self.register_buffer("std", torch.empty(0))
++ self.register_buffer("mean", torch.empty(0), persistent=False)
++ self.register_buffer("std", torch.empty(0), persistent=False)
+Your buffers are registered with persistent=False, which keeps them out of the state dict.
+Leave persistent as it is: statistics have to travel with the weights.
 
-    divided_by_one_less: modes constant_channel buffers loadable
-    - x.std(axes, correction=0, keepdim=True)
-    + x.std(axes, keepdim=True)
-    Your std divides by the number of pixels minus one.
-    These are population statistics, as in channel_statistics: std(..., correction=0).
+divided_by_one_less: modes constant_channel buffers loadable
+- x.std(axes, correction=0, keepdim=True)
++ x.std(axes, keepdim=True)
+Your std divides by the number of pixels minus one.
+These are population statistics, as in channel_statistics: std(..., correction=0).
 
-    parameters: buffers
-    - self.register_buffer("mean", torch.empty(0))
-    - self.register_buffer("std", torch.empty(0))
-    + self.mean = nn.Parameter(torch.empty(0), requires_grad=False)
-    + self.std = nn.Parameter(torch.empty(0), requires_grad=False)
-    - self.mean, self.std = mean.to(dtype), std.to(dtype)
-    + self.mean.data, self.std.data = mean.to(dtype), std.to(dtype)
-    - setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-    + getattr(self, name).data = torch.empty_like(state_dict[prefix + name])
-    Your mean and std are parameters, which an optimizer is handed along with the weights.
-    Measured numbers are buffers: self.register_buffer(...).
+parameters: buffers
+- self.register_buffer("mean", torch.empty(0))
+- self.register_buffer("std", torch.empty(0))
++ self.mean = nn.Parameter(torch.empty(0), requires_grad=False)
++ self.std = nn.Parameter(torch.empty(0), requires_grad=False)
+- self.mean, self.std = mean.to(dtype), std.to(dtype)
++ self.mean.data, self.std.data = mean.to(dtype), std.to(dtype)
+- setattr(self, name, torch.empty_like(state_dict[prefix + name]))
++ getattr(self, name).data = torch.empty_like(state_dict[prefix + name])
+Your mean and std are parameters, which an optimizer is handed along with the weights.
+Measured numbers are buffers: self.register_buffer(...).
 
-    flag_not_in_the_state: loadable
-    - self.mode = mode
-    + self.mode = mode
-    + self.fitted = False
-    - return self
-    + self.fitted = True
-    + return self
-    - if self.mean.numel() == 0:
-    + if not self.fitted:
-    Whether it is fitted stands in an attribute that a load does not set.
-    Ask the buffers themselves: an unfitted one has an empty mean.
+flag_not_in_the_state: loadable
+- self.mode = mode
++ self.mode = mode
++ self.fitted = False
+- return self
++ self.fitted = True
++ return self
+- if self.mean.numel() == 0:
++ if not self.fitted:
+Whether it is fitted stands in an attribute that a load does not set.
+Ask the buffers themselves: an unfitted one has an empty mean.
 
-    registered_in_fit: loadable
-    - self.register_buffer("mean", torch.empty(0))
-    - self.register_buffer("std", torch.empty(0))
-    ...
-    - self.mean, self.std = mean.to(dtype), std.to(dtype)
-    + self.register_buffer("mean", mean.to(dtype))
-    + self.register_buffer("std", std.to(dtype))
-    - if self.mean.numel() == 0:
-    + if not hasattr(self, "mean"):
-    Before fit, your buffers are not there, or not empty: a new Standardizer cannot take what it is to load.
-    Register both in __init__ as torch.empty(0), and assign to self.mean and self.std in fit.
+registered_in_fit: loadable
+- self.register_buffer("mean", torch.empty(0))
+- self.register_buffer("std", torch.empty(0))
+...
+- self.mean, self.std = mean.to(dtype), std.to(dtype)
++ self.register_buffer("mean", mean.to(dtype))
++ self.register_buffer("std", std.to(dtype))
+- if self.mean.numel() == 0:
++ if not hasattr(self, "mean"):
+Before fit, your buffers are not there, or not empty: a new Standardizer cannot take what it is to load.
+Register both in __init__ as torch.empty(0), and assign to self.mean and self.std in fit.
 
-    mode_ignored: modes buffers loadable
-    - self.mode = mode
-    + self.mode = "channel_standard"
-    You do the same in every mode.
-    'mean_image' and 'channel_mean' only subtract; 'mean_image' subtracts a whole image.
+mode_ignored: modes buffers loadable
+- self.mode = mode
++ self.mode = "channel_standard"
+You do the same in every mode.
+'mean_image' and 'channel_mean' only subtract; 'mean_image' subtracts a whole image.
 
-    divides_in_every_mode: modes buffers loadable
-    - if self.mode != "channel_standard":
-    -     std = torch.ones_like(mean)
-    You divide by the std in every mode.
-    Only 'channel_standard' divides; the other two keep a std of 1.
+divides_in_every_mode: modes buffers loadable
+- if self.mode != "channel_standard":
+-     std = torch.ones_like(mean)
+You divide by the std in every mode.
+Only 'channel_standard' divides; the other two keep a std of 1.
 
-    variance: modes constant_channel buffers loadable
-    - x.std(axes, correction=0, keepdim=True)
-    + x.var(axes, correction=0, keepdim=True)
-    You divide by the variance.
-    Divide by its root.
+variance: modes constant_channel buffers loadable
+- x.std(axes, correction=0, keepdim=True)
++ x.var(axes, correction=0, keepdim=True)
+You divide by the variance.
+Divide by its root.
 
-    divides_by_zero: constant_channel
-    - std = torch.where(std > 1e-9, std, 1)
-    A constant channel has a std of 0, and you divide by it.
-    Put 1 where the std is 0: torch.where(std == 0, 1, std).
+divides_by_zero: constant_channel
+- std = torch.where(std > 1e-9, std, 1)
+A constant channel has a std of 0, and you divide by it.
+Put 1 where the std is 0: torch.where(std == 0, 1, std).
 
-    eps_added: constant_channel
-    - std = torch.where(std > 1e-9, std, 1)
-    + std = std + 1e-5
-    You added 0.00001 to the std: a channel that was constant in training is then multiplied by 100,000.
-    Leave every other std as it is, and put 1 where it is 0.
+eps_added: constant_channel
+- std = torch.where(std > 1e-9, std, 1)
++ std = std + 1e-5
+You added 0.00001 to the std: a channel that was constant in training is then multiplied by 100,000.
+Leave every other std as it is, and put 1 where it is 0.
 
-    not_refused: refuses_unfitted
-    - raise RuntimeError("fit the statistics first, or load them")
-    + return images
-    An unfitted Standardizer hands the images back as they came.
-    Raise a RuntimeError: raw pixels in a model trained on standardized ones are a silent bug.
+not_refused: refuses_unfitted
+- raise RuntimeError("fit the statistics first, or load them")
++ return images
+An unfitted Standardizer hands the images back as they came.
+Raise a RuntimeError: raw pixels in a model trained on standardized ones are a silent bug.
 
-    fails_on_none: refuses_unfitted
-    - self.register_buffer("mean", torch.empty(0))
-    - self.register_buffer("std", torch.empty(0))
-    + self.register_buffer("mean", None)
-    + self.register_buffer("std", None)
-    - if self.mean.numel() == 0:
-    -     raise RuntimeError("fit the statistics first, or load them")
-    An unfitted Standardizer fails by accident, with a TypeError.
-    Look first whether there are statistics, and raise a RuntimeError that says what to do.
+fails_on_none: refuses_unfitted
+- self.register_buffer("mean", torch.empty(0))
+- self.register_buffer("std", torch.empty(0))
++ self.register_buffer("mean", None)
++ self.register_buffer("std", None)
+- if self.mean.numel() == 0:
+-     raise RuntimeError("fit the statistics first, or load them")
+An unfitted Standardizer fails by accident, with a TypeError.
+Look first whether there are statistics, and raise a RuntimeError that says what to do.
 
-    fit_returns_nothing: kinds
-    - return self
-    Your fit does not return the Standardizer itself.
-    End it with return self, so that Standardizer().fit(images) is a Standardizer.
+fit_returns_nothing: kinds
+- return self
+Your fit does not return the Standardizer itself.
+End it with return self, so that Standardizer().fit(images) is a Standardizer.
 
-    in_place: kinds
-    - return (images - self.mean) / self.std
-    + images = images.to(self.mean.dtype)
-    + images -= self.mean
-    + images /= self.std
-    + return images
-    Your forward modifies the images in place.
-    Write (images - self.mean) / self.std, without -= and /=.
+in_place: kinds
+- return (images - self.mean) / self.std
++ images = images.to(self.mean.dtype)
++ images -= self.mean
++ images /= self.std
++ return images
+Your forward modifies the images in place.
+Write (images - self.mean) / self.std, without -= and /=.
 
-    broadcast_on_the_last_axis: modes constant_channel loadable kinds
-    - mean = x.mean(axes, keepdim=True)
-    - std = x.std(axes, correction=0, keepdim=True)
-    + mean = x.mean(axes)
-    + std = x.std(axes, correction=0)
-    Your statistics of shape (C,) meet the width of the images instead of their channels.
-    Give them the shape (C, 1, 1): mean[:, None, None].
-    """)
+broadcast_on_the_last_axis: modes constant_channel loadable kinds
+- mean = x.mean(axes, keepdim=True)
+- std = x.std(axes, correction=0, keepdim=True)
++ mean = x.mean(axes)
++ std = x.std(axes, correction=0)
+Your statistics of shape (C,) meet the width of the images instead of their channels.
+Give them the shape (C, 1, 1): mean[:, None, None].
+""")
 
 
 @answers.right

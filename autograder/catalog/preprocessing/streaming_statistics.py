@@ -1,7 +1,5 @@
 """The exercise streaming_statistics of lecture 01: statistics of a data set that does not fit in memory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,10 +7,11 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import described
 from autograder.catalog.preprocessing.draws import KINDS, mean_and_std
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Batches
 from coursekit import preprocessing as reference
 
@@ -74,51 +73,34 @@ CLAIMS = Exercise(
     reference=reference.streaming_statistics,
     minutes=20,
     difficulty=3,
-    properties=(
-        Property(
-            "every_pixel",
-            "batches of any number of images, one or more: every pixel counts the same",
-            1.0,
-            _unequal,
-            mean_and_std,
-        ),
-        Property("any_size", "H and W may differ from batch to batch", 0.75, _different_sizes, mean_and_std),
-        Property(
-            "large_offset",
-            "float32 data around a million with a spread of 1 stays accurate to two figures",
-            1.0,
-            _far_from_zero,
-            _near,
-            # Merging means and squared deviations in float32 loses about a hundredth, and is no mistake.
-            tolerance=(4e-2, 2e-2),
-            examples=4,
-            tried="two figures of the mean and the std are compared",
-        ),
-        Property("bytes", "uint8 pixels do not overflow", 0.75, _bytes, mean_and_std),
-        Property(
-            "kinds",
-            "two tensors of shape (C,): floats keep their dtype, integers give float32; nothing in place",
-            0.5,
-            _kinds,
-            _kinds_of_statistics,
-            examples=4,
-            tried="streaming_statistics(batches) for uint8, int64, float32 and float64",
-        ),
+    properties=claims(
+        """
+        every_pixel (1): batches of any number of images, one or more: every pixel counts the same
+        any_size (0.75): H and W may differ from batch to batch
+        large_offset (1): float32 data around a million with a spread of 1 stays accurate to two figures
+        tried: two figures of the mean and the std are compared
+        bytes (0.75): uint8 pixels do not overflow
+        kinds (0.5): two tensors of shape (C,): floats keep their dtype, integers give float32; nothing in
+          place
+        tried: streaming_statistics(batches) for uint8, int64, float32 and float64
+        """,
+        every_pixel=on(_unequal, mean_and_std),
+        any_size=on(_different_sizes, mean_and_std),
+        large_offset=on(_far_from_zero, _near, tolerance=(4e-2, 2e-2), examples=4),
+        bytes=on(_bytes, mean_and_std),
+        kinds=on(_kinds, _kinds_of_statistics, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know what to keep",
-            "What would you have to remember of all batches so far, to be able to forget their pixels?",
-        ),
-        Hint(
-            "The std is a little off",
-            "A batch whose mean differs from the others' adds to the spread of all.",
-        ),
-        Hint(
-            "It breaks far from zero",
-            "Keep n, mean and m2 per channel in float64. For a batch with k pixels, mean b and squared deviations q: delta = b − mean; m2 += q + delta²·n·k/(n+k); mean += delta·k/(n+k); n += k. std = sqrt(m2 / n).",
-        ),
-    ),
+    hints=hints("""
+        I don't know what to keep
+        What would you have to remember of all batches so far, to be able to forget their pixels?
+
+        The std is a little off
+        A batch whose mean differs from the others' adds to the spread of all.
+
+        It breaks far from zero
+        Keep n, mean and m2 per channel in float64. For a batch with k pixels, mean b and squared deviations
+          q: delta = b − mean; m2 += q + delta²·n·k/(n+k); mean += delta·k/(n+k); n += k. std = sqrt(m2 / n).
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -154,75 +136,75 @@ def average_of_batches(batches):
 
 
 answers.edits("""
-    images_counted_not_pixels: every_pixel any_size
-    - total = total + x.sum((0, 2, 3))
-    - squares = squares + (x**2).sum((0, 2, 3))
-    - n += x.numel() // x.shape[1]
-    + total = total + len(x) * x.mean((0, 2, 3))
-    + squares = squares + len(x) * (x**2).mean((0, 2, 3))
-    + n += len(x)
-    You weighed each batch by its number of images.
-    Weigh by pixels, n·H·W: images of different size hold different numbers of them.
+images_counted_not_pixels: every_pixel any_size
+- total = total + x.sum((0, 2, 3))
+- squares = squares + (x**2).sum((0, 2, 3))
+- n += x.numel() // x.shape[1]
++ total = total + len(x) * x.mean((0, 2, 3))
++ squares = squares + len(x) * (x**2).mean((0, 2, 3))
++ n += len(x)
+You weighed each batch by its number of images.
+Weigh by pixels, n·H·W: images of different size hold different numbers of them.
 
-    within_batches_only: every_pixel any_size large_offset
-    - (x**2).sum((0, 2, 3))
-    + ((x - x.mean((0, 2, 3), keepdim=True)) ** 2).sum((0, 2, 3))
-    - (squares / n - mean**2).clamp(min=0).sqrt()
-    + (squares / n).sqrt()
-    Your variance is the average of the batches' own variances.
-    Batches whose means differ add to the spread: each contributes count·(its mean − total mean)² as well.
+within_batches_only: every_pixel any_size large_offset
+- (x**2).sum((0, 2, 3))
++ ((x - x.mean((0, 2, 3), keepdim=True)) ** 2).sum((0, 2, 3))
+- (squares / n - mean**2).clamp(min=0).sqrt()
++ (squares / n).sqrt()
+Your variance is the average of the batches' own variances.
+Batches whose means differ add to the spread: each contributes count·(its mean − total mean)² as well.
 
-    divided_by_one_less: every_pixel any_size bytes
-    - (squares / n - mean**2)
-    + ((squares - n * mean**2) / (n - 1))
-    You divided by the number of pixels minus one.
-    These are population statistics: divide by the number of pixels.
+divided_by_one_less: every_pixel any_size bytes
+- (squares / n - mean**2)
++ ((squares - n * mean**2) / (n - 1))
+You divided by the number of pixels minus one.
+These are population statistics: divide by the number of pixels.
 
-    squares_in_single_precision: large_offset
-    - batch.double()
-    + batch.to(dtype)
-    You took E[x²] − E[x]² in float32: two numbers near 10¹² whose difference is 1.
-    Accumulate in float64, or merge means and squared deviations batch by batch.
+squares_in_single_precision: large_offset
+- batch.double()
++ batch.to(dtype)
+You took E[x²] − E[x]² in float32: two numbers near 10¹² whose difference is 1.
+Accumulate in float64, or merge means and squared deviations batch by batch.
 
-    second_pass: every_pixel any_size large_offset bytes
-    - squares = squares + (x**2).sum((0, 2, 3))
-    ...
-    - std = (squares / n - mean**2).clamp(min=0).sqrt()
-    + squares = torch.zeros_like(mean)
-    + for batch in batches:
-    +     squares = squares + ((batch.double() - mean[:, None, None]) ** 2).sum((0, 2, 3))
-    + std = (squares / n).sqrt()
-    You walked through the batches twice, but the second time nothing is left.
-    An iterator can be read once: keep what you need (count, mean, squared deviations) as you go.
+second_pass: every_pixel any_size large_offset bytes
+- squares = squares + (x**2).sum((0, 2, 3))
+...
+- std = (squares / n - mean**2).clamp(min=0).sqrt()
++ squares = torch.zeros_like(mean)
++ for batch in batches:
++     squares = squares + ((batch.double() - mean[:, None, None]) ** 2).sum((0, 2, 3))
++ std = (squares / n).sqrt()
+You walked through the batches twice, but the second time nothing is left.
+An iterator can be read once: keep what you need (count, mean, squared deviations) as you go.
 
-    bytes_squared: bytes
-    - (x**2).sum((0, 2, 3))
-    + (x**2 if batch.is_floating_point() else batch**2).double().sum((0, 2, 3))
-    You squared uint8 pixels: 200·200 does not fit into a byte.
-    Convert the batch to float64 before any arithmetic.
+bytes_squared: bytes
+- (x**2).sum((0, 2, 3))
++ (x**2 if batch.is_floating_point() else batch**2).double().sum((0, 2, 3))
+You squared uint8 pixels: 200·200 does not fit into a byte.
+Convert the batch to float64 before any arithmetic.
 
-    centered_in_place: kinds
-    - total = total + x.sum((0, 2, 3))
-    - squares = squares + (x**2).sum((0, 2, 3))
-    - n += x.numel() // x.shape[1]
-    + k, center = x.numel() // x.shape[1], x.mean((0, 2, 3))
-    + x -= center[:, None, None]
-    + total = total + k * center
-    + squares = squares + (x**2).sum((0, 2, 3)) + k * center**2
-    + n += k
-    You subtracted the mean from the caller's batch: double() of a float64 tensor is that tensor.
-    Write x = x - mean, which makes a new one, and not x -= mean.
+centered_in_place: kinds
+- total = total + x.sum((0, 2, 3))
+- squares = squares + (x**2).sum((0, 2, 3))
+- n += x.numel() // x.shape[1]
++ k, center = x.numel() // x.shape[1], x.mean((0, 2, 3))
++ x -= center[:, None, None]
++ total = total + k * center
++ squares = squares + (x**2).sum((0, 2, 3)) + k * center**2
++ n += k
+You subtracted the mean from the caller's batch: double() of a float64 tensor is that tensor.
+Write x = x - mean, which makes a new one, and not x -= mean.
 
-    last_batch_only: every_pixel any_size large_offset
-    - total = total + x.sum((0, 2, 3))
-    - squares = squares + (x**2).sum((0, 2, 3))
-    - n += x.numel() // x.shape[1]
-    + total = x.sum((0, 2, 3))
-    + squares = (x**2).sum((0, 2, 3))
-    + n = x.numel() // x.shape[1]
-    Your result is that of the last batch.
-    Carry count, mean and spread from batch to batch.
-    """)
+last_batch_only: every_pixel any_size large_offset
+- total = total + x.sum((0, 2, 3))
+- squares = squares + (x**2).sum((0, 2, 3))
+- n += x.numel() // x.shape[1]
++ total = x.sum((0, 2, 3))
++ squares = (x**2).sum((0, 2, 3))
++ n = x.numel() // x.shape[1]
+Your result is that of the last batch.
+Carry count, mean and spread from batch to batch.
+""")
 
 
 @answers.right

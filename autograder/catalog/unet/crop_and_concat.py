@@ -1,7 +1,5 @@
 """The exercise crop_and_concat of lecture 07: the skip, cropped to the middle and put in front."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,10 +7,11 @@ from torch.nn import functional as F
 
 from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries, described, gradients, numbers
 from autograder.catalog.unet.draws import LOOSE
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import unet as reference
 
 
@@ -65,64 +64,34 @@ CLAIMS = Exercise(
     reference=reference.crop_and_concat,
     minutes=10,
     difficulty=2,
-    properties=(
-        Property(
-            "joined",
-            "the middle of skip, its channels before those of up",
-            0.5,
-            _skip_case([2, 4], [4, 6]),
-            numbers,
-            tolerance=LOOSE,
-        ),
-        Property(
-            "odd",
-            "where the difference is odd, the extra row or column is cropped at the bottom or right",
-            0.5,
-            _skip_case([1, 5], [3, 7]),
-            numbers,
-            tolerance=LOOSE,
-        ),
-        Property(
-            "same_size",
-            "nothing is cropped along a side that fits already",
-            0.25,
-            _skip_case([0], [2, 0]),
-            numbers,
-            tolerance=LOOSE,
-        ),
-        Property(
-            "refuses_larger_up",
-            "an up that is larger than skip, along either side, is refused with a ValueError",
-            0.25,
-            _up_too_large,
-            _refuses_ups,
-            examples=3,
-        ),
-        Property(
-            "gradients",
-            "gradients reach both inputs",
-            0.25,
-            _skip_case([2, 4], [4, 6]),
-            gradients(0, 1),
-            tolerance=LOOSE,
-            examples=4,
-        ),
-        Property("carries", "the dtype is kept and the inputs are not modified", 0.25, _skip_kinds, carries),
+    properties=claims(
+        """
+        joined (0.5): the middle of skip, its channels before those of up
+        odd (0.5): where the difference is odd, the extra row or column is cropped at the bottom or right
+        same_size (0.25): nothing is cropped along a side that fits already
+        refuses_larger_up (0.25): an up that is larger than skip, along either side, is refused with a
+          ValueError
+        gradients (0.25): gradients reach both inputs
+        carries (0.25): the dtype is kept and the inputs are not modified
+        """,
+        joined=on(_skip_case([2, 4], [4, 6]), numbers, tolerance=LOOSE),
+        odd=on(_skip_case([1, 5], [3, 7]), numbers, tolerance=LOOSE),
+        same_size=on(_skip_case([0], [2, 0]), numbers, tolerance=LOOSE),
+        refuses_larger_up=on(_up_too_large, _refuses_ups, examples=3),
+        gradients=on(_skip_case([2, 4], [4, 6]), gradients(0, 1), tolerance=LOOSE, examples=4),
+        carries=on(_skip_kinds, carries),
     ),
-    hints=(
-        Hint(
-            "The result is shifted against the skip",
-            "How many rows are too many, and how many of them lie above the middle?",
-        ),
-        Hint(
-            "It fails for some sizes only",
-            "Try a difference of 0 and a difference of 3 by hand. Which rows does your slice keep?",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "h, w = up.shape[2:]; top, left = (H − h) // 2, (W − w) // 2, a ValueError if either is negative; torch.cat([skip[:, :, top : top + h, left : left + w], up], dim=1).",
-        ),
-    ),
+    hints=hints("""
+        The result is shifted against the skip
+        How many rows are too many, and how many of them lie above the middle?
+
+        It fails for some sizes only
+        Try a difference of 0 and a difference of 3 by hand. Which rows does your slice keep?
+
+        I don't know how to put it together
+        h, w = up.shape[2:]; top, left = (H − h) // 2, (W − w) // 2, a ValueError if either is negative;
+          torch.cat([skip[:, :, top : top + h, left : left + w], up], dim=1).
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -141,110 +110,110 @@ def sliced(skip, up):
 
 
 answers.edits("""
-    up_first: joined odd same_size gradients
-    - [cropped, up]
-    + [up, cropped]
-    You put the channels of up in front.
-    Skip first: torch.cat([skip, up], dim=1).
+up_first: joined odd same_size gradients
+- [cropped, up]
++ [up, cropped]
+You put the channels of up in front.
+Skip first: torch.cat([skip, up], dim=1).
 
-    corner_cropped: joined odd same_size gradients
-    - top : top + h, left : left + w
-    + :h, :w
-    You kept the top left corner of skip.
-    Keep its middle: begin at (H − h) // 2 and (W − w) // 2.
+corner_cropped: joined odd same_size gradients
+- top : top + h, left : left + w
++ :h, :w
+You kept the top left corner of skip.
+Keep its middle: begin at (H − h) // 2 and (W − w) // 2.
 
-    extra_at_the_top: odd
-    - (H - h) // 2, (W - w) // 2
-    + (H - h + 1) // 2, (W - w + 1) // 2
-    Where the difference is odd you cropped the extra row or column at the top or left.
-    Round the start down: (H − h) // 2.
+extra_at_the_top: odd
+- (H - h) // 2, (W - w) // 2
++ (H - h + 1) // 2, (W - w + 1) // 2
+Where the difference is odd you cropped the extra row or column at the top or left.
+Round the start down: (H − h) // 2.
 
-    rounded_to_even: odd
-    - (H - h) // 2, (W - w) // 2
-    + round((H - h) / 2), round((W - w) / 2)
-    Your start is rounded: Python's round takes halves to the even number, so 1.5 becomes 2.
-    Round down: (H − h) // 2.
+rounded_to_even: odd
+- (H - h) // 2, (W - w) // 2
++ round((H - h) / 2), round((W - w) / 2)
+Your start is rounded: Python's round takes halves to the even number, so 1.5 becomes 2.
+Round down: (H − h) // 2.
 
-    same_from_both_sides: odd
-    - top : top + h, left : left + w
-    + top : H - top, left : W - left
-    You crop the same number of rows from both sides, which leaves one too many where the difference is odd.
-    Begin at (H − h) // 2 and take h rows from there: [top : top + h].
+same_from_both_sides: odd
+- top : top + h, left : left + w
++ top : H - top, left : W - left
+You crop the same number of rows from both sides, which leaves one too many where the difference is odd.
+Begin at (H − h) // 2 and take h rows from there: [top : top + h].
 
-    empty_slice: same_size
-    - top : top + h, left : left + w
-    + top : -(H - h - top), left : -(W - w - left)
-    Where nothing is to be cropped your slice [0 : -0] is empty.
-    Say where the crop ends instead of how far from the end: [top : top + h].
+empty_slice: same_size
+- top : top + h, left : left + w
++ top : -(H - h - top), left : -(W - w - left)
+Where nothing is to be cropped your slice [0 : -0] is empty.
+Say where the crop ends instead of how far from the end: [top : top + h].
 
-    square_only: joined odd same_size gradients
-    - (W - w) // 2
-    + (H - h) // 2
-    You crop columns by the rows' difference.
-    Rows and columns each have their own: (H − h) // 2 and (W − w) // 2.
+square_only: joined odd same_size gradients
+- (W - w) // 2
++ (H - h) // 2
+You crop columns by the rows' difference.
+Rows and columns each have their own: (H − h) // 2 and (W − w) // 2.
 
-    skip_resized: joined odd same_size gradients
-    - cropped = skip[:, :, top : top + h, left : left + w]
-    + cropped = F.interpolate(skip, size=(h, w), mode="bilinear")
-    You shrank the skip instead of cropping it.
-    Features must stay where they are: cut the middle out, pixel for pixel.
+skip_resized: joined odd same_size gradients
+- cropped = skip[:, :, top : top + h, left : left + w]
++ cropped = F.interpolate(skip, size=(h, w), mode="bilinear")
+You shrank the skip instead of cropping it.
+Features must stay where they are: cut the middle out, pixel for pixel.
 
-    up_padded: all but refuses_larger_up
-    - cropped = skip[:, :, top : top + h, left : left + w]
-    - return torch.cat([cropped, up], dim=1)
-    + padded = F.pad(up, (left, W - w - left, top, H - h - top))
-    + return torch.cat([skip, padded], dim=1)
-    You padded up to the size of skip.
-    Crop skip to the size of up: the padded border would be made up.
+up_padded: all but refuses_larger_up
+- cropped = skip[:, :, top : top + h, left : left + w]
+- return torch.cat([cropped, up], dim=1)
++ padded = F.pad(up, (left, W - w - left, top, H - h - top))
++ return torch.cat([skip, padded], dim=1)
+You padded up to the size of skip.
+Crop skip to the size of up: the padded border would be made up.
 
-    stacked_as_images: all but refuses_larger_up
-    - dim=1
-    + dim=0
-    You joined along the first axis, as if these were more images.
-    Join channels: torch.cat([skip, up], dim=1).
+stacked_as_images: all but refuses_larger_up
+- dim=1
++ dim=0
+You joined along the first axis, as if these were more images.
+Join channels: torch.cat([skip, up], dim=1).
 
-    larger_up_not_refused: refuses_larger_up
-    - if h > H or w > W:
-    -     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
-    You leave an up that is larger than skip to torch: a negative start counts from the end.
-    Compare the sizes first and raise a ValueError that names up.
+larger_up_not_refused: refuses_larger_up
+- if h > H or w > W:
+-     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+You leave an up that is larger than skip to torch: a negative start counts from the end.
+Compare the sizes first and raise a ValueError that names up.
 
-    larger_up_filled: refuses_larger_up
-    - if h > H or w > W:
-    -     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
-    ...
-    - skip[:, :, top : top + h, left : left + w]
-    + F.pad(skip, (-left, left + w - W, -top, top + h - H))
-    Where up is larger than skip you fill skip up with zeros.
-    Raise a ValueError there: in a U-Net of valid convolutions it is a mistake in the sizes.
+larger_up_filled: refuses_larger_up
+- if h > H or w > W:
+-     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+...
+- skip[:, :, top : top + h, left : left + w]
++ F.pad(skip, (-left, left + w - W, -top, top + h - H))
+Where up is larger than skip you fill skip up with zeros.
+Raise a ValueError there: in a U-Net of valid convolutions it is a mistake in the sizes.
 
-    refused_if_both: refuses_larger_up
-    - h > H or w > W
-    + h > H and w > W
-    You refuse an up that is larger along both sides, and let one pass that is larger along one.
-    Either is too much: or, not and.
+refused_if_both: refuses_larger_up
+- h > H or w > W
++ h > H and w > W
+You refuse an up that is larger along both sides, and let one pass that is larger along one.
+Either is too much: or, not and.
 
-    only_rows_compared: refuses_larger_up
-    - h > H or w > W
-    + h > H
-    You compare the numbers of rows only.
-    Compare the columns too before you crop.
+only_rows_compared: refuses_larger_up
+- h > H or w > W
++ h > H
+You compare the numbers of rows only.
+Compare the columns too before you crop.
 
-    skip_detached: gradients
-    - [cropped, up]
-    + [cropped.detach(), up]
-    No gradient reaches skip.
-    Leave out detach(), .data and no_grad(): the contracting path learns through the skips as well.
+skip_detached: gradients
+- [cropped, up]
++ [cropped.detach(), up]
+No gradient reaches skip.
+Leave out detach(), .data and no_grad(): the contracting path learns through the skips as well.
 
-    default_dtype: carries
-    - return torch.cat([cropped, up], dim=1)
-    + joined = torch.zeros(len(skip), skip.shape[1] + up.shape[1], h, w, device=up.device)
-    + joined[:, : skip.shape[1]] = cropped
-    + joined[:, skip.shape[1] :] = up
-    + return joined
-    Your result is float32 whatever came in.
-    torch.cat keeps the dtype; where you allocate, take it from an input: skip.new_zeros(...).
-    """)
+default_dtype: carries
+- return torch.cat([cropped, up], dim=1)
++ joined = torch.zeros(len(skip), skip.shape[1] + up.shape[1], h, w, device=up.device)
++ joined[:, : skip.shape[1]] = cropped
++ joined[:, skip.shape[1] :] = up
++ return joined
+Your result is float32 whatever came in.
+torch.cat keeps the dtype; where you allocate, take it from an input: skip.new_zeros(...).
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise DoubleConv of lecture 07: two valid convolutions and their first weights."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -11,6 +9,7 @@ from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import parameters_of
 from autograder.catalog.unet.draws import (
     LOOSE,
@@ -21,7 +20,7 @@ from autograder.catalog.unet.draws import (
     runs,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Mismatch, Outcome, Property
+from autograder.exercise import Case, Exercise, Mismatch, Outcome
 from coursekit import unet as reference
 
 
@@ -112,60 +111,36 @@ CLAIMS = Exercise(
     reference=reference.DoubleConv,
     minutes=12,
     difficulty=2,
-    properties=(
-        Property(
-            "made",
-            "two 3×3 convolutions with biases, in → out → out channels; 4 rows and 4 columns less",
-            0.5,
-            _double_float32,
-            _double_made,
-            examples=4,
-            tried="a new block: its parameters by shape, and one call",
-        ),
-        Property(
-            "output",
-            "convolution, ReLU, convolution, ReLU, in either mode",
-            0.5,
-            _double_case,
-            _double_applied,
-            tolerance=LOOSE,
-            tried="double(), every parameter filled with numbers drawn for its shape, a call after eval() and one after train()",
-        ),
-        Property(
-            "drawn",
-            "weights are drawn with standard deviation √(2 / fan_in), biases are 0",
-            0.5,
-            _double_wide,
-            _double_drawn,
-            judge=_judge_drawn,
-            examples=3,
-            tried="the parameters of a new block",
-        ),
-        Property(
-            "gradients",
-            "gradients reach the input and every parameter",
-            0.5,
-            _double_case,
-            applied_gradients,
-            tolerance=LOOSE,
-            examples=4,
-            tried="as for the output, then the gradients, summed over parameters of one shape",
-        ),
+    properties=claims(
+        """
+        made (0.5): two 3×3 convolutions with biases, in → out → out channels; 4 rows and 4 columns less
+        tried: a new block: its parameters by shape, and one call
+        output (0.5): convolution, ReLU, convolution, ReLU, in either mode
+        tried: double(), every parameter filled with numbers drawn for its shape, a call after eval() and one
+          after train()
+        drawn (0.5): weights are drawn with standard deviation √(2 / fan_in), biases are 0
+        tried: the parameters of a new block
+        gradients (0.5): gradients reach the input and every parameter
+        tried: as for the output, then the gradients, summed over parameters of one shape
+        """,
+        made=on(_double_float32, _double_made, examples=4),
+        output=on(_double_case, _double_applied, tolerance=LOOSE),
+        drawn=on(_double_wide, _double_drawn, judge=_judge_drawn, examples=3),
+        gradients=on(_double_case, applied_gradients, tolerance=LOOSE, examples=4),
     ),
-    hints=(
-        Hint(
-            "My output has the wrong size",
-            "A 3×3 convolution without padding loses one pixel on each side. How many do two lose?",
-        ),
-        Hint(
-            "My weights have the wrong spread",
-            "What does one unit of the first convolution read? Count the numbers: that is fan_in. The second reads another count.",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "In __init__: self.conv1 = nn.Conv2d(in_channels, out_channels, 3), self.conv2 = nn.Conv2d(out_channels, out_channels, 3); for each nn.init.normal_(conv.weight, std=(2 / (9 · conv.in_channels)) ** 0.5) and nn.init.zeros_(conv.bias). In forward a ReLU after each.",
-        ),
-    ),
+    hints=hints("""
+        My output has the wrong size
+        A 3×3 convolution without padding loses one pixel on each side. How many do two lose?
+
+        My weights have the wrong spread
+        What does one unit of the first convolution read? Count the numbers: that is fan_in. The second reads
+          another count.
+
+        I don't know how to put it together
+        In __init__: self.conv1 = nn.Conv2d(in_channels, out_channels, 3), self.conv2 =
+          nn.Conv2d(out_channels, out_channels, 3); for each nn.init.normal_(conv.weight, std=(2 / (9 ·
+          conv.in_channels)) ** 0.5) and nn.init.zeros_(conv.bias). In forward a ReLU after each.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -190,133 +165,133 @@ class TwoLayers(nn.Module):
 
 
 answers.edits("""
-    padded: all but drawn
-    - nn.Conv2d(in_channels, out_channels, 3)
-    + nn.Conv2d(in_channels, out_channels, 3, padding=1)
-    - nn.Conv2d(out_channels, out_channels, 3)
-    + nn.Conv2d(out_channels, out_channels, 3, padding=1)
-    Your convolutions are padded: the output is as large as the input.
-    Leave padding at 0: each convolution takes a pixel off every side.
+padded: all but drawn
+- nn.Conv2d(in_channels, out_channels, 3)
++ nn.Conv2d(in_channels, out_channels, 3, padding=1)
+- nn.Conv2d(out_channels, out_channels, 3)
++ nn.Conv2d(out_channels, out_channels, 3, padding=1)
+Your convolutions are padded: the output is as large as the input.
+Leave padding at 0: each convolution takes a pixel off every side.
 
-    last_relu_missing: output gradients
-    - F.relu(self.two(x))
-    + self.two(x)
-    There is no ReLU after the second convolution.
-    Each of the two convolutions is followed by a ReLU.
+last_relu_missing: output gradients
+- F.relu(self.two(x))
++ self.two(x)
+There is no ReLU after the second convolution.
+Each of the two convolutions is followed by a ReLU.
 
-    middle_relu_missing: output gradients
-    - F.relu(self.one(x))
-    + self.one(x)
-    There is no ReLU between the convolutions, so together they are one linear 5×5 convolution.
-    Each of the two convolutions is followed by a ReLU.
+middle_relu_missing: output gradients
+- F.relu(self.one(x))
++ self.one(x)
+There is no ReLU between the convolutions, so together they are one linear 5×5 convolution.
+Each of the two convolutions is followed by a ReLU.
 
-    channels_change_late: all
-    - nn.Conv2d(in_channels, out_channels, 3)
-    + nn.Conv2d(in_channels, in_channels, 3)
-    - nn.Conv2d(out_channels, out_channels, 3)
-    + nn.Conv2d(in_channels, out_channels, 3)
-    Your first convolution keeps in_channels.
-    The first goes from in_channels to out_channels, the second from out_channels to out_channels.
+channels_change_late: all
+- nn.Conv2d(in_channels, out_channels, 3)
++ nn.Conv2d(in_channels, in_channels, 3)
+- nn.Conv2d(out_channels, out_channels, 3)
++ nn.Conv2d(in_channels, out_channels, 3)
+Your first convolution keeps in_channels.
+The first goes from in_channels to out_channels, the second from out_channels to out_channels.
 
-    one_convolution: all
-    - self.two = nn.Conv2d(out_channels, out_channels, 3)
-    - for conv in (self.one, self.two):
-    + for conv in [self.one]:
-    - x = F.relu(self.one(x))
-    - return F.relu(self.two(x))
-    + return F.relu(self.one(x))
-    There is one convolution.
-    Two of them, each followed by a ReLU.
+one_convolution: all
+- self.two = nn.Conv2d(out_channels, out_channels, 3)
+- for conv in (self.one, self.two):
++ for conv in [self.one]:
+- x = F.relu(self.one(x))
+- return F.relu(self.two(x))
++ return F.relu(self.one(x))
+There is one convolution.
+Two of them, each followed by a ReLU.
 
-    batch_normalization_added: all
-    - self.two = nn.Conv2d(out_channels, out_channels, 3)
-    + self.two = nn.Conv2d(out_channels, out_channels, 3)
-    + self.norm_one, self.norm_two = nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels)
-    - F.relu(self.one(x))
-    + F.relu(self.norm_one(self.one(x)))
-    - F.relu(self.two(x))
-    + F.relu(self.norm_two(self.two(x)))
-    You added batch normalization.
-    The block is convolution, ReLU, convolution, ReLU; this network has none.
+batch_normalization_added: all
+- self.two = nn.Conv2d(out_channels, out_channels, 3)
++ self.two = nn.Conv2d(out_channels, out_channels, 3)
++ self.norm_one, self.norm_two = nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels)
+- F.relu(self.one(x))
++ F.relu(self.norm_one(self.one(x)))
+- F.relu(self.two(x))
++ F.relu(self.norm_two(self.two(x)))
+You added batch normalization.
+The block is convolution, ReLU, convolution, ReLU; this network has none.
 
-    dropout_added: output
-    - x = F.relu(self.one(x))
-    + x = F.dropout(F.relu(self.one(x)), 0.5, self.training)
-    You added dropout between the convolutions.
-    A block is two convolutions, each with its ReLU, and nothing else.
+dropout_added: output
+- x = F.relu(self.one(x))
++ x = F.dropout(F.relu(self.one(x)), 0.5, self.training)
+You added dropout between the convolutions.
+A block is two convolutions, each with its ReLU, and nothing else.
 
-    weights_all_positive: drawn
-    - nn.init.zeros_(conv.bias)
-    + nn.init.zeros_(conv.bias)
-    + conv.weight.data.abs_()
-    Your weights do not have mean 0.
-    Draw them from a normal distribution around 0: nn.init.normal_(conv.weight, std=...).
+weights_all_positive: drawn
+- nn.init.zeros_(conv.bias)
++ nn.init.zeros_(conv.bias)
++ conv.weight.data.abs_()
+Your weights do not have mean 0.
+Draw them from a normal distribution around 0: nn.init.normal_(conv.weight, std=...).
 
-    no_biases: all but drawn
-    - nn.Conv2d(in_channels, out_channels, 3)
-    + nn.Conv2d(in_channels, out_channels, 3, bias=False)
-    - nn.Conv2d(out_channels, out_channels, 3)
-    + nn.Conv2d(out_channels, out_channels, 3, bias=False)
-    - nn.init.zeros_(conv.bias)
-    Your convolutions have no biases.
-    Leave bias=True and set them to 0 at the start: training moves them.
+no_biases: all but drawn
+- nn.Conv2d(in_channels, out_channels, 3)
++ nn.Conv2d(in_channels, out_channels, 3, bias=False)
+- nn.Conv2d(out_channels, out_channels, 3)
++ nn.Conv2d(out_channels, out_channels, 3, bias=False)
+- nn.init.zeros_(conv.bias)
+Your convolutions have no biases.
+Leave bias=True and set them to 0 at the start: training moves them.
 
-    default_weights: drawn
-    - for conv in (self.one, self.two):
-    -     fan_in = 9 * conv.in_channels
-    -     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
-    -     nn.init.zeros_(conv.bias)
-    Your weights are as torch draws them: uniform, with a sixth of the variance that is asked for.
-    Draw them anew in __init__: nn.init.normal_(conv.weight, std=√(2 / fan_in)), and set the biases to 0.
+default_weights: drawn
+- for conv in (self.one, self.two):
+-     fan_in = 9 * conv.in_channels
+-     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
+-     nn.init.zeros_(conv.bias)
+Your weights are as torch draws them: uniform, with a sixth of the variance that is asked for.
+Draw them anew in __init__: nn.init.normal_(conv.weight, std=√(2 / fan_in)), and set the biases to 0.
 
-    default_biases: drawn
-    - nn.init.zeros_(conv.bias)
-    Your weights are right, your biases are as torch draws them.
-    nn.init.zeros_(conv.bias).
+default_biases: drawn
+- nn.init.zeros_(conv.bias)
+Your weights are right, your biases are as torch draws them.
+nn.init.zeros_(conv.bias).
 
-    variance_for_deviation: drawn
-    - math.sqrt(2 / fan_in)
-    + 2 / fan_in
-    Your standard deviation is 2 / fan_in: that is the variance.
-    Take its root: √(2 / fan_in).
+variance_for_deviation: drawn
+- math.sqrt(2 / fan_in)
++ 2 / fan_in
+Your standard deviation is 2 / fan_in: that is the variance.
+Take its root: √(2 / fan_in).
 
-    kernel_forgotten: drawn
-    - fan_in = 9 * conv.in_channels
-    + fan_in = conv.in_channels
-    Your fan_in counts channels only.
-    A unit reads 3×3 pixels of every input channel: fan_in = 9 · in_channels.
+kernel_forgotten: drawn
+- fan_in = 9 * conv.in_channels
++ fan_in = conv.in_channels
+Your fan_in counts channels only.
+A unit reads 3×3 pixels of every input channel: fan_in = 9 · in_channels.
 
-    fan_out: drawn
-    - fan_in = 9 * conv.in_channels
-    + fan_in = 9 * conv.out_channels
-    You divided by the number of outgoing connections, 9 · out_channels.
-    fan_in counts what a unit reads: 9 · in_channels.
+fan_out: drawn
+- fan_in = 9 * conv.in_channels
++ fan_in = 9 * conv.out_channels
+You divided by the number of outgoing connections, 9 · out_channels.
+fan_in counts what a unit reads: 9 · in_channels.
 
-    first_fan_in_twice: drawn
-    - fan_in = 9 * conv.in_channels
-    + fan_in = 9 * in_channels
-    Both convolutions have the standard deviation of the first one.
-    Each has its own fan_in: the second reads out_channels channels, 9 · out_channels numbers.
+first_fan_in_twice: drawn
+- fan_in = 9 * conv.in_channels
++ fan_in = 9 * in_channels
+Both convolutions have the standard deviation of the first one.
+Each has its own fan_in: the second reads out_channels channels, 9 · out_channels numbers.
 
-    relu_not_reckoned_with: drawn
-    - math.sqrt(2 / fan_in)
-    + math.sqrt(1 / fan_in)
-    Your standard deviation is √(1 / fan_in): half of the variance is missing.
-    The ReLU cuts off half of the signal; the 2 in √(2 / fan_in) makes up for it.
+relu_not_reckoned_with: drawn
+- math.sqrt(2 / fan_in)
++ math.sqrt(1 / fan_in)
+Your standard deviation is √(1 / fan_in): half of the variance is missing.
+The ReLU cuts off half of the signal; the 2 in √(2 / fan_in) makes up for it.
 
-    xavier: drawn
-    - fan_in = 9 * conv.in_channels
-    - nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
-    + nn.init.xavier_normal_(conv.weight)
-    Your standard deviation is Xavier's, √(2 / (fan_in + fan_out)).
-    For ReLU networks it is √(2 / fan_in): nn.init.kaiming_normal_ or normal_ with that std.
+xavier: drawn
+- fan_in = 9 * conv.in_channels
+- nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_in))
++ nn.init.xavier_normal_(conv.weight)
+Your standard deviation is Xavier's, √(2 / (fan_in + fan_out)).
+For ReLU networks it is √(2 / fan_in): nn.init.kaiming_normal_ or normal_ with that std.
 
-    cut_from_the_graph: gradients
-    - x = F.relu(self.one(x))
-    + x = F.relu(self.one(x)).detach()
-    The graph is cut between the convolutions: the first one learns nothing.
-    Leave out detach(), .data and no_grad() in forward.
-    """)
+cut_from_the_graph: gradients
+- x = F.relu(self.one(x))
++ x = F.relu(self.one(x)).detach()
+The graph is cut between the convolutions: the first one learns nothing.
+Leave out detach(), .data and no_grad() in forward.
+""")
 
 
 @answers.right

@@ -4,8 +4,6 @@ Nobody is told what to call the layers of a network. Parameters of one shape the
 that any names and any order of construction give the same function, and gradients are summed by shape.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from typing import Any

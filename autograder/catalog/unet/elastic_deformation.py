@@ -5,8 +5,6 @@ that is deformed carries its own row and column coordinates as channels: reading
 displacement of every pixel, and all claims are judged on that.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -14,9 +12,10 @@ from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import named, wrong
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Mismatch, Outcome, Property
+from autograder.exercise import Case, Exercise, Mismatch, Outcome
 from coursekit import unet as reference
 
 SIGMA = 1.0
@@ -346,74 +345,42 @@ CLAIMS = Exercise(
     reference=reference.elastic_deformation,
     minutes=30,
     difficulty=4,
-    properties=(
-        Property(
-            "identity", "sigma=0 changes nothing", 0.25, _still, _deform, judge=_judge_identity, examples=3
-        ),
-        Property(
-            "field",
-            "displacements are bicubic between lattice points, the lattice's corners on the image's",
-            1.0,
-            _bent,
-            _deform,
-            judge=_judge_field,
-            examples=4,
-            tried="an image that carries its own coordinates is deformed, and the field read off the result",
-        ),
-        Property(
-            "spread",
-            "displacements are N(0, sigma²) pixels, each lattice point's and each axis' drawn apart, repeatable under the generator",
-            0.75,
-            _many,
-            _deform_often,
-            judge=_judge_spread,
-            examples=2,
-            tried="40 generators, and the first once more",
-        ),
-        Property(
-            "border",
-            "beyond the border image and labels are mirrored, the edge pixel not repeated",
-            0.5,
-            _bent,
-            _deform,
-            judge=_judge_border,
-            examples=6,
-        ),
-        Property(
-            "image", "the image is read bilinearly", 0.5, _bent, _deform, judge=_judge_image, examples=4
-        ),
-        Property(
-            "labels",
-            "labels follow the same field, by nearest neighbor",
-            0.75,
-            _bent,
-            _deform,
-            judge=_judge_labels,
-            examples=4,
-        ),
-        Property(
-            "kinds",
-            "shapes and dtypes are kept, no new label appears; nothing in place",
-            0.25,
-            _small,
-            _kinds,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        identity (0.25): sigma=0 changes nothing
+        field (1): displacements are bicubic between lattice points, the lattice's corners on the image's
+        tried: an image that carries its own coordinates is deformed, and the field read off the result
+        spread (0.75): displacements are N(0, sigma²) pixels, each lattice point's and each axis' drawn apart,
+          repeatable under the generator
+        tried: 40 generators, and the first once more
+        border (0.5): beyond the border image and labels are mirrored, the edge pixel not repeated
+        image (0.5): the image is read bilinearly
+        labels (0.75): labels follow the same field, by nearest neighbor
+        kinds (0.25): shapes and dtypes are kept, no new label appears; nothing in place
+        """,
+        identity=on(_still, _deform, judge=_judge_identity, examples=3),
+        field=on(_bent, _deform, judge=_judge_field, examples=4),
+        spread=on(_many, _deform_often, judge=_judge_spread, examples=2),
+        border=on(_bent, _deform, judge=_judge_border, examples=6),
+        image=on(_bent, _deform, judge=_judge_image, examples=4),
+        labels=on(_bent, _deform, judge=_judge_labels, examples=4),
+        kinds=on(_small, _kinds, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know how to move pixels",
-            "Where is pixel (r, c) of the result read from? Build that place for every pixel, then read twice.",
-        ),
-        Hint(
-            "My field is not smooth enough, or not in place",
-            "F.interpolate turns a (1, 2, grid, grid) lattice into a (1, 2, H, W) field: which mode, and align_corners?",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "field = F.interpolate(sigma·torch.randn(1, 2, grid, grid, generator=generator), (H, W), mode='bicubic', align_corners=True); coordinates = pixel + field, scaled to [−1, 1] as (x, y); F.grid_sample with padding_mode='reflection', align_corners=True: bilinear for the image, nearest for the labels[None, None] as floats. It wants image and coordinates of one floating dtype; give both results their old one.",
-        ),
-    ),
+    hints=hints("""
+        I don't know how to move pixels
+        Where is pixel (r, c) of the result read from? Build that place for every pixel, then read twice.
+
+        My field is not smooth enough, or not in place
+        F.interpolate turns a (1, 2, grid, grid) lattice into a (1, 2, H, W) field: which mode, and
+          align_corners?
+
+        I don't know how to put it together
+        field = F.interpolate(sigma·torch.randn(1, 2, grid, grid, generator=generator), (H, W),
+          mode='bicubic', align_corners=True); coordinates = pixel + field, scaled to [−1, 1] as (x, y);
+          F.grid_sample with padding_mode='reflection', align_corners=True: bilinear for the image, nearest
+          for the labels[None, None] as floats. It wants image and coordinates of one floating dtype; give
+          both results their old one.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -445,169 +412,168 @@ def sampled(image, labels, grid=3, sigma=10.0, generator=None):
 
 
 answers.edits("""
-    two_fields: labels
-    - bent = read_at(y, x, pixels, "bilinear")
-    + bent = read_at(y, x, pixels, "bilinear")
-    + y, x = drawn_places(h, w, grid, sigma, generator)
-    You read the labels at other places than the image, as if by a second field: they no longer lie on it.
-    Draw the displacements once and read image and labels at the same places.
+two_fields: labels
+- bent = read_at(y, x, pixels, "bilinear")
++ bent = read_at(y, x, pixels, "bilinear")
++ y, x = drawn_places(h, w, grid, sigma, generator)
+You read the labels at other places than the image, as if by a second field: they no longer lie on it.
+Draw the displacements once and read image and labels at the same places.
 
-    labels_interpolated: labels kinds
-    - read_at(y, x, labels[None].to(pixels), "nearest")
-    + read_at(y, x, labels[None].to(pixels), "bilinear")
-    You interpolated the labels, so between class 0 and class 2 there is suddenly class 1.
-    Labels are names, not numbers: read them with mode='nearest'.
+labels_interpolated: labels kinds
+- read_at(y, x, labels[None].to(pixels), "nearest")
++ read_at(y, x, labels[None].to(pixels), "bilinear")
+You interpolated the labels, so between class 0 and class 2 there is suddenly class 1.
+Labels are names, not numbers: read them with mode='nearest'.
 
-    labels_not_deformed: labels
-    - moved = read_at(y, x, labels[None].to(pixels), "nearest")[0]
-    - return bent, moved.round().to(labels.dtype)
-    + return bent, labels.clone()
-    You deformed the image and left the labels where they were.
-    Read the labels at the same displaced places.
+labels_not_deformed: labels
+- moved = read_at(y, x, labels[None].to(pixels), "nearest")[0]
+- return bent, moved.round().to(labels.dtype)
++ return bent, labels.clone()
+You deformed the image and left the labels where they were.
+Read the labels at the same displaced places.
 
-    labels_cut_off: labels
-    - read_at(y, x, labels[None].to(pixels), "nearest")
-    + read_at(y.floor(), x.floor(), labels[None].to(pixels), "nearest")
-    You cut the coordinates off to whole numbers, so labels come from above and to the left.
-    Round to the nearest pixel.
+labels_cut_off: labels
+- read_at(y, x, labels[None].to(pixels), "nearest")
++ read_at(y.floor(), x.floor(), labels[None].to(pixels), "nearest")
+You cut the coordinates off to whole numbers, so labels come from above and to the left.
+Round to the nearest pixel.
 
-    labels_not_mirrored: border
-    - read_at(y, x, labels[None].to(pixels), "nearest")
-    + read_at(y.clamp(0, h - 1), x.clamp(0, w - 1), labels[None].to(pixels), "nearest")
-    Beyond the border you mirror the image, and the labels you do not.
-    Read both with padding_mode='reflection', align_corners=True.
+labels_not_mirrored: border
+- read_at(y, x, labels[None].to(pixels), "nearest")
++ read_at(y.clamp(0, h - 1), x.clamp(0, w - 1), labels[None].to(pixels), "nearest")
+Beyond the border you mirror the image, and the labels you do not.
+Read both with padding_mode='reflection', align_corners=True.
 
-    points_alike: spread
-    - torch.randn(1, 2, grid, grid, generator=generator)
-    + torch.randn(1, 2, 1, 1, generator=generator).expand(1, 2, grid, grid)
-    Points of your lattice share their displacement: you drew fewer than grid × grid of them.
-    Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.
+points_alike: spread
+- torch.randn(1, 2, grid, grid, generator=generator)
++ torch.randn(1, 2, 1, 1, generator=generator).expand(1, 2, grid, grid)
+Points of your lattice share their displacement: you drew fewer than grid × grid of them.
+Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.
 
-    sigma_ignored: identity field border spread
-    - lattice = sigma * torch.randn
-    + lattice = 10 * torch.randn
-    You did not use sigma: the displacements are as large as for 10 pixels whatever it is.
-    Multiply the normal numbers by the argument: sigma * torch.randn(...).
+sigma_ignored: identity field border spread
+- lattice = sigma * torch.randn
++ lattice = 10 * torch.randn
+You did not use sigma: the displacements are as large as for 10 pixels whatever it is.
+Multiply the normal numbers by the argument: sigma * torch.randn(...).
 
-    grid_ignored: field border
-    - torch.randn(1, 2, grid, grid, generator=generator)
-    + torch.randn(1, 2, 3, 3, generator=generator)
-    Your lattice has 3×3 points whatever grid is.
-    Draw (2, grid, grid) numbers.
+grid_ignored: field border
+- torch.randn(1, 2, grid, grid, generator=generator)
++ torch.randn(1, 2, 3, 3, generator=generator)
+Your lattice has 3×3 points whatever grid is.
+Draw (2, grid, grid) numbers.
 
-    in_place: kinds
-    - return bent, moved.round().to(labels.dtype)
-    + return image.copy_(bent), labels.copy_(moved)
-    You wrote into the image and the labels that you were handed.
-    Return new tensors: the caller needs the originals for the next deformation.
+in_place: kinds
+- return bent, moved.round().to(labels.dtype)
++ return image.copy_(bent), labels.copy_(moved)
+You wrote into the image and the labels that you were handed.
+Return new tensors: the caller needs the originals for the next deformation.
 
-    black_border: border kinds
-    - padding_mode="reflection"
-    + padding_mode="zeros"
-    Beyond the border your image is black.
-    Mirror it: padding_mode='reflection' with align_corners=True.
+black_border: border kinds
+- padding_mode="reflection"
++ padding_mode="zeros"
+Beyond the border your image is black.
+Mirror it: padding_mode='reflection' with align_corners=True.
 
-    border_repeated: border
-    - padding_mode="reflection"
-    + padding_mode="border"
-    Beyond the border you repeat the edge pixel.
-    Mirror the image there: padding_mode='reflection' with align_corners=True.
+border_repeated: border
+- padding_mode="reflection"
++ padding_mode="border"
+Beyond the border you repeat the edge pixel.
+Mirror the image there: padding_mode='reflection' with align_corners=True.
 
-    edge_twice: border
-    - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
-    + [(2 * x + 1) / w - 1, (2 * y + 1) / h - 1]
-    - padding_mode="reflection", align_corners=True
-    + padding_mode="reflection", align_corners=False
-    Your mirror stands beside the edge pixel, so it is there twice.
-    Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy,
-      mode='mirror'.
+edge_twice: border
+- [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
++ [(2 * x + 1) / w - 1, (2 * y + 1) / h - 1]
+- padding_mode="reflection", align_corners=True
++ padding_mode="reflection", align_corners=False
+Your mirror stands beside the edge pixel, so it is there twice.
+Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy, mode='mirror'.
 
-    bilinear_field: field border
-    - mode="bicubic"
-    + mode="bilinear"
-    Your displacements are bilinear between the lattice points, with kinks.
-    Interpolate the lattice with mode='bicubic'.
+bilinear_field: field border
+- mode="bicubic"
++ mode="bilinear"
+Your displacements are bilinear between the lattice points, with kinks.
+Interpolate the lattice with mode='bicubic'.
 
-    corners_not_aligned: field border
-    - mode="bicubic", align_corners=True
-    + mode="bicubic", align_corners=False
-    Your lattice's corners lie inside the image.
-    F.interpolate(..., align_corners=True) puts them on the corner pixels.
+corners_not_aligned: field border
+- mode="bicubic", align_corners=True
++ mode="bicubic", align_corners=False
+Your lattice's corners lie inside the image.
+F.interpolate(..., align_corners=True) puts them on the corner pixels.
 
-    rows_as_x: identity field border
-    - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
-    + [2 * y / (h - 1) - 1, 2 * x / (w - 1) - 1]
-    You gave grid_sample (row, column).
-    grid_sample wants (x, y): the column first, then the row.
+rows_as_x: identity field border
+- [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
++ [2 * y / (h - 1) - 1, 2 * x / (w - 1) - 1]
+You gave grid_sample (row, column).
+grid_sample wants (x, y): the column first, then the row.
 
-    reading_not_aligned: identity field border
-    - padding_mode="reflection", align_corners=True
-    + padding_mode="reflection", align_corners=False
-    You scaled coordinates so that −1 and 1 are the corner pixels, and grid_sample takes them for the image's
-      outer edges.
-    Pass align_corners=True to grid_sample.
+reading_not_aligned: identity field border
+- padding_mode="reflection", align_corners=True
++ padding_mode="reflection", align_corners=False
+You scaled coordinates so that −1 and 1 are the corner pixels, and grid_sample takes them for the image's
+  outer edges.
+Pass align_corners=True to grid_sample.
 
-    scaled_by_size: identity field border
-    - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
-    + [2 * x / w - 1, 2 * y / h - 1]
-    You divided coordinates by the size: the last pixel then lies before 1.
-    With align_corners=True the last pixel, size − 1, is at 1: 2·x/(W − 1) − 1, and likewise for rows.
+scaled_by_size: identity field border
+- [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
++ [2 * x / w - 1, 2 * y / h - 1]
+You divided coordinates by the size: the last pixel then lies before 1.
+With align_corners=True the last pixel, size − 1, is at 1: 2·x/(W − 1) − 1, and likewise for rows.
 
-    image_bicubic: field border image
-    - read_at(y, x, pixels, "bilinear")
-    + read_at(y, x, pixels, "bicubic")
-    You read the image with bicubic interpolation.
-    Bicubic is the field between its lattice points; the image is read with mode='bilinear'.
+image_bicubic: field border image
+- read_at(y, x, pixels, "bilinear")
++ read_at(y, x, pixels, "bicubic")
+You read the image with bicubic interpolation.
+Bicubic is the field between its lattice points; the image is read with mode='bilinear'.
 
-    image_by_nearest: field border image
-    - read_at(y, x, pixels, "bilinear")
-    + read_at(y, x, pixels, "nearest")
-    You read the image by nearest neighbor.
-    Labels are read by nearest neighbor, the image bilinearly.
+image_by_nearest: field border image
+- read_at(y, x, pixels, "bilinear")
++ read_at(y, x, pixels, "nearest")
+You read the image by nearest neighbor.
+Labels are read by nearest neighbor, the image bilinearly.
 
-    noise_per_pixel: field border spread
-    - lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
-    - dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
-    + dy, dx = sigma * torch.randn(2, h, w, generator=generator)
-    You drew a displacement for every pixel: that is noise, not a smooth field.
-    Draw on a grid×grid lattice and interpolate to the pixels.
+noise_per_pixel: field border spread
+- lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
+- dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
++ dy, dx = sigma * torch.randn(2, h, w, generator=generator)
+You drew a displacement for every pixel: that is noise, not a smooth field.
+Draw on a grid×grid lattice and interpolate to the pixels.
 
-    sigma_in_half_images: field border spread
-    - return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
-    + return torch.arange(h)[:, None] + dy * (h - 1) / 2, torch.arange(w) + dx * (w - 1) / 2
-    You took sigma in grid_sample's units, where 2 is the whole image.
-    sigma is in pixels: convert at the end, 2·pixels/(size − 1).
+sigma_in_half_images: field border spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + dy * (h - 1) / 2, torch.arange(w) + dx * (w - 1) / 2
+You took sigma in grid_sample's units, where 2 is the whole image.
+sigma is in pixels: convert at the end, 2·pixels/(size − 1).
 
-    uniform_displacements: spread
-    - torch.randn(1, 2, grid, grid, generator=generator)
-    + (2 * torch.rand(1, 2, grid, grid, generator=generator) - 1)
-    Your displacements are uniform: each as likely as the other, and none beyond a limit.
-    Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).
+uniform_displacements: spread
+- torch.randn(1, 2, grid, grid, generator=generator)
++ (2 * torch.rand(1, 2, grid, grid, generator=generator) - 1)
+Your displacements are uniform: each as likely as the other, and none beyond a limit.
+Draw normal numbers with standard deviation sigma: sigma * torch.randn(...).
 
-    sigma_squared: spread
-    - lattice = sigma * torch.randn
-    + lattice = sigma**2 * torch.randn
-    You multiplied by sigma², the variance.
-    The standard deviation is sigma: sigma * torch.randn(...).
+sigma_squared: spread
+- lattice = sigma * torch.randn
++ lattice = sigma**2 * torch.randn
+You multiplied by sigma², the variance.
+The standard deviation is sigma: sigma * torch.randn(...).
 
-    forgotten_two: spread
-    - return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
-    + return torch.arange(h)[:, None] + dy / 2, torch.arange(w) + dx / 2
-    Your displacements are half as large as they should be: from −1 to 1 it is 2, not 1.
-    A pixel is 2/(size − 1) in grid_sample's units.
+forgotten_two: spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + dy / 2, torch.arange(w) + dx / 2
+Your displacements are half as large as they should be: from −1 to 1 it is 2, not 1.
+A pixel is 2/(size − 1) in grid_sample's units.
 
-    axes_alike: spread
-    - torch.randn(1, 2, grid, grid, generator=generator)
-    + torch.randn(1, 1, grid, grid, generator=generator).expand(1, 2, grid, grid)
-    You displaced rows and columns by the same numbers, so everything moves along the diagonal.
-    Draw two lattices, one for each axis.
+axes_alike: spread
+- torch.randn(1, 2, grid, grid, generator=generator)
++ torch.randn(1, 1, grid, grid, generator=generator).expand(1, 2, grid, grid)
+You displaced rows and columns by the same numbers, so everything moves along the diagonal.
+Draw two lattices, one for each axis.
 
-    generator_ignored: spread
-    - torch.randn(1, 2, grid, grid, generator=generator)
-    + torch.randn(1, 2, grid, grid)
-    You drew without the generator.
-    torch.randn(..., generator=generator).
-    """)
+generator_ignored: spread
+- torch.randn(1, 2, grid, grid, generator=generator)
++ torch.randn(1, 2, grid, grid)
+You drew without the generator.
+torch.randn(..., generator=generator).
+""")
 
 
 @answers.right

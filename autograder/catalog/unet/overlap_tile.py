@@ -4,8 +4,6 @@ Two right answers may lay their tiles out differently, so networks come without 
 depend on the layout, or with a pooling and a tile that it divides.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -14,9 +12,10 @@ from torch import nn
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import changed_tensors, described, draw_statistics, filled, numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import unet as reference
 
@@ -178,90 +177,49 @@ CLAIMS = Exercise(
     reference=reference.overlap_tile,
     minutes=25,
     difficulty=4,
-    properties=(
-        Property(
-            "tiles",
-            "tiles side by side give the scores of one pass, without seams",
-            0.75,
-            _whole_tiles,
-            _inner,
-            tolerance=LOOSE,
-            examples=6,
-            tried="pixels whose context lies inside the image; the border is another matter",
-        ),
-        Property(
-            "any_size",
-            "also where the tile does not divide height or width",
-            0.75,
-            _any_size,
-            _inner,
-            tolerance=LOOSE,
-            examples=6,
-            tried="pixels whose context lies inside the image; the border is another matter",
-        ),
-        Property(
-            "border",
-            "beyond the border the image is mirrored, the edge pixel not repeated",
-            1.0,
-            _whole_tiles,
-            _outer,
-            tolerance=LOOSE,
-            examples=6,
-            tried="pixels whose context goes beyond the image",
-        ),
-        Property(
-            "small_images",
-            "where the context is as large as the image or larger, the mirror image is mirrored again",
-            0.75,
-            _less_than_context,
-            numbers,
-            tolerance=LOOSE,
-            examples=6,
-        ),
-        Property(
-            "pooling",
-            "for a network with pooling, too, the tiles agree with one pass",
-            0.75,
-            _with_pooling,
-            _inner_pooled,
-            tolerance=LOOSE,
-            examples=4,
-            tried="a network of total stride 2, and an even tile",
-        ),
-        Property(
-            "mode",
-            "the network answers in eval mode and without gradients, and its mode is left as it was",
-            0.5,
-            _normalized,
-            _left_as_found,
-            tolerance=LOOSE,
-            examples=4,
-            tried="a network in eval mode, then one in training mode: pixels whose context lies inside the image, and the network afterwards; then the gradients of the scores",
-        ),
-        Property(
-            "kinds",
-            "the dtype of the image carries through, integers give float32 and are not scaled, nothing is modified",
-            0.5,
-            _two_kinds,
-            _kinds,
-            examples=3,
-            tried="a float64 image with a float64 network, then a uint8 image with a float32 network",
-        ),
+    properties=claims(
+        """
+        tiles (0.75): tiles side by side give the scores of one pass, without seams
+        tried: pixels whose context lies inside the image; the border is another matter
+        any_size (0.75): also where the tile does not divide height or width
+        tried: pixels whose context lies inside the image; the border is another matter
+        border (1): beyond the border the image is mirrored, the edge pixel not repeated
+        tried: pixels whose context goes beyond the image
+        small_images (0.75): where the context is as large as the image or larger, the mirror image is
+          mirrored again
+        pooling (0.75): for a network with pooling, too, the tiles agree with one pass
+        tried: a network of total stride 2, and an even tile
+        mode (0.5): the network answers in eval mode and without gradients, and its mode is left as it was
+        tried: a network in eval mode, then one in training mode: pixels whose context lies inside the image,
+          and the network afterwards; then the gradients of the scores
+        kinds (0.5): the dtype of the image carries through, integers give float32 and are not scaled, nothing
+          is modified
+        tried: a float64 image with a float64 network, then a uint8 image with a float32 network
+        """,
+        tiles=on(_whole_tiles, _inner, tolerance=LOOSE, examples=6),
+        any_size=on(_any_size, _inner, tolerance=LOOSE, examples=6),
+        border=on(_whole_tiles, _outer, tolerance=LOOSE, examples=6),
+        small_images=on(_less_than_context, numbers, tolerance=LOOSE, examples=6),
+        pooling=on(_with_pooling, _inner_pooled, tolerance=LOOSE, examples=4),
+        mode=on(_normalized, _left_as_found, tolerance=LOOSE, examples=4),
+        kinds=on(_two_kinds, _kinds, examples=3),
     ),
-    hints=(
-        Hint(
-            "I see seams between the tiles",
-            "Which pixels does the network need to know for the left column of a tile, and where are they in the image?",
-        ),
-        Hint(
-            "It works for some sizes only",
-            "Two cases: the last tile reaches over the border, and the context is larger than the image. Which index does pixel −5 of a row of 3 have?",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float; net.eval(), torch.no_grad(), the mode put back afterwards. For top in range(0, H, tile), left in range(0, W, tile): rows = fold(top − context … top + tile + context − 1, H), columns alike; y = net(image[:, rows[:, None], columns][None])[0]; scores[:, top : top + tile, left : left + tile] = y[:, : H − top, : W − left].",
-        ),
-    ),
+    hints=hints("""
+        I see seams between the tiles
+        Which pixels does the network need to know for the left column of a tile, and where are they in the
+          image?
+
+        It works for some sizes only
+        Two cases: the last tile reaches over the border, and the context is larger than the image. Which
+          index does pixel −5 of a row of 3 have?
+
+        I don't know how to put it together
+        fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float; net.eval(),
+          torch.no_grad(), the mode put back afterwards. For top in range(0, H, tile), left in range(0, W,
+          tile): rows = fold(top − context … top + tile + context − 1, H), columns alike; y = net(image[:,
+          rows[:, None], columns][None])[0]; scores[:, top : top + tile, left : left + tile] = y[:, : H − top,
+          : W − left].
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -299,173 +257,173 @@ def tiled(net, image, tile, context, num_classes):
 
 
 answers.edits("""
-    black_outside: border small_images
-    - wide = mirrored(x, context, context + tile)
-    + wide = nn.functional.pad(x, [context, context + tile, context, context + tile])
-    Beyond the border your image is black.
-    Mirror it: pixel −1 is pixel 1, pixel −2 is pixel 2.
+black_outside: border small_images
+- wide = mirrored(x, context, context + tile)
++ wide = nn.functional.pad(x, [context, context + tile, context, context + tile])
+Beyond the border your image is black.
+Mirror it: pixel −1 is pixel 1, pixel −2 is pixel 2.
 
-    edge_stretched: border small_images
-    - period = max(2 * (size - 1), 1)
-    - index = index % period
-    - index = torch.minimum(index, period - index)
-    + index = index.clamp(0, size - 1)
-    Beyond the border you repeat the edge pixel.
-    Mirror the image: pixel −1 is pixel 1, pixel −2 is pixel 2.
+edge_stretched: border small_images
+- period = max(2 * (size - 1), 1)
+- index = index % period
+- index = torch.minimum(index, period - index)
++ index = index.clamp(0, size - 1)
+Beyond the border you repeat the edge pixel.
+Mirror the image: pixel −1 is pixel 1, pixel −2 is pixel 2.
 
-    edge_twice: border small_images
-    - period = max(2 * (size - 1), 1)
-    + period = 2 * size
-    - torch.minimum(index, period - index)
-    + torch.minimum(index, period - 1 - index)
-    Your mirror stands beside the edge pixel, so it is there twice.
-    The mirror stands on the edge pixel: pixel −1 is pixel 1.
+edge_twice: border small_images
+- period = max(2 * (size - 1), 1)
++ period = 2 * size
+- torch.minimum(index, period - index)
++ torch.minimum(index, period - 1 - index)
+Your mirror stands beside the edge pixel, so it is there twice.
+The mirror stands on the edge pixel: pixel −1 is pixel 1.
 
-    wrapped_around: border small_images
-    - period = max(2 * (size - 1), 1)
-    - index = index % period
-    - index = torch.minimum(index, period - index)
-    + index = index % size
-    Beyond the border your image begins again at the other side.
-    Negative indices and % wrap around; mirror instead: pixel −1 is pixel 1.
+wrapped_around: border small_images
+- period = max(2 * (size - 1), 1)
+- index = index % period
+- index = torch.minimum(index, period - index)
++ index = index % size
+Beyond the border your image begins again at the other side.
+Negative indices and % wrap around; mirror instead: pixel −1 is pixel 1.
 
-    f_pad_refuses: small_images
-    - wide = mirrored(x, context, context + tile)
-    + wide = nn.functional.pad(x[None], [context] * 4, mode="reflect")[0]
-    + wide = nn.functional.pad(wide, [0, -w % tile, 0, -h % tile])
-    F.pad mirrors only what the image has: a context of the image's size or more is an error.
-    Compute indices that fold back again and again (period 2·(size − 1)), or use np.pad(mode='reflect').
+f_pad_refuses: small_images
+- wide = mirrored(x, context, context + tile)
++ wide = nn.functional.pad(x[None], [context] * 4, mode="reflect")[0]
++ wide = nn.functional.pad(wide, [0, -w % tile, 0, -h % tile])
+F.pad mirrors only what the image has: a context of the image's size or more is an error.
+Compute indices that fold back again and again (period 2·(size − 1)), or use np.pad(mode='reflect').
 
-    mirrored_once: small_images
-    - index = index % period
-    + index = index.abs()
-    - torch.minimum(index, period - index)
-    + torch.minimum(index, period - index).clamp(0, size - 1)
-    You mirror once: what lies beyond the mirror image is not folded back again.
-    Take indices modulo 2·(size − 1) first, then fold the upper half back.
+mirrored_once: small_images
+- index = index % period
++ index = index.abs()
+- torch.minimum(index, period - index)
++ torch.minimum(index, period - index).clamp(0, size - 1)
+You mirror once: what lies beyond the mirror image is not folded back again.
+Take indices modulo 2·(size − 1) first, then fold the upper half back.
 
-    rest_dropped: any_size small_images pooling mode
-    - range(0, h, tile)
-    + range(0, h - tile + 1, tile)
-    - range(0, w, tile)
-    + range(0, w - tile + 1, tile)
-    Rows and columns that do not fill a tile are never predicted.
-    Go on to the end, range(0, H, tile), and cut what the last tile has too much.
+rest_dropped: any_size small_images pooling mode
+- range(0, h, tile)
++ range(0, h - tile + 1, tile)
+- range(0, w, tile)
++ range(0, w - tile + 1, tile)
+Rows and columns that do not fill a tile are never predicted.
+Go on to the end, range(0, H, tile), and cut what the last tile has too much.
 
-    last_tile_moved_inwards: pooling
-    - range(0, h, tile)
-    + [*range(0, h - tile, tile), max(h - tile, 0)]
-    - range(0, w, tile)
-    + [*range(0, w - tile, tile), max(w - tile, 0)]
-    You moved the last tile inwards, so its pixels are predicted twice, and out of step with the pooling.
-    Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.
+last_tile_moved_inwards: pooling
+- range(0, h, tile)
++ [*range(0, h - tile, tile), max(h - tile, 0)]
+- range(0, w, tile)
++ [*range(0, w - tile, tile), max(w - tile, 0)]
+You moved the last tile inwards, so its pixels are predicted twice, and out of step with the pooling.
+Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.
 
-    tile_mirrored: tiles any_size border pooling mode
-    - wide = mirrored(x, context, context + tile)
-    ...
-    - window = wide[:, top : top + side, left : left + side]
-    + window = x[:, top : top + tile, left : left + tile]
-    + window = mirrored(window, context, context + tile)[:, :side, :side]
-    You mirror each tile by itself, although its true neighbors are in the image.
-    Cut tile + 2·context out of the mirrored image: mirrored pixels are for the image's border only.
+tile_mirrored: tiles any_size border pooling mode
+- wide = mirrored(x, context, context + tile)
+...
+- window = wide[:, top : top + side, left : left + side]
++ window = x[:, top : top + tile, left : left + tile]
++ window = mirrored(window, context, context + tile)[:, :side, :side]
+You mirror each tile by itself, although its true neighbors are in the image.
+Cut tile + 2·context out of the mirrored image: mirrored pixels are for the image's border only.
 
-    gaps_between_tiles: tiles any_size border pooling mode
-    - range(0, h, tile)
-    + range(0, h, side)
-    - range(0, w, tile)
-    + range(0, w, side)
-    You go forward by tile + 2·context, which leaves gaps.
-    The windows overlap: go forward by tile.
+gaps_between_tiles: tiles any_size border pooling mode
+- range(0, h, tile)
++ range(0, h, side)
+- range(0, w, tile)
++ range(0, w, side)
+You go forward by tile + 2·context, which leaves gaps.
+The windows overlap: go forward by tile.
 
-    window_begins_at_the_tile: all but kinds
-    - mirrored(x, context, context + tile)
-    + mirrored(x, 0, 2 * context + tile)
-    Your windows begin at the tile's corner, so all the context is below and to the right.
-    A window begins context pixels before its tile, above and to the left.
+window_begins_at_the_tile: all but kinds
+- mirrored(x, context, context + tile)
++ mirrored(x, 0, 2 * context + tile)
+Your windows begin at the tile's corner, so all the context is below and to the right.
+A window begins context pixels before its tile, above and to the left.
 
-    tile_of_another_size: all
-    - y = net(window[None])[0]
-    + y = net(window[None])[0, :, context:-context, context:-context]
-    What you put into the result has another size than its tile.
-    Hand the network tile + 2·context pixels a side. Its output is the central tile already: cut off only what
-      reaches over the image.
+tile_of_another_size: all
+- y = net(window[None])[0]
++ y = net(window[None])[0, :, context:-context, context:-context]
+What you put into the result has another size than its tile.
+Hand the network tile + 2·context pixels a side. Its output is the central tile already: cut off only what
+  reaches over the image.
 
-    height_for_both: tiles any_size border pooling mode
-    - range(0, w, tile)
-    + range(0, min(h, w), tile)
-    You go through the columns only as far as there are rows.
-    Two loops: range(0, H, tile) and range(0, W, tile).
+height_for_both: tiles any_size border pooling mode
+- range(0, w, tile)
++ range(0, min(h, w), tile)
+You go through the columns only as far as there are rows.
+Two loops: range(0, H, tile) and range(0, W, tile).
 
-    probabilities: all but kinds
-    - y = net(window[None])[0]
-    + y = net(window[None])[0].softmax(0)
-    You return probabilities.
-    Return the scores as the network gives them.
+probabilities: all but kinds
+- y = net(window[None])[0]
++ y = net(window[None])[0].softmax(0)
+You return probabilities.
+Return the scores as the network gives them.
 
-    batch_axis_kept: all
-    - return scores
-    + return scores[None]
-    Your result still has the batch axis.
-    The network wants (1, C, …) and gives (1, L, …): take [0].
+batch_axis_kept: all
+- return scores
++ return scores[None]
+Your result still has the batch axis.
+The network wants (1, C, …) and gives (1, L, …): take [0].
 
-    eval_forgotten: mode
-    - net.eval()
-    The network ran in the mode you found it in: in training mode, batch norm uses the tile.
-    Call net.eval() before, and put the mode back afterwards.
+eval_forgotten: mode
+- net.eval()
+The network ran in the mode you found it in: in training mode, batch norm uses the tile.
+Call net.eval() before, and put the mode back afterwards.
 
-    left_in_eval_mode: mode
-    - was = net.training
-    ...
-    - net.train(was)
-    You left the network in eval mode.
-    Remember net.training before, and call net.train(was) afterwards.
+left_in_eval_mode: mode
+- was = net.training
+...
+- net.train(was)
+You left the network in eval mode.
+Remember net.training before, and call net.train(was) afterwards.
 
-    left_in_training_mode: mode kinds
-    - was = net.training
-    ...
-    - net.train(was)
-    + net.train()
-    You left the network in training mode, whatever it had been in.
-    Remember net.training before, and call net.train(was) afterwards.
+left_in_training_mode: mode kinds
+- was = net.training
+...
+- net.train(was)
++ net.train()
+You left the network in training mode, whatever it had been in.
+Remember net.training before, and call net.train(was) afterwards.
 
-    graph_kept: mode
-    - with torch.no_grad():
-    -     y = net(window[None])[0]
-    + y = net(window[None])[0]
-    Your scores keep the graph of every tile, and with it all activations of the network in memory.
-    Predict under torch.no_grad().
+graph_kept: mode
+- with torch.no_grad():
+-     y = net(window[None])[0]
++ y = net(window[None])[0]
+Your scores keep the graph of every tile, and with it all activations of the network in memory.
+Predict under torch.no_grad().
 
-    end_of_the_last_tile: any_size small_images pooling mode
-    - y[:, : h - top, : w - left]
-    + y[:, -(h - top) :, -(w - left) :]
-    Of the last tile you keep the end; what lies in the image is its beginning.
-    Cut off what reaches over the image: y[:, : H − top, : W − left].
+end_of_the_last_tile: any_size small_images pooling mode
+- y[:, : h - top, : w - left]
++ y[:, -(h - top) :, -(w - left) :]
+Of the last tile you keep the end; what lies in the image is its beginning.
+Cut off what reaches over the image: y[:, : H − top, : W − left].
 
-    default_dtype: kinds
-    - (num_classes, h, w, dtype=x.dtype, device=x.device)
-    + (num_classes, h, w, device=x.device)
-    Your result is float32 whatever the image is.
-    Allocate in the image's dtype: torch.empty(..., dtype=image.dtype), float32 for integers.
+default_dtype: kinds
+- (num_classes, h, w, dtype=x.dtype, device=x.device)
++ (num_classes, h, w, device=x.device)
+Your result is float32 whatever the image is.
+Allocate in the image's dtype: torch.empty(..., dtype=image.dtype), float32 for integers.
 
-    integers_scaled: kinds
-    - image.float()
-    + image.float() / 255
-    You scale the pixels of integer images.
-    Scaling is the caller's business: image.float() is enough.
+integers_scaled: kinds
+- image.float()
++ image.float() / 255
+You scale the pixels of integer images.
+Scaling is the caller's business: image.float() is enough.
 
-    integers_to_the_network: kinds
-    - x = image if image.is_floating_point() else image.float()
-    + x = image
-    You hand integers to the network.
-    image.float() where the image is not floating point.
+integers_to_the_network: kinds
+- x = image if image.is_floating_point() else image.float()
++ x = image
+You hand integers to the network.
+image.float() where the image is not floating point.
 
-    image_overwritten: kinds
-    - return scores
-    + image -= image.min()
-    + return scores
-    You changed the image that was handed in.
-    Work on a copy, or on new tensors.
-    """)
+image_overwritten: kinds
+- return scores
++ image -= image.min()
++ return scores
+You changed the image that was handed in.
+Work on a copy, or on new tensors.
+""")
 
 
 @answers.right

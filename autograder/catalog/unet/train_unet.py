@@ -1,31 +1,23 @@
 """The exercise train_unet of lecture 07: a network for touching cells, judged by the instances that come of it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Handle, Subject
-from autograder.catalog.training import (
-    Around,
-    OnBytes,
-    attempted,
-    claims,
-    remembered,
-    seeded,
-    trained_network,
-)
+from autograder.catalog.answers import Answers
+from autograder.catalog.claims import hints
+from autograder.catalog.training import Around, OnBytes, attempted, readings, trained_network
 from autograder.draw import Draw
-from autograder.exercise import Case, Hint, Misconception, Training, Variant
+from autograder.exercise import Case, Training
 from autograder.values import Named
 from coursekit import unet as reference
 from coursekit.data.cells import Cells
 from coursekit.metrics import connected_components, instance_scores
+from coursekit.training import drawn_from
+from coursekit.unet import UNet, unet_output_size, unet_weight_map
 
 SIZE = 128
 IMAGES = 100
@@ -79,7 +71,7 @@ def _look(subject: Subject, case: Case) -> dict[str, Any]:
     network, seed = found.pop("network"), case.extra["seed of the new images"]
     images, instances = _fresh(seed)
     logits = network(images[:2])
-    sides = [reference.unet_output_size(FRESH_SIZE, depth) for depth in DEPTHS]
+    sides = [unet_output_size(FRESH_SIZE, depth) for depth in DEPTHS]
     legal = [(2, 2, side, side) for side in sides]
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) not in legal:
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -111,7 +103,7 @@ def _unusable(network: Handle, images: torch.Tensor, training: bool, depth: int)
     step = 2**depth
     smaller = images[:1, :, : FRESH_SIZE - step, : FRESH_SIZE - 2 * step]
     logits = attempted(network, smaller)
-    wanted = (1, 2, *(reference.unet_output_size(side, depth) for side in smaller.shape[2:]))
+    wanted = (1, 2, *(unet_output_size(side, depth) for side in smaller.shape[2:]))
     if isinstance(logits, torch.Tensor) and tuple(logits.shape) == wanted:
         return None
     came = f"logits {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else str(logits)
@@ -136,137 +128,7 @@ def symptom(seen: dict[str, Any]) -> str:
     return "too_short" if score < LEVELS["learns"][0] else ""
 
 
-# -- answers ------------------------------------------------------------------------------------------------
-
-
-def _paper(instances: torch.Tensor) -> torch.Tensor:
-    return torch.stack([reference.unet_weight_map(i) for i in instances])
-
-
-def _alike(instances: torch.Tensor) -> torch.Tensor:
-    return torch.ones(instances.shape)
-
-
-def _gaps(instances: torch.Tensor) -> torch.Tensor:
-    """Ten times the weight where a 7×7 window of background sees two cells."""
-    ids = instances[:, None].double()
-    highest = F.max_pool2d(ids, 7, 1, 3)
-    lowest = -F.max_pool2d(torch.where(ids > 0, -ids, -1e9), 7, 1, 3)
-    between = (instances == 0) & (highest > 0)[:, 0] & (highest != lowest)[:, 0]
-    return 1.0 + 9.0 * between
-
-
-def _loop(
-    dataset: Cells, generator: torch.Generator, *, steps: int = 320,
-    weights: Callable[[torch.Tensor], torch.Tensor] = _paper, lr: float = 3e-3,
-) -> nn.Module:  # fmt: skip
-    """A training loop written out, with mirrored and turned batches."""
-    net = seeded(generator, lambda: reference.UNet(1, 2, base=16, depth=2))
-    x, instances = _stacked(dataset)
-    y, w = (instances > 0).long(), weights(instances)
-    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-    for _ in range(steps):
-        batch = torch.randperm(len(x), generator=generator)[:4]
-        turns = int(torch.randint(4, (), generator=generator))
-        inputs, target, weight = (t[batch].rot90(turns, (-2, -1)) for t in (x, y, w))
-        if torch.rand((), generator=generator) < 0.5:
-            inputs, target, weight = inputs.flip(-1), target.flip(-1), weight.flip(-1)
-        logits = net(inputs)
-        target, weight = (_cropped(t, *logits.shape[2:]) for t in (target, weight))
-        loss = (weight * F.cross_entropy(logits, target, reduction="none")).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return net.eval()
-
-
-def _own_loop(dataset, generator):
-    return _loop(dataset, generator, steps=400)
-
-
-def _gaps_by_windows(dataset, generator):
-    return _loop(dataset, generator, weights=_gaps)
-
-
-# What these do to a trained network is what the mistake would have made of it: one training stands behind all.
-_good = remembered(reference.train_unet)
-
-
-class _Swapped(Around):
-    def forward(self, x):
-        return self.net(x).flip(1)
-
-
-class _OneSize(Around):
-    def forward(self, x):
-        side = reference.unet_output_size(FRESH_SIZE, 2)
-        return self.net(x).reshape(-1, 2, side, side)
-
-
-class _OneChannel(Around):
-    def forward(self, x):
-        y = self.net(x)
-        return y[:, 1:] - y[:, :1]
-
-
-class _Padded(Around):
-    def forward(self, x):
-        y = self.net(x)
-        return F.pad(y, [(x.shape[3] - y.shape[3]) // 2] * 2 + [(x.shape[2] - y.shape[2]) // 2] * 2)
-
-
-def _trained_on_bytes(dataset, generator):
-    return OnBytes(_good(dataset, generator)).eval()
-
-
-def _classes_swapped(dataset, generator):
-    return _Swapped(_good(dataset, generator)).eval()
-
-
-def _one_size_only(dataset, generator):
-    return _OneSize(_good(dataset, generator)).eval()
-
-
-def _one_channel(dataset, generator):
-    return _OneChannel(_good(dataset, generator)).eval()
-
-
-def _padded(dataset, generator):
-    return _Padded(_good(dataset, generator)).eval()
-
-
-def _left_in_training_mode(dataset, generator):
-    return _good(dataset, generator).train()
-
-
-def _generator_ignored(dataset, generator):
-    return _good(dataset, torch.Generator().manual_seed(generator.initial_seed()))
-
-
-class _Silent(Around):
-    """Scores that a loss without steps leaves behind: the same everywhere."""
-
-    def forward(self, x):
-        return 0 * self.net(x)
-
-
-def _never_updated(dataset, generator):
-    return _Silent(seeded(generator, lambda: reference.UNet(1, 2, base=4, depth=2))).eval()
-
-
-def _too_short(dataset, generator):
-    return _loop(dataset, generator, steps=25)
-
-
-def _unweighted(dataset, generator):
-    return _loop(dataset, generator, weights=_alike)
-
-
-ALL = (*LEVELS, "usable", "repeatable")
-
-EXERCISE = Training(
+CLAIMS = Training(
     id="train_unet",
     topic="unet",
     title="Train it",
@@ -275,96 +137,167 @@ EXERCISE = Training(
     difficulty=3,
     draw=_to_train,
     observe=_look,
-    properties=claims("F1", LEVELS, symptom),
-    misconceptions=(
-        Misconception(
-            "never_updated",
-            "Your network says the same class everywhere: it has not learned anything.",
-            "Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.",
-            ALL,
-            _never_updated,
-        ),
-        Misconception(
-            "too_short",
-            "Your network has learned too little: what it marks are hardly cells.",
-            "Look at the loss: where it still falls at the end, train for more steps or raise the learning rate; where it never fell, begin with one batch.",
-            ALL,
-            _too_short,
-        ),
-        Misconception(
-            "cells_merged",
-            "Your cells grow together: their pixels are found, the lines between them are not.",
-            "Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map.",
-            ALL,
-            _unweighted,
-        ),
-        Misconception(
-            "trained_on_bytes",
-            "Your network expects pixels from 0 to 255.",
-            "It is asked about images from 0 to 1: divide by 255 when you train.",
-            ALL,
-            _trained_on_bytes,
-        ),
-        Misconception(
-            "classes_swapped",
-            "Your channels have changed places: channel 1 must be the cells.",
-            "Background is class 0: the target is (instances > 0).long().",
-            ALL,
-            _classes_swapped,
-        ),
-        Misconception(
-            "one_channel",
-            "Your network gives one channel, as for a sigmoid.",
-            "Give two, background and cell: UNet(1, 2, …) with cross entropy.",
-            ALL,
-            _one_channel,
-        ),
-        Misconception(
-            "padded",
-            "Your map is as large as the image: somewhere it is padded.",
-            "The convolutions of a U-Net are valid; labels and weights are cropped to the map, not the map grown.",
-            ALL,
-            _padded,
-        ),
-        Misconception(
-            "left_in_training_mode",
-            "Your network is still in training mode.",
-            "return net.eval().",
-            ("usable",),
-            _left_in_training_mode,
-        ),
-        Misconception(
-            "one_size_only",
-            "Your network takes images of one size only.",
-            "Take sizes from x.shape; every side that unet_output_size accepts is legal, also two different ones.",
-            ("usable",),
-            _one_size_only,
-        ),
-        Misconception(
-            "generator_ignored",
-            "You drew from torch's global random numbers: the same generator gives another network each time.",
-            "Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).",
-            ("repeatable",),
-            _generator_ignored,
-        ),
-    ),
-    right=(
-        Variant("a loop of its own", _own_loop),
-        Variant("weights from windows that see two cells", _gaps_by_windows),
-    ),
-    hints=(
-        Hint(
-            "My shapes do not fit in the loss",
-            "The map is smaller than the labels on every side by the same number of pixels: crop labels and weights to its center (fit does that by itself).",
-        ),
-        Hint(
-            "My cells grow together",
-            "How many of all pixels lie between two cells? And what does the weight map say of just those?",
-        ),
-        Hint(
-            "I don't know how to start",
-            "Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); with drawn_from(generator): net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4, descent=Descent(torch.optim.Adam(net.parameters(), lr=3e-3), one_cycle()), task=Task(('labels', 'weights'), weighted_loss, augment=quarter_turns), generator=generator); return net.eval(). fit itself scales bytes to 0 … 1 and crops labels and weights to the map.",
-        ),
-    ),
+    properties=readings("F1", LEVELS, symptom),
+    hints=hints("""
+        My shapes do not fit in the loss
+        The map is smaller than the labels on every side by the same number of pixels: crop labels and weights
+          to its center (fit does that by itself).
+
+        My cells grow together
+        How many of all pixels lie between two cells? And what does the weight map say of just those?
+
+        I don't know how to start
+        Make items with image, labels = (instances > 0).long() and weights = unet_weight_map(instances); with
+          drawn_from(generator): net = UNet(1, 2, base=16, depth=2); fit(net, items, steps=320, batch_size=4,
+          descent=Descent(torch.optim.Adam(net.parameters(), lr=3e-3), one_cycle()), task=Task(('labels',
+          'weights'), weighted_loss, augment=quarter_turns), generator=generator); return net.eval(). fit
+          itself scales bytes to 0 … 1 and crops labels and weights to the map.
+        """),
     seconds=600.0,
 )
+
+answers = Answers(CLAIMS)
+
+
+def descend(net, images, labels, weights, generator):
+    steps = 400
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for _ in range(steps):
+        batch = torch.randperm(len(images), generator=generator)[:4]
+        turns = int(torch.randint(4, (), generator=generator))
+        inputs, target, weight = (t[batch].rot90(turns, (-2, -1)) for t in (images, labels, weights))
+        if torch.rand((), generator=generator) < 0.5:
+            inputs, target, weight = inputs.flip(-1), target.flip(-1), weight.flip(-1)
+        logits = net(inputs)
+        h, w = logits.shape[2:]
+        top, left = (target.shape[1] - h) // 2, (target.shape[2] - w) // 2
+        target, weight = (t[:, top : top + h, left : left + w] for t in (target, weight))
+        loss = (weight * F.cross_entropy(logits, target, reduction="none")).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+@answers.right
+def own_loop(dataset, generator):
+    """a loop of its own"""
+    items = [dataset[i] for i in range(len(dataset))]
+    images = torch.stack([item["image"] for item in items]) / 255
+    instances = torch.stack([item["instances"] for item in items])
+    labels = (instances > 0).long()
+    weights = torch.stack([unet_weight_map(one) for one in instances])
+    with drawn_from(generator):
+        net = UNet(1, 2, base=16, depth=2)
+    return descend(net, images, labels, weights, generator)
+
+
+answers.edits("""
+never_updated: all
+- net = UNet(1, 2, base=16, depth=2)
++ net = UNet(1, 2, base=16, depth=2)
++ for parameter in net.parameters():
++     torch.nn.init.zeros_(parameter)
+- steps = 400
++ steps = 40
+Your network says the same class everywhere: it has not learned anything.
+Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.
+
+too_short: all
+- steps = 400
++ steps = 25
+Your network has learned too little: what it marks are hardly cells.
+Look at the loss: where it still falls at the end, train for more steps or raise the learning rate; where it
+  never fell, begin with one batch.
+
+cells_merged: all
+- torch.stack([unet_weight_map(one) for one in instances])
++ torch.ones(instances.shape)
+Your cells grow together: their pixels are found, the lines between them are not.
+Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map.
+
+classes_swapped: all
+- instances > 0
++ instances == 0
+Your channels have changed places: channel 1 must be the cells.
+Background is class 0: the target is (instances > 0).long().
+
+one_channel: all
+- UNet(1, 2, base=16, depth=2)
++ UNet(1, 1, base=16, depth=2)
+- F.cross_entropy(logits, target, reduction="none")
++ F.binary_cross_entropy_with_logits(logits[:, 0], target.float(), reduction="none")
+Your network gives one channel, as for a sigmoid.
+Give two, background and cell: UNet(1, 2, …) with cross entropy.
+
+left_in_training_mode: usable
+- net.eval()
++ net.train()
+Your network is still in training mode.
+return net.eval().
+
+generator_ignored: repeatable
+- with drawn_from(generator):
++ generator = torch.default_generator
++ with drawn_from(generator):
+You drew from torch's global random numbers: the same generator gives another network each time.
+Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).
+""")
+
+
+@answers.wrong("all")
+def trained_on_bytes(dataset, generator):
+    """Your network expects pixels from 0 to 255.
+
+    It is asked about images from 0 to 1: divide by 255 when you train.
+    """
+    return OnBytes(own_loop(dataset, generator)).eval()
+
+
+class Grown(Around):
+    def forward(self, x):
+        y = self.net(x)
+        return F.pad(y, [(x.shape[3] - y.shape[3]) // 2] * 2 + [(x.shape[2] - y.shape[2]) // 2] * 2)
+
+
+@answers.wrong("all")
+def padded(dataset, generator):
+    """Your map is as large as the image: somewhere it is padded.
+
+    The convolutions of a U-Net are valid; labels and weights are cropped to the map, not the map grown.
+    """
+    return Grown(own_loop(dataset, generator)).eval()
+
+
+class OneSize(Around):
+    def forward(self, x):
+        side = unet_output_size(252, 2)
+        return self.net(x).reshape(len(x), 2, side, side)
+
+
+@answers.wrong("usable")
+def one_size_only(dataset, generator):
+    """Your network takes images of one size only.
+
+    Take sizes from x.shape; every side that unet_output_size accepts is legal, also two different ones.
+    """
+    return OneSize(own_loop(dataset, generator)).eval()
+
+
+@answers.right
+def gaps(dataset, generator):
+    """weights from windows that see two cells"""
+    items = [dataset[i] for i in range(len(dataset))]
+    images, instances = (torch.stack([item[key] for item in items]) for key in ("image", "instances"))
+    ids = instances[:, None].double()
+    highest = F.max_pool2d(ids, 7, 1, 3)[:, 0]
+    lowest = -F.max_pool2d(torch.where(ids > 0, -ids, -1e9), 7, 1, 3)[:, 0]
+    weights = 1.0 + 9.0 * ((instances == 0) & (highest > 0) & (highest != lowest))
+    with drawn_from(generator):
+        net = UNet(1, 2, base=16, depth=2)
+    return descend(net, images / 255, (instances > 0).long(), weights, generator)
+
+
+EXERCISE = answers.exercise()

@@ -1,7 +1,5 @@
 """The exercise UNet of lecture 07: down, up, and across."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -10,6 +8,7 @@ from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.unet.double_conv import DoubleParameters, DoubleSequential
 from autograder.catalog.unet.draws import (
     LOOSE,
@@ -20,7 +19,7 @@ from autograder.catalog.unet.draws import (
     runs,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import unet as reference
 
 
@@ -56,70 +55,41 @@ CLAIMS = Exercise(
     reference=reference.UNet,
     minutes=30,
     difficulty=4,
-    properties=(
-        Property(
-            "layers",
-            "channels double on the way down and halve on the way up; 23 convolutions at depth 4, all with biases",
-            1.0,
-            _net_configuration,
-            parameter_shapes,
-            examples=2,
-            tried="the parameters of a new network, counted by shape",
-        ),
-        Property(
-            "sizes",
-            "any legal size, square or not, gives a map of the size of unet_output_size",
-            1.0,
-            _net_sizes,
-            runs,
-            examples=2,
-            tried="a new network, one call",
-        ),
-        Property(
-            "one_level",
-            "the map of a network with one pooling, its weights given",
-            1.5,
-            lambda d: _net_input(d, [1]),
-            _applied,
-            tolerance=LOOSE,
-            examples=3,
-            tried="double(), eval(), every parameter filled with numbers drawn for its shape, one call",
-        ),
-        Property(
-            "deeper",
-            "the map of a network with two poolings, its weights given",
-            1.5,
-            lambda d: _net_input(d, [2], base=2),
-            _applied,
-            tolerance=LOOSE,
-            examples=2,
-            tried="double(), eval(), every parameter filled with numbers drawn for its shape, one call",
-        ),
-        Property(
-            "gradients",
-            "gradients reach the input and every parameter, through the skips too",
-            1.0,
-            lambda d: _net_input(d, [2], base=2),
-            applied_gradients,
-            tolerance=LOOSE,
-            examples=2,
-            tried="as for the map, then the gradients, summed over parameters of one shape",
-        ),
+    properties=claims(
+        """
+        layers (1): channels double on the way down and halve on the way up; 23 convolutions at depth 4, all
+          with biases
+        tried: the parameters of a new network, counted by shape
+        sizes (1): any legal size, square or not, gives a map of the size of unet_output_size
+        tried: a new network, one call
+        one_level (1.5): the map of a network with one pooling, its weights given
+        tried: double(), eval(), every parameter filled with numbers drawn for its shape, one call
+        deeper (1.5): the map of a network with two poolings, its weights given
+        tried: double(), eval(), every parameter filled with numbers drawn for its shape, one call
+        gradients (1): gradients reach the input and every parameter, through the skips too
+        tried: as for the map, then the gradients, summed over parameters of one shape
+        """,
+        layers=on(_net_configuration, parameter_shapes, examples=2),
+        sizes=on(_net_sizes, runs, examples=2),
+        one_level=on(lambda d: _net_input(d, [1]), _applied, tolerance=LOOSE, examples=3),
+        deeper=on(lambda d: _net_input(d, [2], base=2), _applied, tolerance=LOOSE, examples=2),
+        gradients=on(lambda d: _net_input(d, [2], base=2), applied_gradients, tolerance=LOOSE, examples=2),
     ),
-    hints=(
-        Hint(
-            "The numbers of channels do not fit",
-            "Write down for every step how many channels come in and go out. An expanding block takes c from the skip and c from below.",
-        ),
-        Hint(
-            "crop_and_concat refuses my sizes",
-            "Which skip belongs to the first upsampling? And is it the map before or after its pooling?",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "Down: for each of depth blocks x = block(x), skips.append(x), x = F.max_pool2d(x, 2). With c = base·2^(depth−1), the channels of the last of them, the bottom block is DoubleConv(c, 2·c). Up: for each c from there down to base nn.ConvTranspose2d(2·c, c, 2, stride=2) and DoubleConv(2·c, c) x = block(crop_and_concat(skips.pop(), up(x))). Last nn.Conv2d(base, num_classes, 1). Layers in nn.ModuleList.",
-        ),
-    ),
+    hints=hints("""
+        The numbers of channels do not fit
+        Write down for every step how many channels come in and go out. An expanding block takes c from the
+          skip and c from below.
+
+        crop_and_concat refuses my sizes
+        Which skip belongs to the first upsampling? And is it the map before or after its pooling?
+
+        I don't know how to put it together
+        Down: for each of depth blocks x = block(x), skips.append(x), x = F.max_pool2d(x, 2). With c =
+          base·2^(depth−1), the channels of the last of them, the bottom block is DoubleConv(c, 2·c). Up: for
+          each c from there down to base nn.ConvTranspose2d(2·c, c, 2, stride=2) and DoubleConv(2·c, c) x =
+          block(crop_and_concat(skips.pop(), up(x))). Last nn.Conv2d(base, num_classes, 1). Layers in
+          nn.ModuleList.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -175,175 +145,175 @@ class Lists(nn.Module):
 
 # Those that fail most come first: a diagnosis has two seconds, and networks take long.
 answers.edits("""
-    one_pooling_short: all
-    - range(depth + 1)
-    + range(depth)
-    Your network pools once too seldom: depth counts its levels.
-    depth counts the poolings; the lowest level comes on top of them.
+one_pooling_short: all
+- range(depth + 1)
++ range(depth)
+Your network pools once too seldom: depth counts its levels.
+depth counts the poolings; the lowest level comes on top of them.
 
-    one_pooling_too_many: all
-    - range(depth + 1)
-    + range(depth + 2)
-    Your network pools once too often.
-    depth poolings, with a block before each and one at the bottom: depth + 1 levels.
+one_pooling_too_many: all
+- range(depth + 1)
++ range(depth + 2)
+Your network pools once too often.
+depth poolings, with a block before each and one at the bottom: depth + 1 levels.
 
-    one_convolution_a_level: all
-    - two = nn.Conv2d(outputs, outputs, 3)
-    - for conv in (one, two):
-    + for conv in [one]:
-    - nn.Sequential(one, nn.ReLU(), two, nn.ReLU())
-    + nn.Sequential(one, nn.ReLU())
-    Each of your levels has one convolution.
-    Two a level on both paths and two at the bottom: use DoubleConv.
+one_convolution_a_level: all
+- two = nn.Conv2d(outputs, outputs, 3)
+- for conv in (one, two):
++ for conv in [one]:
+- nn.Sequential(one, nn.ReLU(), two, nn.ReLU())
++ nn.Sequential(one, nn.ReLU())
+Each of your levels has one convolution.
+Two a level on both paths and two at the bottom: use DoubleConv.
 
-    top_three_by_three: all
-    - nn.Conv2d(base, num_classes, 1)
-    + nn.Conv2d(base, num_classes, 3)
-    Your top convolution is 3×3.
-    It is 1×1: it maps the base channels of a pixel to its scores and costs no border.
+top_three_by_three: all
+- nn.Conv2d(base, num_classes, 1)
++ nn.Conv2d(base, num_classes, 3)
+Your top convolution is 3×3.
+It is 1×1: it maps the base channels of a pixel to its scores and costs no border.
 
-    padded: all but layers
-    - nn.Conv2d(inputs, outputs, 3)
-    + nn.Conv2d(inputs, outputs, 3, padding=1)
-    - nn.Conv2d(outputs, outputs, 3)
-    + nn.Conv2d(outputs, outputs, 3, padding=1)
-    Your convolutions are padded: the map is as large as the image.
-    Leave padding at 0. The map is smaller than the image, and each of its pixels has seen only real ones.
+padded: all but layers
+- nn.Conv2d(inputs, outputs, 3)
++ nn.Conv2d(inputs, outputs, 3, padding=1)
+- nn.Conv2d(outputs, outputs, 3)
++ nn.Conv2d(outputs, outputs, 3, padding=1)
+Your convolutions are padded: the map is as large as the image.
+Leave padding at 0. The map is smaller than the image, and each of its pixels has seen only real ones.
 
-    skips_after_pooling: all but layers
-    - x = block(x)
-    - skips.append(x)
-    - x = F.max_pool2d(x, 2)
-    + x = F.max_pool2d(block(x), 2)
-    + skips.append(x)
-    You kept the skips after pooling.
-    Keep what a level computed before it is pooled: the skip carries what pooling throws away.
+skips_after_pooling: all but layers
+- x = block(x)
+- skips.append(x)
+- x = F.max_pool2d(x, 2)
++ x = F.max_pool2d(block(x), 2)
++ skips.append(x)
+You kept the skips after pooling.
+Keep what a level computed before it is pooled: the skip carries what pooling throws away.
 
-    skips_added: all but sizes
-    - torch.cat([cropped, up], dim=1)
-    + cropped + up
-    - double_conv(2 * c, c)
-    + double_conv(c, c)
-    You added the skips, as the FCN does.
-    Concatenate: the expanding convolutions take 2·c channels and learn how to weigh both.
+skips_added: all but sizes
+- torch.cat([cropped, up], dim=1)
++ cropped + up
+- double_conv(2 * c, c)
++ double_conv(c, c)
+You added the skips, as the FCN does.
+Concatenate: the expanding convolutions take 2·c channels and learn how to weigh both.
 
-    skips_missing: all but sizes
-    - double_conv(2 * c, c)
-    + double_conv(c, c)
-    - skips = []
-    ...
-    - skips.append(x)
-    ...
-    - x = block(joined(skips.pop(), up(x)))
-    + x = block(up(x))
-    There are no skips.
-    Keep the map before each pooling, and put it beside the upsampled one of its level.
+skips_missing: all but sizes
+- double_conv(2 * c, c)
++ double_conv(c, c)
+- skips = []
+...
+- skips.append(x)
+...
+- x = block(joined(skips.pop(), up(x)))
++ x = block(up(x))
+There are no skips.
+Keep the map before each pooling, and put it beside the upsampled one of its level.
 
-    interpolated: all but sizes
-    - nn.ConvTranspose2d(before, c, 2, stride=2)
-    + nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(before, c, 1))
-    You upsample by interpolation.
-    Use nn.ConvTranspose2d(2·c, c, kernel_size=2, stride=2), which learns its weights.
+interpolated: all but sizes
+- nn.ConvTranspose2d(before, c, 2, stride=2)
++ nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(before, c, 1))
+You upsample by interpolation.
+Use nn.ConvTranspose2d(2·c, c, kernel_size=2, stride=2), which learns its weights.
 
-    upsampling_keeps_channels: all but sizes
-    - nn.ConvTranspose2d(before, c, 2, stride=2)
-    + nn.ConvTranspose2d(before, before, 2, stride=2)
-    - double_conv(2 * c, c)
-    + double_conv(before + c, c)
-    Your upsampling keeps the number of channels.
-    It halves them: nn.ConvTranspose2d(2·c, c, ...), so that the skip and it have c each.
+upsampling_keeps_channels: all but sizes
+- nn.ConvTranspose2d(before, c, 2, stride=2)
++ nn.ConvTranspose2d(before, before, 2, stride=2)
+- double_conv(2 * c, c)
++ double_conv(before + c, c)
+Your upsampling keeps the number of channels.
+It halves them: nn.ConvTranspose2d(2·c, c, ...), so that the skip and it have c each.
 
-    channels_never_double: all but sizes
-    - base * 2**level for level
-    + base for level
-    Every level has base channels.
-    They double with every pooling: base · 2^level.
+channels_never_double: all but sizes
+- base * 2**level for level
++ base for level
+Every level has base channels.
+They double with every pooling: base · 2^level.
 
-    batch_normalization_added: all but sizes
-    - return nn.Sequential(one, nn.ReLU(), two, nn.ReLU())
-    + norm_one, norm_two = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
-    + return nn.Sequential(one, norm_one, nn.ReLU(), two, norm_two, nn.ReLU())
-    You added batch normalization.
-    This network has none: convolution, ReLU, convolution, ReLU.
+batch_normalization_added: all but sizes
+- return nn.Sequential(one, nn.ReLU(), two, nn.ReLU())
++ norm_one, norm_two = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
++ return nn.Sequential(one, norm_one, nn.ReLU(), two, norm_two, nn.ReLU())
+You added batch normalization.
+This network has none: convolution, ReLU, convolution, ReLU.
 
-    enlarged_to_the_image: all but layers
-    - skips = []
-    + skips, size = [], x.shape[2:]
-    - return self.top(x)
-    + return F.interpolate(self.top(x), size=size, mode="bilinear")
-    You enlarged the map to the size of the image.
-    Return it as it is: it answers for the middle of the image, and the labels are cropped to that.
+enlarged_to_the_image: all but layers
+- skips = []
++ skips, size = [], x.shape[2:]
+- return self.top(x)
++ return F.interpolate(self.top(x), size=size, mode="bilinear")
+You enlarged the map to the size of the image.
+Return it as it is: it answers for the middle of the image, and the labels are cropped to that.
 
-    plain_lists: all but sizes
-    - self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-    + self.down, self.ups, self.outs = [], [], []
-    You keep layers in a plain list: the network does not know their parameters, and no optimizer will.
-    Use nn.ModuleList.
+plain_lists: all but sizes
+- self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
++ self.down, self.ups, self.outs = [], [], []
+You keep layers in a plain list: the network does not know their parameters, and no optimizer will.
+Use nn.ModuleList.
 
-    up_first: one_level deeper gradients
-    - [cropped, up]
-    + [up, cropped]
-    You put the upsampled channels in front of the skip's.
-    torch.cat([skip, up], dim=1).
+up_first: one_level deeper gradients
+- [cropped, up]
++ [up, cropped]
+You put the upsampled channels in front of the skip's.
+torch.cat([skip, up], dim=1).
 
-    corner_cropped: one_level deeper gradients
-    - cropped = skip[:, :, top : top + h, left : left + w]
-    + cropped = skip[:, :, :h, :w]
-    You cropped the skips at their corner, so the two halves of the channels do not lie on each other.
-    Crop the middle, as crop_and_concat does.
+corner_cropped: one_level deeper gradients
+- cropped = skip[:, :, top : top + h, left : left + w]
++ cropped = skip[:, :, :h, :w]
+You cropped the skips at their corner, so the two halves of the channels do not lie on each other.
+Crop the middle, as crop_and_concat does.
 
-    first_skip_first: sizes deeper gradients
-    - skips.pop()
-    + skips.pop(0)
-    Your expanding path begins with the first skip.
-    It begins with the last one: skips.pop().
+first_skip_first: sizes deeper gradients
+- skips.pop()
++ skips.pop(0)
+Your expanding path begins with the first skip.
+It begins with the last one: skips.pop().
 
-    expanding_path_upside_down: sizes deeper gradients
-    - zip(self.ups, self.outs, strict=True)
-    + zip(self.ups[::-1], self.outs[::-1], strict=True)
-    Your expanding path begins with the layers of the top level.
-    After the bottom comes the level with the most channels: make these layers from deep to shallow.
+expanding_path_upside_down: sizes deeper gradients
+- zip(self.ups, self.outs, strict=True)
++ zip(self.ups[::-1], self.outs[::-1], strict=True)
+Your expanding path begins with the layers of the top level.
+After the bottom comes the level with the most channels: make these layers from deep to shallow.
 
-    average_pooling: one_level deeper gradients
-    - F.max_pool2d(x, 2)
-    + F.avg_pool2d(x, 2)
-    You pool by averages.
-    F.max_pool2d(x, 2).
+average_pooling: one_level deeper gradients
+- F.max_pool2d(x, 2)
++ F.avg_pool2d(x, 2)
+You pool by averages.
+F.max_pool2d(x, 2).
 
-    relu_after_upsampling: one_level deeper gradients
-    - joined(skips.pop(), up(x))
-    + joined(skips.pop(), F.relu(up(x)))
-    There is a ReLU after your transposed convolutions.
-    Only the 3×3 convolutions are followed by one.
+relu_after_upsampling: one_level deeper gradients
+- joined(skips.pop(), up(x))
++ joined(skips.pop(), F.relu(up(x)))
+There is a ReLU after your transposed convolutions.
+Only the 3×3 convolutions are followed by one.
 
-    relu_on_top: one_level deeper gradients
-    - return self.top(x)
-    + return F.relu(self.top(x))
-    There is a ReLU on top, so no score is negative.
-    The 1×1 convolution comes last: its output are logits.
+relu_on_top: one_level deeper gradients
+- return self.top(x)
++ return F.relu(self.top(x))
+There is a ReLU on top, so no score is negative.
+The 1×1 convolution comes last: its output are logits.
 
-    softmax_on_top: one_level deeper gradients
-    - return self.top(x)
-    + return self.top(x).softmax(1)
-    You return probabilities.
-    Return the logits of the 1×1 convolution: the loss takes the softmax.
+softmax_on_top: one_level deeper gradients
+- return self.top(x)
++ return self.top(x).softmax(1)
+You return probabilities.
+Return the logits of the 1×1 convolution: the loss takes the softmax.
 
-    skips_detached: gradients
-    - skips.append(x)
-    + skips.append(x.detach())
-    No gradient flows through the skips.
-    Leave out detach() and .data: the contracting path learns through them.
+skips_detached: gradients
+- skips.append(x)
++ skips.append(x.detach())
+No gradient flows through the skips.
+Leave out detach() and .data: the contracting path learns through them.
 
-    first_level_cut_off: gradients
-    - skips = []
-    - for block in self.down[:-1]:
-    + with torch.no_grad():
-    +     skips = [self.down[0](x)]
-    + x = F.max_pool2d(skips[0], 2)
-    + for block in self.down[1:-1]:
-    No gradient reaches the first level.
-    Leave out no_grad(), detach() and .data in forward.
-    """)
+first_level_cut_off: gradients
+- skips = []
+- for block in self.down[:-1]:
++ with torch.no_grad():
++     skips = [self.down[0](x)]
++ x = F.max_pool2d(skips[0], 2)
++ for block in self.down[1:-1]:
+No gradient reaches the first level.
+Leave out no_grad(), detach() and .data in forward.
+""")
 
 
 class Level(nn.Module):

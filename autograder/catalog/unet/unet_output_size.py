@@ -1,12 +1,11 @@
 """The exercise unet_output_size of lecture 07: what valid convolutions leave of an image."""
 
-from __future__ import annotations
-
 from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.unet.draws import input_side
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import unet as reference
 
 
@@ -59,42 +58,31 @@ CLAIMS = Exercise(
     reference=reference.unet_output_size,
     minutes=12,
     difficulty=2,
-    properties=(
-        Property("depth_four", "sizes at depth 4: 572 → 388", 1.0, _size_at_four, examples=5),
-        Property("other_depths", "sizes at any depth", 0.75, _size_at_depth, examples=6),
-        Property(
-            "uneven",
-            "a size that some pooling does not divide evenly is refused with a ValueError",
-            0.75,
-            _uneven,
-            _refusals,
-            examples=3,
-            tried="sizes between two legal ones, at depths 1 to 5",
-        ),
-        Property(
-            "nothing_left",
-            "a size that leaves nothing is refused with a ValueError",
-            0.5,
-            _nothing_left,
-            _refusals,
-            examples=3,
-            tried="sizes that are even at every pooling and too small, at depths 1 to 4",
-        ),
+    properties=claims(
+        """
+        depth_four (1): sizes at depth 4: 572 → 388
+        other_depths (0.75): sizes at any depth
+        uneven (0.75): a size that some pooling does not divide evenly is refused with a ValueError
+        tried: sizes between two legal ones, at depths 1 to 5
+        nothing_left (0.5): a size that leaves nothing is refused with a ValueError
+        tried: sizes that are even at every pooling and too small, at depths 1 to 4
+        """,
+        depth_four=on(_size_at_four, examples=5),
+        other_depths=on(_size_at_depth, examples=6),
+        uneven=on(_uneven, _refusals, examples=3),
+        nothing_left=on(_nothing_left, _refusals, examples=3),
     ),
-    hints=(
-        Hint(
-            "My number is close to 388 but not 388",
-            "Write down the side after each step: 572, 570, 568, then 284. Which steps have no number in your loop?",
-        ),
-        Hint(
-            "Which sizes are to be refused?",
-            "Two things can go wrong: a pooling meets an odd side, at any level, or the result has no pixel left.",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "depth times: side −= 4, refuse an odd one, side //= 2. At the bottom: side −= 4. depth times: side = 2·side − 4. Refuse a result below 1.",
-        ),
-    ),
+    hints=hints("""
+        My number is close to 388 but not 388
+        Write down the side after each step: 572, 570, 568, then 284. Which steps have no number in your loop?
+
+        Which sizes are to be refused?
+        Two things can go wrong: a pooling meets an odd side, at any level, or the result has no pixel left.
+
+        I don't know how to put it together
+        depth times: side −= 4, refuse an odd one, side //= 2. At the bottom: side −= 4. depth times: side =
+          2·side − 4. Refuse a result below 1.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -119,111 +107,111 @@ def stepwise(size, depth=4):
 
 
 answers.edits("""
-    one_convolution_a_level: all
-    - cost = 4
-    + cost = 2
-    You took 2 pixels off at each level: that is one convolution.
-    A level has two 3×3 convolutions without padding, and each costs a pixel on either side: 4 in all.
+one_convolution_a_level: all
+- cost = 4
++ cost = 2
+You took 2 pixels off at each level: that is one convolution.
+A level has two 3×3 convolutions without padding, and each costs a pixel on either side: 4 in all.
 
-    padded_convolutions: all
-    - cost = 4
-    + cost = 0
-    Your convolutions cost no pixels, as if they were padded.
-    The U-Net's are valid: every pair takes 4 pixels off.
+padded_convolutions: all
+- cost = 4
++ cost = 0
+Your convolutions cost no pixels, as if they were padded.
+The U-Net's are valid: every pair takes 4 pixels off.
 
-    bottom_forgotten: all but uneven
-    - side -= cost
-    - for _ in range(depth):
-    + for _ in range(depth):
-    You left out the two convolutions between the last pooling and the first upsampling.
-    The lowest level has a pair of convolutions too: 4 pixels less there.
+bottom_forgotten: all but uneven
+- side -= cost
+- for _ in range(depth):
++ for _ in range(depth):
+You left out the two convolutions between the last pooling and the first upsampling.
+The lowest level has a pair of convolutions too: 4 pixels less there.
 
-    way_up_bare: all but uneven
-    - side = 2 * side - cost
-    + side = 2 * side
-    On the way up you only double.
-    After every upsampling two valid convolutions follow: side = 2·side − 4.
+way_up_bare: all but uneven
+- side = 2 * side - cost
++ side = 2 * side
+On the way up you only double.
+After every upsampling two valid convolutions follow: side = 2·side − 4.
 
-    way_down_only: all but uneven
-    - for _ in range(depth):
-    -     side = 2 * side - cost
-    You stopped at the lowest level.
-    Go up again, as often as you went down: side = 2·side − 4.
+way_down_only: all but uneven
+- for _ in range(depth):
+-     side = 2 * side - cost
+You stopped at the lowest level.
+Go up again, as often as you went down: side = 2·side − 4.
 
-    depth_ignored: other_depths uneven
-    - for level in range(depth):
-    + for level in range(4):
-    - for _ in range(depth):
-    + for _ in range(4):
-    You always pool four times, whatever depth says.
-    Loop depth times down and depth times up.
+depth_ignored: other_depths uneven
+- for level in range(depth):
++ for level in range(4):
+- for _ in range(depth):
++ for _ in range(4):
+You always pool four times, whatever depth says.
+Loop depth times down and depth times up.
 
-    one_level_short: all
-    - for level in range(depth):
-    + for level in range(depth - 1):
-    - for _ in range(depth):
-    + for _ in range(depth - 1):
-    You pool once too seldom.
-    depth counts the poolings: there are depth + 1 levels, the lowest included.
+one_level_short: all
+- for level in range(depth):
++ for level in range(depth - 1):
+- for _ in range(depth):
++ for _ in range(depth - 1):
+You pool once too seldom.
+depth counts the poolings: there are depth + 1 levels, the lowest included.
 
-    odd_sizes_rounded: uneven
-    - if side % 2:
-    -     raise ValueError(f"size must be even at pooling {level + 1}, got {size}")
-    You accept odd sizes and round them down.
-    Raise a ValueError where a pooling meets an odd side: the rows it drops would shift the skips.
+odd_sizes_rounded: uneven
+- if side % 2:
+-     raise ValueError(f"size must be even at pooling {level + 1}, got {size}")
+You accept odd sizes and round them down.
+Raise a ValueError where a pooling meets an odd side: the rows it drops would shift the skips.
 
-    first_pooling_only: uneven
-    - if side % 2:
-    + if level == 0 and side % 2:
-    You look for an odd side before the first pooling only.
-    Look before each: 574 is fine at the first pooling and odd at the second.
+first_pooling_only: uneven
+- if side % 2:
++ if level == 0 and side % 2:
+You look for an odd side before the first pooling only.
+Look before each: 574 is fine at the first pooling and odd at the second.
 
-    divisible_by_the_stride: all but nothing_left
-    - if side % 2:
-    + if size % 2**depth:
-    You ask for a size that 2^depth divides, and so refuse 572.
-    The convolutions take pixels off before each pooling: the side must be even there, not at the start.
+divisible_by_the_stride: all but nothing_left
+- if side % 2:
++ if size % 2**depth:
+You ask for a size that 2^depth divides, and so refuse 572.
+The convolutions take pixels off before each pooling: the side must be even there, not at the start.
 
-    nothing_is_an_answer: nothing_left
-    - if side < 1:
-    -     raise ValueError(f"size must leave a pixel, got {size}")
-    You return sizes of 0 and less.
-    Raise a ValueError where less than one pixel is left.
+nothing_is_an_answer: nothing_left
+- if side < 1:
+-     raise ValueError(f"size must leave a pixel, got {size}")
+You return sizes of 0 and less.
+Raise a ValueError where less than one pixel is left.
 
-    zero_is_a_size: nothing_left
-    - if side < 1:
-    + if side < 0:
-    You return 0: a map without pixels.
-    Refuse that too: at least one pixel must be left.
+zero_is_a_size: nothing_left
+- if side < 1:
++ if side < 0:
+You return 0: a map without pixels.
+Refuse that too: at least one pixel must be left.
 
-    bottom_checked_only: nothing_left
-    - for _ in range(depth):
-    -     side = 2 * side - cost
-    - if side < 1:
-    -     raise ValueError(f"size must leave a pixel, got {size}")
-    + if side < 1:
-    +     raise ValueError(f"size must leave a pixel, got {size}")
-    + for _ in range(depth):
-    +     side = 2 * side - cost
-    You look whether a pixel is left at the lowest level only.
-    The way up takes pixels off as well: check the result.
+bottom_checked_only: nothing_left
+- for _ in range(depth):
+-     side = 2 * side - cost
+- if side < 1:
+-     raise ValueError(f"size must leave a pixel, got {size}")
++ if side < 1:
++     raise ValueError(f"size must leave a pixel, got {size}")
++ for _ in range(depth):
++     side = 2 * side - cost
+You look whether a pixel is left at the lowest level only.
+The way up takes pixels off as well: check the result.
 
-    asserted: uneven nothing_left
-    - if side % 2:
-    -     raise ValueError(f"size must be even at pooling {level + 1}, got {size}")
-    + assert side % 2 == 0, "odd side"
-    - if side < 1:
-    -     raise ValueError(f"size must leave a pixel, got {size}")
-    + assert side > 0, "nothing left"
-    You refuse with an assert, which raises an AssertionError.
-    Raise a ValueError that names the size: asserts are for what cannot happen, and python -O drops them.
+asserted: uneven nothing_left
+- if side % 2:
+-     raise ValueError(f"size must be even at pooling {level + 1}, got {size}")
++ assert side % 2 == 0, "odd side"
+- if side < 1:
+-     raise ValueError(f"size must leave a pixel, got {size}")
++ assert side > 0, "nothing left"
+You refuse with an assert, which raises an AssertionError.
+Raise a ValueError that names the size: asserts are for what cannot happen, and python -O drops them.
 
-    float_returned: depth_four other_depths
-    - side //= 2
-    + side /= 2
-    You return a float.
-    A number of pixels is an int: halve with //.
-    """)
+float_returned: depth_four other_depths
+- side //= 2
++ side /= 2
+You return a float.
+A number of pixels is an int: halve with //.
+""")
 
 
 @answers.right

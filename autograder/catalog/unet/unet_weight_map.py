@@ -1,7 +1,5 @@
 """The exercise unet_weight_map of lecture 07: the pixels of a loss weighed, most on borders between close cells."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +7,10 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import unet as reference
 
 LOOSE = (1e-3, 1e-4)
@@ -117,98 +116,46 @@ CLAIMS = Exercise(
     reference=reference.unet_weight_map,
     minutes=25,
     difficulty=3,
-    properties=(
-        Property(
-            "border",
-            "between two cells, background weighs w_c + w0·exp(−(d1 + d2)² / 2σ²)",
-            1.25,
-            _two_cells,
-            _on_background,
-            tolerance=LOOSE,
-            examples=6,
-            tried="the weights of background pixels; cells are another matter",
-        ),
-        Property(
-            "second_nearest",
-            "with more cells, d1 and d2 are the distances to the nearest and the second nearest",
-            0.75,
-            _many_cells,
-            _on_background,
-            tolerance=LOOSE,
-            examples=6,
-            tried="the weights of background pixels; cells are another matter",
-        ),
-        Property(
-            "ids",
-            "cells are told apart by their ids: with gaps, above 255, touching, in two pieces",
-            0.75,
-            _odd_ids,
-            _on_background,
-            tolerance=LOOSE,
-            examples=6,
-            tried="the weights of background pixels; cells are another matter",
-        ),
-        Property(
-            "on_cells",
-            "cells weigh w_c alone",
-            0.5,
-            _many_cells,
-            _on_cells,
-            tolerance=LOOSE,
-            examples=4,
-            tried="the weights of cell pixels; background is another matter",
-        ),
-        Property(
-            "balanced",
-            "without class_weights the pixels of each class sum to half of H·W",
-            0.5,
-            _balanced_cells,
-            _on_cells,
-            tolerance=LOOSE,
-            examples=4,
-            tried="the weights of cell pixels; background is another matter",
-        ),
-        Property(
-            "one_class",
-            "where one class is alone every weight is ½",
-            0.25,
-            _one_class,
-            _everywhere,
-            tolerance=LOOSE,
-            examples=4,
-        ),
-        Property(
-            "few_cells",
-            "with one cell, or none, there is no border term",
-            0.5,
-            _lonely,
-            _everywhere,
-            tolerance=LOOSE,
-            examples=6,
-        ),
-        Property(
-            "carries",
-            "float32 comes out, whatever integers go in, and those are not modified",
-            0.5,
-            _kinds,
-            carries,
-            examples=6,
-        ),
+    properties=claims(
+        """
+        border (1.25): between two cells, background weighs w_c + w0·exp(−(d1 + d2)² / 2σ²)
+        tried: the weights of background pixels; cells are another matter
+        second_nearest (0.75): with more cells, d1 and d2 are the distances to the nearest and the second
+          nearest
+        tried: the weights of background pixels; cells are another matter
+        ids (0.75): cells are told apart by their ids: with gaps, above 255, touching, in two pieces
+        tried: the weights of background pixels; cells are another matter
+        on_cells (0.5): cells weigh w_c alone
+        tried: the weights of cell pixels; background is another matter
+        balanced (0.5): without class_weights the pixels of each class sum to half of H·W
+        tried: the weights of cell pixels; background is another matter
+        one_class (0.25): where one class is alone every weight is ½
+        few_cells (0.5): with one cell, or none, there is no border term
+        carries (0.5): float32 comes out, whatever integers go in, and those are not modified
+        """,
+        border=on(_two_cells, _on_background, tolerance=LOOSE, examples=6),
+        second_nearest=on(_many_cells, _on_background, tolerance=LOOSE, examples=6),
+        ids=on(_odd_ids, _on_background, tolerance=LOOSE, examples=6),
+        on_cells=on(_many_cells, _on_cells, tolerance=LOOSE, examples=4),
+        balanced=on(_balanced_cells, _on_cells, tolerance=LOOSE, examples=4),
+        one_class=on(_one_class, _everywhere, tolerance=LOOSE, examples=4),
+        few_cells=on(_lonely, _everywhere, tolerance=LOOSE, examples=6),
+        carries=on(_kinds, carries, examples=6),
     ),
-    hints=(
-        Hint(
-            "How do I get the distance to a cell?",
-            "scipy.ndimage.distance_transform_edt gives every pixel its distance to the nearest zero of an array. In which array are exactly one cell's pixels zero?",
-        ),
-        Hint(
-            "My map is right for two cells and wrong for more, or for one",
-            "Stack the distance maps and sort them at each pixel; the first two are d1 and d2. What if there are not two?",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "w = torch.where(instances == 0, w_background, w_cell); ids without 0; fewer than two: return w. d = the edt of instances != i for each id, stacked and sorted along the stack; border = w0·exp(−(d[0] + d[1])² / (2·sigma²)); add it where instances == 0; float32.",
-        ),
-    ),
+    hints=hints("""
+        How do I get the distance to a cell?
+        scipy.ndimage.distance_transform_edt gives every pixel its distance to the nearest zero of an array.
+          In which array are exactly one cell's pixels zero?
+
+        My map is right for two cells and wrong for more, or for one
+        Stack the distance maps and sort them at each pixel; the first two are d1 and d2. What if there are
+          not two?
+
+        I don't know how to put it together
+        w = torch.where(instances == 0, w_background, w_cell); ids without 0; fewer than two: return w. d =
+          the edt of instances != i for each id, stacked and sorted along the stack; border = w0·exp(−(d[0] +
+          d[1])² / (2·sigma²)); add it where instances == 0; float32.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -240,235 +187,232 @@ def sorting(instances, w0=10.0, sigma=5.0, class_weights=None):
 
 
 answers.edits("""
-    nearest_only: border second_nearest ids
-    - (d1 + d2) ** 2
-    + d1**2
-    You use d1 alone: every cell gets a halo, not only the borders between two.
-    Add the distance to the second nearest cell: exp(−(d1 + d2)² / 2σ²).
+nearest_only: border second_nearest ids
+- (d1 + d2) ** 2
++ d1**2
+You use d1 alone: every cell gets a halo, not only the borders between two.
+Add the distance to the second nearest cell: exp(−(d1 + d2)² / 2σ²).
 
-    nearest_twice: border second_nearest ids
-    - d1, d2 = d[0], d[1]
-    + d1, d2 = d[0], d[0]
-    Your d1 and d2 are the same distance, to the nearest cell: every cell glows, not only the
-      lines between two.
-    d2 is the distance to the second nearest cell: one distance transform a cell, and the two
-      smallest of them.
+nearest_twice: border second_nearest ids
+- d1, d2 = d[0], d[1]
++ d1, d2 = d[0], d[0]
+Your d1 and d2 are the same distance, to the nearest cell: every cell glows, not only the lines between two.
+d2 is the distance to the second nearest cell: one distance transform a cell, and the two smallest of them.
 
-    w0_ignored: border second_nearest ids
-    - w0 * torch.exp(exponent)
-    + 10 * torch.exp(exponent)
-    You did not use w0.
-    The border term is w0 · exp(…), with the w0 that is handed in.
+w0_ignored: border second_nearest ids
+- w0 * torch.exp(exponent)
++ 10 * torch.exp(exponent)
+You did not use w0.
+The border term is w0 · exp(…), with the w0 that is handed in.
 
-    sigma_ignored: border second_nearest ids
-    - (2 * sigma**2)
-    + (2 * 5**2)
-    You did not use sigma.
-    The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.
+sigma_ignored: border second_nearest ids
+- (2 * sigma**2)
++ (2 * 5**2)
+You did not use sigma.
+The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.
 
-    class_weights_ignored: border second_nearest ids on_cells few_cells
-    - if class_weights is None:
-    -     w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
-    - else:
-    -     w_background, w_cell = class_weights
-    + w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
-    You did not use class_weights: you balanced the classes although they were handed in.
-    Balance only where class_weights is None; else w_c is one of (background, cell).
+class_weights_ignored: border second_nearest ids on_cells few_cells
+- if class_weights is None:
+-     w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+- else:
+-     w_background, w_cell = class_weights
++ w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
+You did not use class_weights: you balanced the classes although they were handed in.
+Balance only where class_weights is None; else w_c is one of (background, cell).
 
-    ids_in_a_byte: ids
-    - ids = [i for i in instances.unique() if i != 0]
-    + instances = instances.to(torch.uint8)
-    + ids = [i for i in instances.unique() if i != 0]
-    You squeezed the ids into a byte: cell 259 becomes cell 3.
-    Keep the integers as they came; there may be thousands of cells.
+ids_in_a_byte: ids
+- ids = [i for i in instances.unique() if i != 0]
++ instances = instances.to(torch.uint8)
++ ids = [i for i in instances.unique() if i != 0]
+You squeezed the ids into a byte: cell 259 becomes cell 3.
+Keep the integers as they came; there may be thousands of cells.
 
-    farthest_cell: second_nearest ids
-    - d1, d2 = d[0], d[1]
-    + d1, d2 = d[0], d[-1]
-    You took the farthest cell for the second nearest.
-    Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the
-      two smallest.
+farthest_cell: second_nearest ids
+- d1, d2 = d[0], d[1]
++ d1, d2 = d[0], d[-1]
+You took the farthest cell for the second nearest.
+Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the two smallest.
 
-    squared_apart: border second_nearest ids
-    - (d1 + d2) ** 2
-    + d1**2 + d2**2
-    You squared d1 and d2 before you added them.
-    Add first: (d1 + d2)².
+squared_apart: border second_nearest ids
+- (d1 + d2) ** 2
++ d1**2 + d2**2
+You squared d1 and d2 before you added them.
+Add first: (d1 + d2)².
 
-    distances_multiplied: border second_nearest ids
-    - (d1 + d2) ** 2
-    + (d1 * d2) ** 2
-    You multiplied d1 and d2.
-    Add them: (d1 + d2)².
+distances_multiplied: border second_nearest ids
+- (d1 + d2) ** 2
++ (d1 * d2) ** 2
+You multiplied d1 and d2.
+Add them: (d1 + d2)².
 
-    two_forgotten: border second_nearest ids
-    - / (2 * sigma**2)
-    + / sigma**2
-    The 2 in 2σ² is missing.
-    exp(−(d1 + d2)² / (2·sigma²)).
+two_forgotten: border second_nearest ids
+- / (2 * sigma**2)
++ / sigma**2
+The 2 in 2σ² is missing.
+exp(−(d1 + d2)² / (2·sigma²)).
 
-    divided_then_multiplied: border second_nearest ids
-    - / (2 * sigma**2)
-    + / 2 * sigma**2
-    You wrote / 2 * sigma**2, which divides by 2 and then multiplies by σ².
-    Put 2 * sigma**2 into parentheses.
+divided_then_multiplied: border second_nearest ids
+- / (2 * sigma**2)
++ / 2 * sigma**2
+You wrote / 2 * sigma**2, which divides by 2 and then multiplies by σ².
+Put 2 * sigma**2 into parentheses.
 
-    sigma_not_squared: border second_nearest ids
-    - / (2 * sigma**2)
-    + / (2 * sigma)
-    You divided by 2σ instead of 2σ².
-    Square sigma too: it is a length, like d1 + d2.
+sigma_not_squared: border second_nearest ids
+- / (2 * sigma**2)
++ / (2 * sigma)
+You divided by 2σ instead of 2σ².
+Square sigma too: it is a length, like d1 + d2.
 
-    not_squared: border second_nearest ids
-    - (d1 + d2) ** 2
-    + d1 + d2
-    You did not square d1 + d2.
-    exp(−(d1 + d2)² / (2·sigma²)).
+not_squared: border second_nearest ids
+- (d1 + d2) ** 2
++ d1 + d2
+You did not square d1 + d2.
+exp(−(d1 + d2)² / (2·sigma²)).
 
-    w0_forgotten: border second_nearest ids
-    - w0 * torch.exp(exponent)
-    + torch.exp(exponent)
-    Your border term is at most 1, whatever w0 says.
-    Multiply the exponential by w0.
+w0_forgotten: border second_nearest ids
+- w0 * torch.exp(exponent)
++ torch.exp(exponent)
+Your border term is at most 1, whatever w0 says.
+Multiply the exponential by w0.
 
-    class_weight_multiplied: border second_nearest ids
-    - weights + border
-    + weights * (1 + border)
-    You multiplied the class weight by the border term.
-    Add them: w_c + w0·exp(…).
+class_weight_multiplied: border second_nearest ids
+- weights + border
++ weights * (1 + border)
+You multiplied the class weight by the border term.
+Add them: w_c + w0·exp(…).
 
-    class_weight_replaced: border second_nearest ids
-    - weights + border
-    + border
-    On background there is the border term alone.
-    Add it to the class weight: w_c + w0·exp(…).
+class_weight_replaced: border second_nearest ids
+- weights + border
++ border
+On background there is the border term alone.
+Add it to the class weight: w_c + w0·exp(…).
 
-    taxicab: border second_nearest ids
-    - ndimage.distance_transform_edt(~mask)
-    + ndimage.distance_transform_cdt(~mask, metric="taxicab")
-    Your distances are counted in steps along rows and columns.
-    Euclidean ones: scipy.ndimage.distance_transform_edt.
+taxicab: border second_nearest ids
+- ndimage.distance_transform_edt(~mask)
++ ndimage.distance_transform_cdt(~mask, metric="taxicab")
+Your distances are counted in steps along rows and columns.
+Euclidean ones: scipy.ndimage.distance_transform_edt.
 
-    inside_out: border second_nearest ids
-    - ndimage.distance_transform_edt(~mask)
-    + ndimage.distance_transform_edt(mask)
-    Your distances are measured inside the cells and are 0 on background.
-    distance_transform_edt gives the distance to the nearest zero: hand it the pixels that are not the cell's,
-      instances != id.
+inside_out: border second_nearest ids
+- ndimage.distance_transform_edt(~mask)
++ ndimage.distance_transform_edt(mask)
+Your distances are measured inside the cells and are 0 on background.
+distance_transform_edt gives the distance to the nearest zero: hand it the pixels that are not the cell's,
+  instances != id.
 
-    to_the_center: border second_nearest ids
-    - distances = [ndimage.distance_transform_edt(~mask) for mask in masks]
-    - d = torch.stack([torch.from_numpy(one) for one in distances]).sort(0).values
-    + centers = [ndimage.center_of_mass(mask) for mask in masks]
-    + r, c = (torch.arange(size) for size in instances.shape)
-    + d = torch.stack([((r[:, None] - y) ** 2 + (c - x) ** 2).sqrt() for y, x in centers]).sort(0).values
-    You measured to the cells' centers.
-    d1 and d2 are distances to the nearest pixel of a cell.
+to_the_center: border second_nearest ids
+- distances = [ndimage.distance_transform_edt(~mask) for mask in masks]
+- d = torch.stack([torch.from_numpy(one) for one in distances]).sort(0).values
++ centers = [ndimage.center_of_mass(mask) for mask in masks]
++ r, c = (torch.arange(size) for size in instances.shape)
++ d = torch.stack([((r[:, None] - y) ** 2 + (c - x) ** 2).sqrt() for y, x in centers]).sort(0).values
+You measured to the cells' centers.
+d1 and d2 are distances to the nearest pixel of a cell.
 
-    background_as_a_cell: border second_nearest ids few_cells
-    - [i for i in instances.unique() if i != 0]
-    + instances.unique()
-    You counted background as a cell: it is always the nearest, at distance 0.
-    Leave id 0 out before you measure.
+background_as_a_cell: border second_nearest ids few_cells
+- [i for i in instances.unique() if i != 0]
++ instances.unique()
+You counted background as a cell: it is always the nearest, at distance 0.
+Leave id 0 out before you measure.
 
-    connected_components: ids
-    - ids = [i for i in instances.unique() if i != 0]
-    - masks = [(instances == i).cpu().numpy() for i in ids]
-    + pieces, count = ndimage.label(cell.cpu().numpy())
-    + masks = [pieces == i for i in range(1, count + 1)]
-    You looked for connected pieces, so touching cells count as one, and a cell in two pieces as two.
-    Go by id: instances == i for every i in instances.unique() but 0.
+connected_components: ids
+- ids = [i for i in instances.unique() if i != 0]
+- masks = [(instances == i).cpu().numpy() for i in ids]
++ pieces, count = ndimage.label(cell.cpu().numpy())
++ masks = [pieces == i for i in range(1, count + 1)]
+You looked for connected pieces, so touching cells count as one, and a cell in two pieces as two.
+Go by id: instances == i for every i in instances.unique() but 0.
 
-    pieces_of_ids: ids
-    - masks = [(instances == i).cpu().numpy() for i in ids]
-    + labels = [ndimage.label((instances == i).cpu().numpy()) for i in ids]
-    + masks = [pieces == k for pieces, count in labels for k in range(1, count + 1)]
-    You split a cell in two pieces into two cells.
-    Pixels of one id are one cell, in one piece or not.
+pieces_of_ids: ids
+- masks = [(instances == i).cpu().numpy() for i in ids]
++ labels = [ndimage.label((instances == i).cpu().numpy()) for i in ids]
++ masks = [pieces == k for pieces, count in labels for k in range(1, count + 1)]
+You split a cell in two pieces into two cells.
+Pixels of one id are one cell, in one piece or not.
 
-    ids_without_gaps: ids
-    - [i for i in instances.unique() if i != 0]
-    + range(1, int(instances.max()) + 1)
-    You went through 1 … max, also where no pixel has the id: scipy then measures to nowhere.
-    Go through instances.unique().
+ids_without_gaps: ids
+- [i for i in instances.unique() if i != 0]
++ range(1, int(instances.max()) + 1)
+You went through 1 … max, also where no pixel has the id: scipy then measures to nowhere.
+Go through instances.unique().
 
-    border_on_cells: on_cells balanced
-    - torch.where(cell, weights, weights + border)
-    + (weights + border)
-    You added the border term on cells too, where d1 is 0.
-    On cells there is w_c alone: torch.where(instances == 0, w_c + border, w_c).
+border_on_cells: on_cells balanced
+- torch.where(cell, weights, weights + border)
++ (weights + border)
+You added the border term on cells too, where d1 is 0.
+On cells there is w_c alone: torch.where(instances == 0, w_c + border, w_c).
 
-    class_weights_swapped: border second_nearest ids on_cells few_cells
-    - w_background, w_cell = class_weights
-    + w_cell, w_background = class_weights
-    You took class_weights as (cell, background).
-    It is (background, cell): background is class 0.
+class_weights_swapped: border second_nearest ids on_cells few_cells
+- w_background, w_cell = class_weights
++ w_cell, w_background = class_weights
+You took class_weights as (cell, background).
+It is (background, cell): background is class 0.
 
-    doubled_balance: balanced one_class
-    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
-    + total / max(n_background, 1), total / max(n_cell, 1)
-    Your class weights sum to H·W for each class.
-    To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.
+doubled_balance: balanced one_class
+- total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ total / max(n_background, 1), total / max(n_cell, 1)
+Your class weights sum to H·W for each class.
+To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.
 
-    balance_reversed: balanced one_class
-    - w_background, w_cell = total
-    + w_cell, w_background = total
-    You gave background the cells' weight, and the other way round.
-    Each class is divided by its own number of pixels: the rarer one weighs more.
+balance_reversed: balanced one_class
+- w_background, w_cell = total
++ w_cell, w_background = total
+You gave background the cells' weight, and the other way round.
+Each class is divided by its own number of pixels: the rarer one weighs more.
 
-    frequencies_as_weights: balanced one_class
-    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
-    + n_background / total, n_cell / total
-    Your class weights are the classes' frequencies, so the rarer class weighs less.
-    Invert them: w_c = H·W / (2 · pixels of the class).
+frequencies_as_weights: balanced one_class
+- total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ n_background / total, n_cell / total
+Your class weights are the classes' frequencies, so the rarer class weighs less.
+Invert them: w_c = H·W / (2 · pixels of the class).
 
-    not_balanced: balanced one_class
-    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
-    + 1, 1
-    Without class_weights you used 1 for both classes.
-    None balances them: w_c = H·W / (2 · pixels of the class).
+not_balanced: balanced one_class
+- total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ 1, 1
+Without class_weights you used 1 for both classes.
+None balances them: w_c = H·W / (2 · pixels of the class).
 
-    empty_class_divided_by: one_class
-    - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
-    + total / (2 * n_background), total / (2 * n_cell)
-    Where a class has no pixel you divide by zero.
-    A class without pixels needs no weight: divide by max(pixels, 1).
+empty_class_divided_by: one_class
+- total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ total / (2 * n_background), total / (2 * n_cell)
+Where a class has no pixel you divide by zero.
+A class without pixels needs no weight: divide by max(pixels, 1).
 
-    one_cell_with_itself: few_cells
-    - if len(masks) < 2:
-    + if not masks:
-    - d1, d2 = d[0], d[1]
-    + d1, d2 = d[0], d[1] if len(d) > 1 else d[0]
-    With one cell you took its distance for d2 as well.
-    Fewer than two cells have no border between them: return the class weights.
+one_cell_with_itself: few_cells
+- if len(masks) < 2:
++ if not masks:
+- d1, d2 = d[0], d[1]
++ d1, d2 = d[0], d[1] if len(d) > 1 else d[0]
+With one cell you took its distance for d2 as well.
+Fewer than two cells have no border between them: return the class weights.
 
-    one_cell_without_d2: few_cells
-    - if len(masks) < 2:
-    + if not masks:
-    - d1, d2 = d[0], d[1]
-    + d1, d2 = d[0], d[1] if len(d) > 1 else torch.zeros_like(d[0])
-    With one cell you took 0 for d2.
-    Fewer than two cells have no border between them: return the class weights.
+one_cell_without_d2: few_cells
+- if len(masks) < 2:
++ if not masks:
+- d1, d2 = d[0], d[1]
++ d1, d2 = d[0], d[1] if len(d) > 1 else torch.zeros_like(d[0])
+With one cell you took 0 for d2.
+Fewer than two cells have no border between them: return the class weights.
 
-    one_cell_fails: one_class few_cells
-    - if len(masks) < 2:
-    -     return weights
-    With fewer than two cells there is no second distance, and your code stops.
-    Return the class weights there.
+one_cell_fails: one_class few_cells
+- if len(masks) < 2:
+-     return weights
+With fewer than two cells there is no second distance, and your code stops.
+Return the class weights there.
 
-    double_precision: carries
-    - torch.where(cell, weights, weights + border).float()
-    + torch.where(cell, weights, weights + border)
-    Your weights are float64, as scipy's distances are.
-    The loss is float32: end with .float().
+double_precision: carries
+- torch.where(cell, weights, weights + border).float()
++ torch.where(cell, weights, weights + border)
+Your weights are float64, as scipy's distances are.
+The loss is float32: end with .float().
 
-    instances_overwritten: carries
-    - return torch.where(cell, weights, weights + border).float()
-    + instances[cell] = 1
-    + return torch.where(cell, weights, weights + border).float()
-    You changed the instance map that was handed in.
-    Make a new tensor, labels = instances != 0, and leave the argument alone.
-    """)
+instances_overwritten: carries
+- return torch.where(cell, weights, weights + border).float()
++ instances[cell] = 1
++ return torch.where(cell, weights, weights + border).float()
+You changed the instance map that was handed in.
+Make a new tensor, labels = instances != 0, and leave the argument alone.
+""")
 
 
 @answers.right

@@ -1,16 +1,15 @@
 """The exercise bed_of_nails of lecture 05: each value becomes a nail."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional as F
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import CONV_TRANSPOSE, MAX_UNPOOL
 from autograder.catalog.observations import gradients
 from autograder.catalog.upsampling.draws import carries_by_name, maps, single_precision
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
@@ -25,37 +24,27 @@ CLAIMS = Exercise(
     reference=reference.bed_of_nails,
     minutes=5,
     difficulty=1,
-    properties=(
-        Property(
-            "nails", "each value at the top left of its factor×factor block, zeros elsewhere", 1.0, _nails
-        ),
-        Property(
-            "gradients",
-            "gradients flow back to x",
-            0.5,
-            _nails,
-            gradients(0),
-            tried="the gradient of the output's inner product with fixed random numbers",
-        ),
-        Property(
-            "carries",
-            "float32 stays float32, and x is not modified in place",
-            0.5,
-            single_precision,
-            carries_by_name("x", "factor"),
-            examples=4,
-        ),
+    properties=claims(
+        """
+        nails (1): each value at the top left of its factor×factor block, zeros elsewhere
+        gradients (0.5): gradients flow back to x
+        tried: the gradient of the output's inner product with fixed random numbers
+        carries (0.5): float32 stays float32, and x is not modified in place
+        """,
+        nails=on(_nails),
+        gradients=on(_nails, gradients(0)),
+        carries=on(single_precision, carries_by_name("x", "factor"), examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know what size to make", "Each value owns factor×factor pixels, the last ones included."
-        ),
-        Hint("No gradient arrives", "Write x itself into the zeros, not its numbers."),
-        Hint(
-            "I don't know how to start",
-            "out = x.new_zeros(N, C, factor * H, factor * W), then assign x to out[..., ::factor, ::factor].",
-        ),
-    ),
+    hints=hints("""
+        I don't know what size to make
+        Each value owns factor×factor pixels, the last ones included.
+
+        No gradient arrives
+        Write x itself into the zeros, not its numbers.
+
+        I don't know how to start
+        out = x.new_zeros(N, C, factor * H, factor * W), then assign x to out[..., ::factor, ::factor].
+        """),
     forbidden=(CONV_TRANSPOSE, MAX_UNPOOL),
 )
 
@@ -72,55 +61,55 @@ def assigned(x, factor):
 
 
 answers.edits("""
-    bottom_right: nails gradients
-    - ::factor, ::factor
-    + factor - 1 :: factor, factor - 1 :: factor
-    Your nails stand at the bottom right of their blocks.
-    Top left is index 0 of each block: out[..., ::factor, ::factor].
+bottom_right: nails gradients
+- ::factor, ::factor
++ factor - 1 :: factor, factor - 1 :: factor
+Your nails stand at the bottom right of their blocks.
+Top left is index 0 of each block: out[..., ::factor, ::factor].
 
-    in_the_middle: nails gradients
-    - ::factor, ::factor
-    + factor // 2 :: factor, factor // 2 :: factor
-    Your nails stand in the middle of their blocks.
-    Top left is index 0 of each block: out[..., ::factor, ::factor].
+in_the_middle: nails gradients
+- ::factor, ::factor
++ factor // 2 :: factor, factor // 2 :: factor
+Your nails stand in the middle of their blocks.
+Top left is index 0 of each block: out[..., ::factor, ::factor].
 
-    last_zeros_missing: all
-    - factor * H, factor * W
-    + factor * (H - 1) + 1, factor * (W - 1) + 1
-    You put zeros between the values, but none after the last one.
-    Every value has a whole block, the last one too: the result is (factor·H, factor·W).
+last_zeros_missing: all
+- factor * H, factor * W
++ factor * (H - 1) + 1, factor * (W - 1) + 1
+You put zeros between the values, but none after the last one.
+Every value has a whole block, the last one too: the result is (factor·H, factor·W).
 
-    all_in_one_corner: nails gradients
-    - ::factor, ::factor
-    + :H, :W
-    You copied the map into the top left corner as it is.
-    Spread the values out: factor pixels from one to the next.
+all_in_one_corner: nails gradients
+- ::factor, ::factor
++ :H, :W
+You copied the map into the top left corner as it is.
+Spread the values out: factor pixels from one to the next.
 
-    value_repeated: nails gradients
-    - out = x.new_zeros(N, C, factor * H, factor * W)
-    - out[..., ::factor, ::factor] = x
-    + out = x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    You filled each block with its value: that is the nearest neighbor.
-    Only the top left pixel of the block has the value, the others are 0.
+value_repeated: nails gradients
+- out = x.new_zeros(N, C, factor * H, factor * W)
+- out[..., ::factor, ::factor] = x
++ out = x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+You filled each block with its value: that is the nearest neighbor.
+Only the top left pixel of the block has the value, the others are 0.
 
-    detached: gradients
-    - out[..., ::factor, ::factor] = x
-    + out[..., ::factor, ::factor] = x.detach()
-    Your result is cut from the graph, so no gradient reaches x.
-    Leave out detach, .data, .item() and no_grad; writing x into a slice of a new tensor keeps the graph.
+detached: gradients
+- out[..., ::factor, ::factor] = x
++ out[..., ::factor, ::factor] = x.detach()
+Your result is cut from the graph, so no gradient reaches x.
+Leave out detach, .data, .item() and no_grad; writing x into a slice of a new tensor keeps the graph.
 
-    default_dtype: nails
-    - x.new_zeros(N, C, factor * H, factor * W)
-    + torch.zeros(N, C, factor * H, factor * W, device=x.device)
-    Your zeros are float32 whatever x is.
-    x.new_zeros(...) makes zeros of the dtype and on the device of x.
+default_dtype: nails
+- x.new_zeros(N, C, factor * H, factor * W)
++ torch.zeros(N, C, factor * H, factor * W, device=x.device)
+Your zeros are float32 whatever x is.
+x.new_zeros(...) makes zeros of the dtype and on the device of x.
 
-    always_float64: carries
-    - return out
-    + return out.double()
-    Your result is float64 whatever x was.
-    x.new_zeros(...) makes zeros of the dtype and on the device of x.
-    """)
+always_float64: carries
+- return out
++ return out.double()
+Your result is float64 whatever x was.
+x.new_zeros(...) makes zeros of the dtype and on the device of x.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise conv_transpose2d of lecture 05: transposed convolution."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import AUTOGRAD, CONV_TRANSPOSE
 from autograder.catalog.observations import gradients
 from autograder.catalog.upsampling.draws import carries_by_name, each
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
@@ -69,80 +68,50 @@ CLAIMS = Exercise(
     reference=reference.conv_transpose2d,
     minutes=30,
     difficulty=4,
-    properties=(
-        Property(
-            "stride_one",
-            "stride 1: each value lays down a copy of the kernel, and overlapping products are summed",
-            1.0,
-            _case(),
-        ),
-        Property("strided", "larger strides: s(H−1)+kh rows, s(W−1)+kw columns", 1.0, _case(stride=(2, 3))),
-        Property(
-            "bias",
-            "bias is added once to every pixel",
-            0.25,
-            # As many channels in as out, so that a mix-up of the two shows in the values.
-            _case(bias=True, channels=((2, 2),)),
-        ),
-        Property(
-            "padding",
-            "padding cuts that many rows and columns off at each side",
-            0.5,
-            _case(stride=(2, 3), padding=(1,)),
-        ),
-        Property(
-            "output_padding",
-            "output_padding adds rows and columns at the bottom and right: less is cut off there",
-            0.5,
-            _case(stride=(2, 3), padding=(1,), output_padding=lambda d, s: 1),
-        ),
-        Property(
-            "beyond_padding",
-            "an output_padding larger than padding: the rows and columns that no copy reaches hold the bias alone",
-            0.25,
-            _beyond_padding,
-            each,
-            examples=2,
-            tried="conv_transpose2d(x, weight, bias, stride, padding, output_padding) for each of these",
-        ),
-        Property(
-            "refuses",
-            "an output_padding of the stride or more is refused with a ValueError",
-            0.25,
-            _refused,
-            examples=4,
-        ),
-        Property(
-            "gradients",
-            "gradients flow to x, weight and bias",
-            1.0,
-            _case(stride=(2, 3), bias=True),
-            gradients(0, 1, 2),
-            tried="the gradient of the output's inner product with fixed random numbers",
-        ),
-        Property(
-            "carries",
-            "float32 stays float32, and no argument is modified in place",
-            0.25,
+    properties=claims(
+        """
+        stride_one (1): stride 1: each value lays down a copy of the kernel, and overlapping products are
+          summed
+        strided (1): larger strides: s(H−1)+kh rows, s(W−1)+kw columns
+        bias (0.25): bias is added once to every pixel
+        padding (0.5): padding cuts that many rows and columns off at each side
+        output_padding (0.5): output_padding adds rows and columns at the bottom and right: less is cut off
+          there
+        beyond_padding (0.25): an output_padding larger than padding: the rows and columns that no copy
+          reaches hold the bias alone
+        tried: conv_transpose2d(x, weight, bias, stride, padding, output_padding) for each of these
+        refuses (0.25): an output_padding of the stride or more is refused with a ValueError
+        gradients (1): gradients flow to x, weight and bias
+        tried: the gradient of the output's inner product with fixed random numbers
+        carries (0.25): float32 stays float32, and no argument is modified in place
+        """,
+        stride_one=on(_case()),
+        strided=on(_case(stride=(2, 3))),
+        bias=on(_case(bias=True, channels=((2, 2),))),
+        padding=on(_case(stride=(2, 3), padding=(1,))),
+        output_padding=on(_case(stride=(2, 3), padding=(1,), output_padding=lambda d, s: 1)),
+        beyond_padding=on(_beyond_padding, each, examples=2),
+        refuses=on(_refused, examples=4),
+        gradients=on(_case(stride=(2, 3), bias=True), gradients(0, 1, 2)),
+        carries=on(
             _case(stride=(1,), bias=True, dtype=torch.float32),
             carries_by_name("x", "weight", "bias"),
             examples=4,
         ),
     ),
-    hints=(
-        Hint(
-            "I don't know how large the result is",
-            "Without padding: the last copy begins at row s(H−1) and is kh rows long. Padding cuts 2p of them off, output_padding gives a back.",
-        ),
-        Hint(
-            "My values are right where no copies overlap",
-            "Overlapping products are summed. Loop over the kh·kw taps: each adds a whole map, stride pixels apart.",
-        ),
-        Hint(
-            "I don't know how to start",
-            'out of zeros, (N, Cout, s(H−1)+kh+a, s(W−1)+kw+a). For each tap (r, c): out[:, :, r : r+s(H−1)+1 : s, c : c+s(W−1)+1 : s] += einsum("nihw,io->nohw", x, weight[:, :, r, c]). Cut p off at each side, then add the bias.',
-        ),
-    ),
+    hints=hints("""
+        I don't know how large the result is
+        Without padding: the last copy begins at row s(H−1) and is kh rows long. Padding cuts 2p of them off,
+          output_padding gives a back.
+
+        My values are right where no copies overlap
+        Overlapping products are summed. Loop over the kh·kw taps: each adds a whole map, stride pixels apart.
+
+        I don't know how to start
+        out of zeros, (N, Cout, s(H−1)+kh+a, s(W−1)+kw+a). For each tap (r, c): out[:, :, r : r+s(H−1)+1 : s,
+          c : c+s(W−1)+1 : s] += einsum("nihw,io->nohw", x, weight[:, :, r, c]). Cut p off at each side, then
+          add the bias.
+        """),
     forbidden=(CONV_TRANSPOSE, AUTOGRAD),
 )
 
@@ -170,134 +139,134 @@ def by_pixel(x, weight, bias=None, stride=1, padding=0, output_padding=0):
 
 
 answers.edits("""
-    overlap_overwritten: stride_one strided bias padding output_padding beyond_padding gradients
-    - y[:, :, top : top + kh, left : left + kw] += copies
-    + y[:, :, top : top + kh, left : left + kw] = copies
-    Where copies of the kernel overlap, the last one wins.
-    Add them up: += instead of =.
+overlap_overwritten: stride_one strided bias padding output_padding beyond_padding gradients
+- y[:, :, top : top + kh, left : left + kw] += copies
++ y[:, :, top : top + kh, left : left + kw] = copies
+Where copies of the kernel overlap, the last one wins.
+Add them up: += instead of =.
 
-    weight_as_in_conv2d: all but refuses
-    - _, cout, kh, kw = weight.shape
-    + cout, _, kh, kw = weight.shape
-    - "nc,cdrs->ndrs"
-    + "nc,dcrs->ndrs"
-    You read the weight as (Cout, Cin, kh, kw), as a convolution has it.
-    Here it is (Cin, Cout, kh, kw): axis 0 belongs to x.
+weight_as_in_conv2d: all but refuses
+- _, cout, kh, kw = weight.shape
++ cout, _, kh, kw = weight.shape
+- "nc,cdrs->ndrs"
++ "nc,dcrs->ndrs"
+You read the weight as (Cout, Cin, kh, kw), as a convolution has it.
+Here it is (Cin, Cout, kh, kw): axis 0 belongs to x.
 
-    kernel_transposed: all but refuses
-    - _, cout, kh, kw = weight.shape
-    + _, cout, kw, kh = weight.shape
-    - "nc,cdrs->ndrs"
-    + "nc,cdrs->ndsr"
-    You exchanged the kernel's rows and columns.
-    An input of 1 lays down the kernel as it is: the weight's axis 2 goes down the rows, axis 3 along them.
+kernel_transposed: all but refuses
+- _, cout, kh, kw = weight.shape
++ _, cout, kw, kh = weight.shape
+- "nc,cdrs->ndrs"
++ "nc,cdrs->ndsr"
+You exchanged the kernel's rows and columns.
+An input of 1 lays down the kernel as it is: the weight's axis 2 goes down the rows, axis 3 along them.
 
-    padding_added: padding output_padding beyond_padding
-    - y = y[:, :, padding : height - padding, padding : width - padding]
-    + y = F.pad(y, (padding, padding, padding, padding))
-    Your padding makes the result larger.
-    It undoes the padding of a convolution: cut padding rows and columns off at each side.
+padding_added: padding output_padding beyond_padding
+- y = y[:, :, padding : height - padding, padding : width - padding]
++ y = F.pad(y, (padding, padding, padding, padding))
+Your padding makes the result larger.
+It undoes the padding of a convolution: cut padding rows and columns off at each side.
 
-    padding_ignored: padding output_padding beyond_padding
-    - y = y[:, :, padding : height - padding, padding : width - padding]
-    You did not use padding.
-    Cut padding rows and columns off at each of the four sides.
+padding_ignored: padding output_padding beyond_padding
+- y = y[:, :, padding : height - padding, padding : width - padding]
+You did not use padding.
+Cut padding rows and columns off at each of the four sides.
 
-    padding_at_one_side: padding output_padding beyond_padding
-    - padding : height - padding, padding : width - padding
-    + : height - 2 * padding, : width - 2 * padding
-    You cut 2·padding rows and columns off at the bottom and right.
-    Cut padding of them off at each of the four sides.
+padding_at_one_side: padding output_padding beyond_padding
+- padding : height - padding, padding : width - padding
++ : height - 2 * padding, : width - 2 * padding
+You cut 2·padding rows and columns off at the bottom and right.
+Cut padding of them off at each of the four sides.
 
-    padding_at_the_top_only: padding output_padding beyond_padding
-    - padding : height - padding, padding : width - padding
-    + padding:, padding:
-    You cut padding rows and columns off at the top and left, and none at the bottom and right.
-    Cut padding of them off at each of the four sides.
+padding_at_the_top_only: padding output_padding beyond_padding
+- padding : height - padding, padding : width - padding
++ padding:, padding:
+You cut padding rows and columns off at the top and left, and none at the bottom and right.
+Cut padding of them off at each of the four sides.
 
-    nothing_left_without_padding: stride_one strided bias beyond_padding gradients carries
-    - padding : height - padding, padding : width - padding
-    + padding:-padding, padding:-padding
-    Without padding your result is empty: y[..., p:-p] with p = 0 is y[..., 0:0].
-    Cut to an end that you have computed: y[..., p : height − p].
+nothing_left_without_padding: stride_one strided bias beyond_padding gradients carries
+- padding : height - padding, padding : width - padding
++ padding:-padding, padding:-padding
+Without padding your result is empty: y[..., p:-p] with p = 0 is y[..., 0:0].
+Cut to an end that you have computed: y[..., p : height − p].
 
-    output_padding_as_zeros: output_padding beyond_padding
-    - y = F.pad(y, (0, output_padding, 0, output_padding))
-    ...
-    - return y if bias is None else y + bias.view(1, -1, 1, 1)
-    + y = y if bias is None else y + bias.view(1, -1, 1, 1)
-    + return F.pad(y, (0, output_padding, 0, output_padding))
-    You added zeros at the bottom and right, after cutting.
-    output_padding cuts less off there: those rows hold products where copies reach, and the bias.
+output_padding_as_zeros: output_padding beyond_padding
+- y = F.pad(y, (0, output_padding, 0, output_padding))
+...
+- return y if bias is None else y + bias.view(1, -1, 1, 1)
++ y = y if bias is None else y + bias.view(1, -1, 1, 1)
++ return F.pad(y, (0, output_padding, 0, output_padding))
+You added zeros at the bottom and right, after cutting.
+output_padding cuts less off there: those rows hold products where copies reach, and the bias.
 
-    output_padding_ignored: output_padding beyond_padding
-    - y = F.pad(y, (0, output_padding, 0, output_padding))
-    You did not use output_padding.
-    The result has output_padding rows and columns more: make room for them at the bottom and right.
+output_padding_ignored: output_padding beyond_padding
+- y = F.pad(y, (0, output_padding, 0, output_padding))
+You did not use output_padding.
+The result has output_padding rows and columns more: make room for them at the bottom and right.
 
-    bias_before_output_padding: beyond_padding
-    - y = F.pad(y, (0, output_padding, 0, output_padding))
-    + y = y if bias is None else y + bias.view(1, -1, 1, 1)
-    + y = F.pad(y, (0, output_padding, 0, output_padding))
-    - return y if bias is None else y + bias.view(1, -1, 1, 1)
-    + return y
-    Rows and columns of output_padding that no copy reaches lack the bias in your result.
-    Make the whole result first, and add the bias at the end: it belongs to every pixel.
+bias_before_output_padding: beyond_padding
+- y = F.pad(y, (0, output_padding, 0, output_padding))
++ y = y if bias is None else y + bias.view(1, -1, 1, 1)
++ y = F.pad(y, (0, output_padding, 0, output_padding))
+- return y if bias is None else y + bias.view(1, -1, 1, 1)
++ return y
+Rows and columns of output_padding that no copy reaches lack the bias in your result.
+Make the whole result first, and add the bias at the end: it belongs to every pixel.
 
-    no_more_than_was_cut: beyond_padding
-    - y = F.pad(y, (0, output_padding, 0, output_padding))
-    + extra = min(output_padding, padding)
-    + y = F.pad(y, (0, extra, 0, extra))
-    You give back no more rows and columns than padding has cut off.
-    An output_padding above padding is legal: what no copy reaches is 0, plus the bias.
+no_more_than_was_cut: beyond_padding
+- y = F.pad(y, (0, output_padding, 0, output_padding))
++ extra = min(output_padding, padding)
++ y = F.pad(y, (0, extra, 0, extra))
+You give back no more rows and columns than padding has cut off.
+An output_padding above padding is legal: what no copy reaches is 0, plus the bias.
 
-    output_padding_at_the_top: output_padding beyond_padding
-    - F.pad(y, (0, output_padding, 0, output_padding))
-    + F.pad(y, (output_padding, 0, output_padding, 0))
-    You added the extra rows and columns at the top and left.
-    They belong at the bottom and right.
+output_padding_at_the_top: output_padding beyond_padding
+- F.pad(y, (0, output_padding, 0, output_padding))
++ F.pad(y, (output_padding, 0, output_padding, 0))
+You added the extra rows and columns at the top and left.
+They belong at the bottom and right.
 
-    stride_ignored: strided padding output_padding beyond_padding gradients
-    - height, width = stride * (H - 1) + kh, stride * (W - 1) + kw
-    + height, width = H - 1 + kh, W - 1 + kw
-    - top, left = stride * i, stride * j
-    + top, left = i, j
-    You did not use the stride.
-    The copy of x[i, j] begins at row stride·i and column stride·j.
+stride_ignored: strided padding output_padding beyond_padding gradients
+- height, width = stride * (H - 1) + kh, stride * (W - 1) + kw
++ height, width = H - 1 + kh, W - 1 + kw
+- top, left = stride * i, stride * j
++ top, left = i, j
+You did not use the stride.
+The copy of x[i, j] begins at row stride·i and column stride·j.
 
-    bias_ignored: bias beyond_padding gradients
-    - return y if bias is None else y + bias.view(1, -1, 1, 1)
-    + return y
-    You did not add the bias.
-    Add bias.view(1, -1, 1, 1) at the end, if it is not None.
+bias_ignored: bias beyond_padding gradients
+- return y if bias is None else y + bias.view(1, -1, 1, 1)
++ return y
+You did not add the bias.
+Add bias.view(1, -1, 1, 1) at the end, if it is not None.
 
-    bias_in_every_copy: bias beyond_padding gradients
-    - y[:, :, top : top + kh, left : left + kw] += copies
-    + copies = copies if bias is None else copies + bias.view(1, -1, 1, 1)
-    + y[:, :, top : top + kh, left : left + kw] += copies
-    - return y if bias is None else y + bias.view(1, -1, 1, 1)
-    + return y
-    You added the bias to every copy of the kernel, so it piles up where they overlap.
-    Add it once, at the end.
+bias_in_every_copy: bias beyond_padding gradients
+- y[:, :, top : top + kh, left : left + kw] += copies
++ copies = copies if bias is None else copies + bias.view(1, -1, 1, 1)
++ y[:, :, top : top + kh, left : left + kw] += copies
+- return y if bias is None else y + bias.view(1, -1, 1, 1)
++ return y
+You added the bias to every copy of the kernel, so it piles up where they overlap.
+Add it once, at the end.
 
-    accepts_any_output_padding: refuses
-    - if output_padding >= stride:
-    -     raise ValueError(f"output_padding must be below the stride, {stride}, got {output_padding}")
-    You accept an output_padding of the stride or more.
-    Raise a ValueError that names output_padding: so many rows would belong to one more input.
+accepts_any_output_padding: refuses
+- if output_padding >= stride:
+-     raise ValueError(f"output_padding must be below the stride, {stride}, got {output_padding}")
+You accept an output_padding of the stride or more.
+Raise a ValueError that names output_padding: so many rows would belong to one more input.
 
-    detached: gradients
-    - x[:, :, i, j], weight)
-    + x[:, :, i, j].detach(), weight.detach())
-    Your result is cut from the graph, so no gradient reaches x and weight.
-    Leave out detach, .data, .item() and no_grad.
+detached: gradients
+- x[:, :, i, j], weight)
++ x[:, :, i, j].detach(), weight.detach())
+Your result is cut from the graph, so no gradient reaches x and weight.
+Leave out detach, .data, .item() and no_grad.
 
-    always_float64: carries
-    - y = x.new_zeros(N, cout, height, width)
-    + y = torch.zeros(N, cout, height, width, dtype=torch.float64, device=x.device)
-    Your result is float64 whatever x was.
-    Make it with x.new_zeros(...), of the dtype and on the device of x.
-    """)
+always_float64: carries
+- y = x.new_zeros(N, cout, height, width)
++ y = torch.zeros(N, cout, height, width, dtype=torch.float64, device=x.device)
+Your result is float64 whatever x was.
+Make it with x.new_zeros(...), of the dtype and on the device of x.
+""")
 
 
 @answers.right
@@ -318,12 +287,12 @@ def by_tap(x, weight, bias=None, stride=1, padding=0, output_padding=0):
 
 
 answers.edits("""
-    taps_overwritten: stride_one strided bias padding output_padding beyond_padding gradients
-    - += tap
-    + = tap
-    Each tap of the kernel overwrites what earlier taps wrote.
-    Add them up: += instead of =.
-    """)
+taps_overwritten: stride_one strided bias padding output_padding beyond_padding gradients
+- += tap
++ = tap
+Each tap of the kernel overwrites what earlier taps wrote.
+Add them up: += instead of =.
+""")
 
 
 @answers.right
@@ -356,24 +325,24 @@ def by_zeros(x, weight, bias=None, stride=1, padding=0, output_padding=0):
 
 
 answers.edits("""
-    kernel_flipped: stride_one strided bias padding output_padding beyond_padding gradients
-    - weight.transpose(0, 1).flip(2, 3)
-    + weight.transpose(0, 1)
-    Your kernel is laid down rotated by 180°.
-    An input of 1 lays down the kernel as it is. After zero insertion it is the other way: there the
-      convolution needs the flipped kernel.
+kernel_flipped: stride_one strided bias padding output_padding beyond_padding gradients
+- weight.transpose(0, 1).flip(2, 3)
++ weight.transpose(0, 1)
+Your kernel is laid down rotated by 180°.
+An input of 1 lays down the kernel as it is. After zero insertion it is the other way: there the convolution
+  needs the flipped kernel.
 
-    kernel_taken_as_square: all but refuses
-    - top, left = kh - 1 - padding, kw - 1 - padding
-    + top = left = kh - 1 - padding
-    You used the kernel's height along the width too.
-    A kernel may have kh≠kw: rows go with kh, columns with kw.
+kernel_taken_as_square: all but refuses
+- top, left = kh - 1 - padding, kw - 1 - padding
++ top = left = kh - 1 - padding
+You used the kernel's height along the width too.
+A kernel may have kh≠kw: rows go with kh, columns with kw.
 
-    zeros_after_the_last: strided padding output_padding beyond_padding gradients
-    - spread = spread[..., : stride * (H - 1) + 1, : stride * (W - 1) + 1]
-    Your result is stride − 1 rows and columns too large: a bed of nails ends with zeros that no copy needs.
-    Insert zeros between the values only: s(H−1)+1 rows before the kernel comes.
-    """)
+zeros_after_the_last: strided padding output_padding beyond_padding gradients
+- spread = spread[..., : stride * (H - 1) + 1, : stride * (W - 1) + 1]
+Your result is stride − 1 rows and columns too large: a bed of nails ends with zeros that no copy needs.
+Insert zeros between the values only: s(H−1)+1 rows before the kernel comes.
+""")
 
 
 EXERCISE = answers.exercise()

@@ -1,7 +1,5 @@
 """What exercises of lecture 05 share: maps, small networks, pooling, nails and blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,17 +1,16 @@
 """The exercise max_pool_with_switches of lecture 05: the maximum, and where it stood."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import MAX_POOL
 from autograder.catalog.observations import component, gradients
 from autograder.catalog.upsampling.draws import carries_by_name, distinct, pool_size
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
@@ -47,49 +46,38 @@ CLAIMS = Exercise(
     reference=reference.max_pool_with_switches,
     minutes=18,
     difficulty=3,
-    properties=(
-        Property("values", "y holds the maximum of every k×k window", 0.5, _case(), component(0, 2)),
-        Property(
-            "switches",
-            "switches (int64) hold row·W + column of each maximum, counted in the whole map",
-            0.5,
-            _case(),
-            component(1, 2),
-        ),
-        Property("ties", "among equal values the first in row order wins", 0.5, _ties, component(1, 2)),
-        Property("negative", "maps whose values are all negative", 0.25, _case(sign=-1.0)),
-        Property("ragged", "rows and columns that fill no window are dropped", 0.5, _case(ragged=True)),
-        Property(
-            "gradients",
-            "where no values are equal, the gradient of y goes to each maximum and nowhere else",
-            0.5,
-            _case(),
-            gradients(0),
-            tried="the gradient of y's inner product with fixed random numbers",
-        ),
-        Property(
-            "carries",
-            "y of a float32 x is float32, and x is not modified in place",
-            0.25,
-            _single_precision,
-            carries_by_name("x", "k"),
-            examples=2,
-        ),
+    properties=claims(
+        """
+        values (0.5): y holds the maximum of every k×k window
+        switches (0.5): switches (int64) hold row·W + column of each maximum, counted in the whole map
+        ties (0.5): among equal values the first in row order wins
+        negative (0.25): maps whose values are all negative
+        ragged (0.5): rows and columns that fill no window are dropped
+        gradients (0.5): where no values are equal, the gradient of y goes to each maximum and nowhere else
+        tried: the gradient of y's inner product with fixed random numbers
+        carries (0.25): y of a float32 x is float32, and x is not modified in place
+        """,
+        values=on(_case(), component(0, 2)),
+        switches=on(_case(), component(1, 2)),
+        ties=on(_ties, component(1, 2)),
+        negative=on(_case(sign=-1.0)),
+        ragged=on(_case(ragged=True)),
+        gradients=on(_case(), gradients(0)),
+        carries=on(_single_precision, carries_by_name("x", "k"), examples=2),
     ),
-    hints=(
-        Hint(
-            "I have the maxima, but not their places",
-            "Number the pixels with torch.arange(H * W).reshape(H, W) and treat the numbers as you treat x.",
-        ),
-        Hint(
-            "My windows mix rows and columns",
-            "After reshape(N, C, h, k, w, k) the two axes of length k are not neighbors: permute them to the end first.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "Cut x to (h·k, w·k); reshape to (N, C, h, k, w, k), permute to (N, C, h, w, k, k), flatten the last two; argmax gives b; the row is k·i + b // k, the column k·j + b % k; gather y from the windows with b.",
-        ),
-    ),
+    hints=hints("""
+        I have the maxima, but not their places
+        Number the pixels with torch.arange(H * W).reshape(H, W) and treat the numbers as you treat x.
+
+        My windows mix rows and columns
+        After reshape(N, C, h, k, w, k) the two axes of length k are not neighbors: permute them to the end
+          first.
+
+        I don't know how to start
+        Cut x to (h·k, w·k); reshape to (N, C, h, k, w, k), permute to (N, C, h, w, k, k), flatten the last
+          two; argmax gives b; the row is k·i + b // k, the column k·j + b % k; gather y from the windows with
+          b.
+        """),
     forbidden=(MAX_POOL,),
 )
 
@@ -112,121 +100,121 @@ def in_windows(x, k):
 
 
 answers.edits("""
-    counted_in_the_window: switches ties negative ragged
-    - return y, row * W + column
-    + return y, b
-    Your switches count inside each window, from 0 to k²−1.
-    Add the window's own row and column, then count in the whole map: row·W + column.
+counted_in_the_window: switches ties negative ragged
+- return y, row * W + column
++ return y, b
+Your switches count inside each window, from 0 to k²−1.
+Add the window's own row and column, then count in the whole map: row·W + column.
 
-    width_without_the_edge: ragged
-    - row * W + column
-    + row * (w * k) + column
-    Your switches count with the width that is left after the ragged edge was dropped.
-    They are places in x: row·W + column, W the width of x.
+width_without_the_edge: ragged
+- row * W + column
++ row * (w * k) + column
+Your switches count with the width that is left after the ragged edge was dropped.
+They are places in x: row·W + column, W the width of x.
 
-    height_for_width: switches ties negative ragged
-    - row * W + column
-    + row * H + column
-    Your switches are row·H + column.
-    A row of the map is W pixels long: row·W + column.
+height_for_width: switches ties negative ragged
+- row * W + column
++ row * H + column
+Your switches are row·H + column.
+A row of the map is W pixels long: row·W + column.
 
-    columns_first: switches ties negative ragged
-    - row * W + column
-    + column * H + row
-    Your switches are column·H + row, counted down the columns.
-    Count along the rows, as flatten does: row·W + column.
+columns_first: switches ties negative ragged
+- row * W + column
++ column * H + row
+Your switches are column·H + row, counted down the columns.
+Count along the rows, as flatten does: row·W + column.
 
-    counted_through_the_batch: switches ties negative ragged
-    - return y, row * W + column
-    + number = torch.arange(N * C, device=x.device).reshape(N, C, 1, 1)
-    + return y, number * H * W + row * W + column
-    Your switches go on counting from map to map, through channels and images.
-    Each map counts from 0: row·W + column.
+counted_through_the_batch: switches ties negative ragged
+- return y, row * W + column
++ number = torch.arange(N * C, device=x.device).reshape(N, C, 1, 1)
++ return y, number * H * W + row * W + column
+Your switches go on counting from map to map, through channels and images.
+Each map counts from 0: row·W + column.
 
-    first_in_column_order: ties
-    - permute(0, 1, 2, 4, 3, 5)
-    + permute(0, 1, 2, 4, 5, 3)
-    - r, s = b // k, b % k
-    + r, s = b % k, b // k
-    Among equal values you keep the first one down the columns of the window.
-    Read the window along its rows: after the permute, (…, k, k) has its rows before its columns.
+first_in_column_order: ties
+- permute(0, 1, 2, 4, 3, 5)
++ permute(0, 1, 2, 4, 5, 3)
+- r, s = b // k, b % k
++ r, s = b % k, b // k
+Among equal values you keep the first one down the columns of the window.
+Read the window along its rows: after the permute, (…, k, k) has its rows before its columns.
 
-    clamped_at_zero: negative
-    - return y, row * W + column
-    + return y.clamp(min=0), row * W + column
-    Your maxima are never below 0, so negative windows give 0.
-    The maximum of a window is one of its values: start from the first of them, or from −∞.
+clamped_at_zero: negative
+- return y, row * W + column
++ return y.clamp(min=0), row * W + column
+Your maxima are never below 0, so negative windows give 0.
+The maximum of a window is one of its values: start from the first of them, or from −∞.
 
-    edge_kept: ragged carries
-    - h, w = H // k, W // k
-    - cells = x[..., : h * k, : w * k].reshape(N, C, h, k, w, k)
-    + h, w = -(-H // k), -(-W // k)
-    + padded = x.new_full((N, C, h * k, w * k), float("-inf"))
-    + padded[..., :H, :W] = x
-    + cells = padded.reshape(N, C, h, k, w, k)
-    You pooled the ragged edge too, in windows that are not full.
-    The result has H // k rows and W // k columns: cut the rest off first.
+edge_kept: ragged carries
+- h, w = H // k, W // k
+- cells = x[..., : h * k, : w * k].reshape(N, C, h, k, w, k)
++ h, w = -(-H // k), -(-W // k)
++ padded = x.new_full((N, C, h * k, w * k), float("-inf"))
++ padded[..., :H, :W] = x
++ cells = padded.reshape(N, C, h, k, w, k)
+You pooled the ragged edge too, in windows that are not full.
+The result has H // k rows and W // k columns: cut the rest off first.
 
-    scattered_windows: all but carries
-    - reshape(N, C, h, k, w, k)
-    + reshape(N, C, k, h, k, w)
-    - permute(0, 1, 2, 4, 3, 5)
-    + permute(0, 1, 3, 5, 2, 4)
-    Your windows gather pixels that are far apart: reshape splits an axis the other way round.
-    A row index is i·k + r, the window first: reshape to (N, C, h, k, w, k), and permute.
+scattered_windows: all but carries
+- reshape(N, C, h, k, w, k)
++ reshape(N, C, k, h, k, w)
+- permute(0, 1, 2, 4, 3, 5)
++ permute(0, 1, 3, 5, 2, 4)
+Your windows gather pixels that are far apart: reshape splits an axis the other way round.
+A row index is i·k + r, the window first: reshape to (N, C, h, k, w, k), and permute.
 
-    not_permuted: all but carries
-    - reshape(N, C, h, k, w, k)
-    + reshape(N, C, h, w, k * k)
-    - cells = cells.permute(0, 1, 2, 4, 3, 5).flatten(4)
-    You reshaped to (N, C, h, w, k·k) at once, so a window holds k·k neighbors from one row.
-    Reshape to (N, C, h, k, w, k) first, permute the two k's to the end, and only then flatten them.
+not_permuted: all but carries
+- reshape(N, C, h, k, w, k)
++ reshape(N, C, h, w, k * k)
+- cells = cells.permute(0, 1, 2, 4, 3, 5).flatten(4)
+You reshaped to (N, C, h, w, k·k) at once, so a window holds k·k neighbors from one row.
+Reshape to (N, C, h, k, w, k) first, permute the two k's to the end, and only then flatten them.
 
-    swapped_within_the_window: switches ties negative ragged
-    - r, s = b // k, b % k
-    + r, s = b % k, b // k
-    You took b % k for the row inside the window and b // k for the column.
-    A window's entries are numbered along its rows: row b // k, column b % k.
+swapped_within_the_window: switches ties negative ragged
+- r, s = b // k, b % k
++ r, s = b % k, b // k
+You took b % k for the row inside the window and b // k for the column.
+A window's entries are numbered along its rows: row b // k, column b % k.
 
-    switches_as_floats: switches ties negative ragged carries
-    - return y, row * W + column
-    + return y, (row * W + column).float()
-    Your switches are floats.
-    They are places: keep them int64, as argmax and torch.arange give them.
+switches_as_floats: switches ties negative ragged carries
+- return y, row * W + column
++ return y, (row * W + column).float()
+Your switches are floats.
+They are places: keep them int64, as argmax and torch.arange give them.
 
-    switches_as_int32: switches ties negative ragged carries
-    - return y, row * W + column
-    + return y, (row * W + column).int()
-    Your switches are int32.
-    Return int64, the type of torch's indices: scatter and gather accept no other.
+switches_as_int32: switches ties negative ragged carries
+- return y, row * W + column
++ return y, (row * W + column).int()
+Your switches are int32.
+Return int64, the type of torch's indices: scatter and gather accept no other.
 
-    always_float64: carries
-    - return y, row * W + column
-    + return y.double(), row * W + column
-    y is float64 whatever x was.
-    Take y from x itself, so that it keeps the dtype.
+always_float64: carries
+- return y, row * W + column
++ return y.double(), row * W + column
+y is float64 whatever x was.
+Take y from x itself, so that it keeps the dtype.
 
-    edge_overwritten: carries
-    - h, w = H // k, W // k
-    + h, w = H // k, W // k
-    + with torch.no_grad():
-    +     x[..., h * k :, :] = float("-inf")
-    +     x[..., w * k :] = float("-inf")
-    You overwrote the ragged edge of x.
-    Leave x as it is: take the slice x[..., :h·k, :w·k].
+edge_overwritten: carries
+- h, w = H // k, W // k
++ h, w = H // k, W // k
++ with torch.no_grad():
++     x[..., h * k :, :] = float("-inf")
++     x[..., w * k :] = float("-inf")
+You overwrote the ragged edge of x.
+Leave x as it is: take the slice x[..., :h·k, :w·k].
 
-    detached: gradients
-    - x[..., : h * k, : w * k]
-    + x.detach()[..., : h * k, : w * k]
-    y is cut from the graph, so no gradient reaches x.
-    The search for the maximum needs no graph, but y does: gather it from x itself.
+detached: gradients
+- x[..., : h * k, : w * k]
++ x.detach()[..., : h * k, : w * k]
+y is cut from the graph, so no gradient reaches x.
+The search for the maximum needs no graph, but y does: gather it from x itself.
 
-    order_of_results: all but gradients
-    - return y, row * W + column
-    + return row * W + column, y
-    You returned the switches first.
-    Return y, then the switches.
-    """)
+order_of_results: all but gradients
+- return y, row * W + column
++ return row * W + column, y
+You returned the switches first.
+Return y, then the switches.
+""")
 
 
 @answers.right
@@ -262,14 +250,14 @@ def unfolded(x, k):
 
 
 answers.edits("""
-    overlapping_windows: all
-    - x.unfold(2, k, k).unfold(3, k, k)
-    + x.unfold(2, k, 1).unfold(3, k, 1)
-    - number.unfold(0, k, k).unfold(1, k, k)
-    + number.unfold(0, k, 1).unfold(1, k, 1)
-    Your windows overlap: they move by one pixel.
-    They move by k, in both directions.
-    """)
+overlapping_windows: all
+- x.unfold(2, k, k).unfold(3, k, k)
++ x.unfold(2, k, 1).unfold(3, k, 1)
+- number.unfold(0, k, k).unfold(1, k, k)
++ number.unfold(0, k, 1).unfold(1, k, 1)
+Your windows overlap: they move by one pixel.
+They move by k, in both directions.
+""")
 
 
 @answers.right
@@ -288,25 +276,25 @@ def taken_by_tap(x, k):
 
 
 answers.edits("""
-    last_of_equals: ties
-    - better = tap > y
-    + better = tap >= y
-    Among equal values you keep the last one.
-    The first in row order wins: replace the maximum only by something strictly greater.
+last_of_equals: ties
+- better = tap > y
++ better = tap >= y
+Among equal values you keep the last one.
+The first in row order wins: replace the maximum only by something strictly greater.
 
-    compared_with_zero: negative
-    - y, switches = x[..., ::k, ::k], number[::k, ::k].expand(N, C, -1, -1)
-    + y, switches = torch.zeros_like(x[..., ::k, ::k]), number[::k, ::k].expand(N, C, -1, -1)
-    Your maximum starts from 0, so negative windows give 0.
-    Start from the window's first value, or from −∞.
+compared_with_zero: negative
+- y, switches = x[..., ::k, ::k], number[::k, ::k].expand(N, C, -1, -1)
++ y, switches = torch.zeros_like(x[..., ::k, ::k]), number[::k, ::k].expand(N, C, -1, -1)
+Your maximum starts from 0, so negative windows give 0.
+Start from the window's first value, or from −∞.
 
-    started_from_zeros: negative
-    - y, switches = x[..., ::k, ::k], number[::k, ::k].expand(N, C, -1, -1)
-    + y = torch.zeros_like(x[..., ::k, ::k])
-    + switches = torch.zeros_like(y, dtype=torch.int64)
-    Your maxima and switches start as zeros, and in negative windows they stay 0.
-    Start from the window's first value and its place, or from −∞.
-    """)
+started_from_zeros: negative
+- y, switches = x[..., ::k, ::k], number[::k, ::k].expand(N, C, -1, -1)
++ y = torch.zeros_like(x[..., ::k, ::k])
++ switches = torch.zeros_like(y, dtype=torch.int64)
+Your maxima and switches start as zeros, and in negative windows they stay 0.
+Start from the window's first value and its place, or from −∞.
+""")
 
 
 EXERCISE = answers.exercise()

@@ -1,17 +1,16 @@
 """The exercise max_unpool of lecture 05: back to where it stood."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import MAX_UNPOOL
 from autograder.catalog.observations import gradients
 from autograder.catalog.upsampling.draws import carries_by_name, distinct, pool_size
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
@@ -39,41 +38,32 @@ CLAIMS = Exercise(
     reference=reference.max_unpool,
     minutes=10,
     difficulty=2,
-    properties=(
-        Property("places", "each value at its switch, zeros elsewhere", 1.0, _case()),
-        Property("any_size", "sizes that are no multiple of the pooled map's", 0.75, _case(ragged=True)),
-        Property("negative", "negative values are put back as well", 0.5, _case(sign=-1.0)),
-        Property(
-            "gradients",
-            "gradients flow back to y",
-            0.5,
-            _case(),
-            gradients(0),
-            tried="the gradient of the output's inner product with fixed random numbers",
-        ),
-        Property(
-            "carries",
-            "a float32 y gives a float32 result, and neither y nor switches is modified in place",
-            0.25,
-            _single_precision,
-            carries_by_name("y", "switches", "size"),
-            examples=2,
-        ),
+    properties=claims(
+        """
+        places (1): each value at its switch, zeros elsewhere
+        any_size (0.75): sizes that are no multiple of the pooled map's
+        negative (0.5): negative values are put back as well
+        gradients (0.5): gradients flow back to y
+        tried: the gradient of the output's inner product with fixed random numbers
+        carries (0.25): a float32 y gives a float32 result, and neither y nor switches is modified in place
+        """,
+        places=on(_case()),
+        any_size=on(_case(ragged=True)),
+        negative=on(_case(sign=-1.0)),
+        gradients=on(_case(), gradients(0)),
+        carries=on(_single_precision, carries_by_name("y", "switches", "size"), examples=2),
     ),
-    hints=(
-        Hint(
-            "I don't see how a flat number becomes a pixel",
-            "If you flatten the map's H and W, it is the index.",
-        ),
-        Hint(
-            "It works for one image only",
-            "The switches of an image and channel count in its own map: keep N and C as axes.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "flat = y.new_zeros(N, C, H * W); flat.scatter(2, switches.flatten(2), y.flatten(2)); reshape to (N, C, H, W).",
-        ),
-    ),
+    hints=hints("""
+        I don't see how a flat number becomes a pixel
+        If you flatten the map's H and W, it is the index.
+
+        It works for one image only
+        The switches of an image and channel count in its own map: keep N and C as axes.
+
+        I don't know how to start
+        flat = y.new_zeros(N, C, H * W); flat.scatter(2, switches.flatten(2), y.flatten(2)); reshape to (N, C,
+          H, W).
+        """),
     forbidden=(MAX_UNPOOL,),
 )
 
@@ -91,87 +81,87 @@ def scattered(y, switches, size):
 
 
 answers.edits("""
-    size_guessed: any_size
-    - return flat.reshape(N, C, H, W)
-    + h, w = y.shape[2:]
-    + k = H // h
-    + return flat[..., : h * k * w * k].reshape(N, C, h * k, w * k)
-    You made the result a whole number of windows large and did not use size.
-    The ragged edge that pooling dropped has to come back: the result is (N, C, *size).
+size_guessed: any_size
+- return flat.reshape(N, C, H, W)
++ h, w = y.shape[2:]
++ k = H // h
++ return flat[..., : h * k * w * k].reshape(N, C, h * k, w * k)
+You made the result a whole number of windows large and did not use size.
+The ragged edge that pooling dropped has to come back: the result is (N, C, *size).
 
-    size_not_used: any_size
-    - H, W = size
-    + h, w = y.shape[2:]
-    + k = size[0] // h
-    + H, W = k * h, k * w
-    You guessed the size as k·h × k·w, which is too small for a map whose edge was dropped.
-    The size has to be told, since several sizes pool to the same one: the result is (N, C, *size).
+size_not_used: any_size
+- H, W = size
++ h, w = y.shape[2:]
++ k = size[0] // h
++ H, W = k * h, k * w
+You guessed the size as k·h × k·w, which is too small for a map whose edge was dropped.
+The size has to be told, since several sizes pool to the same one: the result is (N, C, *size).
 
-    columns_first: all but carries
-    - reshape(N, C, H, W)
-    + reshape(N, C, W, H).transpose(2, 3)
-    You read the switches down the columns: as column·H + row.
-    A switch is row·W + column: divide by the width, W = size[1].
+columns_first: all but carries
+- reshape(N, C, H, W)
++ reshape(N, C, W, H).transpose(2, 3)
+You read the switches down the columns: as column·H + row.
+A switch is row·W + column: divide by the width, W = size[1].
 
-    width_first: all but gradients
-    - reshape(N, C, H, W)
-    + reshape(N, C, W, H)
-    Your result is W rows high and H columns wide.
-    size is (H, W), and so are the last two axes of the result.
+width_first: all but gradients
+- reshape(N, C, H, W)
++ reshape(N, C, W, H)
+Your result is W rows high and H columns wide.
+size is (H, W), and so are the last two axes of the result.
 
-    one_map_s_switches: all but carries
-    - flat = y.new_zeros(N, C, H * W)
-    + flat = y.new_zeros(N, C, H * W)
-    + switches = switches[:1, :1].expand_as(switches)
-    You used the switches of the first map for all of them.
-    Each image and each channel has its own maxima: scatter along the last axis of (N, C, H·W).
+one_map_s_switches: all but carries
+- flat = y.new_zeros(N, C, H * W)
++ flat = y.new_zeros(N, C, H * W)
++ switches = switches[:1, :1].expand_as(switches)
+You used the switches of the first map for all of them.
+Each image and each channel has its own maxima: scatter along the last axis of (N, C, H·W).
 
-    switches_ignored: all but carries
-    - flat = y.new_zeros(N, C, H * W)
-    - flat = flat.scatter(2, switches.flatten(2), y.flatten(2))
-    - return flat.reshape(N, C, H, W)
-    + h, w = y.shape[2:]
-    + out = y.new_zeros(N, C, H, W)
-    + rows, columns = H // h, W // w
-    + out[..., : h * rows : rows, : w * columns : columns] = y
-    + return out
-    You put each value at the top left of its window: that is the bed of nails.
-    The switch says where in the map the value stood.
+switches_ignored: all but carries
+- flat = y.new_zeros(N, C, H * W)
+- flat = flat.scatter(2, switches.flatten(2), y.flatten(2))
+- return flat.reshape(N, C, H, W)
++ h, w = y.shape[2:]
++ out = y.new_zeros(N, C, H, W)
++ rows, columns = H // h, W // w
++ out[..., : h * rows : rows, : w * columns : columns] = y
++ return out
+You put each value at the top left of its window: that is the bed of nails.
+The switch says where in the map the value stood.
 
-    all_in_the_first_map: all but carries
-    - flat = y.new_zeros(N, C, H * W)
-    - flat = flat.scatter(2, switches.flatten(2), y.flatten(2))
-    + flat = y.new_zeros(N * C * H * W)
-    + flat = flat.scatter(0, switches.flatten(), y.flatten())
-    You used the switches as places in the flattened batch, so everything lands in the first map.
-    A switch counts inside one map: flatten H and W only, flatten(2).
+all_in_the_first_map: all but carries
+- flat = y.new_zeros(N, C, H * W)
+- flat = flat.scatter(2, switches.flatten(2), y.flatten(2))
++ flat = y.new_zeros(N * C * H * W)
++ flat = flat.scatter(0, switches.flatten(), y.flatten())
+You used the switches as places in the flattened batch, so everything lands in the first map.
+A switch counts inside one map: flatten H and W only, flatten(2).
 
-    negative_values_lost: negative
-    - flat.scatter(2, switches.flatten(2), y.flatten(2))
-    + flat.scatter_reduce(2, switches.flatten(2), y.flatten(2), "amax")
-    Negative values became 0: they lost against the zeros around them.
-    Assign the value (scatter), and don't take the maximum of it and what is there.
+negative_values_lost: negative
+- flat.scatter(2, switches.flatten(2), y.flatten(2))
++ flat.scatter_reduce(2, switches.flatten(2), y.flatten(2), "amax")
+Negative values became 0: they lost against the zeros around them.
+Assign the value (scatter), and don't take the maximum of it and what is there.
 
-    detached: gradients
-    - y.flatten(2)
-    + y.detach().flatten(2)
-    Your result is cut from the graph, so no gradient reaches y.
-    Leave out detach, .data, .item() and no_grad.
+detached: gradients
+- y.flatten(2)
++ y.detach().flatten(2)
+Your result is cut from the graph, so no gradient reaches y.
+Leave out detach, .data, .item() and no_grad.
 
-    default_dtype: places any_size negative
-    - y.new_zeros(N, C, H * W)
-    + torch.zeros(N, C, H * W, device=y.device)
-    - y.flatten(2)
-    + y.flatten(2).float()
-    Your result is float32 whatever y is.
-    y.new_zeros(...) makes zeros of the dtype and on the device of y.
+default_dtype: places any_size negative
+- y.new_zeros(N, C, H * W)
++ torch.zeros(N, C, H * W, device=y.device)
+- y.flatten(2)
++ y.flatten(2).float()
+Your result is float32 whatever y is.
+y.new_zeros(...) makes zeros of the dtype and on the device of y.
 
-    always_float64: carries
-    - reshape(N, C, H, W)
-    + reshape(N, C, H, W).double()
-    Your result is float64 whatever y was.
-    y.new_zeros(...) makes zeros of the dtype and on the device of y.
-    """)
+always_float64: carries
+- reshape(N, C, H, W)
++ reshape(N, C, H, W).double()
+Your result is float64 whatever y was.
+y.new_zeros(...) makes zeros of the dtype and on the device of y.
+""")
 
 
 @answers.right
@@ -210,20 +200,20 @@ def indexed(y, switches, size):
 
 
 answers.edits("""
-    divided_by_the_height: all
-    - row, column = switches // W, switches % W
-    + row, column = switches // H, switches % H
-    You divided the switches by the map's height.
-    A switch is row·W + column: divide by the width, W = size[1].
+divided_by_the_height: all
+- row, column = switches // W, switches % W
++ row, column = switches // H, switches % H
+You divided the switches by the map's height.
+A switch is row·W + column: divide by the width, W = size[1].
 
-    divided_by_the_cut_width: any_size
-    - row, column = switches // W, switches % W
-    + w = y.shape[3]
-    + cut = W // w * w
-    + row, column = switches // cut, switches % cut
-    You divided the switches by k·w, the width without the edge that pooling dropped.
-    A switch counts in the whole map: divide by W = size[1].
-    """)
+divided_by_the_cut_width: any_size
+- row, column = switches // W, switches % W
++ w = y.shape[3]
++ cut = W // w * w
++ row, column = switches // cut, switches % cut
+You divided the switches by k·w, the width without the edge that pooling dropped.
+A switch counts in the whole map: divide by W = size[1].
+""")
 
 
 EXERCISE = answers.exercise()

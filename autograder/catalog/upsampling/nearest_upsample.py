@@ -1,14 +1,13 @@
 """The exercise nearest_upsample of lecture 05: each value becomes a block."""
 
-from __future__ import annotations
-
 import torch
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import CONV_TRANSPOSE, INTERPOLATE
 from autograder.catalog.upsampling.draws import carries_by_name, each, maps, single_precision
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
@@ -33,39 +32,27 @@ CLAIMS = Exercise(
     reference=reference.nearest_upsample,
     minutes=4,
     difficulty=1,
-    properties=(
-        Property("blocks", "each value is repeated factor×factor times, as one block", 1.0, _blocks_case),
-        Property(
-            "narrow",
-            "maps of one row, one column or one value; factor 1",
-            0.5,
-            _narrow_case,
-            each,
-            examples=2,
-            tried="nearest_upsample for each of these",
-        ),
-        Property(
-            "carries",
-            "float32 stays float32, and x is not modified in place",
-            0.5,
-            single_precision,
-            carries_by_name("x", "factor"),
-            examples=4,
-        ),
+    properties=claims(
+        """
+        blocks (1): each value is repeated factor×factor times, as one block
+        narrow (0.5): maps of one row, one column or one value; factor 1
+        tried: nearest_upsample for each of these
+        carries (0.5): float32 stays float32, and x is not modified in place
+        """,
+        blocks=on(_blocks_case),
+        narrow=on(_narrow_case, each, examples=2),
+        carries=on(single_precision, carries_by_name("x", "factor"), examples=4),
     ),
-    hints=(
-        Hint(
-            "The picture repeats itself",
-            "You need copies of each value next to it, not copies of the whole map.",
-        ),
-        Hint(
-            "The shape is right, the values are mixed up",
-            "Work along one axis at a time: first every row factor times, then every column.",
-        ),
-        Hint(
-            "I don't know how to start", "x.repeat_interleave(factor, dim=2), and then the same with dim=3."
-        ),
-    ),
+    hints=hints("""
+        The picture repeats itself
+        You need copies of each value next to it, not copies of the whole map.
+
+        The shape is right, the values are mixed up
+        Work along one axis at a time: first every row factor times, then every column.
+
+        I don't know how to start
+        x.repeat_interleave(factor, dim=2), and then the same with dim=3.
+        """),
     forbidden=(INTERPOLATE, CONV_TRANSPOSE),
 )
 
@@ -79,45 +66,45 @@ def plain(x, factor):
 
 
 answers.edits("""
-    map_repeated: blocks narrow
-    - x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    + x.repeat(1, 1, factor, factor)
-    You repeated the whole map like tiles, instead of each value.
-    x.repeat copies the map; x.repeat_interleave along an axis copies its entries one by one.
+map_repeated: blocks narrow
+- x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
++ x.repeat(1, 1, factor, factor)
+You repeated the whole map like tiles, instead of each value.
+x.repeat copies the map; x.repeat_interleave along an axis copies its entries one by one.
 
-    rows_only: all
-    - .repeat_interleave(factor, 3)
-    You repeated the rows and not the columns.
-    Do the same along axis 3.
+rows_only: all
+- .repeat_interleave(factor, 3)
+You repeated the rows and not the columns.
+Do the same along axis 3.
 
-    axes_off_by_one: all
-    - x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    + x.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    You repeated along axes 1 and 2: the channels and the rows.
-    In (N, C, H, W) the rows are axis 2 and the columns axis 3.
+axes_off_by_one: all
+- x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
++ x.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+You repeated along axes 1 and 2: the channels and the rows.
+In (N, C, H, W) the rows are axis 2 and the columns axis 3.
 
-    flattened_first: blocks narrow
-    - return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    + N, C, H, W = x.shape
-    + return x.repeat_interleave(factor * factor).reshape(N, C, factor * H, factor * W)
-    You repeated the flattened values, so the factor² copies of a value lie in one line.
-    Repeat along axis 2 and along axis 3, each factor times.
+flattened_first: blocks narrow
+- return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
++ N, C, H, W = x.shape
++ return x.repeat_interleave(factor * factor).reshape(N, C, factor * H, factor * W)
+You repeated the flattened values, so the factor² copies of a value lie in one line.
+Repeat along axis 2 and along axis 3, each factor times.
 
-    zeros_between: blocks narrow
-    - return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    + N, C, H, W = x.shape
-    + out = x.new_zeros(N, C, factor * H, factor * W)
-    + out[..., ::factor, ::factor] = x
-    + return out
-    You put zeros around each value: that is the bed of nails.
-    Fill the whole block with the value.
+zeros_between: blocks narrow
+- return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
++ N, C, H, W = x.shape
++ out = x.new_zeros(N, C, factor * H, factor * W)
++ out[..., ::factor, ::factor] = x
++ return out
+You put zeros around each value: that is the bed of nails.
+Fill the whole block with the value.
 
-    always_float64: carries
-    - .repeat_interleave(factor, 3)
-    + .repeat_interleave(factor, 3).double()
-    Your result is float64 whatever x was.
-    Make the result from x, or with x.new_zeros, so that it keeps the dtype.
-    """)
+always_float64: carries
+- .repeat_interleave(factor, 3)
++ .repeat_interleave(factor, 3).double()
+Your result is float64 whatever x was.
+Make the result from x, or with x.new_zeros, so that it keeps the dtype.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise shift_and_stitch of lecture 05: every shift of the image, interlaced."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +10,7 @@ from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import changed_tensors
 from autograder.catalog.upsampling.draws import (
     filled_layers,
@@ -21,7 +20,7 @@ from autograder.catalog.upsampling.draws import (
     striding_net,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import upsampling as reference
 
@@ -80,48 +79,34 @@ CLAIMS = Exercise(
     reference=reference.shift_and_stitch,
     minutes=18,
     difficulty=3,
-    properties=(
-        Property(
-            "stitched",
-            "the map of image[..., r:, c:] fills out[..., r::factor, c::factor]",
-            1.5,
-            _case(pooling_net),
-            examples=6,
-        ),
-        Property(
-            "larger_factors", "a factor of 4, from two pools of stride 2", 0.75, _case(_deep_net), examples=4
-        ),
-        Property(
-            "ragged",
-            "a strided convolution, and images whose later shifts give a row or a column less",
-            1.0,
-            _case(striding_net, ragged=True),
-            examples=6,
-        ),
-        Property(
-            "mode",
-            "the network runs in eval mode and without gradients, and its mode is left as it was, training or eval",
-            0.75,
-            _both_modes,
-            _left_as_found,
-            examples=2,
-            tried="the result and the network afterwards, once found in training and once in eval mode",
-        ),
+    properties=claims(
+        """
+        stitched (1.5): the map of image[..., r:, c:] fills out[..., r::factor, c::factor]
+        larger_factors (0.75): a factor of 4, from two pools of stride 2
+        ragged (1): a strided convolution, and images whose later shifts give a row or a column less
+        mode (0.75): the network runs in eval mode and without gradients, and its mode is left as it was,
+          training or eval
+        tried: the result and the network afterwards, once found in training and once in eval mode
+        """,
+        stitched=on(_case(pooling_net), examples=6),
+        larger_factors=on(_case(_deep_net), examples=4),
+        ragged=on(_case(striding_net, ragged=True), examples=6),
+        mode=on(_both_modes, _left_as_found, examples=2),
     ),
-    hints=(
-        Hint(
-            "I don't see where a map goes",
-            "Cell (0, 0) of the unshifted map looks at the window that begins at pixel (0, 0). At which pixel does it begin when r rows have been skipped?",
-        ),
-        Hint(
-            "The sizes don't match",
-            "Skipping rows can cost the map its last row. Count: the rows of the result are those of the maps of shifts (0, 0), (1, 0), … together.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "Two loops over r and c, in eval mode without gradients: maps[r, c] = net(image[..., r:, c:]). Then an empty tensor with the sum of heights and the sum of widths, and out[..., r::factor, c::factor] = maps[r, c].",
-        ),
-    ),
+    hints=hints("""
+        I don't see where a map goes
+        Cell (0, 0) of the unshifted map looks at the window that begins at pixel (0, 0). At which pixel does
+          it begin when r rows have been skipped?
+
+        The sizes don't match
+        Skipping rows can cost the map its last row. Count: the rows of the result are those of the maps of
+          shifts (0, 0), (1, 0), … together.
+
+        I don't know how to start
+        Two loops over r and c, in eval mode without gradients: maps[r, c] = net(image[..., r:, c:]). Then an
+          empty tensor with the sum of heights and the sum of widths, and out[..., r::factor, c::factor] =
+          maps[r, c].
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -148,91 +133,91 @@ def interlaced(net, image, factor):
 
 
 answers.edits("""
-    rows_and_columns_swapped: all
-    - shifted = image[..., r:, c:]
-    + shifted = image[..., c:, r:]
-    You shifted by c rows and r columns, and stitched into row r and column c.
-    The shift that skips r rows fills rows r, r + factor, …; the same with c and the columns.
+rows_and_columns_swapped: all
+- shifted = image[..., r:, c:]
++ shifted = image[..., c:, r:]
+You shifted by c rows and r columns, and stitched into row r and column c.
+The shift that skips r rows fills rows r, r + factor, …; the same with c and the columns.
 
-    shifted_the_other_way: all
-    - shifted = image[..., r:, c:]
-    + shifted = F.pad(image, (c, 0, r, 0))[..., : image.shape[2], : image.shape[3]]
-    You shifted the image down and to the right, so zeros came in at the top and left.
-    Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).
+shifted_the_other_way: all
+- shifted = image[..., r:, c:]
++ shifted = F.pad(image, (c, 0, r, 0))[..., : image.shape[2], : image.shape[3]]
+You shifted the image down and to the right, so zeros came in at the top and left.
+Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).
 
-    shifted_by_padding: all
-    - shifted = image[..., r:, c:]
-    + shifted = F.pad(image, (c, 0, r, 0))
-    You shifted the image down and to the right by zeros at the top and left, so it grew.
-    Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).
+shifted_by_padding: all
+- shifted = image[..., r:, c:]
++ shifted = F.pad(image, (c, 0, r, 0))
+You shifted the image down and to the right by zeros at the top and left, so it grew.
+Skip rows and columns instead: image[..., r:, c:]. Cell (0, 0) then looks at pixel (r, c).
 
-    cut_at_the_end: all
-    - shifted = image[..., r:, c:]
-    + shifted = image[..., : image.shape[2] - r, : image.shape[3] - c]
-    You cut rows off at the bottom and columns at the right, so every shift begins at pixel (0, 0).
-    Cut them off at the top and left: image[..., r:, c:].
+cut_at_the_end: all
+- shifted = image[..., r:, c:]
++ shifted = image[..., : image.shape[2] - r, : image.shape[3] - c]
+You cut rows off at the bottom and columns at the right, so every shift begins at pixel (0, 0).
+Cut them off at the top and left: image[..., r:, c:].
 
-    padded_at_the_end: ragged
-    - shifted = image[..., r:, c:]
-    + shifted = F.pad(image[..., r:, c:], (0, c, 0, r))
-    You padded the image at the bottom and right, so that all maps have the same size.
-    Windows that reach beyond the image don't count: later shifts may have a row or a column less.
+padded_at_the_end: ragged
+- shifted = image[..., r:, c:]
++ shifted = F.pad(image[..., r:, c:], (0, c, 0, r))
+You padded the image at the bottom and right, so that all maps have the same size.
+Windows that reach beyond the image don't count: later shifts may have a row or a column less.
 
-    stitched_backwards: all
-    - out[..., r::factor, c::factor]
-    + out[..., factor - 1 - r :: factor, factor - 1 - c :: factor]
-    You interlaced the maps in the opposite order.
-    The map of shift (r, c) begins at row r, column c of the result.
+stitched_backwards: all
+- out[..., r::factor, c::factor]
++ out[..., factor - 1 - r :: factor, factor - 1 - c :: factor]
+You interlaced the maps in the opposite order.
+The map of shift (r, c) begins at row r, column c of the result.
 
-    smallest_map: ragged
-    - height = sum(maps[r, 0].shape[2] for r in range(factor))
-    - width = sum(maps[0, c].shape[3] for c in range(factor))
-    + h, w = maps[factor - 1, factor - 1].shape[2:]
-    + height, width = factor * h, factor * w
-    - out[..., r::factor, c::factor] = cells
-    + out[..., r::factor, c::factor] = cells[..., :h, :w]
-    You cut all maps to the size of the smallest one.
-    Later shifts may have a row or a column less. The result has as many rows as the maps of column shift 0
-      together.
+smallest_map: ragged
+- height = sum(maps[r, 0].shape[2] for r in range(factor))
+- width = sum(maps[0, c].shape[3] for c in range(factor))
++ h, w = maps[factor - 1, factor - 1].shape[2:]
++ height, width = factor * h, factor * w
+- out[..., r::factor, c::factor] = cells
++ out[..., r::factor, c::factor] = cells[..., :h, :w]
+You cut all maps to the size of the smallest one.
+Later shifts may have a row or a column less. The result has as many rows as the maps of column shift 0
+  together.
 
-    whole_blocks: ragged
-    - height = sum(maps[r, 0].shape[2] for r in range(factor))
-    - width = sum(maps[0, c].shape[3] for c in range(factor))
-    + height, width = factor * maps[0, 0].shape[2], factor * maps[0, 0].shape[3]
-    - out[..., r::factor, c::factor] = cells
-    + out[..., r::factor, c::factor][..., : cells.shape[2], : cells.shape[3]] = cells
-    You made the result factor times the first map, so its last rows or columns stay empty.
-    Later shifts may have a row or a column less: add up the rows of the maps that you have.
+whole_blocks: ragged
+- height = sum(maps[r, 0].shape[2] for r in range(factor))
+- width = sum(maps[0, c].shape[3] for c in range(factor))
++ height, width = factor * maps[0, 0].shape[2], factor * maps[0, 0].shape[3]
+- out[..., r::factor, c::factor] = cells
++ out[..., r::factor, c::factor][..., : cells.shape[2], : cells.shape[3]] = cells
+You made the result factor times the first map, so its last rows or columns stay empty.
+Later shifts may have a row or a column less: add up the rows of the maps that you have.
 
-    rolled_around: ragged
-    - shifted = image[..., r:, c:]
-    + shifted = image.roll((-r, -c), (2, 3))
-    You rolled the image, so rows that left at the top came back at the bottom.
-    Cut them off, image[..., r:, c:]: windows that hold both borders of the image mean nothing.
+rolled_around: ragged
+- shifted = image[..., r:, c:]
++ shifted = image.roll((-r, -c), (2, 3))
+You rolled the image, so rows that left at the top came back at the bottom.
+Cut them off, image[..., r:, c:]: windows that hold both borders of the image mean nothing.
 
-    eval_forgotten: mode
-    - net.eval()
-    The network ran in the mode you found it in: in training mode, batch norm uses the batch.
-    Call net.eval() before, and put the mode back afterwards.
+eval_forgotten: mode
+- net.eval()
+The network ran in the mode you found it in: in training mode, batch norm uses the batch.
+Call net.eval() before, and put the mode back afterwards.
 
-    left_in_eval_mode: mode
-    - net.train(was)
-    You left the network in eval mode.
-    Remember net.training before, and call net.train(was) afterwards.
+left_in_eval_mode: mode
+- net.train(was)
+You left the network in eval mode.
+Remember net.training before, and call net.train(was) afterwards.
 
-    always_back_to_training: mode
-    - net.train(was)
-    + net.train()
-    You put the network into training mode afterwards, even if you found it in eval mode.
-    Remember net.training before, and call net.train(was) afterwards.
+always_back_to_training: mode
+- net.train(was)
++ net.train()
+You put the network into training mode afterwards, even if you found it in eval mode.
+Remember net.training before, and call net.train(was) afterwards.
 
-    gradients_recorded: mode
-    - with torch.no_grad():
-    -     maps[r, c] = net(shifted)
-    + maps[r, c] = net(shifted)
-    Your result hangs on the graph: the network's gradients were recorded.
-    Run the network under torch.no_grad(): this map is an answer, not a step of training.
-    """)
+gradients_recorded: mode
+- with torch.no_grad():
+-     maps[r, c] = net(shifted)
++ maps[r, c] = net(shifted)
+Your result hangs on the graph: the network's gradients were recorded.
+Run the network under torch.no_grad(): this map is an answer, not a step of training.
+""")
 
 
 @answers.right
@@ -250,14 +235,14 @@ def rows_stacked(net, image, factor):
 
 
 answers.edits("""
-    side_by_side: all
-    - torch.stack([row[j % factor][..., j // factor] for j in range(width)], 3)
-    + torch.cat(row, 3)
-    - torch.stack([rows[i % factor][:, :, i // factor] for i in range(height)], 2)
-    + torch.cat(rows, 2)
-    You put the maps side by side.
-    Interlace them: neighbors in the result come from neighboring shifts.
-    """)
+side_by_side: all
+- torch.stack([row[j % factor][..., j // factor] for j in range(width)], 3)
++ torch.cat(row, 3)
+- torch.stack([rows[i % factor][:, :, i // factor] for i in range(height)], 2)
++ torch.cat(rows, 2)
+You put the maps side by side.
+Interlace them: neighbors in the result come from neighboring shifts.
+""")
 
 
 @answers.wrong("all")

@@ -1,15 +1,14 @@
 """The exercise transposed_conv_matrix of lecture 05: a copy of the kernel in every column."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional as F
 
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import CONV_TRANSPOSE
 from autograder.catalog.upsampling.draws import carries_by_name, distinct
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
@@ -38,35 +37,29 @@ CLAIMS = Exercise(
     reference=reference.transposed_conv_matrix,
     minutes=10,
     difficulty=2,
-    properties=(
-        Property("columns", "stride 1: column j holds the kernel, j rows down", 0.75, _columns),
-        Property(
-            "overlap", "larger strides: each copy begins stride rows below the one before", 0.5, _overlap
-        ),
-        Property("gaps", "a kernel shorter than the stride leaves rows of zeros; one column", 0.5, _gaps),
-        Property(
-            "carries",
-            "a float32 kernel gives a float32 matrix, and kernel is not modified in place",
-            0.25,
-            _single_precision,
-            carries_by_name("kernel", "length"),
-            examples=2,
-        ),
+    properties=claims(
+        """
+        columns (0.75): stride 1: column j holds the kernel, j rows down
+        overlap (0.5): larger strides: each copy begins stride rows below the one before
+        gaps (0.5): a kernel shorter than the stride leaves rows of zeros; one column
+        carries (0.25): a float32 kernel gives a float32 matrix, and kernel is not modified in place
+        """,
+        columns=on(_columns),
+        overlap=on(_overlap),
+        gaps=on(_gaps),
+        carries=on(_single_precision, carries_by_name("kernel", "length"), examples=2),
     ),
-    hints=(
-        Hint(
-            "I don't know how many rows there are",
-            "The last copy begins at row stride·(length − 1) and is k rows long.",
-        ),
-        Hint(
-            "My matrix is lying on its side",
-            "Multiply it with the vector (1, 0, 0, …): the result has to be one copy of the kernel.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "kernel.new_zeros(stride * (length - 1) + k, length); for each column j write the kernel into rows stride·j to stride·j + k.",
-        ),
-    ),
+    hints=hints("""
+        I don't know how many rows there are
+        The last copy begins at row stride·(length − 1) and is k rows long.
+
+        My matrix is lying on its side
+        Multiply it with the vector (1, 0, 0, …): the result has to be one copy of the kernel.
+
+        I don't know how to start
+        kernel.new_zeros(stride * (length - 1) + k, length); for each column j write the kernel into rows
+          stride·j to stride·j + k.
+        """),
     forbidden=(CONV_TRANSPOSE,),
 )
 
@@ -86,58 +79,58 @@ def by_column(kernel, length, stride=1):
 
 
 answers.edits("""
-    kernel_in_the_rows: all
-    - new_zeros(rows, length)
-    + new_zeros(length, rows)
-    - matrix[start : start + k, j]
-    + matrix[j, start : start + k]
-    You put the kernel into the rows: this is the matrix of the convolution.
-    Transpose it. The transposed convolution has a copy of the kernel in every column.
+kernel_in_the_rows: all
+- new_zeros(rows, length)
++ new_zeros(length, rows)
+- matrix[start : start + k, j]
++ matrix[j, start : start + k]
+You put the kernel into the rows: this is the matrix of the convolution.
+Transpose it. The transposed convolution has a copy of the kernel in every column.
 
-    kernel_flipped: columns overlap gaps
-    - matrix[start : start + k, j] = kernel
-    + matrix[start : start + k, j] = kernel.flip(0)
-    Your columns hold the kernel upside down.
-    An input of 1 lays down the kernel as it is: no flip.
+kernel_flipped: columns overlap gaps
+- matrix[start : start + k, j] = kernel
++ matrix[start : start + k, j] = kernel.flip(0)
+Your columns hold the kernel upside down.
+An input of 1 lays down the kernel as it is: no flip.
 
-    stride_ignored: overlap gaps
-    - rows = stride * (length - 1) + k
-    + rows = length - 1 + k
-    - start = stride * j
-    + start = j
-    You did not use the stride.
-    Column j begins at row stride·j, and the matrix has stride·(length − 1) + k rows.
+stride_ignored: overlap gaps
+- rows = stride * (length - 1) + k
++ rows = length - 1 + k
+- start = stride * j
++ start = j
+You did not use the stride.
+Column j begins at row stride·j, and the matrix has stride·(length − 1) + k rows.
 
-    one_row_per_column: overlap gaps
-    - start = stride * j
-    + start = j
-    Your matrix has the right number of rows, but each copy begins one row below the one before.
-    It begins stride rows below: at row stride·j.
+one_row_per_column: overlap gaps
+- start = stride * j
++ start = j
+Your matrix has the right number of rows, but each copy begins one row below the one before.
+It begins stride rows below: at row stride·j.
 
-    rows_after_the_last_copy: overlap gaps
-    - rows = stride * (length - 1) + k
-    + rows = stride * length + k - 1
-    Your matrix has stride·length + k − 1 rows: the last ones are empty.
-    Nothing comes after the last copy: stride·(length − 1) + k rows.
+rows_after_the_last_copy: overlap gaps
+- rows = stride * (length - 1) + k
++ rows = stride * length + k - 1
+Your matrix has stride·length + k − 1 rows: the last ones are empty.
+Nothing comes after the last copy: stride·(length − 1) + k rows.
 
-    last_copies_cut: columns overlap carries
-    - return matrix
-    + return matrix[: stride * length]
-    You cut the matrix off after stride·length rows, through the last copies of the kernel.
-    Every copy is whole: stride·(length − 1) + k rows.
+last_copies_cut: columns overlap carries
+- return matrix
++ return matrix[: stride * length]
+You cut the matrix off after stride·length rows, through the last copies of the kernel.
+Every copy is whole: stride·(length − 1) + k rows.
 
-    default_dtype: columns overlap gaps
-    - kernel.new_zeros(rows, length)
-    + torch.zeros(rows, length, device=kernel.device)
-    Your matrix is float32 whatever the kernel is.
-    kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.
+default_dtype: columns overlap gaps
+- kernel.new_zeros(rows, length)
++ torch.zeros(rows, length, device=kernel.device)
+Your matrix is float32 whatever the kernel is.
+kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.
 
-    always_float64: carries
-    - return matrix
-    + return matrix.double()
-    Your matrix is float64 whatever the kernel is.
-    kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.
-    """)
+always_float64: carries
+- return matrix
++ return matrix.double()
+Your matrix is float64 whatever the kernel is.
+kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.
+""")
 
 
 @answers.right

@@ -1,7 +1,5 @@
 """The exercise capture_activations of lecture 03: looking inside while it runs."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools
@@ -13,10 +11,11 @@ from torch import nn
 
 from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import draw_statistics, filled
 from autograder.catalog.visualization.draws import with_hooks
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Named, Network
 from coursekit import visualization as reference
 
@@ -122,80 +121,46 @@ CLAIMS = Exercise(
     reference=reference.capture_activations,
     minutes=25,
     difficulty=3,
-    properties=(
-        Property(
-            "values",
-            "the output of each layer asked for, under its path in the network",
-            1.0,
-            _by_path,
-            examples=6,
-        ),
-        Property(
-            "in_place",
-            "a layer further on that works in place does not change what was captured",
-            0.75,
-            _in_place,
-            examples=4,
-        ),
-        Property(
-            "twice",
-            "a layer that is called twice gives the output of its last call",
-            0.5,
-            _called_twice,
-            examples=4,
-        ),
-        Property(
-            "mode",
-            "the network runs once, in the mode it is in, training mode too",
-            0.5,
-            _running,
-            _ran_once,
-            examples=4,
-            tried="the activations, and how many batches the network's batch norm counted",
-        ),
-        Property(
-            "as_found",
-            "training flags and hooks are left as they were found",
-            0.5,
-            _capture_found,
-            _left_behind,
-            examples=4,
-            tried="the network after the call",
-        ),
-        Property(
-            "after_error",
-            "training flags and hooks are left so also where the network raises an error or a path is refused",
-            0.25,
-            lambda d: _capture_found(d, broken=True),
-            _left_behind,
-            examples=4,
-            tried="the network after a call in which its last layer raised an error, and after one with an unknown path",
-        ),
-        Property(
-            "detached",
-            "the activations hold no graph: no gradient flows from them into the network",
-            0.25,
-            _by_path,
-            _graph,
-            examples=3,
-            tried="the gradient of the activations with respect to the network's parameters",
-        ),
-        Property("refused", "an unknown path is a ValueError", 0.25, _unknown, examples=3),
+    properties=claims(
+        """
+        values (1): the output of each layer asked for, under its path in the network
+        in_place (0.75): a layer further on that works in place does not change what was captured
+        twice (0.5): a layer that is called twice gives the output of its last call
+        mode (0.5): the network runs once, in the mode it is in, training mode too
+        tried: the activations, and how many batches the network's batch norm counted
+        as_found (0.5): training flags and hooks are left as they were found
+        tried: the network after the call
+        after_error (0.25): training flags and hooks are left so also where the network raises an error or a
+          path is refused
+        tried: the network after a call in which its last layer raised an error, and after one with an unknown
+          path
+        detached (0.25): the activations hold no graph: no gradient flows from them into the network
+        tried: the gradient of the activations with respect to the network's parameters
+        refused (0.25): an unknown path is a ValueError
+        """,
+        values=on(_by_path, examples=6),
+        in_place=on(_in_place, examples=4),
+        twice=on(_called_twice, examples=4),
+        mode=on(_running, _ran_once, examples=4),
+        as_found=on(_capture_found, _left_behind, examples=4),
+        after_error=on(lambda d: _capture_found(d, broken=True), _left_behind, examples=4),
+        detached=on(_by_path, _graph, examples=3),
+        refused=on(_unknown, examples=3),
     ),
-    hints=(
-        Hint(
-            "I can't get at a layer in the middle",
-            "dict(model.named_modules()) has every layer under its path. register_forward_hook(f) on one of them calls f(module, inputs, output) whenever it runs.",
-        ),
-        Hint(
-            "All layers hold the same tensor, or only one is there",
-            "A function that is made in a loop sees the loop variable as it is at the end. Give it the path as a default argument, and copy the output: the next layer may write over it.",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "First a ValueError for unknown paths. Then handles = []; for each path a hook that does captured[path] = output.detach().clone(). try: with torch.no_grad(): model(x). finally: handle.remove() for each handle. No train() and no eval().",
-        ),
-    ),
+    hints=hints("""
+        I can't get at a layer in the middle
+        dict(model.named_modules()) has every layer under its path. register_forward_hook(f) on one of them
+          calls f(module, inputs, output) whenever it runs.
+
+        All layers hold the same tensor, or only one is there
+        A function that is made in a loop sees the loop variable as it is at the end. Give it the path as a
+          default argument, and copy the output: the next layer may write over it.
+
+        I don't know how to put it together
+        First a ValueError for unknown paths. Then handles = []; for each path a hook that does captured[path]
+          = output.detach().clone(). try: with torch.no_grad(): model(x). finally: handle.remove() for each
+          handle. No train() and no eval().
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -224,187 +189,187 @@ def hooked(model, x, layers):
 
 
 answers.edits("""
-    no_copy: in_place
-    - output.detach().clone()
-    + output.detach()
-    You kept the layer's own output, and the in-place ReLU behind it wrote over it.
-    Copy it inside the hook: output.detach().clone(). detach() alone shares the memory.
+no_copy: in_place
+- output.detach().clone()
++ output.detach()
+You kept the layer's own output, and the in-place ReLU behind it wrote over it.
+Copy it inside the hook: output.detach().clone(). detach() alone shares the memory.
 
-    graph_kept: detached
-    - output.detach().clone()
-    + output.clone()
-    Your activations still hang on the graph, and keep all of its memory alive.
-    Run the network under torch.no_grad(), or detach() what you keep.
+graph_kept: detached
+- output.detach().clone()
++ output.clone()
+Your activations still hang on the graph, and keep all of its memory alive.
+Run the network under torch.no_grad(), or detach() what you keep.
 
-    late_closure: values mode
-    - hook(module, inputs, output, layer=layer)
-    + hook(module, inputs, output)
-    All your hooks write under the same name: a function made in a loop sees the loop variable's last value.
-    Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
-      function that makes the hook.
+late_closure: values mode
+- hook(module, inputs, output, layer=layer)
++ hook(module, inputs, output)
+All your hooks write under the same name: a function made in a loop sees the loop variable's last value.
+Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
+  function that makes the hook.
 
-    late_closure_over_modules: values in_place twice mode
-    - for layer in layers:
-    + for layer in modules:
-    +     if layer not in layers:
-    +         continue
-    - hook(module, inputs, output, layer=layer)
-    + hook(module, inputs, output)
-    All your hooks write under the name of the network's last module: a function made in a loop sees the loop
-      variable's last value.
-    Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
-      function that makes the hook.
+late_closure_over_modules: values in_place twice mode
+- for layer in layers:
++ for layer in modules:
++     if layer not in layers:
++         continue
+- hook(module, inputs, output, layer=layer)
++ hook(module, inputs, output)
+All your hooks write under the name of the network's last module: a function made in a loop sees the loop
+  variable's last value.
+Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
+  function that makes the hook.
 
-    top_level_only: all but twice refused
-    - model.named_modules()
-    + model.named_children()
-    You looked for layers among the children of the network; those inside a block were not found.
-    model.named_modules() lists all of them, with paths like "0.1".
+top_level_only: all but twice refused
+- model.named_modules()
++ model.named_children()
+You looked for layers among the children of the network; those inside a block were not found.
+model.named_modules() lists all of them, with paths like "0.1".
 
-    inputs_captured: values in_place twice mode
-    - output.detach().clone()
-    + inputs[0].detach().clone()
-    You kept what goes into the layer.
-    A forward hook gets (module, inputs, output): keep the third.
+inputs_captured: values in_place twice mode
+- output.detach().clone()
++ inputs[0].detach().clone()
+You kept what goes into the layer.
+A forward hook gets (module, inputs, output): keep the third.
 
-    first_call: twice
-    - captured[layer] = output.detach().clone()
-    + if layer not in captured:
-    +     captured[layer] = output.detach().clone()
-    You kept the first call of a layer that is called twice.
-    Let a later call write over an earlier one.
+first_call: twice
+- captured[layer] = output.detach().clone()
++ if layer not in captured:
++     captured[layer] = output.detach().clone()
+You kept the first call of a layer that is called twice.
+Let a later call write over an earlier one.
 
-    every_call: values in_place twice mode
-    - captured[layer] = output.detach().clone()
-    + captured.setdefault(layer, []).append(output.detach().clone())
-    You collected all calls of a layer in a list.
-    One tensor a layer: assign to captured[name], and the last call stays.
+every_call: values in_place twice mode
+- captured[layer] = output.detach().clone()
++ captured.setdefault(layer, []).append(output.detach().clone())
+You collected all calls of a layer in a list.
+One tensor a layer: assign to captured[name], and the last call stays.
 
-    removed_too_early: values in_place twice mode
-    - try:
-    -     model(x)
-    - finally:
-    -     for handle in handles:
-    -         handle.remove()
-    + for handle in handles:
-    +     handle.remove()
-    + model(x)
-    You removed the hooks before the network ran, so nothing was captured.
-    First register all hooks, then model(x), then remove them, in a finally block.
+removed_too_early: values in_place twice mode
+- try:
+-     model(x)
+- finally:
+-     for handle in handles:
+-         handle.remove()
++ for handle in handles:
++     handle.remove()
++ model(x)
+You removed the hooks before the network ran, so nothing was captured.
+First register all hooks, then model(x), then remove them, in a finally block.
 
-    run_several_times: mode
-    - model(x)
-    + for _ in layers:
-    +     model(x)
-    You ran the network more than once: in training mode each run moves its running averages.
-    Register the hooks of all layers first, then call model(x) once.
+run_several_times: mode
+- model(x)
++ for _ in layers:
++     model(x)
+You ran the network more than once: in training mode each run moves its running averages.
+Register the hooks of all layers first, then call model(x) once.
 
-    all_hooks_removed: as_found
-    - model(x)
-    + model(x)
-    + for module in model.modules():
-    +     module._forward_hooks.clear()
-    You removed all forward hooks of the network, also those that were there before.
-    Remove only your own: handle.remove() for each handle that register_forward_hook returned.
+all_hooks_removed: as_found
+- model(x)
++ model(x)
++ for module in model.modules():
++     module._forward_hooks.clear()
+You removed all forward hooks of the network, also those that were there before.
+Remove only your own: handle.remove() for each handle that register_forward_hook returned.
 
-    switched_to_eval: mode
-    - try:
-    + modes = {module: module.training for module in model.modules()}
-    + model.eval()
-    + try:
-    - for handle in handles:
-    + for module, mode in modes.items():
-    +     module.training = mode
-    + for handle in handles:
-    You switched the network to eval mode: its batch norm and dropout did something else than asked for.
-    Leave the mode alone here. The caller decides.
+switched_to_eval: mode
+- try:
++ modes = {module: module.training for module in model.modules()}
++ model.eval()
++ try:
+- for handle in handles:
++ for module, mode in modes.items():
++     module.training = mode
++ for handle in handles:
+You switched the network to eval mode: its batch norm and dropout did something else than asked for.
+Leave the mode alone here. The caller decides.
 
-    left_in_eval_mode: mode as_found after_error
-    - model(x)
-    + model.eval()
-    + model(x)
-    You called model.eval() and left it there: the next training step is another one.
-    Leave the mode alone here. The caller decides.
+left_in_eval_mode: mode as_found after_error
+- model(x)
++ model.eval()
++ model(x)
+You called model.eval() and left it there: the next training step is another one.
+Leave the mode alone here. The caller decides.
 
-    hooks_left: as_found after_error
-    - handles.append(modules[layer].register_forward_hook(hook))
-    + modules[layer].register_forward_hook(hook)
-    Your hooks are still on the network, and will run at every later call.
-    Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.
+hooks_left: as_found after_error
+- handles.append(modules[layer].register_forward_hook(hook))
++ modules[layer].register_forward_hook(hook)
+Your hooks are still on the network, and will run at every later call.
+Keep the handles that register_forward_hook returns, and call handle.remove() on each in a finally block.
 
-    train_afterwards: mode as_found after_error
-    - model(x)
-    + model.eval()
-    + model(x)
-    - for handle in handles:
-    + model.train()
-    + for handle in handles:
-    You switched the network to eval mode and gave all modules one mode afterwards; each has its own flag.
-    Leave the mode alone here. The caller decides.
+train_afterwards: mode as_found after_error
+- model(x)
++ model.eval()
++ model(x)
+- for handle in handles:
++ model.train()
++ for handle in handles:
+You switched the network to eval mode and gave all modules one mode afterwards; each has its own flag.
+Leave the mode alone here. The caller decides.
 
-    mode_and_hooks_left: mode as_found after_error
-    - handles.append(modules[layer].register_forward_hook(hook))
-    + modules[layer].register_forward_hook(hook)
-    - model(x)
-    + model.eval()
-    + model(x)
-    You left the network in eval mode, and your hooks on it.
-    Leave the mode alone here, and remove the hooks in a finally block: handle.remove() for each handle.
+mode_and_hooks_left: mode as_found after_error
+- handles.append(modules[layer].register_forward_hook(hook))
++ modules[layer].register_forward_hook(hook)
+- model(x)
++ model.eval()
++ model(x)
+You left the network in eval mode, and your hooks on it.
+Leave the mode alone here, and remove the hooks in a finally block: handle.remove() for each handle.
 
-    hooks_left_after_an_error: after_error
-    - try:
-    -     model(x)
-    - finally:
-    -     for handle in handles:
-    -         handle.remove()
-    + model(x)
-    + for handle in handles:
-    +     handle.remove()
-    Your hooks stay on the network where its forward raises.
-    Remove them in a finally block: try: model(x) finally: for handle in handles: handle.remove().
+hooks_left_after_an_error: after_error
+- try:
+-     model(x)
+- finally:
+-     for handle in handles:
+-         handle.remove()
++ model(x)
++ for handle in handles:
++     handle.remove()
+Your hooks stay on the network where its forward raises.
+Remove them in a finally block: try: model(x) finally: for handle in handles: handle.remove().
 
-    refused_too_late: after_error
-    - unknown = [layer for layer in layers if layer not in modules]
-    - if unknown:
-    -     raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
-    ...
-    - for layer in layers:
-    + for layer in layers:
-    +     if layer not in modules:
-    +         raise ValueError(f"layers: there is no {layer!r} in the network")
-    You refused an unknown path when hooks were on the layers before it, and left them there.
-    Look at all paths before you register the first hook, or register them inside the try block.
+refused_too_late: after_error
+- unknown = [layer for layer in layers if layer not in modules]
+- if unknown:
+-     raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
+...
+- for layer in layers:
++ for layer in layers:
++     if layer not in modules:
++         raise ValueError(f"layers: there is no {layer!r} in the network")
+You refused an unknown path when hooks were on the layers before it, and left them there.
+Look at all paths before you register the first hook, or register them inside the try block.
 
-    unknown_ignored: refused
-    - raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
-    + layers = [layer for layer in layers if layer in modules]
-    You passed over a path that is not in the network; the reader finds out later, or never.
-    raise ValueError with the path in its message.
+unknown_ignored: refused
+- raise ValueError(f"layers: there is no {unknown[0]!r} in the network")
++ layers = [layer for layer in layers if layer in modules]
+You passed over a path that is not in the network; the reader finds out later, or never.
+raise ValueError with the path in its message.
 
-    bare_key_error: refused
-    - if layer not in modules]
-    + if modules[layer] is None]
-    An unknown path let a dictionary or get_submodule raise an error of its own kind.
-    Look first: if path not in modules: raise ValueError(…).
+bare_key_error: refused
+- if layer not in modules]
++ if modules[layer] is None]
+An unknown path let a dictionary or get_submodule raise an error of its own kind.
+Look first: if path not in modules: raise ValueError(…).
 
-    numpy_arrays: values in_place twice mode
-    - output.detach().clone()
-    + output.detach().clone().numpy()
-    You returned numpy arrays.
-    Keep tensors: their device and dtype carry on.
+numpy_arrays: values in_place twice mode
+- output.detach().clone()
++ output.detach().clone().numpy()
+You returned numpy arrays.
+Keep tensors: their device and dtype carry on.
 
-    a_list: all but after_error refused
-    - return captured
-    + return list(captured.values())
-    You returned a list.
-    A dictionary, the layer's path as its key.
+a_list: all but after_error refused
+- return captured
++ return list(captured.values())
+You returned a list.
+A dictionary, the layer's path as its key.
 
-    first_image_only: values in_place twice mode
-    - output.detach().clone()
-    + output[0].detach().clone()
-    You kept the first image of the batch.
-    The whole output, (N, K, h, w).
-    """)
+first_image_only: values in_place twice mode
+- output.detach().clone()
++ output[0].detach().clone()
+You kept the first image of the batch.
+The whole output, (N, K, h, w).
+""")
 
 
 @answers.wrong("after_error")

@@ -1,7 +1,5 @@
 """What exercises of lecture 03 share: hooks of a network's owner."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from autograder.attempt import Handle, Subject

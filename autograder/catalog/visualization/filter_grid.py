@@ -1,7 +1,5 @@
 """The exercise filter_grid of lecture 03: the filters of a first layer as a picture."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -9,9 +7,10 @@ from torch.nn import functional as F
 
 from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import numbers
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Forbidden, Hint, Property
+from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import visualization as reference
 
 MAKE_GRID = Forbidden("torchvision.utils.make_grid", ("torchvision.utils.make_grid",))
@@ -97,80 +96,44 @@ CLAIMS = Exercise(
     reference=reference.filter_grid,
     minutes=18,
     difficulty=2,
-    properties=(
-        Property(
-            "scaled",
-            "each filter is stretched on its own: its least weight becomes 0, its greatest 1",
-            0.75,
-            _one_row,
-            _first_row,
-            tried="the first row of the picture",
-            tolerance=PICTURE,
-            examples=6,
-        ),
-        Property(
-            "layout",
-            "filters stand row by row, with `padding` pixels of 1 around and between them",
-            0.75,
-            _full_rows,
-            numbers,
-            tolerance=PICTURE,
-            examples=6,
-        ),
-        Property(
-            "missing",
-            "the picture is `columns` filters wide also where there are fewer, and missing ones are 1",
-            0.5,
-            _missing,
-            numbers,
-            tolerance=PICTURE,
-            examples=6,
-        ),
-        Property(
-            "gray",
-            "filters with one channel are repeated to three",
-            0.25,
-            _gray,
-            _first_row,
-            tried="the first row of the picture",
-            tolerance=PICTURE,
-            examples=4,
-        ),
-        Property(
-            "constant",
-            "a constant filter is 0.5, and a faint one is not: it is stretched like any other",
-            0.25,
-            _flat_filter,
-            _first_row,
-            tried="the first row of the picture",
-            tolerance=PICTURE,
-            examples=4,
-        ),
-        Property("refused", "another number of channels is a ValueError", 0.25, _other_channels, examples=3),
-        Property(
-            "kinds",
-            "the dtype of the weights carries over, the picture has no graph, and the weights are not changed",
-            0.25,
-            _grid_kinds,
-            _grid_dtype,
-            examples=4,
-            tried="the dtype and the graph of the picture, and the weights afterwards",
-        ),
+    properties=claims(
+        """
+        scaled (0.75): each filter is stretched on its own: its least weight becomes 0, its greatest 1
+        tried: the first row of the picture
+        layout (0.75): filters stand row by row, with `padding` pixels of 1 around and between them
+        missing (0.5): the picture is `columns` filters wide also where there are fewer, and missing ones are
+          1
+        gray (0.25): filters with one channel are repeated to three
+        tried: the first row of the picture
+        constant (0.25): a constant filter is 0.5, and a faint one is not: it is stretched like any other
+        tried: the first row of the picture
+        refused (0.25): another number of channels is a ValueError
+        kinds (0.25): the dtype of the weights carries over, the picture has no graph, and the weights are not
+          changed
+        tried: the dtype and the graph of the picture, and the weights afterwards
+        """,
+        scaled=on(_one_row, _first_row, tolerance=PICTURE, examples=6),
+        layout=on(_full_rows, numbers, tolerance=PICTURE, examples=6),
+        missing=on(_missing, numbers, tolerance=PICTURE, examples=6),
+        gray=on(_gray, _first_row, tolerance=PICTURE, examples=4),
+        constant=on(_flat_filter, _first_row, tolerance=PICTURE, examples=4),
+        refused=on(_other_channels, examples=3),
+        kinds=on(_grid_kinds, _grid_dtype, examples=4),
     ),
-    hints=(
-        Hint(
-            "My filters look gray, or too colorful",
-            "Which numbers share one minimum and one maximum? All of one filter: its channels, rows and columns; no others.",
-        ),
-        Hint(
-            "My picture has the wrong size",
-            "There is one line more than there are rows of filters: H = rows · (h + padding) + padding with rows = ⌈K / columns⌉. The width follows from `columns`, not from K.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "picture = torch.ones(3, H, W). For filter k: row, column = divmod(k, columns); top = padding + row · (h + padding), left likewise; picture[:, top:top+h, left:left+w] = the scaled filter (0.5 where its maximum is its minimum).",
-        ),
-    ),
+    hints=hints("""
+        My filters look gray, or too colorful
+        Which numbers share one minimum and one maximum? All of one filter: its channels, rows and columns; no
+          others.
+
+        My picture has the wrong size
+        There is one line more than there are rows of filters: H = rows · (h + padding) + padding with rows =
+          ⌈K / columns⌉. The width follows from `columns`, not from K.
+
+        I don't know how to start
+        picture = torch.ones(3, H, W). For filter k: row, column = divmod(k, columns); top = padding + row ·
+          (h + padding), left likewise; picture[:, top:top+h, left:left+w] = the scaled filter (0.5 where its
+          maximum is its minimum).
+        """),
     forbidden=(MAKE_GRID,),
 )
 
@@ -198,161 +161,161 @@ def canvas(weight, columns=8, padding=1):
 
 
 answers.edits("""
-    scaled_together: all but refused kinds
-    - axes = (1, 2, 3)
-    + axes = (0, 1, 2, 3)
-    You took the least and greatest weight of all filters together, so weak filters look like flat gray.
-    Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.
+scaled_together: all but refused kinds
+- axes = (1, 2, 3)
++ axes = (0, 1, 2, 3)
+You took the least and greatest weight of all filters together, so weak filters look like flat gray.
+Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.
 
-    channels_scaled_apart: all but gray refused kinds
-    - axes = (1, 2, 3)
-    + axes = (2, 3)
-    You stretched each color channel on its own, which changes the filter's colors.
-    One minimum and one maximum for all three channels of a filter.
+channels_scaled_apart: all but gray refused kinds
+- axes = (1, 2, 3)
++ axes = (2, 3)
+You stretched each color channel on its own, which changes the filter's colors.
+One minimum and one maximum for all three channels of a filter.
 
-    divided_by_maximum: all but refused kinds
-    - torch.where(high > low, (weight - low) / (high - low), 0.5)
-    + weight / high
-    You divided by the greatest weight; the least one must become 0 too.
-    (f − min f) / (max f − min f).
+divided_by_maximum: all but refused kinds
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ weight / high
+You divided by the greatest weight; the least one must become 0 too.
+(f − min f) / (max f − min f).
 
-    clamped: all but refused kinds
-    - torch.where(high > low, (weight - low) / (high - low), 0.5)
-    + weight.clamp(0, 1)
-    You cut the weights off at 0 and 1. Weights are of any size and sign.
-    Stretch them: (f − min f) / (max f − min f).
+clamped: all but refused kinds
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ weight.clamp(0, 1)
+You cut the weights off at 0 and 1. Weights are of any size and sign.
+Stretch them: (f − min f) / (max f − min f).
 
-    zero_is_gray: all but refused kinds
-    - torch.where(high > low, (weight - low) / (high - low), 0.5)
-    + 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
-    You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.
-    Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).
+zero_is_gray: all but refused kinds
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
+You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.
+Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).
 
-    constant_divides_by_zero: constant
-    - torch.where(high > low, (weight - low) / (high - low), 0.5)
-    + (weight - low) / (high - low)
-    You divided 0 by 0 where all weights of a filter are equal.
-    Where max f = min f the filter is 0.5: torch.where, or an if.
+constant_divides_by_zero: constant
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ (weight - low) / (high - low)
+You divided 0 by 0 where all weights of a filter are equal.
+Where max f = min f the filter is 0.5: torch.where, or an if.
 
-    constant_is_black: constant
-    - torch.where(high > low, (weight - low) / (high - low), 0.5)
-    + (weight - low) / (high - low + 1e-12)
-    Your constant filter came out as 0.
-    A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it
-      0.5.
+constant_is_black: constant
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ (weight - low) / (high - low + 1e-12)
+Your constant filter came out as 0.
+A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it
+  0.5.
 
-    faint_is_constant: constant
-    - high > low
-    + high - low > 1e-3
-    You drew a filter of small weights as constant gray.
-    Only a filter without any range is 0.5: compare with max f > min f, not with a threshold.
+faint_is_constant: constant
+- high > low
++ high - low > 1e-3
+You drew a filter of small weights as constant gray.
+Only a filter without any range is 0.5: compare with max f > min f, not with a threshold.
 
-    black_lines: layout missing
-    - weight.new_ones
-    + weight.new_zeros
-    Your lines and missing cells are 0.
-    Begin with ones: torch.ones(3, H, W).
+black_lines: layout missing
+- weight.new_ones
++ weight.new_zeros
+Your lines and missing cells are 0.
+Begin with ones: torch.ones(3, H, W).
 
-    black_cells: missing
-    - for k, tile in enumerate(tiles):
-    + tiles = torch.cat([tiles, tiles.new_zeros(rows * columns - count, channels, h, w)])
-    + for k, tile in enumerate(tiles):
-    The cells without a filter are 0.
-    Missing filters are 1, as the lines are.
+black_cells: missing
+- for k, tile in enumerate(tiles):
++ tiles = torch.cat([tiles, tiles.new_zeros(rows * columns - count, channels, h, w)])
++ for k, tile in enumerate(tiles):
+The cells without a filter are 0.
+Missing filters are 1, as the lines are.
 
-    column_by_column: layout missing
-    - row, column = divmod(k, columns)
-    + column, row = divmod(k, rows)
-    You filled the picture column by column.
-    Filter k stands in row k // columns and column k % columns.
+column_by_column: layout missing
+- row, column = divmod(k, columns)
++ column, row = divmod(k, rows)
+You filled the picture column by column.
+Filter k stands in row k // columns and column k % columns.
 
-    columns_are_rows: all but refused kinds
-    - rows = (count + columns - 1) // columns
-    + columns = (count + columns - 1) // columns
-    + rows = (count + columns - 1) // columns
-    You made `columns` rows.
-    `columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.
+columns_are_rows: all but refused kinds
+- rows = (count + columns - 1) // columns
++ columns = (count + columns - 1) // columns
++ rows = (count + columns - 1) // columns
+You made `columns` rows.
+`columns` filters stand side by side; the rows follow, ⌈K / columns⌉ of them.
 
-    narrow_picture: missing
-    - columns * right + padding
-    + min(count, columns) * right + padding
-    Your picture shrinks where there are fewer filters than columns.
-    It is always columns · (w + padding) + padding wide.
+narrow_picture: missing
+- columns * right + padding
++ min(count, columns) * right + padding
+Your picture shrinks where there are fewer filters than columns.
+It is always columns · (w + padding) + padding wide.
 
-    no_outer_lines: layout missing
-    - rows * down + padding, columns * right + padding
-    + rows * down - padding, columns * right - padding
-    - padding + row * down, padding + column * right
-    + row * down, column * right
-    You left the lines around the picture out.
-    H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at
-      (padding, padding).
+no_outer_lines: layout missing
+- rows * down + padding, columns * right + padding
++ rows * down - padding, columns * right - padding
+- padding + row * down, padding + column * right
++ row * down, column * right
+You left the lines around the picture out.
+H = rows · (h + padding) + padding: one line more than there are rows. The first filter begins at (padding,
+  padding).
 
-    padding_ignored: all but refused kinds
-    - down, right = h + padding, w + padding
-    + padding = 1
-    + down, right = h + padding, w + padding
-    Your lines are 1 pixel wide, whatever `padding` is.
-    Put `padding` into all sizes and places, as in H = rows · (h + padding) + padding. It may be 0.
+padding_ignored: all but refused kinds
+- down, right = h + padding, w + padding
++ padding = 1
++ down, right = h + padding, w + padding
+Your lines are 1 pixel wide, whatever `padding` is.
+Put `padding` into all sizes and places, as in H = rows · (h + padding) + padding. It may be 0.
 
-    double_lines: layout missing
-    - down, right = h + padding, w + padding
-    + down, right = h + 2 * padding, w + 2 * padding
-    - rows * down + padding, columns * right + padding
-    + rows * down, columns * right
-    Your lines between filters are twice as thick as those around.
-    Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.
+double_lines: layout missing
+- down, right = h + padding, w + padding
++ down, right = h + 2 * padding, w + 2 * padding
+- rows * down + padding, columns * right + padding
++ rows * down, columns * right
+Your lines between filters are twice as thick as those around.
+Two neighbors share one line of `padding` pixels: from filter to filter it is h + padding.
 
-    last_row_lost: missing
-    - rows = (count + columns - 1) // columns
-    + rows = count // columns
-    - enumerate(tiles)
-    + enumerate(tiles[: rows * columns])
-    You rounded the number of rows down and lost the filters of the last one.
-    Round up: (K + columns − 1) // columns.
+last_row_lost: missing
+- rows = (count + columns - 1) // columns
++ rows = count // columns
+- enumerate(tiles)
++ enumerate(tiles[: rows * columns])
+You rounded the number of rows down and lost the filters of the last one.
+Round up: (K + columns − 1) // columns.
 
-    row_too_many: layout
-    - rows = (count + columns - 1) // columns
-    + rows = count // columns + 1
-    You added a row where the last one is full.
-    K // columns + 1 is one too many where K divides by columns. Round up: (K + columns − 1) // columns.
+row_too_many: layout
+- rows = (count + columns - 1) // columns
++ rows = count // columns + 1
+You added a row where the last one is full.
+K // columns + 1 is one too many where K divides by columns. Round up: (K + columns − 1) // columns.
 
-    float32_canvas: kinds
-    - weight.new_ones
-    + torch.ones
-    Your picture is float32 whatever the weights are: torch.ones takes the default dtype.
-    torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).
+float32_canvas: kinds
+- weight.new_ones
++ torch.ones
+Your picture is float32 whatever the weights are: torch.ones takes the default dtype.
+torch.ones(…, dtype=weight.dtype, device=weight.device), or weight.new_ones(…).
 
-    graph_kept: kinds
-    - weight = weight.detach()
-    Your picture hangs on the graph of the weights: it requires a gradient, and cannot be shown as it is.
-    Begin with weight = weight.detach().
+graph_kept: kinds
+- weight = weight.detach()
+Your picture hangs on the graph of the weights: it requires a gradient, and cannot be shown as it is.
+Begin with weight = weight.detach().
 
-    gray_stays_gray: gray
-    - picture = weight.new_ones(3, rows * down + padding, columns * right + padding)
-    + picture = weight.new_ones(channels, rows * down + padding, columns * right + padding)
-    Filters of one channel gave a picture of one channel.
-    Repeat them: tile.expand(3, h, w). The picture always has three channels.
+gray_stays_gray: gray
+- picture = weight.new_ones(3, rows * down + padding, columns * right + padding)
++ picture = weight.new_ones(channels, rows * down + padding, columns * right + padding)
+Filters of one channel gave a picture of one channel.
+Repeat them: tile.expand(3, h, w). The picture always has three channels.
 
-    channels_last: all but refused kinds
-    - return picture
-    + return picture.permute(1, 2, 0)
-    You returned (H, W, 3), as matplotlib wants it.
-    The course's pictures are (3, H, W); figures.grid turns them.
+channels_last: all but refused kinds
+- return picture
++ return picture.permute(1, 2, 0)
+You returned (H, W, 3), as matplotlib wants it.
+The course's pictures are (3, H, W); figures.grid turns them.
 
-    any_channels: refused
-    - raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
-    + weight = weight.mean(1, keepdim=True)
-    You drew filters that are neither gray nor color.
-    raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.
+any_channels: refused
+- raise ValueError(f"weight must have 1 or 3 channels, got {channels}")
++ weight = weight.mean(1, keepdim=True)
+You drew filters that are neither gray nor color.
+raise ValueError where C is not 1 or 3: a picture of 64 channels would be an invention.
 
-    weights_changed: kinds
-    - tiles = torch.where(high > low, (weight - low) / (high - low), 0.5)
-    + weight -= low
-    + tiles = torch.where(high > low, weight / (high - low), 0.5)
-    You changed the network's weights while drawing them.
-    Write weight = weight - low, not weight -= low.
-    """)
+weights_changed: kinds
+- tiles = torch.where(high > low, (weight - low) / (high - low), 0.5)
++ weight -= low
++ tiles = torch.where(high > low, weight / (high - low), 0.5)
+You changed the network's weights while drawing them.
+Write weight = weight - low, not weight -= low.
+""")
 
 
 @answers.right

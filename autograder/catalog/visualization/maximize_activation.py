@@ -1,7 +1,5 @@
 """The exercise maximize_activation of lecture 03: the image a unit likes best."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,10 +10,11 @@ from torch import nn
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import changed_tensors, described, draw_statistics, filled
 from autograder.catalog.visualization.draws import with_hooks
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from autograder.values import Named, Network
 from coursekit import visualization as reference
 
@@ -194,111 +193,52 @@ CLAIMS = Exercise(
     reference=reference.maximize_activation,
     minutes=40,
     difficulty=4,
-    properties=(
-        Property(
-            "start",
-            "steps=0 returns the noise it starts from, 0.1·N(0, 1) from the generator",
-            0.5,
-            _start,
-            examples=4,
-        ),
-        Property(
-            "ascent",
-            "each step adds step_size times the gradient over its root mean square, one for the whole batch",
-            0.75,
-            _mean,
-            tolerance=ASCENT,
-            examples=6,
-        ),
-        Property(
-            "linear",
-            "layer may be a linear one, with one value an image: (N, K)",
-            0.25,
-            _linear,
-            tolerance=ASCENT,
-            examples=4,
-        ),
-        Property(
-            "in_place",
-            "an in-place layer behind it changes nothing",
-            0.25,
-            _in_place_behind,
-            tolerance=ASCENT,
-            examples=3,
-        ),
-        Property(
-            "position",
-            "position=(row, column) maximizes one unit of the map",
-            0.5,
-            _at_position,
-            tolerance=ASCENT,
-            examples=4,
-        ),
-        Property(
-            "l2",
-            "l2 takes the mean square of the image off the objective",
-            0.5,
-            _with_l2,
-            tolerance=ASCENT,
-            examples=4,
-        ),
-        Property(
-            "tv",
-            "tv takes the total variation per value off the objective",
-            0.5,
-            _with_tv,
-            tolerance=ASCENT,
-            examples=4,
-        ),
-        Property(
-            "eval_mode",
-            "the model runs in eval mode, also when it is handed over in training mode",
-            0.5,
-            _in_training,
-            tolerance=ASCENT,
-            examples=4,
-        ),
-        Property(
-            "zero_gradient",
-            "where the gradient is zero the image stays as it is; where it is merely small the image moves",
-            0.25,
-            _dead,
-            _where_zero,
-            examples=3,
-            tried="the image of a model without gradient, and whether the one of a model with a small gradient moves",
-        ),
-        Property(
-            "as_found",
-            "the model's modes, its hooks, its parameters, their grads and which of them need one are left as found",
-            0.75,
-            _found,
-            _left,
-            examples=4,
-            tried="the model looked at before and after",
-        ),
-        Property(
-            "kinds",
-            "the image has the shape asked for and the model's dtype",
-            0.25,
-            _single,
-            _kinds,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        start (0.5): steps=0 returns the noise it starts from, 0.1·N(0, 1) from the generator
+        ascent (0.75): each step adds step_size times the gradient over its root mean square, one for the
+          whole batch
+        linear (0.25): layer may be a linear one, with one value an image: (N, K)
+        in_place (0.25): an in-place layer behind it changes nothing
+        position (0.5): position=(row, column) maximizes one unit of the map
+        l2 (0.5): l2 takes the mean square of the image off the objective
+        tv (0.5): tv takes the total variation per value off the objective
+        eval_mode (0.5): the model runs in eval mode, also when it is handed over in training mode
+        zero_gradient (0.25): where the gradient is zero the image stays as it is; where it is merely small
+          the image moves
+        tried: the image of a model without gradient, and whether the one of a model with a small gradient
+          moves
+        as_found (0.75): the model's modes, its hooks, its parameters, their grads and which of them need one
+          are left as found
+        tried: the model looked at before and after
+        kinds (0.25): the image has the shape asked for and the model's dtype
+        """,
+        start=on(_start, examples=4),
+        ascent=on(_mean, tolerance=ASCENT, examples=6),
+        linear=on(_linear, tolerance=ASCENT, examples=4),
+        in_place=on(_in_place_behind, tolerance=ASCENT, examples=3),
+        position=on(_at_position, tolerance=ASCENT, examples=4),
+        l2=on(_with_l2, tolerance=ASCENT, examples=4),
+        tv=on(_with_tv, tolerance=ASCENT, examples=4),
+        eval_mode=on(_in_training, tolerance=ASCENT, examples=4),
+        zero_gradient=on(_dead, _where_zero, examples=3),
+        as_found=on(_found, _left, examples=4),
+        kinds=on(_single, _kinds, examples=4),
     ),
-    hints=(
-        Hint(
-            "I can't get at the activation",
-            "A forward hook on dict(model.named_modules())[layer] catches it; which tensor needs the gradient?",
-        ),
-        Hint(
-            "My image drifts away from the expected one",
-            "The gradient is divided by its root mean square, and the noise is drawn in float32.",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "Remember every training flag, then model.eval(). A forward hook keeps output.clone(), inside the hook: behind it an in-place layer writes over the output. Loop: x.requires_grad_(); model(x); objective = mean of channel of what the hook kept, minus l2·(x²).mean(), minus tv·total_variation(x)/x.numel(); (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() + step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.",
-        ),
-    ),
+    hints=hints("""
+        I can't get at the activation
+        A forward hook on dict(model.named_modules())[layer] catches it; which tensor needs the gradient?
+
+        My image drifts away from the expected one
+        The gradient is divided by its root mean square, and the noise is drawn in float32.
+
+        I don't know how to put it together
+        Remember every training flag, then model.eval(). A forward hook keeps output.clone(), inside the hook:
+          behind it an in-place layer writes over the output. Loop: x.requires_grad_(); model(x); objective =
+          mean of channel of what the hook kept, minus l2·(x²).mean(), minus tv·total_variation(x)/x.numel();
+          (g,) = torch.autograd.grad(objective, x); rms = (g**2).mean().sqrt(); x = x.detach() +
+          step_size·g/rms if rms > 0. In a finally: remove the hook, put every training flag back.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -351,245 +291,242 @@ def hooked(
 
 
 answers.edits("""
-    descends: all but start zero_gradient as_found kinds
-    - x + step_size
-    + x - step_size
-    You went down the gradient.
-    To maximize, add the step: x + step_size·g / rms(g).
+descends: all but start zero_gradient as_found kinds
+- x + step_size
++ x - step_size
+You went down the gradient.
+To maximize, add the step: x + step_size·g / rms(g).
 
-    raw_gradient: all but start zero_gradient as_found kinds
-    - step_size * g / rms
-    + step_size * g
-    You stepped along the raw gradient, whose size differs by orders of magnitude between layers.
-    Divide it by its root mean square, (g**2).mean().sqrt().
+raw_gradient: all but start zero_gradient as_found kinds
+- step_size * g / rms
++ step_size * g
+You stepped along the raw gradient, whose size differs by orders of magnitude between layers.
+Divide it by its root mean square, (g**2).mean().sqrt().
 
-    whole_norm: all but start zero_gradient as_found kinds
-    - (g**2).mean().sqrt()
-    + g.norm()
-    You divided by the gradient's norm, so larger images take smaller steps per pixel.
-    Divide by the root of the mean of its squares, not of their sum.
+whole_norm: all but start zero_gradient as_found kinds
+- (g**2).mean().sqrt()
++ g.norm()
+You divided by the gradient's norm, so larger images take smaller steps per pixel.
+Divide by the root of the mean of its squares, not of their sum.
 
-    mean_absolute: all but start zero_gradient as_found kinds
-    - (g**2).mean().sqrt()
-    + g.abs().mean()
-    You divided by the mean of the gradient's absolute values.
-    Divide by its root mean square, (g**2).mean().sqrt().
+mean_absolute: all but start zero_gradient as_found kinds
+- (g**2).mean().sqrt()
++ g.abs().mean()
+You divided by the mean of the gradient's absolute values.
+Divide by its root mean square, (g**2).mean().sqrt().
 
-    per_image: ascent linear l2 tv eval_mode
-    - (g**2).mean().sqrt()
-    + (g**2).mean((1, 2, 3), keepdim=True).sqrt()
-    - if rms > 0:
-    + if (rms > 0).any():
-    You gave each image of the batch a root mean square of its own.
-    One for all: (g**2).mean().sqrt() over all entries of g, the N images together.
+per_image: ascent linear l2 tv eval_mode
+- (g**2).mean().sqrt()
++ (g**2).mean((1, 2, 3), keepdim=True).sqrt()
+- if rms > 0:
++ if (rms > 0).any():
+You gave each image of the batch a root mean square of its own.
+One for all: (g**2).mean().sqrt() over all entries of g, the N images together.
 
-    gradient_cut: all but start as_found kinds
-    - output.clone()
-    + output.detach().clone()
-    You detached the layer's output, so that no gradient reaches the image.
-    Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook
-      here.
+gradient_cut: all but start as_found kinds
+- output.clone()
++ output.detach().clone()
+You detached the layer's output, so that no gradient reaches the image.
+Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook here.
 
-    gradient_cut_outright: all but start
-    - output.clone()
-    + output.detach().clone()
-    - objective = value - l2 * (x**2).mean() - tv * variation / x.numel()
-    + objective = value
-    The objective has no graph: the layer's output was detached, or the model ran without gradients.
-    Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook
-      here.
+gradient_cut_outright: all but start
+- output.clone()
++ output.detach().clone()
+- objective = value - l2 * (x**2).mean() - tv * variation / x.numel()
++ objective = value
+The objective has no graph: the layer's output was detached, or the model ran without gradients.
+Keep output.clone() without detach(), and no torch.no_grad(). capture_activations detaches: write a hook here.
 
-    gradients_accumulate: ascent linear l2 tv eval_mode
-    - (g,) = torch.autograd.grad(objective, x)
-    + objective.backward(inputs=[x])
-    + g = x.grad
-    - x = x.detach()
-    - if rms > 0:
-    -     x = x + step_size * g / rms
-    + if rms > 0:
-    +     x.data += step_size * g / rms
-    backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.
-    Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).
+gradients_accumulate: ascent linear l2 tv eval_mode
+- (g,) = torch.autograd.grad(objective, x)
++ objective.backward(inputs=[x])
++ g = x.grad
+- x = x.detach()
+- if rms > 0:
+-     x = x + step_size * g / rms
++ if rms > 0:
++     x.data += step_size * g / rms
+backward() adds to x.grad, and you never emptied it: each step goes along the sum of all gradients so far.
+Set x.grad = None before each step, or ask for torch.autograd.grad(objective, x).
 
-    one_image: all but start zero_gradient as_found kinds
-    - kept["output"][:, channel]
-    + kept["output"][:1, channel]
-    You took the activation of the first image only.
-    The mean over all images of the batch: output[:, channel].mean().
+one_image: all but start zero_gradient as_found kinds
+- kept["output"][:, channel]
++ kept["output"][:1, channel]
+You took the activation of the first image only.
+The mean over all images of the batch: output[:, channel].mean().
 
-    generator_ignored: all but as_found kinds
-    - torch.randn(shape, generator=generator)
-    + torch.randn(shape)
-    You drew the starting noise without the generator.
-    torch.randn(shape, generator=generator).
+generator_ignored: all but as_found kinds
+- torch.randn(shape, generator=generator)
++ torch.randn(shape)
+You drew the starting noise without the generator.
+torch.randn(shape, generator=generator).
 
-    unit_noise: all but as_found kinds
-    - 0.1 * torch.randn
-    + torch.randn
-    You started from N(0, 1).
-    Multiply the noise by 0.1.
+unit_noise: all but as_found kinds
+- 0.1 * torch.randn
++ torch.randn
+You started from N(0, 1).
+Multiply the noise by 0.1.
 
-    training_mode: eval_mode as_found
-    - model.eval()
-    You ran the model in training mode: dropout and batch statistics moved the target.
-    Call model.eval() first, and put the modes back at the end.
+training_mode: eval_mode as_found
+- model.eval()
+You ran the model in training mode: dropout and batch statistics moved the target.
+Call model.eval() first, and put the modes back at the end.
 
-    x_before_y: position
-    - row, column = position
-    + column, row = position
-    You read position as (x, y).
-    It is (row, column): unit[:, row, column].
+x_before_y: position
+- row, column = position
++ column, row = position
+You read position as (x, y).
+It is (row, column): unit[:, row, column].
 
-    overwritten: in_place
-    - output.clone()
-    + output
-    You kept the layer's own output, and the in-place ReLU behind it wrote over it.
-    Keep a copy: output.clone(), without detach(), since the gradient has to flow through it.
+overwritten: in_place
+- output.clone()
++ output
+You kept the layer's own output, and the in-place ReLU behind it wrote over it.
+Keep a copy: output.clone(), without detach(), since the gradient has to flow through it.
 
-    maps_only: linear
-    - [:, channel]
-    + [:, channel, :, :]
-    An index in your code does not fit. A linear layer's output, for one, has no rows and columns.
-    output[:, channel] fits both: (N, h, w) of a map, (N,) of a linear layer.
+maps_only: linear
+- [:, channel]
++ [:, channel, :, :]
+An index in your code does not fit. A linear layer's output, for one, has no rows and columns.
+output[:, channel] fits both: (N, h, w) of a map, (N,) of a linear layer.
 
-    penalty_added: l2 tv
-    - value - l2 * (x**2).mean() - tv * variation / x.numel()
-    + value + l2 * (x**2).mean() + tv * variation / x.numel()
-    You added the penalties to the objective.
-    They are subtracted: value − l2·mean(x²) − tv·TV/numel.
+penalty_added: l2 tv
+- value - l2 * (x**2).mean() - tv * variation / x.numel()
++ value + l2 * (x**2).mean() + tv * variation / x.numel()
+You added the penalties to the objective.
+They are subtracted: value − l2·mean(x²) − tv·TV/numel.
 
-    l2_added: l2
-    - value - l2
-    + value + l2
-    You added the l2 penalty to the objective.
-    It is subtracted: value − l2·mean(x²) − tv·TV/numel.
+l2_added: l2
+- value - l2
++ value + l2
+You added the l2 penalty to the objective.
+It is subtracted: value − l2·mean(x²) − tv·TV/numel.
 
-    tv_added: tv
-    - mean() - tv
-    + mean() + tv
-    You added the tv penalty to the objective.
-    It is subtracted: value − l2·mean(x²) − tv·TV/numel.
+tv_added: tv
+- mean() - tv
++ mean() + tv
+You added the tv penalty to the objective.
+It is subtracted: value − l2·mean(x²) − tv·TV/numel.
 
-    l2_ignored: l2
-    - value - l2 * (x**2).mean()
-    + value
-    You left the l2 penalty out.
-    Subtract l2 · mean(x²) from the objective, before you take the gradient.
+l2_ignored: l2
+- value - l2 * (x**2).mean()
++ value
+You left the l2 penalty out.
+Subtract l2 · mean(x²) from the objective, before you take the gradient.
 
-    tv_ignored: tv
-    - (x**2).mean() - tv * variation / x.numel()
-    + (x**2).mean()
-    You left the tv penalty out.
-    Subtract tv · total_variation(x) / x.numel() from the objective, before you take the gradient.
+tv_ignored: tv
+- (x**2).mean() - tv * variation / x.numel()
++ (x**2).mean()
+You left the tv penalty out.
+Subtract tv · total_variation(x) / x.numel() from the objective, before you take the gradient.
 
-    position_ignored: position
-    - if position is not None:
-    -     row, column = position
-    -     unit = unit[:, row, column]
-    You left position out, and took the mean of the whole map.
-    Where position is given, the objective is unit[:, row, column].mean().
+position_ignored: position
+- if position is not None:
+-     row, column = position
+-     unit = unit[:, row, column]
+You left position out, and took the mean of the whole map.
+Where position is given, the objective is unit[:, row, column].mean().
 
-    l2_summed: l2
-    - (x**2).mean()
-    + (x**2).sum()
-    Your l2 term sums the squares of the image.
-    It is their mean, so that it does not grow with the image.
+l2_summed: l2
+- (x**2).mean()
++ (x**2).sum()
+Your l2 term sums the squares of the image.
+It is their mean, so that it does not grow with the image.
 
-    tv_summed: tv
-    - variation / x.numel()
-    + variation
-    Your tv term is the whole total variation.
-    Divide it by x.numel(), so that it does not grow with the image.
+tv_summed: tv
+- variation / x.numel()
++ variation
+Your tv term is the whole total variation.
+Divide it by x.numel(), so that it does not grow with the image.
 
-    zero_divides: zero_gradient
-    - if rms > 0:
-    -     x = x + step_size * g / rms
-    + x = x + step_size * g / rms
-    You divided by a gradient of size zero.
-    Where the gradient is zero take no step.
+zero_divides: zero_gradient
+- if rms > 0:
+-     x = x + step_size * g / rms
++ x = x + step_size * g / rms
+You divided by a gradient of size zero.
+Where the gradient is zero take no step.
 
-    small_is_zero: zero_gradient
-    - rms > 0
-    + rms > 2e-6
-    You took no step where the gradient is merely small.
-    Only a gradient of zero is none: rms > 0. The step has the same size, however small the gradient is.
+small_is_zero: zero_gradient
+- rms > 0
++ rms > 2e-6
+You took no step where the gradient is merely small.
+Only a gradient of zero is none: rms > 0. The step has the same size, however small the gradient is.
 
-    frozen_left: as_found
-    - model.eval()
-    + model.eval().requires_grad_(False)
-    You froze the model's parameters, and left them so.
-    Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone.
+frozen_left: as_found
+- model.eval()
++ model.eval().requires_grad_(False)
+You froze the model's parameters, and left them so.
+Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone.
 
-    thawed: as_found
-    - model.eval()
-    + model.eval().requires_grad_(False)
-    - hook.remove()
-    + hook.remove()
-    + model.requires_grad_(True)
-    You set requires_grad for all parameters at the end, also for those that were frozen before.
-    Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone. Or remember each one's
-      flag.
+thawed: as_found
+- model.eval()
++ model.eval().requires_grad_(False)
+- hook.remove()
++ hook.remove()
++ model.requires_grad_(True)
+You set requires_grad for all parameters at the end, also for those that were frozen before.
+Freeze nothing: torch.autograd.grad(objective, x) leaves the parameters alone. Or remember each one's flag.
 
-    all_hooks_removed: as_found
-    - hook.remove()
-    + for module in model.modules():
-    +     module._forward_hooks.clear()
-    You removed all forward hooks of the model, also those that were there before.
-    Remove only your own: handle.remove() for the handle that register_forward_hook returned.
+all_hooks_removed: as_found
+- hook.remove()
++ for module in model.modules():
++     module._forward_hooks.clear()
+You removed all forward hooks of the model, also those that were there before.
+Remove only your own: handle.remove() for the handle that register_forward_hook returned.
 
-    modes_flattened: as_found
-    - modes = {module: module.training for module in model.modules()}
-    + mode = model.training
-    - for module, mode in modes.items():
-    -     module.training = mode
-    + model.train(mode)
-    You put one mode back for the whole network; a frozen batch norm, for one, keeps its own.
-    Remember module.training for each of model.modules(), and put each one back.
+modes_flattened: as_found
+- modes = {module: module.training for module in model.modules()}
++ mode = model.training
+- for module, mode in modes.items():
+-     module.training = mode
++ model.train(mode)
+You put one mode back for the whole network; a frozen batch norm, for one, keeps its own.
+Remember module.training for each of model.modules(), and put each one back.
 
-    grads_left: as_found
-    - (g,) = torch.autograd.grad(objective, x)
-    + objective.backward()
-    + g = x.grad
-    Your backward() left gradients in the model's parameters.
-    Ask for the image's gradient only: torch.autograd.grad(objective, x).
+grads_left: as_found
+- (g,) = torch.autograd.grad(objective, x)
++ objective.backward()
++ g = x.grad
+Your backward() left gradients in the model's parameters.
+Ask for the image's gradient only: torch.autograd.grad(objective, x).
 
-    grads_wiped: as_found
-    - (g,) = torch.autograd.grad(objective, x)
-    + objective.backward()
-    + g = x.grad
-    - hook.remove()
-    + hook.remove()
-    + model.zero_grad()
-    You wiped the gradients that the parameters held before you came.
-    Ask for the image's gradient only: torch.autograd.grad(objective, x). Then there is nothing to wipe.
+grads_wiped: as_found
+- (g,) = torch.autograd.grad(objective, x)
++ objective.backward()
++ g = x.grad
+- hook.remove()
++ hook.remove()
++ model.zero_grad()
+You wiped the gradients that the parameters held before you came.
+Ask for the image's gradient only: torch.autograd.grad(objective, x). Then there is nothing to wipe.
 
-    hook_left: as_found
-    - hook.remove()
-    Your forward hook is still on the model.
-    Call handle.remove() when you are done, in a finally block.
+hook_left: as_found
+- hook.remove()
+Your forward hook is still on the model.
+Call handle.remove() when you are done, in a finally block.
 
-    mode_left: as_found
-    - modes = {module: module.training for module in model.modules()}
-    ...
-    - for module, mode in modes.items():
-    -     module.training = mode
-    You left the model in eval mode.
-    Remember each module's training flag and put it back.
+mode_left: as_found
+- modes = {module: module.training for module in model.modules()}
+...
+- for module, mode in modes.items():
+-     module.training = mode
+You left the model in eval mode.
+Remember each module's training flag and put it back.
 
-    dtype_kept: all but as_found
-    - noise.to(like)
-    + noise.to(like.device)
-    - model(x)
-    + model(x.to(like.dtype))
-    Your image stays float32 whatever the model's dtype is.
-    Draw in float32, then move the noise to the model's dtype and device.
+dtype_kept: all but as_found
+- noise.to(like)
++ noise.to(like.device)
+- model(x)
++ model(x.to(like.dtype))
+Your image stays float32 whatever the model's dtype is.
+Draw in float32, then move the noise to the model's dtype and device.
 
-    drawn_in_model_dtype: all but as_found kinds
-    - torch.randn(shape, generator=generator)
-    + torch.randn(shape, generator=generator, dtype=like.dtype)
-    You drew the noise in the model's dtype; other numbers come out of the same generator.
-    Draw in float32 first, then convert.
-    """)
+drawn_in_model_dtype: all but as_found kinds
+- torch.randn(shape, generator=generator)
++ torch.randn(shape, generator=generator, dtype=like.dtype)
+You drew the noise in the model's dtype; other numbers come out of the same generator.
+Draw in float32 first, then convert.
+""")
 
 
 @answers.right

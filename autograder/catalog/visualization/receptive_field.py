@@ -1,14 +1,13 @@
 """The exercise receptive_field of lecture 03: what one unit sees."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import component
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import visualization as reference
 
 
@@ -73,72 +72,45 @@ CLAIMS = Exercise(
     reference=reference.receptive_field,
     minutes=25,
     difficulty=3,
-    properties=(
-        Property(
-            "size",
-            "each layer adds its kernel less one, in steps of the layers before it",
-            1.0,
-            _unpadded,
-            component(0, 3),
-            tried="the first number that receptive_field(layers) returns",
-        ),
-        Property(
-            "jump",
-            "the jump is the product of all strides, the last layer's too",
-            0.5,
-            _strided,
-            component(1, 3),
-            tried="the second number that receptive_field(layers) returns",
-        ),
-        Property(
-            "start",
-            "the first unit's center moves in by half of what each layer adds",
-            0.75,
-            _unpadded,
-            component(2, 3),
-            tried="the third number that receptive_field(layers) returns",
-        ),
-        Property(
-            "padding",
-            "padding moves the first center back, in steps of the layers before it, and leaves the size alone",
-            0.5,
-            _padded,
-            _size_and_start,
-            tried="size and start of receptive_field(layers)",
-        ),
-        Property(
-            "dilation",
-            "a dilated kernel reaches dilation · (kernel − 1) + 1",
-            0.5,
-            _dilated,
-            component(0, 3),
-            tried="the first number that receptive_field(layers) returns",
-        ),
-        Property("together", "(size, jump, start) of padded, strided and dilated layers", 0.5, _mixed),
-        Property(
-            "no_layers",
-            "no layers, or only 1×1 layers of stride 1 without padding: (1, 1, 0.0); a 1×1 layer's stride counts",
-            0.25,
-            _no_layers,
-            _one_pixel,
-            examples=3,
-            tried="receptive_field(layers) and receptive_field([*layers, (1, 2, 0, 1)])",
-        ),
+    properties=claims(
+        """
+        size (1): each layer adds its kernel less one, in steps of the layers before it
+        tried: the first number that receptive_field(layers) returns
+        jump (0.5): the jump is the product of all strides, the last layer's too
+        tried: the second number that receptive_field(layers) returns
+        start (0.75): the first unit's center moves in by half of what each layer adds
+        tried: the third number that receptive_field(layers) returns
+        padding (0.5): padding moves the first center back, in steps of the layers before it, and leaves the
+          size alone
+        tried: size and start of receptive_field(layers)
+        dilation (0.5): a dilated kernel reaches dilation · (kernel − 1) + 1
+        tried: the first number that receptive_field(layers) returns
+        together (0.5): (size, jump, start) of padded, strided and dilated layers
+        no_layers (0.25): no layers, or only 1×1 layers of stride 1 without padding: (1, 1, 0.0); a 1×1
+          layer's stride counts
+        tried: receptive_field(layers) and receptive_field([*layers, (1, 2, 0, 1)])
+        """,
+        size=on(_unpadded, component(0, 3)),
+        jump=on(_strided, component(1, 3)),
+        start=on(_unpadded, component(2, 3)),
+        padding=on(_padded, _size_and_start),
+        dilation=on(_dilated, component(0, 3)),
+        together=on(_mixed),
+        no_layers=on(_no_layers, _one_pixel, examples=3),
     ),
-    hints=(
-        Hint(
-            "I don't know what a layer adds",
-            "A 3×3 convolution sees one more neighbor on each side. How many pixels of the image apart are two neighbors in the map it looks at?",
-        ),
-        Hint(
-            "My numbers are right for one layer and wrong for two",
-            "A layer's kernel and padding count in steps of the layers before it: multiply them by the jump so far. Its own stride counts only for the layers behind it.",
-        ),
-        Hint(
-            "I don't know how to start",
-            "size, jump, start = 1, 1, 0.0. For each layer, in this order: extent = dilation · (kernel − 1); size += extent · jump; start += (extent / 2 − padding) · jump; jump *= stride.",
-        ),
-    ),
+    hints=hints("""
+        I don't know what a layer adds
+        A 3×3 convolution sees one more neighbor on each side. How many pixels of the image apart are two
+          neighbors in the map it looks at?
+
+        My numbers are right for one layer and wrong for two
+        A layer's kernel and padding count in steps of the layers before it: multiply them by the jump so far.
+          Its own stride counts only for the layers behind it.
+
+        I don't know how to start
+        size, jump, start = 1, 1, 0.0. For each layer, in this order: extent = dilation · (kernel − 1); size
+          += extent · jump; start += (extent / 2 − padding) · jump; jump *= stride.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -157,164 +129,162 @@ def recursion(layers):
 
 
 answers.edits("""
-    strides_ignored_in_both: all but jump no_layers
-    - size += extent * jump
-    - start += (extent / 2 - padding) * jump
-    + size += extent
-    + start += extent / 2 - padding
-    You added kernels in pixels of their own input, for the size and for the start.
-    A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the
-      layers before, to the size, and half of that to the start.
+strides_ignored_in_both: all but jump no_layers
+- size += extent * jump
+- start += (extent / 2 - padding) * jump
++ size += extent
++ start += extent / 2 - padding
+You added kernels in pixels of their own input, for the size and for the start.
+A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the layers
+  before, to the size, and half of that to the start.
 
-    strides_ignored_in_size: all but jump start no_layers
-    - size += extent * jump
-    + size += extent
-    You added kernels in pixels of their own input: 1 + Σ (kernel − 1).
-    A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the
-      layers before.
+strides_ignored_in_size: all but jump start no_layers
+- size += extent * jump
++ size += extent
+You added kernels in pixels of their own input: 1 + Σ (kernel − 1).
+A step behind a stride is several pixels of the image: add (kernel − 1) · jump, with the jump of the layers
+  before.
 
-    strides_ignored_in_start: start padding together
-    - (extent / 2 - padding) * jump
-    + extent / 2 - padding
-    You moved the center in pixels of each layer's own input.
-    Multiply by the jump of the layers before it: start += (dilation · (kernel − 1) / 2 − padding) · jump.
+strides_ignored_in_start: start padding together
+- (extent / 2 - padding) * jump
++ extent / 2 - padding
+You moved the center in pixels of each layer's own input.
+Multiply by the jump of the layers before it: start += (dilation · (kernel − 1) / 2 − padding) · jump.
 
-    stride_too_early: all but jump no_layers
-    - extent = dilation * (kernel - 1)
-    + jump *= stride
-    + extent = dilation * (kernel - 1)
-    - jump *= stride
-    You multiplied by a layer's stride before you used the jump.
-    A kernel steps on its own input: use the jump of the layers before it, then multiply by the stride.
+stride_too_early: all but jump no_layers
+- extent = dilation * (kernel - 1)
++ jump *= stride
++ extent = dilation * (kernel - 1)
+- jump *= stride
+You multiplied by a layer's stride before you used the jump.
+A kernel steps on its own input: use the jump of the layers before it, then multiply by the stride.
 
-    last_stride: all but no_layers
-    - jump *= stride
-    + jump = stride
-    Your jump is the last layer's stride.
-    Strides multiply: jump *= stride.
+last_stride: all but no_layers
+- jump *= stride
++ jump = stride
+Your jump is the last layer's stride.
+Strides multiply: jump *= stride.
 
-    last_stride_left_out: jump together no_layers
-    - for kernel, stride, padding, dilation in layers:
-    + for number, (kernel, stride, padding, dilation) in enumerate(layers, start=1):
-    - jump *= stride
-    + if number < len(layers):
-    +     jump *= stride
-    You left the stride of the last layer out of the jump.
-    It counts as well: its units are that much farther apart. jump *= stride after each layer, the last too.
+last_stride_left_out: jump together no_layers
+- for kernel, stride, padding, dilation in layers:
++ for number, (kernel, stride, padding, dilation) in enumerate(layers, start=1):
+- jump *= stride
++ if number < len(layers):
++     jump *= stride
+You left the stride of the last layer out of the jump.
+It counts as well: its units are that much farther apart. jump *= stride after each layer, the last too.
 
-    pointwise_left_out: no_layers
-    - extent = dilation * (kernel - 1)
-    + if kernel == 1:
-    +     continue
-    + extent = dilation * (kernel - 1)
-    You passed over layers with a kernel of 1. They add no pixel, but their stride and padding count.
-    No case of its own is needed: with kernel 1 the rule adds 0 to the size, and jump *= stride is still
-      right.
+pointwise_left_out: no_layers
+- extent = dilation * (kernel - 1)
++ if kernel == 1:
++     continue
++ extent = dilation * (kernel - 1)
+You passed over layers with a kernel of 1. They add no pixel, but their stride and padding count.
+No case of its own is needed: with kernel 1 the rule adds 0 to the size, and jump *= stride is still right.
 
-    jump_before_size: all but start
-    - return size, jump, start
-    + return jump, size, start
-    You returned (jump, size, start).
-    The order is (size, jump, start).
+jump_before_size: all but start
+- return size, jump, start
++ return jump, size, start
+You returned (jump, size, start).
+The order is (size, jump, start).
 
-    size_from_zero: all but jump start
-    - 1, 1, 0.0
-    + 0, 1, 0.0
-    Your size begins at 0.
-    Before any layer a unit is one pixel: begin with size = 1.
+size_from_zero: all but jump start
+- 1, 1, 0.0
++ 0, 1, 0.0
+Your size begins at 0.
+Before any layer a unit is one pixel: begin with size = 1.
 
-    whole_extent: start padding together
-    - extent / 2
-    + extent
-    You moved the center in by all that a layer adds.
-    The other half lies on the other side: start += (dilation · (kernel − 1) / 2 − padding) · jump.
+whole_extent: start padding together
+- extent / 2
++ extent
+You moved the center in by all that a layer adds.
+The other half lies on the other side: start += (dilation · (kernel − 1) / 2 − padding) · jump.
 
-    strides_added: all but no_layers
-    - jump *= stride
-    + jump += stride - 1
-    You added the strides up.
-    They multiply: two layers of stride 2 step by 4 pixels. jump *= stride.
+strides_added: all but no_layers
+- jump *= stride
++ jump += stride - 1
+You added the strides up.
+They multiply: two layers of stride 2 step by 4 pixels. jump *= stride.
 
-    whole_kernels: all but jump start
-    - size += extent * jump
-    + size += kernel * jump
-    You added the whole kernel. A kernel of 3 adds 2: one of its pixels was there already.
-    Add (kernel − 1) · jump.
+whole_kernels: all but jump start
+- size += extent * jump
++ size += kernel * jump
+You added the whole kernel. A kernel of 3 adds 2: one of its pixels was there already.
+Add (kernel − 1) · jump.
 
-    dilation_ignored: dilation together
-    - extent = dilation * (kernel - 1)
-    + extent = kernel - 1
-    You left the dilation out.
-    A dilated kernel reaches dilation · (kernel − 1) + 1 of its inputs.
+dilation_ignored: dilation together
+- extent = dilation * (kernel - 1)
++ extent = kernel - 1
+You left the dilation out.
+A dilated kernel reaches dilation · (kernel − 1) + 1 of its inputs.
 
-    kernel_times_dilation: dilation together
-    - dilation * (kernel - 1)
-    + dilation * kernel - 1
-    You took dilation · kernel for the reach of a dilated kernel; there are no holes behind its last value.
-    dilation · (kernel − 1) + 1: a kernel of 3 with dilation 2 reaches 5.
+kernel_times_dilation: dilation together
+- dilation * (kernel - 1)
++ dilation * kernel - 1
+You took dilation · kernel for the reach of a dilated kernel; there are no holes behind its last value.
+dilation · (kernel − 1) + 1: a kernel of 3 with dilation 2 reaches 5.
 
-    padding_in_size: padding together
-    - size += extent * jump
-    + size += (extent - 2 * padding) * jump
-    You took the padding off the size.
-    A unit looks through its whole kernel, padding or not. Padding moves only the start.
+padding_in_size: padding together
+- size += extent * jump
++ size += (extent - 2 * padding) * jump
+You took the padding off the size.
+A unit looks through its whole kernel, padding or not. Padding moves only the start.
 
-    padding_ignored: padding together
-    - (extent / 2 - padding) * jump
-    + extent / 2 * jump
-    You left the padding out.
-    It moves the first center back: start += (dilation · (kernel − 1) / 2 − padding) · jump.
+padding_ignored: padding together
+- (extent / 2 - padding) * jump
++ extent / 2 * jump
+You left the padding out.
+It moves the first center back: start += (dilation · (kernel − 1) / 2 − padding) · jump.
 
-    padding_added: padding together
-    - extent / 2 - padding
-    + extent / 2 + padding
-    You moved the first center in by the padding.
-    Padded rows lie before pixel 0: subtract padding · jump.
+padding_added: padding together
+- extent / 2 - padding
++ extent / 2 + padding
+You moved the first center in by the padding.
+Padded rows lie before pixel 0: subtract padding · jump.
 
-    padding_unscaled: padding together
-    - (extent / 2 - padding) * jump
-    + extent / 2 * jump - padding
-    You subtracted the padding in pixels of the layer's own input.
-    A padded row behind a stride is several pixels wide: subtract padding · jump.
+padding_unscaled: padding together
+- (extent / 2 - padding) * jump
++ extent / 2 * jump - padding
+You subtracted the padding in pixels of the layer's own input.
+A padded row behind a stride is several pixels wide: subtract padding · jump.
 
-    start_is_the_edge: start padding together
-    - start += (extent / 2 - padding) * jump
-    + start -= padding * jump
-    Your start is the first pixel of the field.
-    It is the field's center: add half of what each layer adds to the size.
+start_is_the_edge: start padding together
+- start += (extent / 2 - padding) * jump
++ start -= padding * jump
+Your start is the first pixel of the field.
+It is the field's center: add half of what each layer adds to the size.
 
-    half_pixel: all but size jump dilation
-    - 1, 1, 0.0
-    + 1, 1, 0.5
-    You counted from the corner of pixel 0, where its center is 0.5.
-    Here the center of pixel 0 is 0: begin with start = 0.0. The center of pixels 0, 1 and 2 is then 1, not
-      1.5.
+half_pixel: all but size jump dilation
+- 1, 1, 0.0
++ 1, 1, 0.5
+You counted from the corner of pixel 0, where its center is 0.5.
+Here the center of pixel 0 is 0: begin with start = 0.0. The center of pixels 0, 1 and 2 is then 1, not 1.5.
 
-    halves_rounded: start padding together
-    - extent / 2
-    + extent // 2
-    You rounded half of a kernel down. The center of an even field lies between two pixels.
-    Divide with / and not with //.
+halves_rounded: start padding together
+- extent / 2
++ extent // 2
+You rounded half of a kernel down. The center of an even field lies between two pixels.
+Divide with / and not with //.
 
-    layers_reversed: all but jump no_layers
-    - in layers
-    + in reversed(layers)
-    Your rule goes in one direction, and your loop in the other.
-    size += (kernel − 1) · jump goes from the first layer to the last; size = (size − 1) · stride + kernel
-      from the last to the first.
+layers_reversed: all but jump no_layers
+- in layers
++ in reversed(layers)
+Your rule goes in one direction, and your loop in the other.
+size += (kernel − 1) · jump goes from the first layer to the last; size = (size − 1) · stride + kernel from
+  the last to the first.
 
-    backward_rule_forward: all but jump start no_layers
-    - size += extent * jump
-    + size = (size - 1) * stride + extent + 1
-    size = (size − 1) · stride + kernel goes from the last layer to the first; you went the other way.
-    Go through reversed(layers) with it, or forward with size += (kernel − 1) · jump.
+backward_rule_forward: all but jump start no_layers
+- size += extent * jump
++ size = (size - 1) * stride + extent + 1
+size = (size − 1) · stride + kernel goes from the last layer to the first; you went the other way.
+Go through reversed(layers) with it, or forward with size += (kernel − 1) · jump.
 
-    fractional_pixels: all but jump start
-    - 1, 1, 0.0
-    + 1.0, 1, 0.0
-    Your size is a float.
-    Pixels are counted: size and jump are integers. Only start can lie between pixels.
-    """)
+fractional_pixels: all but jump start
+- 1, 1, 0.0
++ 1.0, 1, 0.0
+Your size is a float.
+Pixels are counted: size and jump are integers. Only start can lie between pixels.
+""")
 
 
 @answers.right

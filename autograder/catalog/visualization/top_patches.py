@@ -1,15 +1,14 @@
 """The exercise top_patches of lecture 03: the patches a unit likes best."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 
 from autograder.attempt import Subject, kind_of
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import visualization as reference
 
 
@@ -161,60 +160,45 @@ CLAIMS = Exercise(
     reference=reference.top_patches,
     minutes=25,
     difficulty=3,
-    properties=(
-        Property(
-            "boxes",
-            "the field of the channel's best unit: (n, top, left, bottom, right), bottom and right exclusive",
-            0.5,
-            _odd_fields,
-            _numbers,
-            examples=6,
-        ),
-        Property(
-            "integers",
-            "the five numbers of a patch are Python integers",
-            0.25,
-            _odd_fields,
-            _kinds,
-            examples=2,
-        ),
-        Property(
-            "even_fields",
-            "fields of even size, whose center lies between two pixels, also where they begin before the image",
-            0.25,
-            _even_fields,
-            _even_numbers,
-            tried="two calls, one with a field inside the image, one with a field that begins before it",
-        ),
-        Property("rectangular", "maps that are not square", 0.25, _rectangular, _numbers, examples=6),
-        Property(
-            "order",
-            "one patch an image, the k images with the highest activations, strongest first",
-            0.5,
-            _several,
-            _numbers,
-        ),
-        Property("clipped", "boxes end at the image's border", 0.5, _at_the_border, _numbers),
-        Property("ties", "among equal units the first in row order", 0.25, _ties, _numbers, examples=6),
-        Property(
-            "negative", "also where all activations are negative", 0.25, _below_zero, _numbers, examples=6
-        ),
-        Property("few_images", "all images where there are fewer than k", 0.25, _few, _numbers, examples=4),
+    properties=claims(
+        """
+        boxes (0.5): the field of the channel's best unit: (n, top, left, bottom, right), bottom and right
+          exclusive
+        integers (0.25): the five numbers of a patch are Python integers
+        even_fields (0.25): fields of even size, whose center lies between two pixels, also where they begin
+          before the image
+        tried: two calls, one with a field inside the image, one with a field that begins before it
+        rectangular (0.25): maps that are not square
+        order (0.5): one patch an image, the k images with the highest activations, strongest first
+        clipped (0.5): boxes end at the image's border
+        ties (0.25): among equal units the first in row order
+        negative (0.25): also where all activations are negative
+        few_images (0.25): all images where there are fewer than k
+        """,
+        boxes=on(_odd_fields, _numbers, examples=6),
+        integers=on(_odd_fields, _kinds, examples=2),
+        even_fields=on(_even_fields, _even_numbers),
+        rectangular=on(_rectangular, _numbers, examples=6),
+        order=on(_several, _numbers),
+        clipped=on(_at_the_border, _numbers),
+        ties=on(_ties, _numbers, examples=6),
+        negative=on(_below_zero, _numbers, examples=6),
+        few_images=on(_few, _numbers, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't know where a unit's patch lies",
-            "The center of unit (0, 0) is at pixel `start`, in both directions. How far is it to the next unit, and how far from a center to the field's first pixel?",
-        ),
-        Hint(
-            "My boxes are off by one, or by a half",
-            "top = start + row · jump − (size − 1) / 2 is a whole number for odd and even sizes. bottom = top + size, exclusive. Clip both at the end, not before you add.",
-        ),
-        Hint(
-            "I don't know how to put it together",
-            "For each image n: index = activations[n, channel].argmax(); row, column = divmod(int(index), w). Keep (activation, n, row, column), sort by activation, descending, take the first k, and make the boxes of those.",
-        ),
-    ),
+    hints=hints("""
+        I don't know where a unit's patch lies
+        The center of unit (0, 0) is at pixel `start`, in both directions. How far is it to the next unit, and
+          how far from a center to the field's first pixel?
+
+        My boxes are off by one, or by a half
+        top = start + row · jump − (size − 1) / 2 is a whole number for odd and even sizes. bottom = top +
+          size, exclusive. Clip both at the end, not before you add.
+
+        I don't know how to put it together
+        For each image n: index = activations[n, channel].argmax(); row, column = divmod(int(index), w). Keep
+          (activation, n, row, column), sort by activation, descending, take the first k, and make the boxes
+          of those.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -243,182 +227,182 @@ def by_image(activations, channel, k, field, image_size):
 
 
 answers.edits("""
-    center_for_corner: all but integers
-    - top, left = int(start + row * jump - half), int(start + column * jump - half)
-    + top, left = int(start + row * jump), int(start + column * jump)
-    You began the box at the unit's center.
-    The center is in the middle of the field: top = center − (size − 1) / 2.
+center_for_corner: all but integers
+- top, left = int(start + row * jump - half), int(start + column * jump - half)
++ top, left = int(start + row * jump), int(start + column * jump)
+You began the box at the unit's center.
+The center is in the middle of the field: top = center − (size − 1) / 2.
 
-    start_ignored: even_fields clipped
-    - top, left = int(start + row * jump - half), int(start + column * jump - half)
-    + top, left = row * jump, column * jump
-    You left start out: with padding, the first unit's field begins before the image.
-    The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.
+start_ignored: even_fields clipped
+- top, left = int(start + row * jump - half), int(start + column * jump - half)
++ top, left = row * jump, column * jump
+You left start out: with padding, the first unit's field begins before the image.
+The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.
 
-    half_of_an_even_size: even_fields
-    - half = (size - 1) / 2
-    + half = size // 2
-    You took size // 2 off the center, or rounded start down: half a pixel too much for an even size.
-    start − (size − 1) / 2 is a whole number, also for even sizes: round nothing before.
+half_of_an_even_size: even_fields
+- half = (size - 1) / 2
++ half = size // 2
+You took size // 2 off the center, or rounded start down: half a pixel too much for an even size.
+start − (size − 1) / 2 is a whole number, also for even sizes: round nothing before.
 
-    rounded_to_zero: even_fields
-    - half = (size - 1) / 2
-    + half = (size - 1) // 2
-    You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.
-    start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.
+rounded_to_zero: even_fields
+- half = (size - 1) / 2
++ half = (size - 1) // 2
+You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.
+start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.
 
-    jump_for_size: all but integers
-    - half = (size - 1) / 2
-    + half = (jump - 1) / 2
-    - bottom, right = top + size, left + size
-    + bottom, right = top + jump, left + jump
-    Your box is as large as the jump.
-    A field is `size` pixels wide, however far apart the units are: bottom = top + size.
+jump_for_size: all but integers
+- half = (size - 1) / 2
++ half = (jump - 1) / 2
+- bottom, right = top + size, left + size
++ bottom, right = top + jump, left + jump
+Your box is as large as the jump.
+A field is `size` pixels wide, however far apart the units are: bottom = top + size.
 
-    half_of_the_size: all but integers
-    - half = (size - 1) / 2
-    + half = size / 2
-    You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.
-    From the center of a field to the center of its first pixel it is (size − 1) / 2.
+half_of_the_size: all but integers
+- half = (size - 1) / 2
++ half = size / 2
+You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.
+From the center of a field to the center of its first pixel it is (size − 1) / 2.
 
-    jump_ignored: all but integers
-    - top, left = int(start + row * jump - half), int(start + column * jump - half)
-    + top, left = int(start + row - half), int(start + column - half)
-    You took the unit's row and column for pixels.
-    Units are jump pixels apart: start + row · jump.
+jump_ignored: all but integers
+- top, left = int(start + row * jump - half), int(start + column * jump - half)
++ top, left = int(start + row - half), int(start + column - half)
+You took the unit's row and column for pixels.
+Units are jump pixels apart: start + row · jump.
 
-    last_pixel_included: all but integers
-    - bottom, right = top + size, left + size
-    + bottom, right = top + size - 1, left + size - 1
-    Your bottom and right are the last pixels of the field.
-    They are exclusive, as in a slice: bottom = top + size.
+last_pixel_included: all but integers
+- bottom, right = top + size, left + size
++ bottom, right = top + size - 1, left + size - 1
+Your bottom and right are the last pixels of the field.
+They are exclusive, as in a slice: bottom = top + size.
 
-    x_before_y: all but integers
-    - (n, top, left, bottom, right)
-    + (n, left, top, right, bottom)
-    You gave (left, top, right, bottom).
-    Rows come first: (n, top, left, bottom, right).
+x_before_y: all but integers
+- (n, top, left, bottom, right)
++ (n, left, top, right, bottom)
+You gave (left, top, right, bottom).
+Rows come first: (n, top, left, bottom, right).
 
-    floats: integers
-    - top, left = int(start + row * jump - half), int(start + column * jump - half)
-    + top, left = start + row * jump - half, start + column * jump - half
-    Your coordinates are floats, which cannot slice an image.
-    They are whole numbers: int(…) each of them.
+floats: integers
+- top, left = int(start + row * jump - half), int(start + column * jump - half)
++ top, left = start + row * jump - half, start + column * jump - half
+Your coordinates are floats, which cannot slice an image.
+They are whole numbers: int(…) each of them.
 
-    tensors: integers
-    - patches.append((n, top, left, bottom, right))
-    + patches.append(tuple(torch.tensor([n, top, left, bottom, right])))
-    Your tuples hold tensors.
-    int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.
+tensors: integers
+- patches.append((n, top, left, bottom, right))
++ patches.append(tuple(torch.tensor([n, top, left, bottom, right])))
+Your tuples hold tensors.
+int(…) or .item() makes Python integers of them; .tolist() does it for a whole tensor.
 
-    divided_by_rows: rectangular
-    - divmod(unit, activations.shape[3])
-    + divmod(unit, activations.shape[2])
-    You found row and column of a flat index with the map's height.
-    A row is as long as the map is wide: divmod(index, w).
+divided_by_rows: rectangular
+- divmod(unit, activations.shape[3])
++ divmod(unit, activations.shape[2])
+You found row and column of a flat index with the map's height.
+A row is as long as the map is wide: divmod(index, w).
 
-    image_size_swapped: rectangular
-    - height, width = image_size
-    + width, height = image_size
-    You read image_size as (W, H).
-    height, width = image_size.
+image_size_swapped: rectangular
+- height, width = image_size
++ width, height = image_size
+You read image_size as (W, H).
+height, width = image_size.
 
-    not_clipped: clipped
-    - top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
-    - left, right = min(max(left, 0), width), min(max(right, 0), width)
-    Your boxes reach beyond the image.
-    min(max(value, 0), H) for top and bottom, the same with W for left and right.
+not_clipped: clipped
+- top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+- left, right = min(max(left, 0), width), min(max(right, 0), width)
+Your boxes reach beyond the image.
+min(max(value, 0), H) for top and bottom, the same with W for left and right.
 
-    clipped_at_zero_only: clipped
-    - top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
-    - left, right = min(max(left, 0), width), min(max(right, 0), width)
-    + top, left = max(top, 0), max(left, 0)
-    You cut boxes off at 0 and not at the image's other end.
-    min(…, H) for bottom, min(…, W) for right.
+clipped_at_zero_only: clipped
+- top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+- left, right = min(max(left, 0), width), min(max(right, 0), width)
++ top, left = max(top, 0), max(left, 0)
+You cut boxes off at 0 and not at the image's other end.
+min(…, H) for bottom, min(…, W) for right.
 
-    clipped_too_early: even_fields clipped
-    - bottom, right = top + size, left + size
-    + top, left = max(top, 0), max(left, 0)
-    + bottom, right = top + size, left + size
-    You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.
-    First top and bottom = top + size, then clip both.
+clipped_too_early: even_fields clipped
+- bottom, right = top + size, left + size
++ top, left = max(top, 0), max(left, 0)
++ bottom, right = top + size, left + size
+You cut top and left off at 0 and then added the size: the box lost its beginning and gained at its end.
+First top and bottom = top + size, then clip both.
 
-    moved_inside: even_fields clipped
-    - bottom, right = top + size, left + size
-    - top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
-    - left, right = min(max(left, 0), width), min(max(right, 0), width)
-    + top, left = min(max(top, 0), height - size), min(max(left, 0), width - size)
-    + bottom, right = top + size, left + size
-    You moved boxes into the image. The unit does not see what you then show.
-    Cut them off: a patch at the border is smaller.
+moved_inside: even_fields clipped
+- bottom, right = top + size, left + size
+- top, bottom = min(max(top, 0), height), min(max(bottom, 0), height)
+- left, right = min(max(left, 0), width), min(max(right, 0), width)
++ top, left = min(max(top, 0), height - size), min(max(left, 0), width - size)
++ bottom, right = top + size, left + size
+You moved boxes into the image. The unit does not see what you then show.
+Cut them off: a patch at the border is smaller.
 
-    several_of_one_image: order few_images
-    - unit = int(maps.argmax())
-    - ranking.append((float(maps.max()), n, unit))
-    + for unit, value in enumerate(maps.flatten().tolist()):
-    +     ranking.append((value, n, unit))
-    You ranked all units of all images, so that one image can fill the list.
-    First the best unit of each image, then the best images.
+several_of_one_image: order few_images
+- unit = int(maps.argmax())
+- ranking.append((float(maps.max()), n, unit))
++ for unit, value in enumerate(maps.flatten().tolist()):
++     ranking.append((value, n, unit))
+You ranked all units of all images, so that one image can fill the list.
+First the best unit of each image, then the best images.
 
-    weakest_first: order few_images
-    - , reverse=True
-    You began with the weakest.
-    Sort by descending activation.
+weakest_first: order few_images
+- , reverse=True
+You began with the weakest.
+Sort by descending activation.
 
-    images_in_their_order: order few_images
-    - ranking.sort(key=lambda entry: entry[0], reverse=True)
-    You took the first k images in their own order.
-    Sort the images by their best unit's activation first.
+images_in_their_order: order few_images
+- ranking.sort(key=lambda entry: entry[0], reverse=True)
+You took the first k images in their own order.
+Sort the images by their best unit's activation first.
 
-    ranked_by_mean: order few_images
-    - maps.max()
-    + maps.mean()
-    You ranked the images by the mean of their map.
-    What counts is the best unit, the maximum.
+ranked_by_mean: order few_images
+- maps.max()
++ maps.mean()
+You ranked the images by the mean of their map.
+What counts is the best unit, the maximum.
 
-    rank_for_image: order few_images
-    - for _, n, unit in ranking[:k]:
-    + for n, (_, _, unit) in enumerate(ranking[:k]):
-    Your n is the place in the list.
-    It is the number of the image, which goes along when you sort.
+rank_for_image: order few_images
+- for _, n, unit in ranking[:k]:
++ for n, (_, _, unit) in enumerate(ranking[:k]):
+Your n is the place in the list.
+It is the number of the image, which goes along when you sort.
 
-    last_of_equals: ties
-    - unit = int(maps.argmax())
-    + best = float("-inf")
-    + for place, value in enumerate(maps.flatten().tolist()):
-    +     if value >= best:
-    +         best, unit = value, place
-    You took the last of equal units.
-    The first: compare with > and not with >=.
+last_of_equals: ties
+- unit = int(maps.argmax())
++ best = float("-inf")
++ for place, value in enumerate(maps.flatten().tolist()):
++     if value >= best:
++         best, unit = value, place
+You took the last of equal units.
+The first: compare with > and not with >=.
 
-    absolute_values: negative
-    - activations[:, channel]
-    + activations[:, channel].abs()
-    You looked for the greatest absolute value: a strongly negative unit is not excited.
-    The greatest value, with its sign.
+absolute_values: negative
+- activations[:, channel]
++ activations[:, channel].abs()
+You looked for the greatest absolute value: a strongly negative unit is not excited.
+The greatest value, with its sign.
 
-    best_begins_at_zero: negative
-    - unit = int(maps.argmax())
-    + best, unit = 0.0, 0
-    + for place, value in enumerate(maps.flatten().tolist()):
-    +     if value > best:
-    +         best, unit = value, place
-    Your search begins with a best of 0, which no negative activation beats.
-    Begin with the first unit, or with -inf.
+best_begins_at_zero: negative
+- unit = int(maps.argmax())
++ best, unit = 0.0, 0
++ for place, value in enumerate(maps.flatten().tolist()):
++     if value > best:
++         best, unit = value, place
+Your search begins with a best of 0, which no negative activation beats.
+Begin with the first unit, or with -inf.
 
-    more_than_there_are: few_images
-    - for _, n, unit in ranking[:k]:
-    + for place in range(k):
-    +     _, n, unit = ranking[place]
-    You asked for more images than there are.
-    min(k, N): then the list is shorter.
+more_than_there_are: few_images
+- for _, n, unit in ranking[:k]:
++ for place in range(k):
++     _, n, unit = ranking[place]
+You asked for more images than there are.
+min(k, N): then the list is shorter.
 
-    all_channels: all but integers
-    - activations[:, channel]
-    + activations.amax(1)
-    You looked at another channel than `channel`, or at all of them.
-    activations[:, channel] first.
-    """)
+all_channels: all but integers
+- activations[:, channel]
++ activations.amax(1)
+You looked at another channel than `channel`, or at all of them.
+activations[:, channel] first.
+""")
 
 
 @answers.right

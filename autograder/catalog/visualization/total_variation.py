@@ -1,7 +1,5 @@
 """The exercise total_variation of lecture 03: how much neighbors differ."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -9,9 +7,10 @@ from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
+from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries, gradients
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Hint, Property
+from autograder.exercise import Case, Exercise
 from coursekit import visualization as reference
 
 
@@ -48,56 +47,34 @@ CLAIMS = Exercise(
     reference=reference.total_variation,
     minutes=6,
     difficulty=1,
-    properties=(
-        Property(
-            "differences",
-            "the absolute differences of all vertical and horizontal neighbors of one image, summed",
-            0.75,
-            _one_image,
-            examples=6,
-        ),
-        Property("batch", "one sum over all images and channels", 0.5, _image_batch, examples=6),
-        Property(
-            "gradient",
-            "gradients flow back into the image",
-            0.25,
-            _image_batch,
-            gradients(0),
-            examples=4,
-            tried="the gradient with respect to x",
-        ),
-        Property(
-            "thin",
-            "images of one row, one column or one pixel",
-            0.25,
-            _thin,
-            _of_thin_ones,
-            examples=3,
-            tried="images of one column, of one row and of one pixel",
-        ),
-        Property(
-            "kinds",
-            "a scalar tensor of the dtype of x, and x is not changed",
-            0.25,
-            _tv_kinds,
-            carries,
-            examples=4,
-        ),
+    properties=claims(
+        """
+        differences (0.75): the absolute differences of all vertical and horizontal neighbors of one image,
+          summed
+        batch (0.5): one sum over all images and channels
+        gradient (0.25): gradients flow back into the image
+        tried: the gradient with respect to x
+        thin (0.25): images of one row, one column or one pixel
+        tried: images of one column, of one row and of one pixel
+        kinds (0.25): a scalar tensor of the dtype of x, and x is not changed
+        """,
+        differences=on(_one_image, examples=6),
+        batch=on(_image_batch, examples=6),
+        gradient=on(_image_batch, gradients(0), examples=4),
+        thin=on(_thin, _of_thin_ones, examples=3),
+        kinds=on(_tv_kinds, carries, examples=4),
     ),
-    hints=(
-        Hint(
-            "I don't see how to take all differences at once",
-            "x[:, :, 1:] are all rows but the first, x[:, :, :-1] all but the last. What is their difference?",
-        ),
-        Hint(
-            "The two differences don't have the same shape",
-            "They need not: one has a row less, the other a column less. Sum each by itself, then add.",
-        ),
-        Hint(
-            "My number is too small or too large",
-            "abs() before sum(), no mean, each pair once: (x[:, :, 1:] − x[:, :, :-1]).abs().sum() plus the same along the last axis.",
-        ),
-    ),
+    hints=hints("""
+        I don't see how to take all differences at once
+        x[:, :, 1:] are all rows but the first, x[:, :, :-1] all but the last. What is their difference?
+
+        The two differences don't have the same shape
+        They need not: one has a row less, the other a column less. Sum each by itself, then add.
+
+        My number is too small or too large
+        abs() before sum(), no mean, each pair once: (x[:, :, 1:] − x[:, :, :-1]).abs().sum() plus the same
+          along the last axis.
+        """),
 )
 
 answers = Answers(CLAIMS)
@@ -112,159 +89,159 @@ def sliced(x):
 
 
 answers.edits("""
-    mean_of_differences: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + down.abs().mean() + right.abs().mean()
-    You averaged the differences.
-    Sum them. maximize_activation divides by the number of values itself.
+mean_of_differences: all but kinds
+- down.abs().sum() + right.abs().sum()
++ down.abs().mean() + right.abs().mean()
+You averaged the differences.
+Sum them. maximize_activation divides by the number of values itself.
 
-    divided_by_values: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + (down.abs().sum() + right.abs().sum()) / x.numel()
-    You divided by the number of values.
-    Sum only. maximize_activation divides by x.numel() itself.
+divided_by_values: all but kinds
+- down.abs().sum() + right.abs().sum()
++ (down.abs().sum() + right.abs().sum()) / x.numel()
+You divided by the number of values.
+Sum only. maximize_activation divides by x.numel() itself.
 
-    mean_over_images: batch gradient thin
-    - down.abs().sum() + right.abs().sum()
-    + (down.abs().sum() + right.abs().sum()) / len(x)
-    You divided by the number of images.
-    One sum over everything, images too.
+mean_over_images: batch gradient thin
+- down.abs().sum() + right.abs().sum()
++ (down.abs().sum() + right.abs().sum()) / len(x)
+You divided by the number of images.
+One sum over everything, images too.
 
-    one_number_an_image: all
-    - down.abs().sum() + right.abs().sum()
-    + down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))
-    You returned one number for each image.
-    One scalar: sum over the images too.
+one_number_an_image: all
+- down.abs().sum() + right.abs().sum()
++ down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))
+You returned one number for each image.
+One scalar: sum over the images too.
 
-    squared: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + (down**2).sum() + (right**2).sum()
-    You squared the differences: one sharp edge then costs more than a soft ramp of the same height.
-    Take their absolute values, abs().
+squared: all but kinds
+- down.abs().sum() + right.abs().sum()
++ (down**2).sum() + (right**2).sum()
+You squared the differences: one sharp edge then costs more than a soft ramp of the same height.
+Take their absolute values, abs().
 
-    root_of_squares: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + ((down**2).sum() + (right**2).sum()).sqrt()
-    You took the root of the sum of squares.
-    Take the absolute value of each difference, then sum.
+root_of_squares: all but kinds
+- down.abs().sum() + right.abs().sum()
++ ((down**2).sum() + (right**2).sum()).sqrt()
+You took the root of the sum of squares.
+Take the absolute value of each difference, then sum.
 
-    gradient_lengths: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + (down[..., :-1] ** 2 + right[:, :, :-1] ** 2).clamp(min=1e-20).sqrt().sum()
-    You combined the vertical and the horizontal difference of a pixel into a length, √(dy² + dx²).
-    Here they count separately: the sum of |dy| plus the sum of |dx|.
+gradient_lengths: all but kinds
+- down.abs().sum() + right.abs().sum()
++ (down[..., :-1] ** 2 + right[:, :, :-1] ** 2).clamp(min=1e-20).sqrt().sum()
+You combined the vertical and the horizontal difference of a pixel into a length, √(dy² + dx²).
+Here they count separately: the sum of |dy| plus the sum of |dx|.
 
-    signed: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + down.sum() + right.sum()
-    You summed the differences with their signs: all but the borders cancel.
-    abs() each difference first.
+signed: all but kinds
+- down.abs().sum() + right.abs().sum()
++ down.sum() + right.sum()
+You summed the differences with their signs: all but the borders cancel.
+abs() each difference first.
 
-    absolute_too_late: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + down.sum().abs() + right.sum().abs()
-    You took the absolute value of the sums: inside them the differences have canceled already.
-    First abs(), then sum().
+absolute_too_late: all but kinds
+- down.abs().sum() + right.abs().sum()
++ down.sum().abs() + right.sum().abs()
+You took the absolute value of the sums: inside them the differences have canceled already.
+First abs(), then sum().
 
-    horizontal_only: all but kinds
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    ...
-    - down.abs().sum() + right.abs().sum()
-    + right.abs().sum()
-    You left the vertical neighbors out.
-    Add (x[:, :, 1:] − x[:, :, :-1]).abs().sum().
+horizontal_only: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
+...
+- down.abs().sum() + right.abs().sum()
++ right.abs().sum()
+You left the vertical neighbors out.
+Add (x[:, :, 1:] − x[:, :, :-1]).abs().sum().
 
-    vertical_only: all but kinds
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    - return down.abs().sum() + right.abs().sum()
-    + return down.abs().sum()
-    You left the horizontal neighbors out.
-    Add (x[..., 1:] − x[..., :-1]).abs().sum().
+vertical_only: all but kinds
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
+- return down.abs().sum() + right.abs().sum()
++ return down.abs().sum()
+You left the horizontal neighbors out.
+Add (x[..., 1:] − x[..., :-1]).abs().sum().
 
-    around_the_border: all but kinds
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    + down = x - x.roll(1, 2)
-    + right = x - x.roll(1, 3)
-    You compared the last row with the first one, as roll does.
-    Pixels at opposite borders are no neighbors: subtract slices, x[:, :, 1:] − x[:, :, :-1].
+around_the_border: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
++ down = x - x.roll(1, 2)
++ right = x - x.roll(1, 3)
+You compared the last row with the first one, as roll does.
+Pixels at opposite borders are no neighbors: subtract slices, x[:, :, 1:] − x[:, :, :-1].
 
-    channels_as_neighbors: all but kinds
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    + down = x[:, 1:] - x[:, :-1]
-    + right = x[:, :, 1:] - x[:, :, :-1]
-    You took differences along the channel axis.
-    Rows are axis 2 and columns axis 3 of (N, C, H, W).
+channels_as_neighbors: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
++ down = x[:, 1:] - x[:, :-1]
++ right = x[:, :, 1:] - x[:, :, :-1]
+You took differences along the channel axis.
+Rows are axis 2 and columns axis 3 of (N, C, H, W).
 
-    channels_for_rows: all but kinds
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    + down = x[:, 1:] - x[:, :-1]
-    You took differences along the channel axis for the vertical ones.
-    Rows are axis 2 of (N, C, H, W): x[:, :, 1:] − x[:, :, :-1].
+channels_for_rows: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
++ down = x[:, 1:] - x[:, :-1]
+You took differences along the channel axis for the vertical ones.
+Rows are axis 2 of (N, C, H, W): x[:, :, 1:] − x[:, :, :-1].
 
-    first_image_only: batch gradient thin
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    + down = x[0, :, 1:] - x[0, :, :-1]
-    + right = x[0, :, :, 1:] - x[0, :, :, :-1]
-    You took the first image only.
-    One sum over everything, all N images.
+first_image_only: batch gradient thin
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
++ down = x[0, :, 1:] - x[0, :, :-1]
++ right = x[0, :, :, 1:] - x[0, :, :, :-1]
+You took the first image only.
+One sum over everything, all N images.
 
-    mean_over_channels: batch gradient thin
-    - down.abs().sum() + right.abs().sum()
-    + (down.abs().sum() + right.abs().sum()) / x.shape[1]
-    You divided by the number of channels.
-    One sum over everything, channels too.
+mean_over_channels: batch gradient thin
+- down.abs().sum() + right.abs().sum()
++ (down.abs().sum() + right.abs().sum()) / x.shape[1]
+You divided by the number of channels.
+One sum over everything, channels too.
 
-    every_axis: batch gradient thin
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    - return down.abs().sum() + right.abs().sum()
-    + return sum(x.diff(dim=axis).abs().sum() for axis in range(4))
-    You took differences along all four axes.
-    Images and channels are no neighbors: rows, axis 2, and columns, axis 3, only.
+every_axis: batch gradient thin
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
+- return down.abs().sum() + right.abs().sum()
++ return sum(x.diff(dim=axis).abs().sum() for axis in range(4))
+You took differences along all four axes.
+Images and channels are no neighbors: rows, axis 2, and columns, axis 3, only.
 
-    counted_twice: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + 2 * (down.abs().sum() + right.abs().sum())
-    You counted each pair of neighbors twice.
-    Each pair once: with the right one and the lower one, not with all four.
+counted_twice: all but kinds
+- down.abs().sum() + right.abs().sum()
++ 2 * (down.abs().sum() + right.abs().sum())
+You counted each pair of neighbors twice.
+Each pair once: with the right one and the lower one, not with all four.
 
-    halved: all but kinds
-    - down.abs().sum() + right.abs().sum()
-    + (down.abs().sum() + right.abs().sum()) / 2
-    You took half: the mean of the two directions, or half of each pair.
-    The sum of both, each pair of neighbors once.
+halved: all but kinds
+- down.abs().sum() + right.abs().sum()
++ (down.abs().sum() + right.abs().sum()) / 2
+You took half: the mean of the two directions, or half of each pair.
+The sum of both, each pair of neighbors once.
 
-    last_row_and_column_cut: all but kinds
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    + down = x[:, :, 1:, :-1] - x[:, :, :-1, :-1]
-    + right = x[:, :, :-1, 1:] - x[:, :, :-1, :-1]
-    You cut both differences to the same size, and lost pairs in the last row and column.
-    They need not have the same shape: sum each by itself.
+last_row_and_column_cut: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
++ down = x[:, :, 1:, :-1] - x[:, :, :-1, :-1]
++ right = x[:, :, :-1, 1:] - x[:, :, :-1, :-1]
+You cut both differences to the same size, and lost pairs in the last row and column.
+They need not have the same shape: sum each by itself.
 
-    diagonal: all but kinds
-    - down = x[:, :, 1:] - x[:, :, :-1]
-    - right = x[:, :, :, 1:] - x[:, :, :, :-1]
-    - return down.abs().sum() + right.abs().sum()
-    + return (x[:, :, 1:, 1:] - x[:, :, :-1, :-1]).abs().sum()
-    You compared diagonal neighbors.
-    Shift by one row, and separately by one column.
+diagonal: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
+- return down.abs().sum() + right.abs().sum()
++ return (x[:, :, 1:, 1:] - x[:, :, :-1, :-1]).abs().sum()
+You compared diagonal neighbors.
+Shift by one row, and separately by one column.
 
-    python_number: all
-    - down.abs().sum() + right.abs().sum()
-    + (down.abs().sum() + right.abs().sum()).item()
-    You returned a Python number, through which no gradient flows.
-    Leave item() and float() away.
+python_number: all
+- down.abs().sum() + right.abs().sum()
++ (down.abs().sum() + right.abs().sum()).item()
+You returned a Python number, through which no gradient flows.
+Leave item() and float() away.
 
-    gradient_cut: gradient
-    - down.abs().sum() + right.abs().sum()
-    + (down.abs().sum() + right.abs().sum()).detach()
-    No gradient flows back into x.
-    Leave detach(), .data and torch.no_grad() away.
-    """)
+gradient_cut: gradient
+- down.abs().sum() + right.abs().sum()
++ (down.abs().sum() + right.abs().sum()).detach()
+No gradient flows back into x.
+Leave detach(), .data and torch.no_grad() away.
+""")
 
 
 @answers.right
