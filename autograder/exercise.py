@@ -9,7 +9,7 @@ training. A :class:`Misconception` is a real wrong answer with a name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
@@ -111,23 +111,27 @@ class Code(Protocol):
     def answer(self) -> Any: ...
     @property
     def body(self) -> str: ...
-    def imports(self, known: Sequence[str] = ()) -> list[str]: ...
+    def imports(self, known: Collection[str] = ()) -> list[str]: ...
+
+
+def _object(code: Code | Any) -> Any:
+    return code.answer if hasattr(code, "body") else code
 
 
 @dataclass(frozen=True)
 class Misconception:
-    """A real wrong answer: a runnable ``answer``, the sentence that names the ``mistake``, the one that points
-    to the ``repair``, and exactly the properties it ``fails``."""
+    """A real wrong answer: the sentence that names the ``mistake``, the one that points to the ``repair``, exactly the
+    properties it ``fails``, and its ``code``, or the object alone where nobody has to read it."""
 
     name: str
     mistake: str
     repair: str
     fails: tuple[str, ...]
-    code: Code
+    code: Code | Any
 
     @property
     def answer(self) -> Any:
-        return getattr(self.code, "answer", self.code)
+        return _object(self.code)
 
 
 @dataclass(frozen=True)
@@ -135,11 +139,11 @@ class Variant:
     """A right answer written differently; the gate demands full points for it."""
 
     name: str
-    code: Code
+    code: Code | Any
 
     @property
     def answer(self) -> Any:
-        return getattr(self.code, "answer", self.code)
+        return _object(self.code)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
@@ -90,7 +90,7 @@ class Code:
         """A module that holds the answer, as a learner could have typed it into an empty one."""
         return "\n".join([*self.imports(), "", "", self.body]).lstrip()
 
-    def imports(self, known: Sequence[str] = ()) -> list[str]:
+    def imports(self, known: Collection[str] = ()) -> list[str]:
         """The import lines that the text needs, as the catalogue has them; names that are ``known`` need none."""
         used = {n.id for n in ast.walk(ast.parse(self.body)) if isinstance(n, ast.Name)} - set(known)
         found: dict[str, None] = {}
@@ -146,7 +146,9 @@ class Answers(Generic[C]):
                 failed = self._failed(fails)
             except ValueError as error:
                 raise ValueError(f"{_place(answer)}: {error}") from None
-            self._add(Misconception(name, *told, failed, Code(self._claims.id, name, _parts(answer))))
+            mistake, repair = told
+            code = Code(self._claims.id, name, _parts(answer))
+            self._add(Misconception(name, mistake, repair, failed, code))
             return answer
 
         return add

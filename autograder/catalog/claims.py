@@ -38,8 +38,8 @@ class Trial(NamedTuple):
 def on(
     draw: Callable[[Draw], Case],
     observe: Callable[[Any, Case], Any] = call,
-    *,
     judge: Callable[[Case, Any, Any], Mismatch | None] | None = None,
+    *,
     examples: int = 8,
     tolerance: tuple[float, float] | None = None,
 ) -> Trial:

@@ -69,6 +69,15 @@ def test_every_property_is_failed_by_some_misconception(exercise):
 
 
 @EXERCISE
+def test_a_block_has_no_long_line(exercise):
+    name = re.sub("(?<=[a-z])(?=[A-Z])", "_", exercise.id).lower()
+    path = ROOT / "autograder" / "catalog" / exercise.topic / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    assert [line for text in texts if "\n" in text for line in text.split("\n") if len(line) > 110] == []
+
+
+@EXERCISE
 def test_answers_take_what_the_reference_takes(exercise):
     expected = list(inspect.signature(exercise.reference).parameters)
     for answer in [m.answer for m in exercise.misconceptions] + [v.answer for v in exercise.right]:
@@ -92,8 +101,9 @@ def test_one_exercise_is_one_file_that_bears_its_name(topic):
             assert not made
             continue
         entries = [n for n in module.body if isinstance(n, ast.Assign) and n.value in made]
-        assert [ast.unparse(n.targets[0]) for n in entries] == ["EXERCISE"]
+        assert [ast.unparse(n.targets[0]) for n in entries] == ["CLAIMS"]
         assert len(made) == 1
+        assert ast.unparse(module.body[-1]) == "EXERCISE = answers.exercise()"
         ids[path.stem] = import_module(f"{catalog.__name__}.{topic}.{path.stem}").EXERCISE.id
     assert ids == {re.sub("(?<=[a-z])(?=[A-Z])", "_", e).lower(): e for e in ids.values()}
     order = import_module(f"{catalog.__name__}.{topic}").ORDER

@@ -91,16 +91,14 @@ def test_a_misconception_that_another_hides_makes_a_problem(scores):
 
 def test_a_right_variant_that_is_wrong_makes_a_problem(scores):
     def change(exercise):
-        return replace(
-            exercise, right=(replace(exercise.right[0], answer=exercise.misconceptions[0].answer),)
-        )
+        return replace(exercise, right=(replace(exercise.right[0], code=exercise.misconceptions[0].answer),))
 
     assert any("right/counting in plain Python: " in problem for problem in scores(change))
 
 
 def test_a_right_variant_that_takes_a_shortcut_makes_a_problem(scores):
     def change(exercise):
-        return replace(exercise, right=(replace(exercise.right[0], answer=exercise.reference),))
+        return replace(exercise, right=(replace(exercise.right[0], code=exercise.reference),))
 
     assert any("shortcut" in problem for problem in scores(change))
 
