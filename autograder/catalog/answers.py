@@ -33,7 +33,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
@@ -85,11 +85,6 @@ class Code:
         """That text after the changes, under the exercise's name, without imports."""
         return _renamed(changed(self.before, self.changes), self.things[-1].__name__, self.exercise) + "\n"
 
-    @cached_property
-    def text(self) -> str:
-        """A module that holds the answer, as a learner could have typed it into an empty one."""
-        return "\n".join([*self.imports(), "", "", self.body]).lstrip()
-
     def imports(self, known: Collection[str] = ()) -> list[str]:
         """The import lines that the text needs, as the catalogue has them; names that are ``known`` need none."""
         used = {n.id for n in ast.walk(ast.parse(self.body)) if isinstance(n, ast.Name)} - set(known)
@@ -100,16 +95,25 @@ class Code:
                     found.setdefault(line)
         return list(found)
 
+    def text(self, known: Collection[str] = ()) -> str:
+        """What a learner could have typed into a module where those names are known."""
+        return "\n".join([*self.imports(known), "", "", self.body]).lstrip()
+
     @cached_property
     def answer(self) -> Any:
         """The object, of a module of its own whose source can be had."""
+        return self.below({})
+
+    def below(self, setup: Mapping[str, Any]) -> Any:
+        """The object that the text makes below what a notebook has set up."""
+        text = self.text(setup.keys())
         module = types.ModuleType(f"{ROOM}.{self.exercise}.{_identifier(self.name)}")
         file = f"<{self.exercise}: {self.name}>"
-        module.__file__ = file
-        linecache.cache[file] = (len(self.text), None, self.text.splitlines(keepends=True), file)
+        vars(module).update({k: v for k, v in setup.items() if not k.startswith("__")}, __file__=file)
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         # Where `inspect` looks for the source of a class.
         sys.modules[module.__name__] = module
-        exec(compile(self.text, file, "exec"), module.__dict__)
+        exec(compile(text, file, "exec"), module.__dict__)
         return getattr(module, self.exercise)
 
 
