@@ -171,15 +171,19 @@ def gate(
 
 @main.command("sample-class")
 @click.argument("lecture", default="02_batchnorm")
+@click.option("--students", type=click.IntRange(min=1), metavar="N",
+              help="Only so many of the class, those that differ most in kind.")  # fmt: skip
 @click.option("--unsafe-no-sandbox", is_flag=True,
               help="Run the sample submissions without a sandbox, as the user who calls.")  # fmt: skip
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".",
               show_default="the current folder", help="The repository.")  # fmt: skip
-def make_sample_class(lecture: str, unsafe_no_sandbox: bool, root: Path) -> None:
+def make_sample_class(lecture: str, students: int | None, unsafe_no_sandbox: bool, root: Path) -> None:
     """Grade a class of sample submissions to LECTURE (02_batchnorm) with stock nbgrader.
 
     The course is made anew in demo/, with its report in demo/report.html.
     """
+    import functools
+
     from rich.console import Console
 
     from autograder import report, sample_class
@@ -201,7 +205,9 @@ def make_sample_class(lecture: str, unsafe_no_sandbox: bool, root: Path) -> None
     console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
     console.print(f"Making the course in {course.name}/ and the submissions of its class.")
     try:
-        made = sample_class.prepare(root, course, assignment)
+        made = sample_class.prepare(
+            root, course, assignment, functools.partial(sample_class.samples, students=students)
+        )
         _show_progress(console, "grading", sample_class.grade(course, assignment), len(made))
         _show_progress(console, "writing feedback", sample_class.feedback(course, assignment), len(made))
     except RuntimeError as error:

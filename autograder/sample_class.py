@@ -62,8 +62,11 @@ def ends(release: NotebookNode, solved: NotebookNode, topic: str) -> list[Sample
     ]  # fmt: skip
 
 
-def samples(release: NotebookNode, solved: NotebookNode, topic: str = "batchnorm") -> list[Sample]:
-    """The class, made from the released notebook and the one with solutions."""
+def samples(
+    release: NotebookNode, solved: NotebookNode, topic: str = "batchnorm", students: int | None = None
+) -> list[Sample]:
+    """The class, made from the released notebook and the one with solutions: the first ``students`` of it, of whom
+    those that differ most in kind come first."""
     exercises = catalog.topic(topic)
     solutions = {cell.id: cell.source for cell in solved.cells}
     right = {e.id: solutions[f"{e.id}-solution"] for e in exercises}
@@ -84,14 +87,6 @@ def samples(release: NotebookNode, solved: NotebookNode, topic: str = "batchnorm
     hand_in("solved", "every exercise right", right)
     hand_in("untouched", "as it was handed out", {})
     hand_in("partial", "the first and the last exercise only", {e.id: right[e.id] for e in (first, last)})
-    for number in range(max(len(e.right) for e in exercises)):
-        answers = {e.id: cell(e, e.right[number % len(e.right)].answer) for e in exercises}
-        hand_in(f"right-{number + 1}", "right answers written differently", answers)
-    for number in range(max(len(e.misconceptions) for e in exercises)):
-        chosen = {e.id: e.misconceptions[number] for e in exercises if number < len(e.misconceptions)}
-        answers = right | {e.id: cell(e, chosen[e.id].answer) for e in exercises if e.id in chosen}
-        about = "; ".join(f"{name}: {m.name}" for name, m in chosen.items())
-        hand_in(f"mistaken-{number + 1:02}", about, answers)
     crash = f"import os\n\nclass {exercises[1].id}:\n    def __init__(self, *args, **kwargs):\n        os._exit(1)\n"
     hand_in("crash", f"the process ends in the check of {exercises[1].id}", right | {exercises[1].id: crash})
     endless = f"def {exercises[3].id}(*args, **kwargs):\n    while True:\n        pass\n"
@@ -101,7 +96,15 @@ def samples(release: NotebookNode, solved: NotebookNode, topic: str = "batchnorm
     library = f"import torch.nn.functional as F\n\ndef {first.id}(x, gamma, beta, eps=1e-5):\n    return F.batch_norm(x, None, None, gamma, beta, training=True, eps=eps)\n"
     hand_in("shortcut", f"{first.id} calls the library", right | {first.id: library})
     made.append(Sample("unreadable", "not a notebook", b"%PDF-1.4 the wrong file"))
-    return made
+    for number in range(max(len(e.right) for e in exercises)):
+        answers = {e.id: cell(e, e.right[number % len(e.right)].answer) for e in exercises}
+        hand_in(f"right-{number + 1}", "right answers written differently", answers)
+    for number in range(max(len(e.misconceptions) for e in exercises)):
+        chosen = {e.id: e.misconceptions[number] for e in exercises if number < len(e.misconceptions)}
+        answers = right | {e.id: cell(e, chosen[e.id].answer) for e in exercises if e.id in chosen}
+        about = "; ".join(f"{name}: {m.name}" for name, m in chosen.items())
+        hand_in(f"mistaken-{number + 1:02}", about, answers)
+    return made[:students]
 
 
 def _answered(release: NotebookNode, answers: dict[str, str]) -> NotebookNode:
@@ -176,14 +179,21 @@ def _renamed(source: str, thing: Any, name: str | None) -> str:
 # -- a course of its own ------------------------------------------------------------------------------------
 
 
+def nbgrader(course: Path, *arguments: str) -> None:
+    """Run one of nbgrader's commands in a course; RuntimeError with the end of its log where it fails."""
+    for _ in _running(course, *arguments):
+        pass
+
+
 def prepare(
     root: Path,
     course: Path,
     assignment: str,
     make: Callable[[NotebookNode, NotebookNode, str], list[Sample]] = samples,
+    run: Callable[[Path, str, str], None] = nbgrader,
 ) -> list[Sample]:
     """Lay out a course directory with a submission a sample. ``root`` is the repository, built; ``make`` hands
-    in, from the released notebook, the one with solutions and the topic."""
+    in, from the released notebook, the one with solutions and the topic; ``run`` runs a command of nbgrader's."""
     if course.exists():
         shutil.rmtree(course)
     course.mkdir(parents=True)
@@ -192,7 +202,7 @@ def prepare(
     (course / "nbgrader_config.py").write_text(
         f"{config}\nc.Judge.unsafe_no_sandbox = True\n", encoding="utf-8"
     )
-    _nbgrader(course, "generate_assignment", assignment)
+    run(course, "generate_assignment", assignment)
     name = next((course / "solutions" / assignment).glob("*.ipynb")).name
     solved = nbformat.read(course / "solutions" / assignment / name, 4)
     release = nbformat.read(course / "lectures" / assignment / name, 4)
@@ -218,11 +228,6 @@ def _students(told: str, course: Path, *arguments: str) -> Iterator[str]:
     for line in _running(course, *arguments):
         if match := re.search(told, line):
             yield match[1]
-
-
-def _nbgrader(course: Path, *arguments: str) -> None:
-    for _ in _running(course, *arguments):
-        pass
 
 
 def _running(course: Path, *arguments: str) -> Iterator[str]:
