@@ -181,15 +181,22 @@ def _double(notebook: NotebookNode, exercise: str) -> None:
 # -- a course of its own ------------------------------------------------------------------------------------
 
 
+def nbgrader(course: Path, *arguments: str) -> None:
+    """Run one of nbgrader's commands in a course; RuntimeError with the end of its log where it fails."""
+    for _ in _running(course, *arguments):
+        pass
+
+
 def prepare(
     root: Path,
     course: Path,
     assignment: str,
     make: Make,
     seed: int | None = None,
+    run: Callable[[Path, str, str], None] = nbgrader,
 ) -> list[Sample]:
     """Lay out a course directory with a submission a sample. ``root`` is the repository, built; ``seed`` fixes what
-    the checks draw."""
+    the checks draw; ``run`` runs a command of nbgrader's."""
     if course.exists():
         shutil.rmtree(course)
     course.mkdir(parents=True)
@@ -197,7 +204,7 @@ def prepare(
     config = (root / "nbgrader_config.py").read_text(encoding="utf-8")
     own = ["c.Judge.unsafe_no_sandbox = True"] + [f"c.Judge.seed = {seed}"] * (seed is not None)
     (course / "nbgrader_config.py").write_text("\n".join([config, *own, ""]), encoding="utf-8")
-    _nbgrader(course, "generate_assignment", assignment)
+    run(course, "generate_assignment", assignment)
     name = next((course / "solutions" / assignment).glob("*.ipynb")).name
     solved = nbformat.read(course / "solutions" / assignment / name, 4)
     release = nbformat.read(course / "lectures" / assignment / name, 4)
@@ -223,11 +230,6 @@ def _students(told: str, course: Path, *arguments: str) -> Iterator[str]:
     for line in _running(course, *arguments):
         if match := re.search(told, line):
             yield match[1]
-
-
-def _nbgrader(course: Path, *arguments: str) -> None:
-    for _ in _running(course, *arguments):
-        pass
 
 
 def _running(course: Path, *arguments: str) -> Iterator[str]:

@@ -51,7 +51,7 @@ def evaluate(
     ``attempt`` is the function or class, a mapping that may hold it under its name (a namespace), or an
     :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict, and an ``exam`` of that
     seed spares the drawing and the reference's part where many answers sit it; ``devices`` defaults to every
-    one present. ``allow_reference`` switches the search for shortcuts off: the gate
+    one present. ``allow_reference`` switches the search for shortcuts off, and the watch that it needs: the gate
     uses it for the reference itself.
 
     Raises ValueError for an unknown exercise or device, or another exercise's exam. Whatever the answer does is in the verdict.
@@ -71,7 +71,7 @@ def evaluate(
     if not issubclass(type(attempt), Attempt):
         attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
     start = time.perf_counter()
-    examination = examination_of(exam, attempt, devices)
+    examination = examination_of(exam, attempt, devices, watched=not allow_reference)
     try:
         with agent.preserved():
             verdict = _evaluate(exam, attempt, examination, allow_reference)

@@ -77,11 +77,11 @@ class Examination(Protocol):
         ...
 
 
-def examination_of(exam: Exam, attempt: Attempt, devices: Sequence[str]) -> Examination:
-    """The examination that suits the kind of the exam's exercise."""
+def examination_of(exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool = True) -> Examination:
+    """The examination that suits the kind of the exam's exercise; ``watched``: it notes what the answer calls."""
     if isinstance(exam.exercise, Training):
         return OneTraining(exam.exercise, attempt, exam.seed)
-    return DrawnInputs(exam, attempt, devices)
+    return DrawnInputs(exam, attempt, devices, watched)
 
 
 class Enough(BaseException):
@@ -91,7 +91,7 @@ class Enough(BaseException):
 class DrawnInputs:
     """The examination of a function or a layer: each property on inputs of its own, beside the reference."""
 
-    def __init__(self, exam: Exam, attempt: Attempt, devices: Sequence[str] = ("cpu",)):
+    def __init__(self, exam: Exam, attempt: Attempt, devices: Sequence[str] = ("cpu",), watched: bool = True):
         self.spent = 0.0
         self.calls: set[str] = set()
         self._attempt = attempt
@@ -99,6 +99,7 @@ class DrawnInputs:
         self._devices = devices
         self._device = "cpu"
         self._asked = 0
+        self._watched = watched
         self._watching = False
         self._shrink_seconds = SHRINK_SECONDS
 
@@ -132,7 +133,7 @@ class DrawnInputs:
         examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
         for number, case in enumerate(self._exam.cases(prop, examples)):
             first = number == 0
-            failure = self._look(prop, case, watch=first or self._watching)
+            failure = self._look(prop, case, watch=(first and self._watched) or self._watching)
             if first and failure is None:
                 failure = self._again(prop, case)
             if failure is None:

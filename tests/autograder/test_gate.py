@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from autograder import catalog, gate
 from autograder.cli import main
+from autograder.exercise import Forbidden
 from autograder.gate import failed_examples
 from autograder.oracle.exam import Exam
 
@@ -130,6 +131,16 @@ def test_a_sample_of_the_wrong_answers_goes_through_the_wire(far_side):
     assert gate.examine(exercise, noted, Exam(exercise), sample=2)["same_through_wire"]
     assert sum(answer.startswith("misconception/") for answer in sent) == 2
     assert {"reference", *(f"right/{v.name}" for v in exercise.right)} <= set(sent)
+
+
+def test_a_misconception_that_calls_what_is_forbidden_is_noticed_in_the_sample(far_side, monkeypatch):
+    whole = catalog.find("nearest_upsample")
+    (wrong, *_) = whole.misconceptions
+    calls = tuple(f"aten.{name}" for name in ("repeat", "repeat_interleave"))
+    exercise = replace(whole, misconceptions=(wrong,), forbidden=(Forbidden("the answer", calls),))
+    monkeypatch.setattr(catalog, "find", lambda exercise_id: exercise)
+    problems = gate.examine(exercise, far_side, Exam(exercise, 1), sample=1)["problems"]
+    assert any(p.startswith(f"misconception/{wrong.name}: local") and "shortcut" in p for p in problems)
 
 
 # -- chances ------------------------------------------------------------------------------------------------

@@ -1,13 +1,18 @@
-"""Every lecture through stock `nbgrader autograde`: a solved submission gets all points, an untouched one none."""
+"""Every lecture through nbgrader's converters: a solved submission gets all points, an untouched one none."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbgrader.api import Gradebook
+from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
+from nbgrader.coursedir import CourseDirectory
+from traitlets.config import PyFileConfigLoader
 
 from autograder import catalog, feedback, sample_class
 from autograder.exercise import Outcome
@@ -21,17 +26,35 @@ def test_every_topic_has_its_lecture():
     assert [name.partition("_")[2] for name in ASSIGNMENTS] == list(TOPICS)
 
 
-# Lecture 2's are among the sample class (test_sample_class.py).
+# The commands themselves are run for lecture 2 (test_sample_class.py, test_exchange.py), whose two ends are in its
+# sample class; a process for each of three commands would only repeat the imports here.
+TOOLS = {
+    "generate_assignment": GenerateAssignment,
+    "autograde": Autograde,
+    "generate_feedback": GenerateFeedback,
+}
+
+
+def _nbgrader(course: Path, tool: str, assignment: str) -> None:
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(course)).load_config()
+    config.CourseDirectory.update(root=str(course), assignment_id=assignment)
+    converter = TOOLS[tool](
+        coursedir=CourseDirectory(config=config), config=config, log=logging.getLogger("quiet")
+    )
+    converter.start()
+
+
 @pytest.mark.parametrize("assignment", [name for name in ASSIGNMENTS if name != "02_batchnorm"])
 def test_solved_gets_everything_and_untouched_nothing(assignment, tmp_path, monkeypatch):
-    from nbgrader.api import Gradebook
-
     # nbgrader finds alembic beside the interpreter that runs it.
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     course = tmp_path / "course"
-    sample_class.prepare(ROOT, course, assignment, sample_class.ends)
-    assert set(sample_class.grade(course, assignment)) == {"solved", "untouched"}
-    assert set(sample_class.feedback(course, assignment)) == {"solved", "untouched"}
+    made = sample_class.prepare(ROOT, course, assignment, sample_class.ends, run=_nbgrader)
+    assert {sample.student for sample in made} == {"solved", "untouched"}
+    for tool in ("autograde", "generate_feedback"):
+        _nbgrader(course, tool, assignment)
+    pages = [course / "feedback" / sample.student / assignment for sample in made]
+    assert all([path.name for path in page.iterdir()] == [f"{assignment[3:]}.html"] for page in pages)
 
     topic = assignment.partition("_")[2]
     exercises = catalog.topic(topic)

@@ -35,8 +35,12 @@ def test_formulas_and_text_of_a_released_lecture_are_set(open_notebook, lecture)
                 if (cell.model.type !== 'markdown') continue;
                 await notebook.scrollToItem(i, 'start');
                 await cell.ready;
-                await new Promise(done => setTimeout(done, 150));
-                const node = cell.node.querySelector('.jp-RenderedMarkdown');
+                let node = null;
+                // Formulas are set a moment after the text; most are there at once.
+                for (let t = 0; t < 20 && !(node && !/\\$/.test(node.textContent)); t++) {
+                    await new Promise(done => setTimeout(done, t ? 50 : 10));
+                    node = cell.node.querySelector('.jp-RenderedMarkdown');
+                }
                 if (!node) { wrong.push(`cell ${i} was not drawn`); continue; }
                 formulas += node.querySelectorAll('mjx-container').length;
                 for (const e of node.querySelectorAll('mjx-merror, .MathJax_Error, [data-mjx-error]'))
