@@ -16,13 +16,14 @@ import sys
 import tempfile
 import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.catalog.training import MEMORY, remembered
-from autograder.exercise import Exercise, Outcome, Property, Training, Verdict
+from autograder.exercise import Exercise, Misconception, Outcome, Property, Training, Verdict
 from autograder.oracle import evaluate
 from autograder.oracle.exam import Exam
 from autograder.oracle.examine import DrawnInputs
@@ -91,6 +92,7 @@ def examine(
     remote: Callable[[Exercise, str], Attempt] | None,
     exam: Exam,
     sample: int | None = None,
+    here: Callable[[Misconception], Any] = attrgetter("answer"),
 ) -> dict[str, Any]:
     """One exercise's row: points of reference and right variants, points and diagnosis of misconceptions,
     whether the wire gave the same verdicts, and every ``problem`` in words.
@@ -98,7 +100,8 @@ def examine(
     All answers sit one exam: the reference's part, and a training that stands behind several of them, come once.
 
     The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance. Only
-    these are then watched for library calls, too, which takes as long as the rest of a check.
+    these are then watched for library calls, too, which takes as long as the rest of a check. Of an exercise that
+    trains, the other misconceptions are left out. ``here`` makes what is judged on this side out of a misconception.
     """
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
     own, same = [], True
@@ -132,6 +135,11 @@ def examine(
 
     for answer, thing in answers(exercise).items():
         kind, _, name = answer.partition("/")
+        if kind == "misconception":
+            if isinstance(exercise, Training) and name in here_only:
+                continue
+            if not isinstance(exercise, Training):
+                thing = here(exercise.misconception(name))
         verdict = judge(answer, thing)
         scores = {"points": verdict.points, "max_points": verdict.max_points}
         if kind == "reference":

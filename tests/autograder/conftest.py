@@ -1,14 +1,22 @@
 """What tests of the gate and of single exercises share: the far side of the wire, an exercise and its exams."""
 
+import contextlib
+import functools
+import io
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import pytest
 
 from autograder import catalog, gate
+from autograder.cells import role_of
 from autograder.exercise import Training
 from autograder.oracle.exam import Exam
 
 pytest.register_assert_rewrite("contract")
+
+LECTURES = Path(__file__).parents[2] / "lectures"
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +30,22 @@ def far_side():
 def exercise(request):
     """The exercise that a class of tests is about."""
     return catalog.find(request.cls.exercise_id)
+
+
+@pytest.fixture(scope="class")
+def setup(exercise):
+    """What the setup cell of the exercise's lecture makes known."""
+    return _set_up(exercise.topic)
+
+
+@functools.cache
+def _set_up(topic):
+    (path,) = LECTURES.glob(f"*_{topic}/{topic}.ipynb")
+    (cell,) = [c for c in nbformat.read(path, 4).cells if role_of(c) == "setup"]
+    namespace = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(cell.source, namespace)
+    return namespace
 
 
 @pytest.fixture(scope="class")
