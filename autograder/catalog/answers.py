@@ -87,7 +87,9 @@ class Code:
 
     def imports(self, known: Collection[str] = ()) -> list[str]:
         """The import lines that the text needs, as the catalogue has them; names that are ``known`` need none."""
-        used = {n.id for n in ast.walk(ast.parse(self.body)) if isinstance(n, ast.Name)} - set(known)
+        body = ast.parse(self.body)
+        own = {node.name for node in body.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        used = {n.id for n in ast.walk(body) if isinstance(n, ast.Name)} - own - set(known)
         found: dict[str, None] = {}
         for module in dict.fromkeys(thing.__module__ for thing in self.things):
             for name, line in _imports(module).items():
