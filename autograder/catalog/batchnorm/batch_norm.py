@@ -249,7 +249,7 @@ normalizes_by_unbiased: training_output gradients
 You normalize the batch by the unbiased variance.
 Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.
 
-plain_attributes: running_statistics eval_mode state cumulative gradients
+plain_attributes: all but training_output refuses_one_value
 - self.register_buffer("running_mean", torch.zeros(num_features))
 - self.register_buffer("running_var", torch.ones(num_features))
 - self.register_buffer("num_batches_tracked", torch.tensor(0))

@@ -107,13 +107,13 @@ def five_axes(x, num_groups, gamma, beta, eps=1e-5):
 
 
 answers.edits("""
-over_the_batch: groups layer_and_instance eps gradients
+over_the_batch: all but refuses_indivisible carries
 - axes = (2, 3, 4)
 + axes = (0, 2, 3, 4)
 You took the statistics over the batch as well.
 Each sample stands alone: reduce over the group's channels, H and W, and keep axis 0.
 
-instance_norm: groups layer_and_instance eps gradients
+instance_norm: all but refuses_indivisible carries
 - axes = (2, 3, 4)
 + axes = (3, 4)
 You normalized each channel by itself, whatever num_groups is.
@@ -127,7 +127,7 @@ interleaved_groups: groups eps gradients
 Your groups take every num_groups-th channel.
 A group is a run of neighboring channels: reshape to (N, num_groups, C // num_groups, H, W).
 
-unbiased_variance: groups layer_and_instance eps gradients
+unbiased_variance: all but refuses_indivisible carries
 - unbiased=False
 + unbiased=True
 You divided by n−1: this is the unbiased variance.
@@ -139,14 +139,14 @@ eps_outside_root: eps
 You added eps after the root.
 Divide by sqrt(var + eps).
 
-group_size_for_number: groups layer_and_instance eps gradients
+group_size_for_number: all but refuses_indivisible carries
 - axes = (2, 3, 4)
 + num_groups = c // num_groups
 + axes = (2, 3, 4)
 You took num_groups for the number of channels in a group.
 There are num_groups groups, of C // num_groups channels each.
 
-affine_per_group: groups layer_and_instance eps gradients
+affine_per_group: all but refuses_indivisible carries
 - axes = (2, 3, 4)
 + axes = (2, 3, 4)
 + gamma = gamma[:num_groups].repeat_interleave(c // num_groups)

@@ -110,25 +110,25 @@ def by_spans(row, col, field_y, field_x):
 
 
 answers.edits("""
-x_before_y: odd_fields even_fields beyond_the_image
+x_before_y: all but integers
 - return top, left, bottom, right
 + return left, top, right, bottom
 You returned (left, top, right, bottom).
 Rows first: (top, left, bottom, right).
 
-top_bottom_left_right: odd_fields even_fields beyond_the_image
+top_bottom_left_right: all but integers
 - return top, left, bottom, right
 + return top, bottom, left, right
 You returned (top, bottom, left, right).
 Both corners one after the other: (top, left, bottom, right).
 
-height_and_width: odd_fields even_fields beyond_the_image
+height_and_width: all but integers
 - return top, left, bottom, right
 + return top, left, bottom - top, right - left
 You returned the height and the width of the box in the last two places.
 They are its bottom and right: top + size and left + size.
 
-row_and_column_swapped: odd_fields even_fields beyond_the_image
+row_and_column_swapped: all but integers
 - span(row, field_y)
 + span(col, field_y)
 - span(col, field_x)
@@ -136,7 +136,7 @@ row_and_column_swapped: odd_fields even_fields beyond_the_image
 You took the row for the left side and the column for the top.
 row goes with field_y and gives top and bottom; col goes with field_x.
 
-fields_swapped: odd_fields even_fields beyond_the_image
+fields_swapped: all but integers
 - span(row, field_y)
 + span(row, field_x)
 - span(col, field_x)
@@ -144,68 +144,68 @@ fields_swapped: odd_fields even_fields beyond_the_image
 You used field_x for the rows and field_y for the columns.
 row goes with field_y and gives top and bottom; col goes with field_x.
 
-one_field_for_both: odd_fields even_fields beyond_the_image
+one_field_for_both: all but integers
 - span(col, field_x)
 + span(col, field_y)
 You used field_y for the columns as well.
 A window need not be square: col goes with field_x.
 
-last_pixel_included: odd_fields even_fields beyond_the_image
+last_pixel_included: all but integers
 - first + size
 + first + size - 1
 Your bottom and right are the last pixels of the field.
 They are exclusive, one further: bottom = top + size, so that image[top:bottom] is the field.
 
-start_as_a_corner: odd_fields even_fields beyond_the_image
+start_as_a_corner: all but integers
 - math.floor(center - (size - 1) / 2)
 + math.floor(center)
 You took start for the field's first pixel.
 It is the center of the first field: its first pixel lies (size − 1)/2 before it.
 
-start_ignored: odd_fields even_fields beyond_the_image
+start_ignored: all but integers
 - center = start + cell * jump
 - first = math.floor(center - (size - 1) / 2)
 + first = cell * jump
 You did not use start, and let the first field begin at pixel 0.
 With padding it begins elsewhere: at start − (size − 1)/2.
 
-jump_ignored: odd_fields even_fields beyond_the_image
+jump_ignored: all but integers
 - start + cell * jump
 + start + cell
 Your fields are one pixel apart, whatever the jump.
 The center of cell i lies at start + i·jump.
 
-start_multiplied: odd_fields even_fields beyond_the_image
+start_multiplied: all but integers
 - start + cell * jump
 + (start + cell) * jump
 You multiplied start by the jump as well.
 start is in pixels already: the center of cell i lies at start + i·jump.
 
-jump_as_the_size: odd_fields even_fields beyond_the_image
+jump_as_the_size: all but integers
 - first + size
 + first + jump
 Your boxes are as large as the jump.
 The jump says how far apart they are; each is size pixels large, so they overlap.
 
-size_and_jump_swapped: odd_fields even_fields beyond_the_image
+size_and_jump_swapped: all but integers
 - size, jump, start = field
 + jump, size, start = field
 You unpacked a field as (jump, size, start).
 It is (size, jump, start), as receptive_field returns it.
 
-half_a_pixel_early: odd_fields even_fields beyond_the_image
+half_a_pixel_early: all but integers
 - center - (size - 1) / 2
 + center - size / 2
 You went half the size back from the center, which is half a pixel too far.
 From the center of the first pixel to that of the last there are size − 1 pixels: go (size − 1)/2 back.
 
-even_fields_off_by_one: even_fields beyond_the_image
+even_fields_off_by_one: all but odd_fields integers
 - math.floor(center - (size - 1) / 2)
 + int(center - size // 2)
 Your fields of even size begin one pixel early: you cut the half off their center.
 Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
 
-even_fields_one_larger: even_fields beyond_the_image
+even_fields_one_larger: all but odd_fields integers
 - first = math.floor(center - (size - 1) / 2)
 - return first, first + size
 + return int(center - size // 2), int(center + size // 2 + 1)
@@ -213,14 +213,14 @@ Your fields of even size are one pixel too large: you took half the size, rounde
   center.
 bottom = top + size, with top = start + i·jump − (size − 1)/2.
 
-half_pixels_rounded: odd_fields even_fields beyond_the_image
+half_pixels_rounded: all but integers
 - first = math.floor(center - (size - 1) / 2)
 - return first, first + size
 + return round(center - size / 2), round(center + size / 2)
 You rounded halves of a pixel, and round takes them to the even neighbor: 0.5 to 0, but 1.5 to 2.
 Go (size − 1)/2 back from the center: nothing is left to round.
 
-radius_on_both_sides: odd_fields even_fields beyond_the_image
+radius_on_both_sides: all but integers
 - first = math.floor(center - (size - 1) / 2)
 - return first, first + size
 + center, radius = int(center), size // 2

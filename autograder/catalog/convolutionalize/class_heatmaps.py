@@ -90,68 +90,68 @@ def restored(fcn, images):
 
 
 answers.edits("""
-raw_scores: probabilities large_scores
+raw_scores: all but mode no_grad
 - scores.softmax(1)
 + scores
 You returned the scores as the network gives them.
 Turn them into probabilities: softmax over the class axis, dim=1.
 
-logarithms: probabilities large_scores
+logarithms: all but mode no_grad
 - scores.softmax(1)
 + scores.log_softmax(1)
 You returned the logarithms of the probabilities.
 softmax, not log_softmax.
 
-sigmoid: probabilities large_scores
+sigmoid: all but mode no_grad
 - scores.softmax(1)
 + scores.sigmoid()
 You used the sigmoid, so the classes of a cell do not compete, and their values do not sum to 1.
 Take the softmax over the class axis.
 
-last_axis: probabilities large_scores
+last_axis: all but mode no_grad
 - scores.softmax(1)
 + scores.softmax(-1)
 Your softmax runs along each row of the map: dim=-1 is the width here.
 The classes are axis 1 of (N, L, h, w): softmax(1).
 
-down_the_columns: probabilities large_scores
+down_the_columns: all but mode no_grad
 - scores.softmax(1)
 + scores.softmax(2)
 Your softmax runs down each column of the map: dim=2 is the height here.
 The classes are axis 1 of (N, L, h, w): softmax(1).
 
-over_the_batch: probabilities large_scores
+over_the_batch: all but mode no_grad
 - scores.softmax(1)
 + scores.softmax(0)
 Your softmax compares the images of the batch: dim=0.
 The classes are axis 1 of (N, L, h, w): softmax(1).
 
-over_the_map: probabilities large_scores
+over_the_map: all but mode no_grad
 - scores.softmax(1)
 + scores.flatten(2).softmax(2).view_as(scores)
 Your softmax runs over all cells, so each class's map sums to 1.
 Each cell is a classification of its own: the classes sum to 1 in every cell, softmax(1).
 
-over_cells_and_classes: probabilities large_scores
+over_cells_and_classes: all but mode no_grad
 - scores.softmax(1)
 + scores.flatten(1).softmax(1).view_as(scores)
 You flattened each image's scores before the softmax, so all cells and classes share one sum.
 Leave the shape as it is: softmax(1) works on the class axis of every cell.
 
-stretched: probabilities large_scores
+stretched: all but mode no_grad
 - return scores.softmax(1)
 + low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
 + return (scores - low) / (high - low)
 You stretched each map between its smallest and largest score, which makes a picture and no probability.
 Take the softmax over the class axis.
 
-divided_by_the_sum: probabilities large_scores
+divided_by_the_sum: all but mode no_grad
 - scores.softmax(1)
 + scores / scores.sum(1, keepdim=True)
 You divided the scores by their sum, but scores may be negative.
 Take the softmax over the class axis: exponentials are positive.
 
-winners_only: probabilities large_scores mode
+winners_only: all but no_grad
 - scores.softmax(1)
 + scores.argmax(1)
 You returned the best class of every cell.

@@ -235,25 +235,25 @@ def with_probe(cnn, input_size):
 
 
 answers.edits("""
-channels_last_order: same_scores larger_images nested without_bias other_layers
+channels_last_order: all but average_head apart dtype
 - layer.weight.reshape(-1, C, h, w)
 + layer.weight.reshape(-1, h, w, C).permute(0, 3, 1, 2)
 You reshaped the dense weights as (L, h, w, C), the order of Keras.
 torch flattens channels first: weight.view(L, C, h, w).
 
-window_transposed: same_scores larger_images nested without_bias other_layers
+window_transposed: all but average_head apart dtype
 - layer.weight.reshape(-1, C, h, w)
 + layer.weight.reshape(-1, C, w, h).transpose(2, 3)
 Height and width of the window have changed places in the weights of your first dense layer.
 View the weights as (L, C, h, w), with the map's (h, w) at input_size; there is nothing to transpose.
 
-softmax_appended: same_scores larger_images nested without_bias average_head other_layers
+softmax_appended: all but apart dtype
 - return walk(cnn)
 + return nn.Sequential(*walk(cnn), nn.Softmax(1))
 Your network ends in a softmax.
 Leave it out: the result gives scores, as the CNN does.
 
-relus_lost: same_scores larger_images nested without_bias other_layers
+relus_lost: all but average_head apart dtype
 - if isinstance(layer, nn.Flatten):
 + if isinstance(layer, nn.Flatten) or (isinstance(layer, nn.ReLU) and (h, w) == (1, 1)):
 You left out the ReLUs between the dense layers.
@@ -274,7 +274,7 @@ statistics_reset: other_layers
 Your batch norm starts with new running statistics.
 They belong to what the CNN has learned: deepcopy the layer, or load its whole state_dict().
 
-biases_dropped: same_scores larger_images nested average_head other_layers
+biases_dropped: all but without_bias apart dtype
 - bias=layer.bias is not None
 + bias=False
 - if layer.bias is not None:
@@ -282,13 +282,13 @@ biases_dropped: same_scores larger_images nested average_head other_layers
 Your convolutions do not carry the dense layers' biases.
 Copy linear.bias into conv.bias as it is.
 
-window_padded: same_scores larger_images nested without_bias other_layers
+window_padded: all but average_head apart dtype
 - bias=layer.bias is not None
 + bias=layer.bias is not None, padding=(h // 2, w // 2)
 You padded the convolution that stands for the first dense layer.
 A dense layer sees whole windows only: padding is 0.
 
-map_averaged: larger_images nested without_bias average_head
+map_averaged: all but same_scores other_layers apart dtype
 - return walk(cnn)
 + return nn.Sequential(*walk(cnn), nn.AdaptiveAvgPool2d(1))
 You averaged the map at the end, so every image gives one cell.
@@ -313,7 +313,7 @@ average_window_square: average_head
 You took the window of the average for a square.
 AvgPool2d((h, w), stride=1), with the map's (h, w) at input_size.
 
-one_by_one_everywhere: same_scores larger_images nested without_bias other_layers
+one_by_one_everywhere: all but average_head apart dtype
 - nn.Conv2d(C, layer.out_features, (h, w)
 + nn.Conv2d(layer.in_features, layer.out_features, 1
 - layer.weight.reshape(-1, C, h, w)
@@ -321,7 +321,7 @@ one_by_one_everywhere: same_scores larger_images nested without_bias other_layer
 Your first dense layer became a 1×1 convolution, but it reads a whole window.
 Its kernel is the map that was flattened: (h, w) at input_size. Only the later ones are 1×1.
 
-flattened_at_the_end: same_scores larger_images nested without_bias average_head other_layers
+flattened_at_the_end: all but apart dtype
 - return walk(cnn)
 + return nn.Sequential(*walk(cnn), nn.Flatten())
 You flattened the map at the end.
@@ -371,7 +371,7 @@ mode_lost: apart
 The result is always in eval mode.
 Give it the mode of the CNN: fcn.train(cnn.training).
 
-always_in_training_mode: same_scores larger_images nested without_bias apart
+always_in_training_mode: all but average_head other_layers dtype
 - .train(cnn.training)
 + .train()
 The result is always in training mode.

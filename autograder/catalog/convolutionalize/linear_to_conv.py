@@ -166,7 +166,7 @@ channels_last_order: one_position every_position without_bias
 You reshaped the weights as (out, h, w, C), the order of Keras.
 torch flattens channels first: weight.view(out, C, h, w).
 
-width_first: one_position every_position without_bias apart
+width_first: all but default_window refuses dtype
 - h, w = kernel_size
 + w, h = kernel_size
 You read kernel_size as (w, h).
@@ -184,13 +184,13 @@ window_flipped: one_position every_position without_bias
 You flipped the windows.
 nn.Conv2d does not flip its kernel: the weights stand as the dense layer has them.
 
-weight_transposed: one_position default_window every_position without_bias
+weight_transposed: all but refuses apart dtype
 - linear.weight.detach().reshape
 + linear.weight.detach().T.reshape
 You transposed the weights before the view, which mixes up inputs and outputs.
 linear.weight is (out, in) already: row k is the filter of output k.
 
-square_window: one_position every_position without_bias apart dtype
+square_window: all but default_window refuses
 - .reshape(outputs, in_channels, h, w)
 + .reshape(outputs, in_channels, h, h)
 - nn.Conv2d(in_channels, outputs, (h, w),
@@ -198,7 +198,7 @@ square_window: one_position every_position without_bias apart dtype
 You took the window for a square.
 kernel_size is (h, w), and both count: view(out, C, h, w).
 
-window_of_one: one_position every_position without_bias apart
+window_of_one: all but default_window refuses dtype
 - .reshape(outputs, in_channels, h, w)
 + .reshape(outputs, linear.in_features, 1, 1)
 - nn.Conv2d(in_channels, outputs, (h, w),
@@ -218,7 +218,7 @@ stride_of_the_window: every_position
 Your convolution jumps by its own window.
 Leave the stride at 1: neighboring windows overlap.
 
-bias_dropped: one_position default_window every_position dtype
+bias_dropped: all but without_bias refuses apart
 - bias=linear.bias is not None
 + bias=False
 - if linear.bias is not None:
@@ -226,7 +226,7 @@ bias_dropped: one_position default_window every_position dtype
 Your convolution has no bias where the dense layer has one.
 Copy linear.bias into conv.bias as it is.
 
-bias_not_copied: one_position default_window every_position
+bias_not_copied: all but without_bias refuses apart dtype
 - if linear.bias is not None:
 -     conv.bias.copy_(linear.bias)
 You copied the weights and left the bias at its random start.
@@ -255,7 +255,7 @@ bias_required: without_bias
 You read linear.bias where it is None.
 Build the convolution with bias=linear.bias is not None, and copy the bias only then.
 
-bias_as_truth: one_position default_window every_position apart dtype
+bias_as_truth: all but without_bias refuses
 - bias=linear.bias is not None
 + bias=bool(linear.bias)
 - if linear.bias is not None:
@@ -307,7 +307,7 @@ refusal_left_to_the_copy: refuses
 Sizes that do not fit fail somewhere inside torch, with a message about shapes.
 Compare in_channels·h·w with linear.in_features first, and raise a ValueError that names both.
 
-fitting_sizes_refused: one_position every_position without_bias apart dtype
+fitting_sizes_refused: all but default_window refuses
 - if in_channels * h * w != linear.in_features:
 + if h != w or in_channels * h * w != linear.in_features:
 You refuse sizes that fit.

@@ -185,7 +185,7 @@ def weighed(logits, target, class_weights=None, mask=None, ignore_index=255):
 
 
 answers.edits("""
-divided_by_all_pixels: void ignore_index class_weights mask light gradients
+divided_by_all_pixels: all but plain nothing stable carries
 - total = weight.sum()
 - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
 + mean = (weight * loss).mean()
@@ -210,7 +210,7 @@ mask_not_in_the_divisor: mask light gradients
 Your divisor holds the class weights and not the mask.
 Divide by Σ w·M, both of them: a pixel that is masked out is not there.
 
-averaged_per_image: void ignore_index class_weights mask light gradients
+averaged_per_image: all but plain nothing stable carries
 - total = weight.sum()
 - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)
 + total = weight.sum((1, 2))

@@ -332,14 +332,14 @@ void_alone_fails: void
 Your function breaks down where no class has a center: there is nothing to stack.
 Return patches of shape (0, C, size, size) then, and no targets.
 
-borders_padded: centers even_sizes balanced spread
+borders_padded: all but void generator kinds
 - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
 + image = torch.nn.functional.pad(image, (center, size, center, size))
 + inner = labels
 You padded the image, so some patches hold pixels that are not in it.
 Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
 
-pushed_inside: centers even_sizes balanced spread
+pushed_inside: all but void generator kinds
 - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
 + inner = labels
 - if not drawn:

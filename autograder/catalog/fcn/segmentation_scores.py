@@ -149,13 +149,13 @@ classes_for_pixels: pixel_accuracy absent only_predicted
 Your pixel_accuracy is the average over classes, where a rare class counts as much as a common one.
 In pixel_accuracy every pixel counts alike: matrix.diagonal().sum() / matrix.sum().
 
-hits_counted_twice: iou mean_iou frequency_weighted_iou absent only_predicted
+hits_counted_twice: all but pixel_accuracy mean_accuracy kinds
 - truth + predicted - hits
 + truth + predicted
 Your union counts the hits twice: truth + prediction.
 Subtract the diagonal once: truth + predicted − hits.
 
-dice: iou mean_iou frequency_weighted_iou absent only_predicted
+dice: all but pixel_accuracy mean_accuracy kinds
 - hits / union
 + 2 * hits / (truth + predicted)
 You computed the Dice score, 2·hits / (truth + prediction).
@@ -209,7 +209,7 @@ only_predicted_in_mean_accuracy: only_predicted
 A class that is predicted but nowhere true counts as 0 in your mean_accuracy.
 It has no pixel that could be right: its accuracy is 0/0, and is left out.
 
-recall_for_iou: iou mean_iou frequency_weighted_iou absent only_predicted
+recall_for_iou: all but pixel_accuracy mean_accuracy kinds
 - truth + predicted - hits
 + truth
 You divided the hits by the true pixels alone: that is each class's accuracy.

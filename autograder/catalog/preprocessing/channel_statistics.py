@@ -139,7 +139,7 @@ std_of_the_mean_image: std large_offset bytes
 Your std is that of the mean image.
 Averaging the images first removes most of the spread: use every pixel of every image.
 
-around_zero: std large_offset bytes constant
+around_zero: all but mean kinds
 - x.std(axes, correction=0)
 + (x**2).mean(axes).sqrt()
 You did not subtract the mean before squaring.

@@ -320,7 +320,7 @@ mean_only: statistics
 You subtracted the mean and did not divide by the std.
 The mode here is "channel_standard".
 
-parts_swapped: sizes statistics unseen no_validation
+parts_swapped: all but parts shuffled kinds
 - standardizer(train), standardizer(val)
 + standardizer(val), standardizer(train)
 You returned the validation part first.

@@ -254,7 +254,7 @@ not_persistent: buffers loadable
 Your buffers are registered with persistent=False, which keeps them out of the state dict.
 Leave persistent as it is: statistics have to travel with the weights.
 
-divided_by_one_less: modes constant_channel buffers loadable
+divided_by_one_less: all but refuses_unfitted kinds
 - x.std(axes, correction=0, keepdim=True)
 + x.std(axes, keepdim=True)
 Your std divides by the number of pixels minus one.
@@ -308,7 +308,7 @@ divides_in_every_mode: modes buffers loadable
 You divide by the std in every mode.
 Only 'channel_standard' divides; the other two keep a std of 1.
 
-variance: modes constant_channel buffers loadable
+variance: all but refuses_unfitted kinds
 - x.std(axes, correction=0, keepdim=True)
 + x.var(axes, correction=0, keepdim=True)
 You divide by the variance.
@@ -355,7 +355,7 @@ in_place: kinds
 Your forward modifies the images in place.
 Write (images - self.mean) / self.std, without -= and /=.
 
-broadcast_on_the_last_axis: modes constant_channel loadable kinds
+broadcast_on_the_last_axis: all but buffers refuses_unfitted
 - mean = x.mean(axes, keepdim=True)
 - std = x.std(axes, correction=0, keepdim=True)
 + mean = x.mean(axes)

@@ -121,7 +121,7 @@ def sums(batches):
     return mean.to(dtype), std.to(dtype)
 
 
-@answers.wrong("every_pixel any_size large_offset")
+@answers.wrong("all but bytes kinds")
 def average_of_batches(batches):
     """You averaged the means and the stds of the batches.
 
@@ -146,7 +146,7 @@ images_counted_not_pixels: every_pixel any_size
 You weighed each batch by its number of images.
 Weigh by pixels, n·H·W: images of different size hold different numbers of them.
 
-within_batches_only: every_pixel any_size large_offset
+within_batches_only: all but bytes kinds
 - (x**2).sum((0, 2, 3))
 + ((x - x.mean((0, 2, 3), keepdim=True)) ** 2).sum((0, 2, 3))
 - (squares / n - mean**2).clamp(min=0).sqrt()
@@ -166,7 +166,7 @@ squares_in_single_precision: large_offset
 You took E[x²] − E[x]² in float32: two numbers near 10¹² whose difference is 1.
 Accumulate in float64, or merge means and squared deviations batch by batch.
 
-second_pass: every_pixel any_size large_offset bytes
+second_pass: all but kinds
 - squares = squares + (x**2).sum((0, 2, 3))
 ...
 - std = (squares / n - mean**2).clamp(min=0).sqrt()
@@ -195,7 +195,7 @@ centered_in_place: kinds
 You subtracted the mean from the caller's batch: double() of a float64 tensor is that tensor.
 Write x = x - mean, which makes a new one, and not x -= mean.
 
-last_batch_only: every_pixel any_size large_offset
+last_batch_only: all but bytes kinds
 - total = total + x.sum((0, 2, 3))
 - squares = squares + (x**2).sum((0, 2, 3))
 - n += x.numel() // x.shape[1]

@@ -450,7 +450,7 @@ points_alike: spread
 Points of your lattice share their displacement: you drew fewer than grid × grid of them.
 Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.
 
-sigma_ignored: identity field border spread
+sigma_ignored: all but image labels kinds
 - lattice = sigma * torch.randn
 + lattice = 10 * torch.randn
 You did not use sigma: the displacements are as large as for 10 pixels whatever it is.
@@ -531,14 +531,14 @@ image_by_nearest: field border image
 You read the image by nearest neighbor.
 Labels are read by nearest neighbor, the image bilinearly.
 
-noise_per_pixel: field border spread
+noise_per_pixel: field spread border
 - lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
 - dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
 + dy, dx = sigma * torch.randn(2, h, w, generator=generator)
 You drew a displacement for every pixel: that is noise, not a smooth field.
 Draw on a grid×grid lattice and interpolate to the pixels.
 
-sigma_in_half_images: field border spread
+sigma_in_half_images: field spread border
 - return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
 + return torch.arange(h)[:, None] + dy * (h - 1) / 2, torch.arange(w) + dx * (w - 1) / 2
 You took sigma in grid_sample's units, where 2 is the whole image.

@@ -302,7 +302,7 @@ mirrored_once: small_images
 You mirror once: what lies beyond the mirror image is not folded back again.
 Take indices modulo 2·(size − 1) first, then fold the upper half back.
 
-rest_dropped: any_size small_images pooling mode
+rest_dropped: all but tiles border kinds
 - range(0, h, tile)
 + range(0, h - tile + 1, tile)
 - range(0, w, tile)
@@ -318,7 +318,7 @@ last_tile_moved_inwards: pooling
 You moved the last tile inwards, so its pixels are predicted twice, and out of step with the pooling.
 Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.
 
-tile_mirrored: tiles any_size border pooling mode
+tile_mirrored: all but small_images kinds
 - wide = mirrored(x, context, context + tile)
 ...
 - window = wide[:, top : top + side, left : left + side]
@@ -327,7 +327,7 @@ tile_mirrored: tiles any_size border pooling mode
 You mirror each tile by itself, although its true neighbors are in the image.
 Cut tile + 2·context out of the mirrored image: mirrored pixels are for the image's border only.
 
-gaps_between_tiles: tiles any_size border pooling mode
+gaps_between_tiles: all but small_images kinds
 - range(0, h, tile)
 + range(0, h, side)
 - range(0, w, tile)
@@ -348,7 +348,7 @@ What you put into the result has another size than its tile.
 Hand the network tile + 2·context pixels a side. Its output is the central tile already: cut off only what
   reaches over the image.
 
-height_for_both: tiles any_size border pooling mode
+height_for_both: all but small_images kinds
 - range(0, w, tile)
 + range(0, min(h, w), tile)
 You go through the columns only as far as there are rows.
@@ -393,7 +393,7 @@ graph_kept: mode
 Your scores keep the graph of every tile, and with it all activations of the network in memory.
 Predict under torch.no_grad().
 
-end_of_the_last_tile: any_size small_images pooling mode
+end_of_the_last_tile: all but tiles border kinds
 - y[:, : h - top, : w - left]
 + y[:, -(h - top) :, -(w - left) :]
 Of the last tile you keep the end; what lies in the image is its beginning.

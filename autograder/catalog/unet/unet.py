@@ -250,13 +250,13 @@ plain_lists: all but sizes
 You keep layers in a plain list: the network does not know their parameters, and no optimizer will.
 Use nn.ModuleList.
 
-up_first: one_level deeper gradients
+up_first: all but layers sizes
 - [cropped, up]
 + [up, cropped]
 You put the upsampled channels in front of the skip's.
 torch.cat([skip, up], dim=1).
 
-corner_cropped: one_level deeper gradients
+corner_cropped: all but layers sizes
 - cropped = skip[:, :, top : top + h, left : left + w]
 + cropped = skip[:, :, :h, :w]
 You cropped the skips at their corner, so the two halves of the channels do not lie on each other.
@@ -274,25 +274,25 @@ expanding_path_upside_down: sizes deeper gradients
 Your expanding path begins with the layers of the top level.
 After the bottom comes the level with the most channels: make these layers from deep to shallow.
 
-average_pooling: one_level deeper gradients
+average_pooling: all but layers sizes
 - F.max_pool2d(x, 2)
 + F.avg_pool2d(x, 2)
 You pool by averages.
 F.max_pool2d(x, 2).
 
-relu_after_upsampling: one_level deeper gradients
+relu_after_upsampling: all but layers sizes
 - joined(skips.pop(), up(x))
 + joined(skips.pop(), F.relu(up(x)))
 There is a ReLU after your transposed convolutions.
 Only the 3×3 convolutions are followed by one.
 
-relu_on_top: one_level deeper gradients
+relu_on_top: all but layers sizes
 - return self.top(x)
 + return F.relu(self.top(x))
 There is a ReLU on top, so no score is negative.
 The 1×1 convolution comes last: its output are logits.
 
-softmax_on_top: one_level deeper gradients
+softmax_on_top: all but layers sizes
 - return self.top(x)
 + return self.top(x).softmax(1)
 You return probabilities.

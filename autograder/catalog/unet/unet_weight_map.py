@@ -211,7 +211,7 @@ sigma_ignored: border second_nearest ids
 You did not use sigma.
 The exponent is −(d1 + d2)² / (2 · sigma²), with the sigma that is handed in.
 
-class_weights_ignored: border second_nearest ids on_cells few_cells
+class_weights_ignored: all but balanced one_class carries
 - if class_weights is None:
 -     w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
 - else:
@@ -342,7 +342,7 @@ border_on_cells: on_cells balanced
 You added the border term on cells too, where d1 is 0.
 On cells there is w_c alone: torch.where(instances == 0, w_c + border, w_c).
 
-class_weights_swapped: border second_nearest ids on_cells few_cells
+class_weights_swapped: all but balanced one_class carries
 - w_background, w_cell = class_weights
 + w_cell, w_background = class_weights
 You took class_weights as (cell, background).

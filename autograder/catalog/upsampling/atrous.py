@@ -183,7 +183,7 @@ def layer_by_layer(net):
 
 
 answers.edits("""
-strides_only: pool strided_convolution deep padded batch_norm
+strides_only: all but refuses apart
 - twin.dilation = tuple(hole * v for v in pair(layer.dilation))
 ...
 - if isinstance(layer, nn.Conv2d):
@@ -191,7 +191,7 @@ strides_only: pool strided_convolution deep padded batch_norm
 You set the strides to 1 and dilated nothing: every later layer now looks at the wrong cells.
 Behind a removed stride s, the cells that belonged together are s apart: dilation s.
 
-own_stride: pool strided_convolution deep padded batch_norm
+own_stride: all but refuses apart
 - hole = removed
 - removed *= stride
 + removed *= stride

@@ -79,7 +79,7 @@ def product(channels, factor):
 
 
 answers.edits("""
-even_size_for_odd_factors: odd factor_one float32
+even_size_for_odd_factors: all but even diagonal
 - k = 2 * factor - factor % 2
 + k = 2 * factor
 Your kernel has 2·factor rows for odd factors too.

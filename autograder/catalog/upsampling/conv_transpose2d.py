@@ -139,7 +139,7 @@ def by_pixel(x, weight, bias=None, stride=1, padding=0, output_padding=0):
 
 
 answers.edits("""
-overlap_overwritten: stride_one strided bias padding output_padding beyond_padding gradients
+overlap_overwritten: all but refuses carries
 - y[:, :, top : top + kh, left : left + kw] += copies
 + y[:, :, top : top + kh, left : left + kw] = copies
 Where copies of the kernel overlap, the last one wins.
@@ -184,7 +184,7 @@ padding_at_the_top_only: padding output_padding beyond_padding
 You cut padding rows and columns off at the top and left, and none at the bottom and right.
 Cut padding of them off at each of the four sides.
 
-nothing_left_without_padding: stride_one strided bias beyond_padding gradients carries
+nothing_left_without_padding: all but padding output_padding refuses
 - padding : height - padding, padding : width - padding
 + padding:-padding, padding:-padding
 Without padding your result is empty: y[..., p:-p] with p = 0 is y[..., 0:0].
@@ -226,7 +226,7 @@ output_padding_at_the_top: output_padding beyond_padding
 You added the extra rows and columns at the top and left.
 They belong at the bottom and right.
 
-stride_ignored: strided padding output_padding beyond_padding gradients
+stride_ignored: all but stride_one bias refuses carries
 - height, width = stride * (H - 1) + kh, stride * (W - 1) + kw
 + height, width = H - 1 + kh, W - 1 + kw
 - top, left = stride * i, stride * j
@@ -287,7 +287,7 @@ def by_tap(x, weight, bias=None, stride=1, padding=0, output_padding=0):
 
 
 answers.edits("""
-taps_overwritten: stride_one strided bias padding output_padding beyond_padding gradients
+taps_overwritten: all but refuses carries
 - += tap
 + = tap
 Each tap of the kernel overwrites what earlier taps wrote.
@@ -325,7 +325,7 @@ def by_zeros(x, weight, bias=None, stride=1, padding=0, output_padding=0):
 
 
 answers.edits("""
-kernel_flipped: stride_one strided bias padding output_padding beyond_padding gradients
+kernel_flipped: all but refuses carries
 - weight.transpose(0, 1).flip(2, 3)
 + weight.transpose(0, 1)
 Your kernel is laid down rotated by 180°.
@@ -338,7 +338,7 @@ kernel_taken_as_square: all but refuses
 You used the kernel's height along the width too.
 A kernel may have kh≠kw: rows go with kh, columns with kw.
 
-zeros_after_the_last: strided padding output_padding beyond_padding gradients
+zeros_after_the_last: all but stride_one bias refuses carries
 - spread = spread[..., : stride * (H - 1) + 1, : stride * (W - 1) + 1]
 Your result is stride − 1 rows and columns too large: a bed of nails ends with zeros that no copy needs.
 Insert zeros between the values only: s(H−1)+1 rows before the kernel comes.

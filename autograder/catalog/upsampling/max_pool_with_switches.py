@@ -176,13 +176,13 @@ swapped_within_the_window: switches ties negative ragged
 You took b % k for the row inside the window and b // k for the column.
 A window's entries are numbered along its rows: row b // k, column b % k.
 
-switches_as_floats: switches ties negative ragged carries
+switches_as_floats: all but values gradients
 - return y, row * W + column
 + return y, (row * W + column).float()
 Your switches are floats.
 They are places: keep them int64, as argmax and torch.arange give them.
 
-switches_as_int32: switches ties negative ragged carries
+switches_as_int32: all but values gradients
 - return y, row * W + column
 + return y, (row * W + column).int()
 Your switches are int32.

@@ -87,7 +87,7 @@ kernel_in_the_rows: all
 You put the kernel into the rows: this is the matrix of the convolution.
 Transpose it. The transposed convolution has a copy of the kernel in every column.
 
-kernel_flipped: columns overlap gaps
+kernel_flipped: all but carries
 - matrix[start : start + k, j] = kernel
 + matrix[start : start + k, j] = kernel.flip(0)
 Your columns hold the kernel upside down.
@@ -113,13 +113,13 @@ rows_after_the_last_copy: overlap gaps
 Your matrix has stride·length + k − 1 rows: the last ones are empty.
 Nothing comes after the last copy: stride·(length − 1) + k rows.
 
-last_copies_cut: columns overlap carries
+last_copies_cut: all but gaps
 - return matrix
 + return matrix[: stride * length]
 You cut the matrix off after stride·length rows, through the last copies of the kernel.
 Every copy is whole: stride·(length − 1) + k rows.
 
-default_dtype: columns overlap gaps
+default_dtype: all but carries
 - kernel.new_zeros(rows, length)
 + torch.zeros(rows, length, device=kernel.device)
 Your matrix is float32 whatever the kernel is.
