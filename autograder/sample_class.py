@@ -84,8 +84,7 @@ class _Class:
 
     def kinds(self) -> Iterator[Sample]:
         """One of each kind that is no mistake of a formula."""
-        first, *_, last = self.short
-        crash, loop = self.short[1], self.short[-2]
+        first, crash, *_, loop, last = self.short
         partial = {e.id: self.done[e.id] for e in (first, last)}
         crashing = "import os\n\n\n" + _broken(crash, "os._exit(1)")
         endless = _broken(loop, "while True:", "    pass")

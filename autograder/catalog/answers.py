@@ -10,18 +10,18 @@ Below the exercise's claims stand its answers::
         return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
     answers.edits(\"\"\"
-        rows_only: blocks narrow carries
-        - .repeat_interleave(factor, 3)
-        You repeated the rows and not the columns.
-        Do the same along axis 3.
-        \"\"\")
+    rows_only: all
+    - .repeat_interleave(factor, 3)
+    You repeated the rows and not the columns.
+    Do the same along axis 3.
+    \"\"\")
 
     EXERCISE = answers.exercise()
 
-A block of edits starts with the mistake's name and the claims that it fails (``all``, or ``all but`` some). Text
-behind ``-`` occurs once in the right answer above, a part of a line or whole lines, and gives way to what stands behind
-``+``; a line ``...`` stands between two changes where the first has no ``+``. Then come the sentence that names the mistake and the one that points to its repair; a line that goes on is
-indented. What is no small edit is written out, under ``@answers.wrong``.
+A block starts with the mistake's name and the claims that it fails (``all``, or ``all but`` some). Text behind ``-``
+occurs once in the right answer above, a part of a line or whole lines, and gives way to what stands behind ``+``; a
+line ``...`` parts two changes where the first has no ``+``. Then the mistake is told, and its repair; a line that goes
+on is indented. What is no small edit is written out, under ``@answers.wrong``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ C = TypeVar("C", bound=Claim)
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 PACKAGE = __name__.rpartition(".")[0]
 ROOM = "catalogued"
-"""The package that the modules of single answers seem to stand in: theirs is the learner's side, not ours."""
+"""The package that single answers seem to stand in: the learner's side, not ours."""
 
 
 class EditError(ValueError):
@@ -78,7 +78,7 @@ class Code:
     @property
     def before(self) -> str:
         """The text of the answer itself and what it uses, before any change."""
-        return "\n\n\n".join(_written(thing, docstring=False) for thing in self.things)
+        return "\n\n\n".join(_written(thing) for thing in self.things)
 
     @cached_property
     def body(self) -> str:
@@ -108,9 +108,10 @@ class Code:
 
     def below(self, setup: Mapping[str, Any]) -> Any:
         """The object that the text makes below what a notebook has set up."""
-        text = self.text(setup.keys())
-        module = types.ModuleType(f"{ROOM}.{self.exercise}.{_identifier(self.name)}")
-        file = f"<{self.exercise}: {self.name}>"
+        text, file = self.text(setup.keys()), f"<{self.exercise}: {self.name}>"
+        if setup:
+            file = f"<{self.exercise}: {self.name}, in its lecture>"
+        module = types.ModuleType(f"{ROOM}.{re.sub(r'[^.0-9A-Za-z]+', '_', file[1:-1])}")
         vars(module).update({k: v for k, v in setup.items() if not k.startswith("__")}, __file__=file)
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         # Where `inspect` looks for the source of a class.
@@ -181,18 +182,14 @@ class Answers(Generic[C]):
         return replace(self._claims, right=tuple(self._right), misconceptions=tuple(self._wrong))
 
     def _failed(self, fails: str) -> tuple[str, ...]:
-        every = names(self._claims.properties)
-        first, *rest = fails.split() or [""]
-        if first == "all":
-            but, *out = rest or ["but"]
-            if but != "but":
-                raise ValueError(f"behind `all` comes nothing or `but`, got {but!r}")
-        else:
-            out = [name for name in every if name not in (first, *rest)]
-            rest = [first, *rest]
-        if unknown := [name for name in (out if first == "all" else rest) if name not in every]:
+        every, told = names(self._claims.properties), fails.split()
+        but = told[:1] == ["all"]
+        if but and told[1:2] not in ([], ["but"]):
+            raise ValueError(f"behind `all` comes nothing or `but`, got {told[1]!r}")
+        some = told[2:] if but else told
+        if unknown := [name for name in some if name not in every]:
             raise ValueError(f"no claim is called {unknown[0]!r}; there are {', '.join(every)}")
-        return tuple(name for name in every if name not in out)
+        return tuple(name for name in every if (name in some) != but)
 
     def _add(self, made: Misconception) -> None:
         if made.name in [m.name for m in self._wrong]:
@@ -307,13 +304,13 @@ def _place(thing: Any) -> str:
 
 
 @cache
-def _written(thing: Any, docstring: bool) -> str:
-    """The source of a function or class without decorators, and without docstring where it is not wanted."""
+def _written(thing: Any) -> str:
+    """The source of a function or class, without decorators and docstring."""
     text = textwrap.dedent(inspect.getsource(thing))
     (node,) = ast.parse(text).body
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     lines = text.splitlines()
-    if not docstring and ast.get_docstring(node) is not None:
+    if ast.get_docstring(node) is not None:
         told = node.body[0]
         del lines[told.lineno - 1 : told.end_lineno]
     return "\n".join(lines[node.lineno - 1 :]).rstrip()
@@ -329,7 +326,7 @@ def _parts(answer: Any) -> tuple[Any, ...]:
             continue
         found[thing.__name__] = thing
         home = vars(sys.modules[thing.__module__])
-        for node in ast.walk(ast.parse(_written(thing, docstring=False))):
+        for node in ast.walk(ast.parse(_written(thing))):
             used = home.get(node.id) if isinstance(node, ast.Name) else None
             ours = str(getattr(used, "__module__", "")).startswith(f"{PACKAGE}.")
             if ours and used is not answer and isinstance(used, types.FunctionType | type):
@@ -355,7 +352,3 @@ def _imports(module: str) -> dict[str, str]:
 
 def _renamed(text: str, name: str, new: str) -> str:
     return re.sub(rf"\b{re.escape(name)}\b", new, text)
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W+", "_", name)
