@@ -99,8 +99,8 @@ def examine(
 
     All answers sit one exam: the reference's part, and a training that stands behind several of them, come once.
 
-    The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance. Only
-    these are then watched for library calls, too, which takes as long as the rest of a check. Of an exercise that
+    The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance. What
+    library calls a misconception makes is then looked at there only: it costs a third of a check. Of an exercise that
     trains, the other misconceptions are left out. ``here`` makes what is judged on this side out of a misconception.
     """
     row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}

@@ -18,9 +18,6 @@ GLANCE = 0.05
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 
 
-_operator_names: dict[Any, str] = {}
-
-
 class _Operators(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -32,9 +29,7 @@ class _Operators(TorchDispatchMode):
         self._seen = seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _operator_names:
-            _operator_names[func] = str(func).rpartition(".")[0]
-        self._seen.add(_operator_names[func])
+        self._seen.add(str(func).rpartition(".")[0])
         # One operator convolves both ways; the flag tells them apart.
         if func is torch.ops.aten.convolution.default and args[6]:
             self._seen.add("aten.convolution(transposed=True)")
@@ -73,16 +68,15 @@ def gradient_pass() -> Iterator[None]:
 @contextlib.contextmanager
 def _watching(seen: set[str]) -> Iterator[None]:
     """Record library functions and operators that run, by name, into ``seen``."""
-    # By identity, since the hash of code goes through all of it; kept alive, so that no other takes its place.
-    known: dict[int, types.CodeType] = {}
+    known: set[types.CodeType] = set()
 
     def profile(frame: types.FrameType, event: str, arg: Any) -> None:
         # The engine has no Python function of its own that every way to it passes through.
         if event == "c_call" and arg.__name__ == "run_backward" and not _in_gradient_pass:
             seen.add("torch.autograd.backward")
-        if event != "call" or id(frame.f_code) in known or _in_gradient_pass:
+        if event != "call" or frame.f_code in known or _in_gradient_pass:
             return
-        known[id(frame.f_code)] = frame.f_code
+        known.add(frame.f_code)
         module = _module_of(frame)
         if module.startswith(WATCHED):
             seen.add(f"{module}.{frame.f_code.co_qualname}")

@@ -14,6 +14,8 @@ from autograder import catalog
 from autograder.attempt import Attempt
 from autograder.exercise import Case, Outcome, Property, Verdict
 from autograder.oracle import evaluate
+from autograder.oracle.exam import Exam
+from autograder.oracle.examine import examination_of
 
 
 def test_the_input_shown_is_smaller_than_a_typical_one(known):
@@ -199,3 +201,12 @@ def test_ctrl_c_is_the_learners_own():
 
     with pytest.raises(KeyboardInterrupt):
         evaluate("batchnorm_forward", answer, seed=1)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_what_an_answer_calls_is_noted_where_it_is_watched(watched):
+    exercise = small(lambda x: x + 1, Property("adds", "", 1, lambda d: Case((d.tensor(2, 3),)), examples=4))
+    attempt = Attempt.local(lambda x: torch.add(x, 1), exercise.id)
+    examination = examination_of(Exam(exercise, 1), attempt, ("cpu",), watched)
+    assert not examination.of(exercise.properties[0]).failed
+    assert ("aten.add" in examination.calls) == watched
