@@ -1,7 +1,7 @@
 """Batch normalization: forward, backward, as a layer, folded away, and its siblings over other axes."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ def batchnorm_backward(
 
 
 def batchnorm_in_blocks(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    """`batchnorm_forward` and its gradient, made fast: a few images at a time, which stay in the cache.
+    """`batchnorm_forward` and its gradient, made fast: a few channels at a time, which stay in the cache.
 
     Args:
         x: activations, (N, C) or (N, C, H, W).
@@ -106,41 +106,40 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
         count = x.numel() // x.shape[1]
-        mean = x.sum(2).sum(0) / count
-        squares = torch.zeros_like(mean)
-        for block in _blocks(x):
-            squares += torch.linalg.vector_norm(block - _along(mean, x), dim=2).square().sum(0)
-        inverse = (squares / count + eps).rsqrt()
-        ctx.save_for_backward(x, gamma, mean, inverse)
-
         y = torch.empty_like(x)
-        scale = _along(gamma * inverse, x)
-        for block, out in zip(_blocks(x), _blocks(y), strict=True):
-            torch.sub(block, _along(mean, x), out=out).mul_(scale).add_(_along(beta, x))
+        means, inverses = [], []
+        for block, out, scale, shift in zip(*_blocks(x, y, gamma, beta), strict=True):
+            mean = block.sum(2).sum(0) / count
+            centered = torch.sub(block, _along(mean, block), out=out)
+            variance = torch.linalg.vector_norm(centered, dim=2).square().sum(0) / count
+            inverse = (variance + eps).rsqrt()
+            centered.mul_(_along(scale * inverse, block)).add_(_along(shift, block))
+            means.append(mean)
+            inverses.append(inverse)
+        ctx.save_for_backward(x, gamma, torch.cat(means), torch.cat(inverses))
         return y
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, gamma, mean, inverse = ctx.saved_tensors
+        x, gamma, means, inverses = ctx.saved_tensors
         count = x.numel() // x.shape[1]
-        grad_gamma, grad_beta = torch.zeros_like(mean), torch.zeros_like(mean)
-        for block, grad in zip(_blocks(x), _blocks(grad_y), strict=True):
-            grad_beta += grad.sum(2).sum(0)
-            grad_gamma += (block - _along(mean, x)).mul_(grad).sum(2).sum(0)
-        grad_gamma *= inverse
-
-        grad_x = torch.empty_like(x)
-        scale = gamma * inverse
-        along_x_hat, along_one = scale * inverse * grad_gamma / count, scale * grad_beta / count
-        for block, grad, out in zip(_blocks(x), _blocks(grad_y), _blocks(grad_x), strict=True):
-            torch.sub(block, _along(mean, x), out=out).mul_(_along(-along_x_hat, x))
-            out.addcmul_(grad, _along(scale, x)).sub_(_along(along_one, x))
+        grad_x, grad_gamma, grad_beta = (torch.empty_like(like) for like in (x, gamma, gamma))
+        parts = _blocks(x, grad_y, grad_x, gamma, means, inverses, grad_gamma, grad_beta)
+        for block, grad, out, scale, mean, inverse, of_gamma, of_beta in zip(*parts, strict=True):
+            centered = torch.sub(block, _along(mean, block), out=out)
+            of_beta.copy_(grad.sum(2).sum(0))
+            of_gamma.copy_((centered * grad).sum(2).sum(0) * inverse)
+            scale = scale * inverse
+            centered.mul_(_along(-scale * inverse * of_gamma / count, block))
+            centered.addcmul_(grad, _along(scale, block)).sub_(_along(scale * of_beta / count, block))
         return grad_x, grad_gamma, grad_beta, None
 
 
-def _blocks(x: Tensor) -> Sequence[Tensor]:
-    return x.split(max(1, BLOCK // x[0].numel()))
+def _blocks(x: Tensor, *others: Tensor) -> Iterator[Sequence[Tensor]]:
+    """The tensors (N, C, P) and (C,), split along their channels."""
+    channels = max(1, BLOCK * x.shape[1] // x.numel())
+    return (t.split(channels, dim=t.ndim // 2) for t in (x, *others))
 
 
 class BatchNorm(nn.Module):

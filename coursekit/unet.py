@@ -393,11 +393,9 @@ def deform(image: Tensor, labels: Tensor, lattice: Tensor) -> tuple[Tensor, Tens
     # Half precision could not tell the pixels of a large image apart.
     lattice = lattice.to(device=image.device, dtype=torch.promote_types(image.dtype, torch.float32))
     where = _places(lattice, height, width)
-    read = _looked_up(image.to(where.dtype), where, "bilinear").to(image.dtype)
-    if labels.element_size() < 4 or all(abs(int(end)) <= EXACT for end in labels.aminmax()):
-        return read, _looked_up(labels[None].to(where.dtype), where, "nearest")[0].to(labels.dtype)
-    distinct, ranks = labels.unique(return_inverse=True)
-    return read, distinct[_looked_up(ranks[None].double(), where.double(), "nearest")[0].long()]
+    # The labels first: while they are read there is no other result to keep.
+    classes = _classes_looked_up(labels, where)
+    return _looked_up(image.to(where.dtype), where, "bilinear").to(image.dtype), classes
 
 
 def _places(lattice: Tensor, height: int, width: int) -> Tensor:
@@ -432,6 +430,14 @@ def _looked_up(image: Tensor, where: Tensor, mode: str) -> Tensor:
         align_corners=True,
     )
     return read.transpose(0, 1).reshape(len(image), *where.shape[:2])
+
+
+def _classes_looked_up(labels: Tensor, where: Tensor) -> Tensor:
+    """The labels (H, W) at the places nearest to those, in their dtype."""
+    if labels.element_size() < 4 or all(abs(int(end)) <= EXACT for end in labels.aminmax()):
+        return _looked_up(labels[None].to(where.dtype), where, "nearest")[0].to(labels.dtype)
+    distinct, ranks = labels.unique(return_inverse=True)
+    return distinct[_looked_up(ranks[None].double(), where.double(), "nearest")[0].long()]
 
 
 def _output_size(argument: str, size: int, depth: int) -> int:
