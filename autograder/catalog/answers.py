@@ -114,7 +114,8 @@ class Code:
         module = types.ModuleType(f"{ROOM}.{re.sub(r'[^.0-9A-Za-z]+', '_', file[1:-1])}")
         vars(module).update({k: v for k, v in setup.items() if not k.startswith("__")}, __file__=file)
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-        # Where `inspect` looks for the source of a class.
+        # Where `inspect` looks for the source of a class, and `pickle` for the class, through its package.
+        sys.modules.setdefault(ROOM, types.ModuleType(ROOM))
         sys.modules[module.__name__] = module
         exec(compile(text, file, "exec"), module.__dict__)
         return getattr(module, self.exercise)

@@ -19,7 +19,7 @@ def test_rows_have_the_form_of_the_file():
     assert list(row) == ["exercise", "reference", "right", "misconceptions", "same_through_wire"]
     assert row["exercise"] == "segmentation_scores"
     assert row["reference"] == {"points": 4.0, "max_points": 4.0}
-    assert [r["name"] for r in row["right"]] == ["counting in plain Python", "numpy"]
+    assert [r["name"] for r in row["right"]] == ["three vectors", "counting in plain Python", "numpy"]
     assert all(list(r) == ["name", "points", "max_points"] for r in row["right"])
     assert all(list(m) == ["name", "points", "max_points", "diagnosis"] for m in row["misconceptions"])
     assert all(m["diagnosis"] == m["name"] for m in row["misconceptions"])
@@ -94,7 +94,7 @@ def test_a_right_variant_that_is_wrong_makes_a_problem(scores):
     def change(exercise):
         return replace(exercise, right=(replace(exercise.right[0], code=exercise.misconceptions[0].answer),))
 
-    assert any("right/counting in plain Python: " in problem for problem in scores(change))
+    assert any("right/three vectors: " in problem for problem in scores(change))
 
 
 def test_a_right_variant_that_takes_a_shortcut_makes_a_problem(scores):

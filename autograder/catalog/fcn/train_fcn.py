@@ -199,12 +199,6 @@ few_images: all
 Your network knows its training images by heart and is far worse on new ones.
 Draw every batch from the whole data set, in a new order in each epoch, mirrored and turned.
 
-transposed_images: all
-- net(inputs)
-+ net(inputs.mT)
-Your maps are transposed: rows and columns have changed places between image and labels.
-Images are (3, H, W) and labels (H, W): turn both, or neither.
-
 left_in_training_mode: usable
 - net.eval()
 + net.train()
@@ -227,6 +221,20 @@ def trained_on_bytes(dataset, generator):
     It is asked about images from 0 to 1: divide by 255 when you train.
     """
     return OnBytes(own_loop(dataset, generator)).eval()
+
+
+class Transposed(Around):
+    def forward(self, x):
+        return self.net(x.mT)
+
+
+@answers.wrong("all")
+def transposed_images(dataset, generator):
+    """Your maps are transposed: rows and columns have changed places between image and labels.
+
+    Images are (3, H, W) and labels (H, W): turn both, or neither.
+    """
+    return Transposed(own_loop(dataset, generator)).eval()
 
 
 class Classes(Around):
