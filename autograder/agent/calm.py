@@ -54,16 +54,21 @@ def put_back() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
+        # A check is hundreds of calls: what is as it was is left alone.
+        if torch.is_grad_enabled() is not grad:
+            torch.set_grad_enabled(grad)
+        if torch.get_default_dtype() is not dtype:
+            torch.set_default_dtype(dtype)
         _set_default_device(device)
         if _strictness() != strict:
             # Only then: the setter imports torch's compiler, two seconds at a learner's first check.
             torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
         if sys.getprofile() is not profile:
             sys.setprofile(profile)
-        np.seterr(**errors)
-        sys.setrecursionlimit(depth)
+        if np.geterr() != errors:
+            np.seterr(**errors)
+        if sys.getrecursionlimit() != depth:
+            sys.setrecursionlimit(depth)
         if folder and folder != _folder():
             os.chdir(folder)
 

@@ -72,10 +72,10 @@ def trained_network(subject: Subject, case: Case) -> dict[str, Any] | None:
     network = subject(dataset, source)
     if not isinstance(network, Handle):
         return None
-    found = network.inspect()
+    found = network.inspect("training")
     drawn = not torch.equal(before, source.do("get_state"))
     # How it was left is one claim; what it has learned is another.
-    network.do("eval")
+    network.then("eval")
     return {"network": network, "training": any(found["training"].values()), "drawn": drawn}
 
 

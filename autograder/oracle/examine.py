@@ -28,7 +28,6 @@ SHRINK_SECONDS = 1.0
 SHRINK_CALLS = 100
 KEPT = 4
 """So many failing inputs of a property are kept, for the diagnosis."""
-WATCH_ALL_BELOW = 0.05
 
 FINAL = (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
 """Outcomes after which no further input is tried."""
@@ -100,7 +99,6 @@ class DrawnInputs:
         self._device = "cpu"
         self._asked = 0
         self._watched = watched
-        self._watching = False
         self._shrink_seconds = SHRINK_SECONDS
 
     def of(self, claim: Property) -> Evidence:
@@ -131,9 +129,12 @@ class DrawnInputs:
         evidence = Evidence(prop)
         self._begin(prop, device)
         examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
-        for number, case in enumerate(self._exam.cases(prop, examples)):
+        cases = self._exam.cases(prop, examples)
+        # Watching takes longer than most answers do: one call of a property, and nobody knows which.
+        watched = self._asked % len(cases) if self._watched else None
+        for number, case in enumerate(cases):
             first = number == 0
-            failure = self._look(prop, case, watch=(first and self._watched) or self._watching)
+            failure = self._look(prop, case, watch=number == watched)
             if first and failure is None:
                 failure = self._again(prop, case)
             if failure is None:
@@ -165,8 +166,6 @@ class DrawnInputs:
         seen = observed_of_learner(prop.observe, self._attempt, case, conditions)
         self.spent += seen.seconds
         self.calls |= seen.calls
-        # Watching slows the learner's code down; where it is quick every call is watched.
-        self._watching = watch and seen.seconds < WATCH_ALL_BELOW
         return seen
 
     def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Failure | None:
@@ -183,7 +182,7 @@ class DrawnInputs:
 
     def _again(self, prop: Property, case: Case) -> Failure | None:
         """A right answer is right every time: the same input under other global random numbers."""
-        failure = self._look(prop, case, watch=self._watching)
+        failure = self._look(prop, case)
         if failure is None:
             return None
         mismatch = Mismatch(

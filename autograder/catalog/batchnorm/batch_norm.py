@@ -41,14 +41,14 @@ def _layer_case(batches: int, **config: Sequence[Any]) -> Callable[[Draw], Case]
 
 def _loaded(subject: Subject, case: Case) -> Handle:
     layer = subject(*case.args, **case.kwargs)
-    layer.do("double")
+    layer.then("double")
     # Not strict: a missing buffer is the business of the property about the state dict.
-    layer.do("load_state_dict", case.extra["state"], strict=False)
+    layer.then("load_state_dict", case.extra["state"], strict=False)
     return layer
 
 
 def _buffers(layer: Handle) -> dict[str, Any]:
-    seen = layer.inspect()
+    seen = layer.inspect("parameters", "buffers")
     known = {**seen["parameters"], **seen["buffers"]}
     return {name: known.get(name) for name in ("running_mean", "running_var")}
 
@@ -69,7 +69,7 @@ def _tracks(subject: Subject, case: Case) -> Any:
 
 def _accumulates(subject: Subject, case: Case) -> Any:
     layer = subject(*case.args, **case.kwargs)
-    layer.do("double")
+    layer.then("double")
     after = []
     for x in case.extra["batches"]:
         layer(x)
@@ -79,7 +79,7 @@ def _accumulates(subject: Subject, case: Case) -> Any:
 
 def _evaluates(subject: Subject, case: Case) -> Any:
     layer = _loaded(subject, case)
-    layer.do("eval")
+    layer.then("eval")
     before = _buffers(layer)
     outputs = [layer(x) for x in case.extra["batches"]]
     after = _buffers(layer)
@@ -96,10 +96,10 @@ def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 def _holds(subject: Subject, case: Case) -> Any:
     layer = subject(*case.args, **case.kwargs)
-    fresh = layer.inspect()
+    fresh = layer.inspect("parameters", "buffers", "state")
     for x in case.extra["batches"]:
         layer(x.float())
-    after = layer.inspect()
+    after = layer.inspect("buffers")
     return {
         "parameters": {n: fresh["parameters"][n] for n in sorted(fresh["parameters"])},
         "buffers": {n: fresh["buffers"][n] for n in sorted(fresh["buffers"])},
@@ -124,8 +124,8 @@ def _layer_gradients(subject: Subject, case: Case) -> Any:
     (x,) = case.extra["batches"]
     training = layer.vjp(x, wrt=[0, layer])["grads"]
     # The training call has moved the running statistics; their update has a property of its own.
-    layer.do("load_state_dict", case.extra["state"], strict=False)
-    layer.do("eval")
+    layer.then("load_state_dict", case.extra["state"], strict=False)
+    layer.then("eval")
     return {"training": training, "eval": layer.vjp(x, wrt=[0, layer])["grads"]}
 
 

@@ -92,10 +92,10 @@ def _numbers(subject: Subject, case: Case) -> Any:
 
 
 def _unchanged(subject: Subject, case: Case) -> Any:
-    targets = subject(*case.args)
+    targets, changed = subject.with_changes(*case.args)
     if not isinstance(targets, dict) or set(PARTS) - set(targets):
         return targets
-    return {"arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
+    return {"arguments changed in place": [int(c) for c in changed]}
 
 
 PARTS = ("labels", "semantic", "boxes", "masks")

@@ -41,7 +41,10 @@ def _convolved_bare(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
-    return {"linear_to_conv(…)(x)": conv(case.extra["x"]), "parameters": sorted(conv.inspect()["parameters"])}
+    return {
+        "linear_to_conv(…)(x)": conv(case.extra["x"]),
+        "parameters": sorted(conv.inspect("shapes")["shapes"]),
+    }
 
 
 def _dense_apart(subject: Subject, case: Case) -> Any:
@@ -66,7 +69,10 @@ def _dense_kind(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
-    return {name: str(p.dtype).removeprefix("torch.") for name, p in conv.inspect()["parameters"].items()}
+    return {
+        name: str(p.dtype).removeprefix("torch.")
+        for name, p in conv.inspect("parameters")["parameters"].items()
+    }
 
 
 def _let_through(subject: Subject, case: Case) -> Any:
@@ -74,7 +80,7 @@ def _let_through(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
-    shapes = {name: list(p.shape) for name, p in conv.inspect()["parameters"].items()}
+    shapes = {name: list(shape) for name, shape in conv.inspect("shapes")["shapes"].items()}
     return {"a convolution with parameters": shapes}
 
 

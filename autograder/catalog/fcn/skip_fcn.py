@@ -47,11 +47,11 @@ def _parameters(prefix: str) -> Callable[[Subject, Case], Any]:
 
     def observe(subject: Subject, case: Case) -> Any:
         head = subject(*case.args)
-        parameters_of(head, {}, (1, 1))
-        seen = head.inspect()
+        parameters = parameters_of(head, {}, (1, 1))
+        learns = head.inspect("requires_grad")["requires_grad"]
         return {
-            name: {"start": value, "learns": seen["requires_grad"][name]}
-            for name, value in sorted(seen["parameters"].items())
+            name: {"start": value, "learns": learns[name]}
+            for name, value in sorted(parameters.items())
             if name.startswith(prefix)
         }
 
@@ -60,7 +60,7 @@ def _parameters(prefix: str) -> Callable[[Subject, Case], Any]:
 
 def _head(subject: Subject, case: Case) -> Any:
     head = subject(*case.args)
-    head.do("double")
+    head.then("double")
     own, weights = parameters_of(head, {}, (1, 1)), case.extra["weights"]
     for name, tensor in weights.items():
         if name not in own:
@@ -72,7 +72,7 @@ def _head(subject: Subject, case: Case) -> Any:
                 f" channels={case.args[1]}, those of strides 8, 16 and 32, it is {tuple(tensor.shape)}"
             )
     # Not strict: what a head has beyond that is the business of the properties about the start.
-    head.do("load_state_dict", weights, strict=False)
+    head.then("load_state_dict", weights, strict=False)
     return head
 
 

@@ -39,8 +39,9 @@ def kinds_of_answers(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for dtype in KINDS:
         images = case.args[0].to(dtype)
-        seen[f"for {str(dtype).removeprefix('torch.')} images"] = described(subject(images))
-        seen["modified in place"] = bool(subject.changed(images)) or seen.get("modified in place", False)
+        answer, changed = subject.with_changes(images)
+        seen[f"for {str(dtype).removeprefix('torch.')} images"] = described(answer)
+        seen["modified in place"] = bool(changed) or seen.get("modified in place", False)
     return seen
 
 

@@ -176,14 +176,13 @@ def _split_manners(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for dtype in KINDS:
         given = images.to(dtype)
-        result = subject(given, *rest)
+        result, changed = subject.with_changes(given, *rest)
         if not _is_split(result):
             return result
-        changed = bool(subject.changed(given, *rest))
         # How many they are is the business of other properties.
         each = [described(part.new_empty(part.shape[1:])) for part in result[:2]]
         seen[f"each of {str(dtype).removeprefix('torch.')} images"] = each
-        seen["modified in place"] = changed or seen.get("modified in place", False)
+        seen["modified in place"] = bool(changed) or seen.get("modified in place", False)
         seen["the third is a module"] = _is_module(result[2])
     return seen
 

@@ -135,9 +135,9 @@ def _standardizer_manners(subject: Subject, case: Case) -> Any:
         back = _fit(layer, images)
         name = str(dtype).removeprefix("torch.")
         seen["fit returns the Standardizer itself"] = isinstance(back, Handle) and back.ref == layer.ref
-        seen[f"for {name} images"] = described(layer(images))
-        changed = bool(layer.changed(images))
-        seen["images modified in place"] = changed or seen.get("images modified in place", False)
+        answer, changed = layer.with_changes(images)
+        seen[f"for {name} images"] = described(answer)
+        seen["images modified in place"] = bool(changed) or seen.get("images modified in place", False)
     return seen
 
 

@@ -53,8 +53,9 @@ def _kinds_of_statistics(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for dtype in KINDS:
         batches = Batches((case.extra["batch"].to(dtype),) * 2)
-        seen[f"for {str(dtype).removeprefix('torch.')} batches"] = described(subject(batches))
-        seen["modified in place"] = bool(subject.changed(batches)) or seen.get("modified in place", False)
+        answer, changed = subject.with_changes(batches)
+        seen[f"for {str(dtype).removeprefix('torch.')} batches"] = described(answer)
+        seen["modified in place"] = bool(changed) or seen.get("modified in place", False)
     return seen
 
 

@@ -54,8 +54,9 @@ def _zca_kinds(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for dtype in (torch.int64, torch.float32, torch.float64):
         x = case.args[0].to(dtype)
-        seen[f"for {str(dtype).removeprefix('torch.')} samples"] = described(subject(x))
-        seen["modified in place"] = bool(subject.changed(x)) or seen.get("modified in place", False)
+        answer, changed = subject.with_changes(x)
+        seen[f"for {str(dtype).removeprefix('torch.')} samples"] = described(answer)
+        seen["modified in place"] = bool(changed) or seen.get("modified in place", False)
     return seen
 
 

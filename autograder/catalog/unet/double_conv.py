@@ -49,7 +49,7 @@ def _double_applied(subject: Subject, case: Case) -> dict[str, Any]:
     """In both modes, which a block without further layers does not tell apart."""
     network = filled_network(subject, case)
     seen = {"in eval mode": network(case.extra["x"])}
-    network.do("train")
+    network.then("train")
     return {**seen, "in training mode": network(case.extra["x"])}
 
 

@@ -36,12 +36,12 @@ def _values(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 def filled_network(subject: Subject, case: Case) -> Any:
     network = subject(*case.args, **case.kwargs)
-    network.do("double")
-    network.do("eval")
-    shapes = {name: tuple(p.shape) for name, p in network.inspect()["parameters"].items()}
+    network.then("double")
+    network.then("eval")
+    shapes = network.inspect("shapes")["shapes"]
     values = {name: _values(case.extra["seed"], shape) for name, shape in shapes.items()}
     # Not strict: what else an answer keeps in its state shows in its output.
-    network.do("load_state_dict", values, strict=False)
+    network.then("load_state_dict", values, strict=False)
     return network
 
 

@@ -71,14 +71,14 @@ def _deform_often(subject: Subject, case: Case) -> Any:
 def _kinds(subject: Subject, case: Case) -> Any:
     seen = {}
     for given in case.extra.values():
-        image, labels = subject(*case.args, given, **case.kwargs)
+        (image, labels), changed = subject.with_changes(*case.args, given, **case.kwargs)
         allowed = set(given.unique().tolist())
         known = set(labels.unique().tolist()) <= allowed if isinstance(labels, torch.Tensor) else None
         seen[f"{given.dtype} labels".removeprefix("torch.")] = {
             "image": [str(image.dtype), list(image.shape)],
             "labels": [str(labels.dtype), list(labels.shape)],
             "only labels that were there": known,
-            "modified in place": bool(subject.changed(*case.args, given, **case.kwargs)),
+            "modified in place": bool(changed),
         }
     return seen
 

@@ -155,13 +155,14 @@ def _outer(subject: Subject, case: Case) -> Any:
 def _kinds(subject: Subject, case: Case) -> dict[str, Any]:
     _, _, tile, context, classes = case.args
     single, integers = case.extra.values()
+    answer, changed = subject.with_changes(*case.args)
     return {
-        "float64 image": described(subject(*case.args)),
+        "float64 image": described(answer),
         "uint8 image": described(subject(single, integers, tile, context, classes)),
         "uint8 image, not scaled": _alike(
             *(subject(single, pixels, tile, context, classes) for pixels in (integers, integers.float()))
         ),
-        "arguments changed in place": [int(c) for c in subject.changed(*case.args)],
+        "arguments changed in place": [int(c) for c in changed],
     }
 
 

@@ -67,7 +67,7 @@ def _made_dense_in_eval_mode(subject: Subject, case: Case) -> Any:
     dense = subject(*case.args)
     if not callable(dense):
         return dense
-    dense.do("eval")
+    dense.then("eval")
     return dense(case.extra["image"])
 
 

@@ -25,9 +25,9 @@ def carries_by_name(*names: str) -> Callable[[Subject, Case], dict[str, Any]]:
     """Kind of the answer, and the arguments changed in place by name; the numbers are other properties' business."""
 
     def observe(subject: Subject, case: Case) -> dict[str, Any]:
-        answer = described(subject(*case.args, **case.kwargs))
-        changed = [names[int(c)] for c in subject.changed(*case.args, **case.kwargs)]
-        return {"answer": answer, "changed in place": ", ".join(changed) or "nothing"}
+        answer, positions = subject.with_changes(*case.args, **case.kwargs)
+        changed = [names[int(p)] for p in positions]
+        return {"answer": described(answer), "changed in place": ", ".join(changed) or "nothing"}
 
     return observe
 

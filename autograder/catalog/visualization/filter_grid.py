@@ -71,9 +71,8 @@ def _first_row(subject: Subject, case: Case) -> Any:
 
 
 def _grid_dtype(subject: Subject, case: Case) -> dict[str, Any]:
-    picture = subject(*case.args, **case.kwargs)
+    picture, changed = subject.with_changes(*case.args, **case.kwargs)
     dtype = str(picture.dtype).removeprefix("torch.") if isinstance(picture, torch.Tensor) else "none"
-    changed = [int(c) for c in subject.changed(*case.args, **case.kwargs)]
     try:
         (gradient,) = subject.vjp(*case.args, wrt=[0], **case.kwargs)["grads"].values()
     except Raised:
@@ -81,7 +80,7 @@ def _grid_dtype(subject: Subject, case: Case) -> dict[str, Any]:
         gradient = None
     return {
         "dtype": dtype,
-        "arguments changed in place": changed,
+        "arguments changed in place": [int(c) for c in changed],
         "the picture has a graph": gradient is not None,
     }
 
