@@ -88,6 +88,7 @@ class Seen:
         calls: the library functions and operators that ran, where they were watched.
         devices: where the returned tensors were.
         seconds: how long the learner's code ran.
+        forms: what each call returned, without its numbers: two answers of the same forms can be used alike.
     """
 
     value: Any
@@ -96,6 +97,7 @@ class Seen:
     calls: frozenset[str] = frozenset()
     devices: frozenset[str] = frozenset()
     seconds: float = 0.0
+    forms: tuple[str, ...] = ()
 
 
 class Stumbled(Exception):
@@ -227,6 +229,7 @@ class _Question:
         self._calls: set[str] = set()
         self._devices: set[str] = set()
         self._seconds = 0.0
+        self._forms: list[str] = []
         self._fresh = True
         self._before: list[dict[str, Any]] = []
 
@@ -235,7 +238,7 @@ class _Question:
 
     def seen(self, value: Any) -> Seen:
         calls, devices = frozenset(self._calls), frozenset(self._devices)
-        return Seen(value, self._kind, self._printed, calls, devices, self._seconds)
+        return Seen(value, self._kind, self._printed, calls, devices, self._seconds, tuple(self._forms))
 
     def call(
         self,
@@ -257,6 +260,7 @@ class _Question:
         value = _value(reply)
         self._devices.update(_texts(reply.get("devices")))
         self._kind = kind_of(value)
+        self._forms.append(_form(value))
         return {**reply, "value": value}
 
     def later(self, target: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -428,6 +432,19 @@ def _as_raised(raised: Any) -> Trouble:
         return Raised(kinds, str(raised["message"]), str(raised.get("line", "")))
     except (KeyError, TypeError):
         return Gone("the answer is not one")
+
+
+def _form(value: Any) -> str:
+    match value:
+        case torch.Tensor():
+            return f"{value.dtype} {tuple(value.shape)}"
+        case dict():
+            return "{" + ", ".join(f"{k!r}: {_form(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            return f"{type(value).__name__}[{', '.join(map(_form, value))}]"
+        case Ref():
+            return "object"
+    return type(value).__name__
 
 
 def kind_of(value: Any) -> str:

@@ -117,10 +117,11 @@ class Agent:
             before = snapshot(args, kwargs) if request.get("untouched") else None
             grads = None
             seed_all(request["seed"])
-            with put_back(), WATCHES[request.get("watch", "nothing")](seen):
-                result = self._target(request["target"])(*args, **kwargs)
+            with WATCHES[request.get("watch", "nothing")](seen):
+                with put_back():
+                    result = self._target(request["target"])(*args, **kwargs)
                 if wrt:
-                    with torch.enable_grad(), gradient_pass():
+                    with put_back(), gradient_pass():
                         grads = gradients(result, wrt, request["grad_seed"])
             going = _Outgoing()
             reply = {

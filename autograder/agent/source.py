@@ -11,6 +11,7 @@ import linecache
 import types
 from typing import Any
 
+
 def unwrapped(found: Any) -> Any:
     """The function beneath decorators and bindings."""
     with contextlib.suppress(ValueError):

@@ -12,7 +12,7 @@ from autograder.exercise import Misconception, Training
 from autograder.oracle.compare import compare
 from autograder.oracle.exam import Exam
 from autograder.oracle.examine import Evidence
-from autograder.oracle.observe import judged, refused
+from autograder.oracle.observe import Fault, judged, refused
 from autograder.values import Foreign
 
 DIAGNOSIS_SECONDS = 2.0
@@ -81,7 +81,10 @@ def _explains(exam: Exam, misconception: Misconception, evidence: Evidence, dead
         conditions = Conditions(seed=failure.seed, seconds=DIAGNOSIS_SECONDS)
         shown = exam.mistaken(misconception, prop, failure.case, conditions)
         if prop.judge is not None:
-            mismatch = judged(prop, failure.case, failure.expected, shown)
+            try:
+                mismatch = judged(prop, failure.case, failure.expected, shown)
+            except Fault:
+                return False
             if mismatch is None or mismatch.code != failure.mismatch.code:
                 return False
         elif isinstance(failure.got, Raised) and isinstance(shown, Raised):

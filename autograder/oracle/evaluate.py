@@ -31,6 +31,7 @@ from autograder.oracle.shortcut import shortcut
 from autograder.values import short
 
 TEXT = 1000
+FAULT = "the check itself failed here, not the answer: a person looks at it"
 
 
 def devices_present() -> tuple[str, ...]:
@@ -106,7 +107,7 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
             return _as_shortcut(exercise, why)
 
     results = tuple(_result(exercise, found) for found in evidence)
-    wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
+    wrong = [r for r in results if r.outcome not in (Outcome.CORRECT, Outcome.NO_VERDICT)]
     named: Misconception | Slip | None = None
     if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
         named = diagnose(exam, evidence) or slip(evidence)
@@ -120,6 +121,7 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
         diagnosis=named.name if named else None,
         mistake=named.mistake if named else "",
         repair=named.repair if named else "",
+        flags=tuple(f"no verdict on {found.claim.name}: {found.fault}" for found in evidence if found.fault),
     )
 
 
@@ -151,6 +153,8 @@ def _as_shortcut(exercise: Exercise, why: str) -> Verdict:
 
 def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
     claim, failure = evidence.claim, evidence.smallest
+    if evidence.fault:
+        return PropertyResult(claim.name, claim.says, Outcome.NO_VERDICT, 0.0, claim.points, message=FAULT)
     if failure is None:
         return PropertyResult(claim.name, claim.says, Outcome.CORRECT, claim.points, claim.points)
     found = failure.mismatch
@@ -181,6 +185,8 @@ def _overall(results: Sequence[PropertyResult]) -> Outcome:
         return Outcome.CORRECT
     if all(o is Outcome.NOT_ATTEMPTED for o in outcomes):
         return Outcome.NOT_ATTEMPTED
+    if Outcome.NO_VERDICT in outcomes:
+        return Outcome.NO_VERDICT
     # What is partly written was attempted: the rest of it raises.
     wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.NOT_ATTEMPTED)]
     return (wrong or [Outcome.RAISED])[0]

@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autograder.attempt import Attempt, Conditions, Handle, TimedOut, Trouble
+from autograder.attempt import Attempt, Conditions, Handle, Seen, Stumbled, TimedOut, Trouble
 from autograder.exercise import Case, Exercise, Misconception, Property
 from autograder.oracle.explore import entropy, explore
-from autograder.oracle.observe import Lost, observed, observed_of_learner, refused
+from autograder.oracle.observe import Fault, Lost, observed, observed_of_learner, refused
 
 REFERENCE_SECONDS = 120.0
 
@@ -52,13 +52,22 @@ class Exam:
         """What the reference shows on a case. Raises :class:`Lost` where it fails by accident."""
 
         def shown() -> Any:
-            conditions = Conditions(seconds=REFERENCE_SECONDS)
-            value = observed(prop.observe, self._reference, case, conditions).value
+            value = self._of_reference(prop, case).value
             if isinstance(value, Trouble) and not refused(value):
                 raise Lost(f"the reference fails: {value}")
             return value
 
         return self._kept(("", prop.name, id(case), 0), shown)
+
+    def forms(self, prop: Property, case: Case) -> tuple[str, ...]:
+        """Of which forms the reference's answers to a case are, call by call."""
+        return self._of_reference(prop, case).forms
+
+    def _of_reference(self, prop: Property, case: Case) -> Seen:
+        try:
+            return observed(prop.observe, self._reference, case, Conditions(seconds=REFERENCE_SECONDS))
+        except Stumbled as stumbled:
+            raise Fault.of(stumbled.__cause__) from stumbled
 
     def mistaken(self, wrong: Misconception, prop: Property, case: Case, conditions: Conditions) -> Any:
         """What a misconception shows on a case, under such conditions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from autograder.exercise import (
 from autograder.oracle.compare import compare
 from autograder.oracle.exam import Exam
 from autograder.oracle.explore import entropy, explore, size_of
-from autograder.oracle.observe import judged, observed_of_learner
+from autograder.oracle.observe import Fault, judged, observed_of_learner
+
+log = logging.getLogger(__name__)
 
 SHRINK_SECONDS = 1.0
 SHRINK_CALLS = 100
@@ -55,6 +58,8 @@ class Evidence:
     smallest: Failure | None = None
     simplest: bool = False
     """Whether the first input failed, which has every draw at its simplest."""
+    fault: str = ""
+    """What failed of the check itself, where it could not be completed."""
 
     @property
     def failed(self) -> bool:
@@ -134,9 +139,15 @@ class DrawnInputs:
         watched = self._asked % len(cases) if self._watched else None
         for number, case in enumerate(cases):
             first = number == 0
-            failure = self._look(prop, case, watch=number == watched)
-            if first and failure is None:
-                failure = self._again(prop, case)
+            try:
+                failure = self._look(prop, case, watch=number == watched)
+                if first and failure is None:
+                    failure = self._again(prop, case)
+            except Fault as fault:
+                evidence.fault = _logged(
+                    fault, f"{self._exam.exercise.id}, {prop.name}, seed {self._exam.seed}"
+                )
+                return evidence
             if failure is None:
                 continue
             evidence.add(failure)
@@ -163,7 +174,9 @@ class DrawnInputs:
             seconds=self._attempt.seconds,
             spent=self.spent,
         )
-        seen = observed_of_learner(prop.observe, self._attempt, case, conditions)
+        seen = observed_of_learner(
+            prop.observe, self._attempt, case, conditions, lambda: self._exam.forms(prop, case)
+        )
         self.spent += seen.seconds
         self.calls |= seen.calls
         return seen
@@ -214,7 +227,7 @@ class DrawnInputs:
 
         # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
         start = time.perf_counter()
-        with contextlib.suppress(Enough, Exception):
+        with contextlib.suppress(Enough, Fault, Exception):
             explore(prop.draw, self._exam.entropy(prop), visit, shrink=True, examples=examples)
         self._shrink_seconds -= time.perf_counter() - start
 
@@ -236,7 +249,11 @@ class OneTraining:
     def of(self, claim: Reading) -> Evidence:
         case, seen = self._training()
         evidence = Evidence(claim)
-        mismatch = _read(claim, case, seen.value)
+        try:
+            mismatch = _read(claim, case, seen.value)
+        except Fault as fault:
+            evidence.fault = _logged(fault, f"{self._exercise.id}, {claim.name}, seed {self._seed}")
+            return evidence
         if mismatch is not None:
             evidence.add(Failure(case, seen.value, None, mismatch, seen.printed, size_of(case), self._seed))
         return evidence
@@ -260,8 +277,13 @@ def _read(claim: Reading, case: Case, got: Any) -> Mismatch | None:
         return compare(None, got)
     try:
         return claim.judge(case, got)
-    except Exception:
-        return Mismatch(Outcome.WRONG_KIND, "the answer is not of the expected kind")
+    except Exception as error:
+        raise Fault.of(error) from error
+
+
+def _logged(fault: Fault, where: str) -> str:
+    log.error("a check failed, and not its answer: %s", where, exc_info=fault)
+    return str(fault)
 
 
 def _cores() -> int:

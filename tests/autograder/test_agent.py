@@ -454,7 +454,7 @@ def test_a_far_side_that_answers_slowly_for_ever_is_given_up(monkeypatch):
         return {"value": None}
 
     attempt = Attempt(exchange, "f", remote=True, seconds=0.1)
-    many = (attempt.subject() for _ in range(50))
+    many = (attempt.look() for _ in range(50))
     with pytest.raises(Gone, match="slowly"):
         list(many)
 

@@ -335,3 +335,49 @@ def test_a_partly_written_function_gets_what_it_earned():
 def test_a_slip_in_the_call_is_a_value_error(arguments, says):
     with pytest.raises(ValueError, match=says):
         evaluate(**({"exercise_id": "batchnorm_forward", "attempt": right} | arguments))
+
+
+# -- faults of the check itself -----------------------------------------------------------------------------
+
+
+def _breaks(case, *seen):
+    raise ZeroDivisionError("a bug of ours")
+
+
+def _of_even(subject, case):
+    value = subject(*case.args)
+    return value if value % 3 else _breaks(case)
+
+
+@pytest.mark.parametrize("where", ["observe", "judge"])
+@pytest.mark.parametrize("answer", [lambda n: 6 * n, lambda n: 6 * n + 3], ids=["right", "wrong"])
+def test_a_fault_of_the_check_is_no_verdict_and_nobodys_mistake(known, caplog, where, answer):
+    draw = lambda d: Case((d.integer(1, 9),))  # noqa: E731
+    ways = {"observe": {"observe": _of_even}, "judge": {"judge": _breaks}}
+    broken = Property("broken", "", 1, draw, **ways[where])
+    known(
+        small(
+            lambda n: 6 * n, broken, Property("kind", "", 1, draw, observe=lambda s, c: str(type(s(*c.args))))
+        )
+    )
+    verdict = evaluate("small", answer)
+    assert verdict.outcomes == {"broken": Outcome.NO_VERDICT, "kind": Outcome.CORRECT}
+    assert verdict.outcome is Outcome.NO_VERDICT
+    assert verdict.points == 1
+    assert verdict.diagnosis is None
+    (flag,) = verdict.flags
+    assert flag == "no verdict on broken: ZeroDivisionError: a bug of ours"
+    assert "ZeroDivisionError" in caplog.text
+    assert "in _breaks" in caplog.text
+
+
+def test_an_answer_of_another_kind_is_the_learners_mistake(known, caplog):
+    """Where the answer is not what the observation was written for, the observation may fail over it."""
+    kinds = Property(
+        "kinds", "", 1, lambda d: Case((d.integer(1, 9),)), observe=lambda s, c: s(*c.args).bit_length()
+    )
+    known(small(lambda n: n, kinds))
+    verdict = evaluate("small", lambda n: [n])
+    assert verdict.outcome is Outcome.WRONG_KIND
+    assert not verdict.flags
+    assert not caplog.text
