@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     """What became of one property, worst news last but one."""
 
     CORRECT = "correct"
+    WAITING = "holds, but does not count alone"
     NOT_ATTEMPTED = "not attempted"
     RAISED = "raised"
     RAISED_OTHER = "raised another error"
@@ -85,6 +86,8 @@ class Property(Claim):
     ``draw(d)`` makes a :class:`Case`; ``observe(subject, case)`` says what is done with the object
     (:class:`autograder.attempt.Subject`); ``judge(case, expected, got)`` returns a :class:`Mismatch` or ``None``
     (left out: the two observations must agree within ``tolerance`` = (rtol, atol), by dtype where it is None).
+    A claim of form, which an empty answer fulfills too, stands ``beside`` one of substance, named here: it earns points
+    only where that one holds for some input.
     """
 
     draw: Callable[[Draw], Case]
@@ -92,6 +95,7 @@ class Property(Claim):
     judge: Callable[[Case, Any, Any], Mismatch | None] | None = None
     examples: int = 8
     tolerance: tuple[float, float] | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ ADVICE = {
 }
 """What to do about outcomes that no single property explains."""
 
-_UNDECIDED = (Outcome.NOT_ATTEMPTED, Outcome.NO_VERDICT)
+_UNDECIDED = (Outcome.NOT_ATTEMPTED, Outcome.WAITING, Outcome.NO_VERDICT)
 _TERMINAL_LINES, _TERMINAL_WIDTH = 25, 96
 
 

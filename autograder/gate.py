@@ -148,7 +148,7 @@ def examine(
             row["right"].append({"name": name, **scores})
         else:
             row["misconceptions"].append({"name": name, **scores, "diagnosis": verdict.diagnosis})
-            failed = {n for n, o in verdict.outcomes.items() if o is not Outcome.CORRECT}
+            failed = {n for n, o in verdict.outcomes.items() if o not in (Outcome.CORRECT, Outcome.WAITING)}
             declared = set(exercise.misconception(name).fails)
             if failed != declared:
                 row["problems"].append(

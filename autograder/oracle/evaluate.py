@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,8 +106,8 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
         if not allow_reference and (why := shortcut(exercise, looked, examination.calls)):
             return _as_shortcut(exercise, why)
 
-    results = tuple(_result(exercise, found) for found in evidence)
-    wrong = [r for r in results if r.outcome not in (Outcome.CORRECT, Outcome.NO_VERDICT)]
+    results = tuple(_result(exercise, found) for found in _counted(evidence))
+    wrong = [r for r in results if r.outcome not in (Outcome.CORRECT, Outcome.WAITING, Outcome.NO_VERDICT)]
     named: Misconception | Slip | None = None
     if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
         named = diagnose(exam, evidence) or slip(evidence)
@@ -146,6 +146,14 @@ def _not_usable(exercise: Exercise, looked: Mapping[str, Any]) -> tuple[Outcome,
     return None
 
 
+def _counted(evidence: Sequence[Evidence]) -> Iterator[Evidence]:
+    """The evidence; of claims that hold and do not count alone, whether what they stand beside holds at all."""
+    found = {e.claim.name: e for e in evidence}
+    for one in evidence:
+        beside = found.get(getattr(one.claim, "beside", ""))
+        yield one if beside is None or beside.passed else replace(one, waits_for=beside.claim)
+
+
 def _as_shortcut(exercise: Exercise, why: str) -> Verdict:
     verdict = without_verdict(exercise, f"a shortcut: {why}", outcome=Outcome.SHORTCUT)
     return replace(verdict, flags=(f"shortcut: {why}",))
@@ -155,6 +163,9 @@ def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
     claim, failure = evidence.claim, evidence.smallest
     if evidence.fault:
         return PropertyResult(claim.name, claim.says, Outcome.NO_VERDICT, 0.0, claim.points, message=FAULT)
+    if failure is None and evidence.waits_for is not None:
+        why = f"this counts once an input comes out right of: {evidence.waits_for.says}"
+        return PropertyResult(claim.name, claim.says, Outcome.WAITING, 0.0, claim.points, message=why)
     if failure is None:
         return PropertyResult(claim.name, claim.says, Outcome.CORRECT, claim.points, claim.points)
     found = failure.mismatch
@@ -183,10 +194,10 @@ def _overall(results: Sequence[PropertyResult]) -> Outcome:
     outcomes = [r.outcome for r in results]
     if all(o is Outcome.CORRECT for o in outcomes):
         return Outcome.CORRECT
-    if all(o is Outcome.NOT_ATTEMPTED for o in outcomes):
+    if all(o in (Outcome.NOT_ATTEMPTED, Outcome.WAITING) for o in outcomes):
         return Outcome.NOT_ATTEMPTED
     if Outcome.NO_VERDICT in outcomes:
         return Outcome.NO_VERDICT
     # What is partly written was attempted: the rest of it raises.
-    wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.NOT_ATTEMPTED)]
+    wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.WAITING, Outcome.NOT_ATTEMPTED)]
     return (wrong or [Outcome.RAISED])[0]

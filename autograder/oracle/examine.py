@@ -58,6 +58,10 @@ class Evidence:
     smallest: Failure | None = None
     simplest: bool = False
     """Whether the first input failed, which has every draw at its simplest."""
+    waits_for: Claim | None = None
+    """The claim beside which this one counts, where that one holds for no input."""
+    passed: int = 0
+    """How many inputs were answered rightly."""
     fault: str = ""
     """What failed of the check itself, where it could not be completed."""
 
@@ -149,6 +153,7 @@ class DrawnInputs:
                 )
                 return evidence
             if failure is None:
+                evidence.passed += 1
                 continue
             evidence.add(failure)
             evidence.simplest = evidence.simplest or first

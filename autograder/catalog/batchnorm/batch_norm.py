@@ -159,7 +159,7 @@ CLAIMS = Exercise(
         eval_mode=on(_layer_case(2, eps=[1e-5, 0.1]), _evaluates),
         state=on(_layer_case(2), _holds, examples=3),
         cumulative=on(_layer_case(3, momentum=[None]), _accumulates, examples=4),
-        refuses_one_value=on(_one_value, _refuses, examples=4),
+        refuses_one_value=on(_one_value, _refuses, examples=4, beside="training_output"),
         gradients=on(_layer_case(1), _layer_gradients, tolerance=LOOSE),
     ),
     hints=hints("""

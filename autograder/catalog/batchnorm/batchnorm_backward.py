@@ -66,7 +66,7 @@ CLAIMS = Exercise(
         images=on(_backward_case(image_batch), component(0, 3), tolerance=LOOSE),
         parameters=on(_backward_both, _parameters, tolerance=LOOSE),
         eps=on(_backward_small_variance, component(0, 3)),
-        carries=on(_backward_both, carries, examples=4),
+        carries=on(_backward_both, carries, examples=4, beside="rows"),
     ),
     hints=hints("""
         I don't know where to begin

@@ -71,7 +71,7 @@ CLAIMS = Exercise(
         images=on(_forward_case(image_batch), tolerance=LOOSE),
         eps=on(_forward_small_variance),
         gradients=on(_forward_gradient_case, _forward_gradients, tolerance=LOOSE),
-        carries=on(_forward_float32, carries, examples=4),
+        carries=on(_forward_float32, carries, examples=4, beside="rows"),
     ),
     hints=hints("""
         My shapes don't match

@@ -113,7 +113,7 @@ CLAIMS = Exercise(
         geometry=on(_fold_case(_special_conv), applied("x"), tolerance=LOOSE),
         without_bias=on(_fold_case(_bare_conv), applied("x"), tolerance=LOOSE),
         without_affine=on(_fold_case(_plain_conv, affine=[False]), applied("x"), tolerance=LOOSE),
-        originals=on(_fold_safely, _folds_apart, examples=4),
+        originals=on(_fold_safely, _folds_apart, examples=4, beside="same_output"),
     ),
     hints=hints("""
         I don't know what folding means

@@ -72,8 +72,8 @@ CLAIMS = Exercise(
         layer_and_instance=on(_extreme_groups, tolerance=LOOSE),
         eps=on(_group_eps),
         gradients=on(_proper_groups, gradients(0, 2, 3), tolerance=LOOSE),
-        refuses_indivisible=on(_indivisible, examples=4),
-        carries=on(_group_float32, carries, examples=4),
+        refuses_indivisible=on(_indivisible, examples=4, beside="groups"),
+        carries=on(_group_float32, carries, examples=4, beside="groups"),
     ),
     hints=hints("""
         My groups mix the wrong channels

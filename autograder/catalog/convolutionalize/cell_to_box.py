@@ -74,7 +74,7 @@ CLAIMS = Exercise(
         odd_fields=on(_box_case([3, 5, 1, 7]), _sides, examples=6),
         even_fields=on(_box_case([2, 4, 8, 6]), _sides, examples=6),
         beyond_the_image=on(_box_case([8, 7, 9, 10], padded=True), _sides, examples=6),
-        integers=on(_one_box_case, _kinds, examples=3),
+        integers=on(_one_box_case, _kinds, examples=3, beside="odd_fields"),
     ),
     hints=hints("""
         I don't know what start means

@@ -60,8 +60,8 @@ CLAIMS = Exercise(
         """,
         probabilities=on(_heatmap_case(), examples=6),
         large_scores=on(_heatmap_case(scale=3000.0, dtype=torch.float32), examples=4),
-        mode=on(_heatmap_modes, in_both_modes, examples=3),
-        no_grad=on(_heatmap_case(), reached_by_gradients, examples=3),
+        mode=on(_heatmap_modes, in_both_modes, examples=3, beside="probabilities"),
+        no_grad=on(_heatmap_case(), reached_by_gradients, examples=3, beside="probabilities"),
     ),
     hints=hints("""
         I don't know what has to sum to 1

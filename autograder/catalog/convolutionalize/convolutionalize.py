@@ -179,8 +179,10 @@ CLAIMS = Exercise(
         without_bias=on(_drawn(_without_bias, larger=True), _applied_bare, examples=5),
         average_head=on(_drawn(_averaging, larger=True), _applied, examples=5),
         other_layers=on(_drawn(_with_other_layers, larger=False), _in_either_mode, examples=5),
-        apart=on(_in_some_mode, _apart, examples=4),
-        dtype=on(_drawn(_flattening, larger=False, dtype=torch.float64), _dtypes, examples=3),
+        apart=on(_in_some_mode, _apart, examples=4, beside="same_scores"),
+        dtype=on(
+            _drawn(_flattening, larger=False, dtype=torch.float64), _dtypes, examples=3, beside="same_scores"
+        ),
     ),
     hints=hints("""
         I don't know where input_size comes in

@@ -124,10 +124,10 @@ CLAIMS = Exercise(
         semantic=on(_objects_case, _target("semantic"), examples=6),
         boxes=on(_objects_case, _target("boxes"), examples=8),
         masks=on(_objects_case, _target("masks"), examples=6),
-        dtype=on(_small_integers_case, _numbers, examples=4),
-        nothing=on(_nothing_case, _target(*PARTS), examples=4),
+        dtype=on(_small_integers_case, _numbers, examples=4, beside="boxes"),
+        nothing=on(_nothing_case, _target(*PARTS), examples=4, beside="boxes"),
         no_background=on(_full_case, _target(*PARTS), examples=3),
-        unchanged=on(_objects_case, _unchanged, examples=4),
+        unchanged=on(_objects_case, _unchanged, examples=4, beside="boxes"),
     ),
     hints=hints("""
         I don't know where to begin

@@ -123,9 +123,9 @@ CLAIMS = Exercise(
         default_window=on(_dense_case(default=True, larger=True), applied("x"), examples=4),
         every_position=on(_dense_case(larger=True), applied("x"), examples=4),
         without_bias=on(_dense_case(bias=False), _convolved_bare, examples=4),
-        refuses=on(_misfit, _let_through, examples=6),
-        apart=on(_dense_case(), _dense_apart, examples=4),
-        dtype=on(_dense_case(dtype=torch.float64), _dense_kind, examples=4),
+        refuses=on(_misfit, _let_through, examples=6, beside="one_position"),
+        apart=on(_dense_case(), _dense_apart, examples=4, beside="one_position"),
+        dtype=on(_dense_case(dtype=torch.float64), _dense_kind, examples=4, beside="one_position"),
     ),
     hints=hints("""
         I don't see where the convolution comes in

@@ -89,9 +89,11 @@ CLAIMS = Exercise(
         scores=on(_window_case([(2, 3), (3, 2), (3, 3)], [2, 1, 3]), examples=6),
         leftover=on(_window_case([(2, 3), (3, 2)], [3, 4], leftover=True, windows=(5, 6)), examples=4),
         sparse=on(_window_case([(1, 3), (3, 1), (1, 1)], [1, 2], apart=True), examples=6),
-        mode=on(_window_modes, in_both_modes, examples=3),
-        no_grad=on(_window_case([(2, 3)], [2, 1]), reached_by_gradients, examples=3),
-        dtype=on(_window_case([(2, 3)], [2, 1], dtype=torch.float64), _window_dtype, examples=3),
+        mode=on(_window_modes, in_both_modes, examples=3, beside="scores"),
+        no_grad=on(_window_case([(2, 3)], [2, 1]), reached_by_gradients, examples=3, beside="scores"),
+        dtype=on(
+            _window_case([(2, 3)], [2, 1], dtype=torch.float64), _window_dtype, examples=3, beside="scores"
+        ),
     ),
     hints=hints("""
         I don't know how many windows there are

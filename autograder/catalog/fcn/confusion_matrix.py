@@ -71,7 +71,7 @@ CLAIMS = Exercise(
         ignore_index=on(_pair_case(other_void=True), numbers),
         shapes=on(_any_shape, numbers),
         bytes=on(_many_classes, numbers, examples=4),
-        kinds=on(_pair_case(void=True), carries, examples=4),
+        kinds=on(_pair_case(void=True), carries, examples=4, beside="counts"),
     ),
     hints=hints("""
         I don't want to loop over pixels

@@ -88,7 +88,7 @@ CLAIMS = Exercise(
         even=on(_even_case, numbers),
         absent=on(_absent_case, numbers),
         void=on(_void_case, numbers, examples=12),
-        kinds=on(_weights_kinds, carries, examples=6),
+        kinds=on(_weights_kinds, carries, examples=6, beside="stack"),
     ),
     hints=hints("""
         My weights are off where a class is missing from an image

@@ -143,10 +143,10 @@ CLAIMS = Exercise(
         class_weights=on(_loss_case(weights=True)),
         mask=on(_loss_case(mask=True)),
         light=on(_light),
-        nothing=on(_no_pixel, _with_gradient),
+        nothing=on(_no_pixel, _with_gradient, beside="plain"),
         stable=on(_loss_case(scale=1000.0), examples=4),
         gradients=on(_loss_gradient_case, _loss_gradients, examples=5),
-        carries=on(_loss_single, carries, examples=4),
+        carries=on(_loss_single, carries, examples=4, beside="plain"),
     ),
     hints=hints("""
         Void pixels give an index error

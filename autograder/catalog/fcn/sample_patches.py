@@ -251,8 +251,8 @@ CLAIMS = Exercise(
         balanced=on(_unbalanced, _drawn, _judge_counts, examples=6),
         void=on(_with_void, _drawn_with_void, _judge_void, examples=6),
         spread=on(_few_centers, _drawn, _judge_spread, examples=4),
-        generator=on(_twice, _drawn_twice, _judge_twice, examples=4),
-        kinds=on(_patch_kinds, _drawn_kinds, examples=6),
+        generator=on(_twice, _drawn_twice, _judge_twice, examples=4, beside="centers"),
+        kinds=on(_patch_kinds, _drawn_kinds, examples=6, beside="centers"),
     ),
     hints=hints("""
         A patch runs over the border

@@ -101,7 +101,7 @@ CLAIMS = Exercise(
         frequency_weighted_iou=on(_full, _entry("frequency_weighted_iou")),
         absent=on(_absent, _numbers),
         only_predicted=on(_only_predicted, _numbers),
-        kinds=on(_full, _kinds, examples=3),
+        kinds=on(_full, _kinds, examples=3, beside="iou"),
     ),
     hints=hints("""
         I don't know what the scores are made of

@@ -82,8 +82,8 @@ CLAIMS = Exercise(
         bytes=on(
             bright_bytes, lambda subject, case: _doubles(mean_and_std(subject, case)), tolerance=(1e-4, 1e-5)
         ),
-        constant=on(_flat_channels, numbers_of(1), tolerance=(1e-5, 5e-7), examples=12),
-        kinds=on(whole_numbers, kinds_of_answers, examples=4),
+        constant=on(_flat_channels, numbers_of(1), tolerance=(1e-5, 5e-7), examples=12, beside="std"),
+        kinds=on(whole_numbers, kinds_of_answers, examples=4, beside="mean"),
     ),
     hints=hints("""
         My shapes are wrong

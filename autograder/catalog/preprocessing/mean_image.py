@@ -37,7 +37,7 @@ CLAIMS = Exercise(
         """,
         average=on(_some_images, numbers, tolerance=(1e-4, 1e-5)),
         bytes=on(bright_bytes, numbers, tolerance=(1e-4, 1e-5)),
-        kinds=on(whole_numbers, kinds_of_answers, examples=4),
+        kinds=on(whole_numbers, kinds_of_answers, examples=4, beside="average"),
     ),
     hints=hints("""
         My shape is wrong

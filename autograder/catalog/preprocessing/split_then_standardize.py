@@ -223,8 +223,8 @@ CLAIMS = Exercise(
         statistics=on(_to_split, _sources),
         unseen=on(_to_split, _unseen),
         shuffled=on(_to_shuffle, _shuffles, examples=4),
-        no_validation=on(_to_keep_whole, _keeps_all, examples=4),
-        kinds=on(_whole_to_split, _split_manners, examples=4),
+        no_validation=on(_to_keep_whole, _keeps_all, examples=4, beside="parts"),
+        kinds=on(_whole_to_split, _split_manners, examples=4, beside="parts"),
     ),
     hints=hints("""
         My validation images get into the statistics

@@ -168,8 +168,8 @@ CLAIMS = Exercise(
         constant_channel=on(_to_fit_flat, _standardizes_flat, tolerance=(1e-3, 1e-4)),
         buffers=on(_to_fit, _keeps, tolerance=(1e-3, 1e-4), examples=4),
         loadable=on(_to_fit, _loads, tolerance=(1e-3, 1e-4), examples=4),
-        refuses_unfitted=on(_to_refuse, _unfitted, examples=4),
-        kinds=on(whole_numbers, _standardizer_manners, examples=4),
+        refuses_unfitted=on(_to_refuse, _unfitted, examples=4, beside="modes"),
+        kinds=on(whole_numbers, _standardizer_manners, examples=4, beside="modes"),
     ),
     hints=hints("""
         My statistics are not saved

@@ -89,7 +89,7 @@ CLAIMS = Exercise(
         any_size=on(_different_sizes, mean_and_std),
         large_offset=on(_far_from_zero, _near, tolerance=(4e-2, 2e-2), examples=4),
         bytes=on(_bytes, mean_and_std),
-        kinds=on(_kinds, _kinds_of_statistics, examples=4),
+        kinds=on(_kinds, _kinds_of_statistics, examples=4, beside="every_pixel"),
     ),
     hints=hints("""
         I don't know what to keep

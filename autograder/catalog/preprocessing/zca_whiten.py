@@ -87,7 +87,7 @@ CLAIMS = Exercise(
         matrix=on(_samples, numbers_of(1), tolerance=(1e-3, 1e-4)),
         eps=on(_small_samples, numbers_of(1), tolerance=(1e-4, 1e-5)),
         dependent=on(_dependent, _zca_both, tolerance=(1e-3, 1e-4)),
-        kinds=on(_whole_samples, _zca_kinds, examples=4),
+        kinds=on(_whole_samples, _zca_kinds, examples=4, beside="matrix"),
     ),
     hints=hints("""
         My W is not symmetric

@@ -77,9 +77,9 @@ CLAIMS = Exercise(
         joined=on(_skip_case([2, 4], [4, 6]), numbers, tolerance=LOOSE),
         odd=on(_skip_case([1, 5], [3, 7]), numbers, tolerance=LOOSE),
         same_size=on(_skip_case([0], [2, 0]), numbers, tolerance=LOOSE),
-        refuses_larger_up=on(_up_too_large, _refuses_ups, examples=3),
+        refuses_larger_up=on(_up_too_large, _refuses_ups, examples=3, beside="joined"),
         gradients=on(_skip_case([2, 4], [4, 6]), gradients(0, 1), tolerance=LOOSE, examples=4),
-        carries=on(_skip_kinds, carries),
+        carries=on(_skip_kinds, carries, beside="joined"),
     ),
     hints=hints("""
         The result is shifted against the skip

@@ -358,13 +358,13 @@ CLAIMS = Exercise(
         labels (0.75): labels follow the same field, by nearest neighbor
         kinds (0.25): shapes and dtypes are kept, no new label appears; nothing in place
         """,
-        identity=on(_still, _deform, judge=_judge_identity, examples=3),
+        identity=on(_still, _deform, judge=_judge_identity, examples=3, beside="field"),
         field=on(_bent, _deform, judge=_judge_field, examples=4),
         spread=on(_many, _deform_often, judge=_judge_spread, examples=2),
         border=on(_bent, _deform, judge=_judge_border, examples=6),
         image=on(_bent, _deform, judge=_judge_image, examples=4),
         labels=on(_bent, _deform, judge=_judge_labels, examples=4),
-        kinds=on(_small, _kinds, examples=4),
+        kinds=on(_small, _kinds, examples=4, beside="field"),
     ),
     hints=hints("""
         I don't know how to move pixels

@@ -202,8 +202,8 @@ CLAIMS = Exercise(
         border=on(_whole_tiles, _outer, tolerance=LOOSE, examples=6),
         small_images=on(_less_than_context, numbers, tolerance=LOOSE, examples=6),
         pooling=on(_with_pooling, _inner_pooled, tolerance=LOOSE, examples=4),
-        mode=on(_normalized, _left_as_found, tolerance=LOOSE, examples=4),
-        kinds=on(_two_kinds, _kinds, examples=3),
+        mode=on(_normalized, _left_as_found, tolerance=LOOSE, examples=4, beside="tiles"),
+        kinds=on(_two_kinds, _kinds, examples=3, beside="tiles"),
     ),
     hints=hints("""
         I see seams between the tiles

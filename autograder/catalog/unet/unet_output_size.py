@@ -69,8 +69,8 @@ CLAIMS = Exercise(
         """,
         depth_four=on(_size_at_four, examples=5),
         other_depths=on(_size_at_depth, examples=6),
-        uneven=on(_uneven, _refusals, examples=3),
-        nothing_left=on(_nothing_left, _refusals, examples=3),
+        uneven=on(_uneven, _refusals, examples=3, beside="depth_four"),
+        nothing_left=on(_nothing_left, _refusals, examples=3, beside="depth_four"),
     ),
     hints=hints("""
         My number is close to 388 but not 388

@@ -140,7 +140,7 @@ CLAIMS = Exercise(
         balanced=on(_balanced_cells, _on_cells, tolerance=LOOSE, examples=4),
         one_class=on(_one_class, _everywhere, tolerance=LOOSE, examples=4),
         few_cells=on(_lonely, _everywhere, tolerance=LOOSE, examples=6),
-        carries=on(_kinds, carries, examples=6),
+        carries=on(_kinds, carries, examples=6, beside="border"),
     ),
     hints=hints("""
         How do I get the distance to a cell?

@@ -140,8 +140,8 @@ CLAIMS = Exercise(
         deep=on(_case(_dilated_net), applied("image"), examples=4),
         padded=on(_case(_padded_net), applied("image"), examples=4),
         batch_norm=on(_case(normalizing_net), _made_dense_in_eval_mode, examples=4),
-        refuses=on(_not_to_be_dilated, _refusals, examples=2),
-        apart=on(_case(pooling_net, training=True), _beside, examples=4),
+        refuses=on(_not_to_be_dilated, _refusals, examples=2, beside="pool"),
+        apart=on(_case(pooling_net, training=True), _beside, examples=4, beside="pool"),
     ),
     hints=hints("""
         I don't see what a dilation is for

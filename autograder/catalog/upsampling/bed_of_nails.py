@@ -33,7 +33,7 @@ CLAIMS = Exercise(
         """,
         nails=on(_nails),
         gradients=on(_nails, gradients(0)),
-        carries=on(single_precision, carries_by_name("x", "factor"), examples=4),
+        carries=on(single_precision, carries_by_name("x", "factor"), examples=4, beside="nails"),
     ),
     hints=hints("""
         I don't know what size to make

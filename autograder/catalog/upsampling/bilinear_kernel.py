@@ -46,7 +46,7 @@ CLAIMS = Exercise(
         odd=on(_cases([1], [3, 5]), numbers, examples=4),
         diagonal=on(_cases([2, 3, 4], [2, 4]), numbers, examples=4),
         factor_one=on(_cases([1], [1]), numbers, examples=2),
-        float32=on(_cases([2, 3], [3, 2]), _described_twice, examples=3),
+        float32=on(_cases([2, 3], [3, 2]), _described_twice, examples=3, beside="even"),
     ),
     hints=hints("""
         I don't know where the peak is

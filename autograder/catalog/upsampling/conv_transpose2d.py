@@ -91,12 +91,13 @@ CLAIMS = Exercise(
         padding=on(_case(stride=(2, 3), padding=(1,))),
         output_padding=on(_case(stride=(2, 3), padding=(1,), output_padding=lambda d, s: 1)),
         beyond_padding=on(_beyond_padding, each, examples=2),
-        refuses=on(_refused, examples=4),
+        refuses=on(_refused, examples=4, beside="stride_one"),
         gradients=on(_case(stride=(2, 3), bias=True), gradients(0, 1, 2)),
         carries=on(
             _case(stride=(1,), bias=True, dtype=torch.float32),
             carries_by_name("x", "weight", "bias"),
             examples=4,
+            beside="stride_one",
         ),
     ),
     hints=hints("""

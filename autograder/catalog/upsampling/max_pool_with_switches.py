@@ -63,7 +63,7 @@ CLAIMS = Exercise(
         negative=on(_case(sign=-1.0)),
         ragged=on(_case(ragged=True)),
         gradients=on(_case(), gradients(0)),
-        carries=on(_single_precision, carries_by_name("x", "k"), examples=2),
+        carries=on(_single_precision, carries_by_name("x", "k"), examples=2, beside="values"),
     ),
     hints=hints("""
         I have the maxima, but not their places

@@ -51,7 +51,7 @@ CLAIMS = Exercise(
         any_size=on(_case(ragged=True)),
         negative=on(_case(sign=-1.0)),
         gradients=on(_case(), gradients(0)),
-        carries=on(_single_precision, carries_by_name("y", "switches", "size"), examples=2),
+        carries=on(_single_precision, carries_by_name("y", "switches", "size"), examples=2, beside="places"),
     ),
     hints=hints("""
         I don't see how a flat number becomes a pixel

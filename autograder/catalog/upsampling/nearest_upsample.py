@@ -41,7 +41,7 @@ CLAIMS = Exercise(
         """,
         blocks=on(_blocks_case),
         narrow=on(_narrow_case, each, examples=2),
-        carries=on(single_precision, carries_by_name("x", "factor"), examples=4),
+        carries=on(single_precision, carries_by_name("x", "factor"), examples=4, beside="blocks"),
     ),
     hints=hints("""
         The picture repeats itself

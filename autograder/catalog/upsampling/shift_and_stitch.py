@@ -91,7 +91,7 @@ CLAIMS = Exercise(
         stitched=on(_case(pooling_net), examples=6),
         larger_factors=on(_case(_deep_net), examples=4),
         ragged=on(_case(striding_net, ragged=True), examples=6),
-        mode=on(_both_modes, _left_as_found, examples=2),
+        mode=on(_both_modes, _left_as_found, examples=2, beside="stitched"),
     ),
     hints=hints("""
         I don't see where a map goes

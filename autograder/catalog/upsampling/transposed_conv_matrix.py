@@ -47,7 +47,7 @@ CLAIMS = Exercise(
         columns=on(_columns),
         overlap=on(_overlap),
         gaps=on(_gaps),
-        carries=on(_single_precision, carries_by_name("kernel", "length"), examples=2),
+        carries=on(_single_precision, carries_by_name("kernel", "length"), examples=2, beside="columns"),
     ),
     hints=hints("""
         I don't know how many rows there are

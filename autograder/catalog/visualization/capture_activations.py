@@ -142,10 +142,10 @@ CLAIMS = Exercise(
         in_place=on(_in_place, examples=4),
         twice=on(_called_twice, examples=4),
         mode=on(_running, _ran_once, examples=4),
-        as_found=on(_capture_found, _left_behind, examples=4),
-        after_error=on(lambda d: _capture_found(d, broken=True), _left_behind, examples=4),
-        detached=on(_by_path, _graph, examples=3),
-        refused=on(_unknown, examples=3),
+        as_found=on(_capture_found, _left_behind, examples=4, beside="values"),
+        after_error=on(lambda d: _capture_found(d, broken=True), _left_behind, examples=4, beside="values"),
+        detached=on(_by_path, _graph, examples=3, beside="values"),
+        refused=on(_unknown, examples=3, beside="values"),
     ),
     hints=hints("""
         I can't get at a layer in the middle

@@ -116,8 +116,8 @@ CLAIMS = Exercise(
         missing=on(_missing, numbers, tolerance=PICTURE, examples=6),
         gray=on(_gray, _first_row, tolerance=PICTURE, examples=4),
         constant=on(_flat_filter, _first_row, tolerance=PICTURE, examples=4),
-        refused=on(_other_channels, examples=3),
-        kinds=on(_grid_kinds, _grid_dtype, examples=4),
+        refused=on(_other_channels, examples=3, beside="scaled"),
+        kinds=on(_grid_kinds, _grid_dtype, examples=4, beside="scaled"),
     ),
     hints=hints("""
         My filters look gray, or too colorful

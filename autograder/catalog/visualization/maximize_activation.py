@@ -221,9 +221,9 @@ CLAIMS = Exercise(
         l2=on(_with_l2, tolerance=ASCENT, examples=4),
         tv=on(_with_tv, tolerance=ASCENT, examples=4),
         eval_mode=on(_in_training, tolerance=ASCENT, examples=4),
-        zero_gradient=on(_dead, _where_zero, examples=3),
-        as_found=on(_found, _left, examples=4),
-        kinds=on(_single, _kinds, examples=4),
+        zero_gradient=on(_dead, _where_zero, examples=3, beside="ascent"),
+        as_found=on(_found, _left, examples=4, beside="ascent"),
+        kinds=on(_single, _kinds, examples=4, beside="ascent"),
     ),
     hints=hints("""
         I can't get at the activation

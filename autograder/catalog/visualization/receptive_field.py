@@ -96,7 +96,7 @@ CLAIMS = Exercise(
         padding=on(_padded, _size_and_start),
         dilation=on(_dilated, component(0, 3)),
         together=on(_mixed),
-        no_layers=on(_no_layers, _one_pixel, examples=3),
+        no_layers=on(_no_layers, _one_pixel, examples=3, beside="size"),
     ),
     hints=hints("""
         I don't know what a layer adds

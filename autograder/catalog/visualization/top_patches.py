@@ -176,7 +176,7 @@ CLAIMS = Exercise(
         few_images (0.25): all images where there are fewer than k
         """,
         boxes=on(_odd_fields, _numbers, examples=6),
-        integers=on(_odd_fields, _kinds, examples=2),
+        integers=on(_odd_fields, _kinds, examples=2, beside="boxes"),
         even_fields=on(_even_fields, _even_numbers),
         rectangular=on(_rectangular, _numbers, examples=6),
         order=on(_several, _numbers),

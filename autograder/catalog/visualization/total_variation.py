@@ -62,7 +62,7 @@ CLAIMS = Exercise(
         batch=on(_image_batch, examples=6),
         gradient=on(_image_batch, gradients(0), examples=4),
         thin=on(_thin, _of_thin_ones, examples=3),
-        kinds=on(_tv_kinds, carries, examples=4),
+        kinds=on(_tv_kinds, carries, examples=4, beside="differences"),
     ),
     hints=hints("""
         I don't see how to take all differences at once

@@ -17,7 +17,7 @@ from torch import nn
 
 from autograder import catalog
 from autograder.attempt import Attempt, Odd
-from autograder.exercise import Case, Outcome, Property
+from autograder.exercise import Case, Outcome, Property, Training
 from autograder.oracle import evaluate
 
 
@@ -381,3 +381,65 @@ def test_an_answer_of_another_kind_is_the_learners_mistake(known, caplog):
     assert verdict.outcome is Outcome.WRONG_KIND
     assert not verdict.flags
     assert not caplog.text
+
+
+# -- form beside substance ----------------------------------------------------------------------------------
+
+
+def _refusing(*args, **kwargs):
+    raise ValueError("nothing fits")
+
+
+class _Refusing:
+    __init__ = _refusing
+
+
+class _Echo(nn.Module):
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def forward(self, x, *rest):
+        return x.clone()
+
+
+def _echo(x, *rest, **kwargs):
+    return x.clone()
+
+
+@pytest.mark.parametrize(
+    "exercise", [e for e in catalog.every() if not isinstance(e, Training)], ids=lambda e: e.id
+)
+def test_an_answer_that_refuses_everything_earns_nothing(exercise):
+    verdict = evaluate(exercise.id, _Refusing if exercise.is_class else _refusing, devices=("cpu",))
+    assert verdict.points == 0, verdict.outcomes
+
+
+@pytest.mark.parametrize("exercise", catalog.topic("batchnorm"), ids=lambda e: e.id)
+def test_an_answer_that_gives_back_its_argument_earns_nothing(exercise):
+    verdict = evaluate(exercise.id, _Echo if exercise.is_class else _echo, devices=("cpu",))
+    assert verdict.points == 0, verdict.outcomes
+
+
+def test_a_claim_of_form_counts_as_soon_as_its_substance_holds_for_one_input(known):
+    draw = lambda d: Case((d.integer(1, 9),))  # noqa: E731
+    known(
+        small(
+            lambda n: n * n,
+            Property("squares", "n·n", 2, draw),
+            Property(
+                "whole",
+                "a whole number",
+                1,
+                draw,
+                observe=lambda s, c: str(type(s(*c.args))),
+                beside="squares",
+            ),
+        )
+    )
+    waiting = evaluate("small", lambda n: -n)
+    assert waiting.outcomes == {"squares": Outcome.WRONG_VALUES, "whole": Outcome.WAITING}
+    assert waiting.points == 0
+    assert "n·n" in waiting.results[1].message
+    assert evaluate("small", lambda n: n).points == 1  # right for 1
+    assert evaluate("small", lambda n: n * n).points == 3
+    assert evaluate("small", lambda n: n * float(n)).outcomes["whole"] is Outcome.WRONG_VALUES
