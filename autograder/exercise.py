@@ -251,14 +251,26 @@ class PropertyResult:
     expected: str = ""
     got: str = ""
     printed: str = ""
+    described: str = ""
+    """What can be said for certain of a claim that no name explains."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A named mistake that an answer shows, in two sentences, and the claims it explains."""
+
+    name: str
+    mistake: str
+    repair: str
+    claims: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The oracle's word on one answer.
 
-    ``points`` of ``max_points``; ``results`` a :class:`PropertyResult` each; ``diagnosis`` the name of the
-    misconception whose behavior the answer shows, with its ``mistake`` and ``repair`` sentences; ``seed``
+    ``points`` of ``max_points``; ``results`` a :class:`PropertyResult` each; ``findings`` the mistakes whose
+    behavior the answer shows, the one that explains most first; ``seed``
     replays the same inputs; ``flags`` are remarks for a person (a shortcut, no verdict at all).
     """
 
@@ -268,14 +280,27 @@ class Verdict:
     max_points: float
     results: tuple[PropertyResult, ...]
     seed: int
-    diagnosis: str | None = None
-    mistake: str = ""
-    repair: str = ""
+    findings: tuple[Finding, ...] = ()
     message: str = ""
     flags: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     seconds: float = 0.0
     learner_seconds: float = 0.0
+
+    @property
+    def diagnosis(self) -> str | None:
+        """The name of the mistake that explains most, or None."""
+        return self.findings[0].name if self.findings else None
+
+    @property
+    def unexplained(self) -> tuple[PropertyResult, ...]:
+        """What failed and no named mistake explains."""
+        explained = {claim for finding in self.findings for claim in finding.claims}
+        return tuple(
+            r
+            for r in self.results
+            if r.outcome not in (Outcome.CORRECT, Outcome.WAITING) and r.name not in explained
+        )
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -297,8 +322,15 @@ class Verdict:
             PropertyResult(**{**r, "outcome": Outcome(r["outcome"]), "tried": tuple(r["tried"])})
             for r in data["results"]
         )
+        findings = tuple(Finding(**{**f, "claims": tuple(f["claims"])}) for f in data.get("findings", ()))
         lists = {k: tuple(data[k]) for k in ("flags", "devices")}
-        given = {**data, **lists, "outcome": Outcome(data["outcome"]), "results": results}
+        given = {
+            **data,
+            **lists,
+            "outcome": Outcome(data["outcome"]),
+            "results": results,
+            "findings": findings,
+        }
         return cls(**{k: v for k, v in given.items() if k in known})
 
 

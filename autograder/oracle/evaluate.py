@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +17,23 @@ from autograder.exercise import (
     Case,
     Claim,
     Exercise,
-    Misconception,
+    Finding,
     Outcome,
+    Property,
     PropertyResult,
     Verdict,
     without_verdict,
 )
 from autograder.oracle.compare import with_article
-from autograder.oracle.diagnose import Slip, diagnose, slip
+from autograder.oracle.describe import Recorded, describe
+from autograder.oracle.diagnose import diagnose
 from autograder.oracle.exam import Exam
 from autograder.oracle.examine import Evidence, Examination, examination_of
 from autograder.oracle.observe import Lost
 from autograder.oracle.shortcut import shortcut
 from autograder.values import short
 
+log = logging.getLogger(__name__)
 TEXT = 1000
 FAULT = "the check itself failed here, not the answer: a person looks at it"
 
@@ -108,9 +112,14 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
 
     results = tuple(_result(exercise, found) for found in _counted(evidence))
     wrong = [r for r in results if r.outcome not in (Outcome.CORRECT, Outcome.WAITING, Outcome.NO_VERDICT)]
-    named: Misconception | Slip | None = None
+    findings: tuple[Finding, ...] = ()
     if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
-        named = diagnose(exam, evidence) or slip(evidence)
+        findings = diagnose(exam, evidence)
+        named = {claim for finding in findings for claim in finding.claims}
+        results = tuple(
+            r if r.name in named or not found.failed else replace(r, described=_described(exam, found))
+            for r, found in zip(results, evidence, strict=True)
+        )
     return Verdict(
         exercise.id,
         _overall(results),
@@ -118,9 +127,7 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
         exercise.points,
         results,
         0,
-        diagnosis=named.name if named else None,
-        mistake=named.mistake if named else "",
-        repair=named.repair if named else "",
+        findings=findings,
         flags=tuple(f"no verdict on {found.claim.name}: {found.fault}" for found in evidence if found.fault),
     )
 
@@ -144,6 +151,26 @@ def _not_usable(exercise: Exercise, looked: Mapping[str, Any]) -> tuple[Outcome,
             f"{exercise.id} must be a class, got {with_article(str(looked.get('type', 'function')))}",
         )
     return None
+
+
+def _described(exam: Exam, evidence: Evidence) -> str:
+    claim = evidence.claim
+    if not isinstance(claim, Property):
+        return ""
+    signature = inspect.signature(exam.exercise.reference)
+    recorded = Recorded(
+        evidence.looks,
+        claim.tolerance,
+        signature,
+        lambda case: exam.shown(claim, case),
+        compared=claim.judge is None,
+    )
+    try:
+        return describe(recorded)
+    except Exception:
+        # What cannot be described is only not said.
+        log.exception("no description of %s, %s, seed %s", exam.exercise.id, claim.name, exam.seed)
+        return ""
 
 
 def _counted(evidence: Sequence[Evidence]) -> Iterator[Evidence]:

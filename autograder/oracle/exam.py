@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autograder.attempt import Attempt, Conditions, Handle, Seen, Stumbled, TimedOut, Trouble
+from autograder.attempt import Attempt, Conditions, Handle, Odd, Seen, Stumbled, TimedOut, Trouble
 from autograder.exercise import Case, Exercise, Misconception, Property
 from autograder.oracle.explore import entropy, explore
 from autograder.oracle.observe import Fault, Lost, observed, observed_of_learner, refused
@@ -58,6 +58,13 @@ class Exam:
             return value
 
         return self._kept(("", prop.name, id(case), 0), shown)
+
+    def shown(self, prop: Property, case: Case) -> Any:
+        """What the reference shows on any case; a :class:`Trouble` where it cannot cope with that."""
+        try:
+            return self._of_reference(prop, case).value
+        except (Fault, Lost) as why:
+            return Odd(str(why))
 
     def forms(self, prop: Property, case: Case) -> tuple[str, ...]:
         """Of which forms the reference's answers to a case are, call by call."""

@@ -29,24 +29,29 @@ log = logging.getLogger(__name__)
 
 SHRINK_SECONDS = 1.0
 SHRINK_CALLS = 100
-KEPT = 4
-"""So many failing inputs of a property are kept, for the diagnosis."""
 
 FINAL = (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
 """Outcomes after which no further input is tried."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """One input on which a claim does not hold, and all that was seen there."""
+class Look:
+    """One input on which a claim was tried, and all that was seen there; no mismatch where it holds."""
 
     case: Case
     got: Any
     expected: Any
+    mismatch: Mismatch | None
+    printed: str = ""
+    size: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Failure(Look):
+    """A look that shows a mismatch."""
+
     mismatch: Mismatch
-    printed: str
-    size: int
-    seed: int
 
 
 @dataclass
@@ -54,20 +59,28 @@ class Evidence:
     """All that was seen of one claim."""
 
     claim: Claim
-    failures: list[Failure] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    """Of every input of the exam."""
     smallest: Failure | None = None
     simplest: bool = False
     """Whether the first input failed, which has every draw at its simplest."""
     waits_for: Claim | None = None
     """The claim beside which this one counts, where that one holds for no input."""
-    passed: int = 0
-    """How many inputs were answered rightly."""
     fault: str = ""
     """What failed of the check itself, where it could not be completed."""
 
     @property
     def failed(self) -> bool:
         return self.smallest is not None
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [look for look in self.looks if isinstance(look, Failure)]
+
+    @property
+    def passed(self) -> bool:
+        """Whether some input was answered rightly."""
+        return len(self.failures) < len(self.looks)
 
     def add(self, failure: Failure) -> None:
         if self.smallest is None or failure.size < self.smallest.size:
@@ -123,10 +136,10 @@ class DrawnInputs:
         self._begin(prop, "cpu")
         failed: list[bool] = []
         for case in self._exam.cases(prop, prop.examples):
-            failure = self._look(prop, case)
-            if failure is None and not failed:
-                failure = self._again(prop, case)
-            failed.append(failure is not None)
+            look = self._look(prop, case)
+            if not failed:
+                look = self._again(prop, look)
+            failed.append(isinstance(look, Failure))
         return failed
 
     def _begin(self, prop: Property, device: str) -> None:
@@ -144,22 +157,20 @@ class DrawnInputs:
         for number, case in enumerate(cases):
             first = number == 0
             try:
-                failure = self._look(prop, case, watch=number == watched)
-                if first and failure is None:
-                    failure = self._again(prop, case)
+                look = self._look(prop, case, watch=number == watched)
+                if first:
+                    look = self._again(prop, look)
             except Fault as fault:
                 evidence.fault = _logged(
                     fault, f"{self._exam.exercise.id}, {prop.name}, seed {self._exam.seed}"
                 )
                 return evidence
-            if failure is None:
-                evidence.passed += 1
+            evidence.looks.append(look)
+            if not isinstance(look, Failure):
                 continue
-            evidence.add(failure)
+            evidence.add(look)
             evidence.simplest = evidence.simplest or first
-            if len(evidence.failures) < KEPT:
-                evidence.failures.append(failure)
-            if failure.mismatch.outcome in FINAL:
+            if look.mismatch.outcome in FINAL:
                 break
         if (
             evidence.smallest is not None
@@ -186,7 +197,7 @@ class DrawnInputs:
         self.calls |= seen.calls
         return seen
 
-    def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Failure | None:
+    def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Look:
         seen = self._ask(prop, case, watch)
         expected = self._exam.expected(prop, case)
         mismatch = judged(prop, case, expected, seen.value)
@@ -195,14 +206,16 @@ class DrawnInputs:
             message = f"the inputs were on {self._device}, the answer on {elsewhere}"
             mismatch = Mismatch(Outcome.WRONG_KIND, message, code="device")
         if mismatch is None:
-            return None
+            return Look(case, seen.value, expected, None, seed=self._asked)
         return Failure(case, seen.value, expected, mismatch, seen.printed, size_of(case), self._asked)
 
-    def _again(self, prop: Property, case: Case) -> Failure | None:
+    def _again(self, prop: Property, look: Look) -> Look:
         """A right answer is right every time: the same input under other global random numbers."""
-        failure = self._look(prop, case)
-        if failure is None:
-            return None
+        if isinstance(look, Failure):
+            return look
+        failure = self._look(prop, look.case)
+        if not isinstance(failure, Failure):
+            return look
         mismatch = Mismatch(
             Outcome.UNSTABLE,
             f"the same input was right once and then not: {failure.mismatch.message}",
@@ -225,9 +238,9 @@ class DrawnInputs:
             calls += 1
             if calls > SHRINK_CALLS or time.perf_counter() > deadline:
                 raise Enough
-            failure = self._look(prop, case)
-            if failure is not None and failure.mismatch.outcome is wanted:
-                evidence.add(failure)
+            look = self._look(prop, case)
+            if isinstance(look, Failure) and look.mismatch.outcome is wanted:
+                evidence.add(look)
                 raise AssertionError
 
         # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
@@ -259,8 +272,12 @@ class OneTraining:
         except Fault as fault:
             evidence.fault = _logged(fault, f"{self._exercise.id}, {claim.name}, seed {self._seed}")
             return evidence
-        if mismatch is not None:
-            evidence.add(Failure(case, seen.value, None, mismatch, seen.printed, size_of(case), self._seed))
+        if mismatch is None:
+            evidence.looks.append(Look(case, seen.value, None, None, seed=self._seed))
+            return evidence
+        failure = Failure(case, seen.value, None, mismatch, seen.printed, size_of(case), self._seed)
+        evidence.looks.append(failure)
+        evidence.add(failure)
         return evidence
 
     def _training(self) -> tuple[Case, Seen]:

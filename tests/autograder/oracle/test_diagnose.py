@@ -23,7 +23,7 @@ def test_a_result_of_the_default_dtype_is_named_where_nothing_else_is():
     assert "default_dtype" not in [m.name for m in exercise.misconceptions]
     verdict = evaluate(exercise.id, answer, seed=1)
     assert verdict.diagnosis == "default_dtype"
-    assert "dtype=x.dtype" in verdict.repair
+    assert "dtype=x.dtype" in verdict.findings[0].repair
     # Where the values are wrong too, this is still true; another shape says nothing about the dtype.
     assert evaluate(exercise.id, lambda x, factor: -answer(x, factor), seed=1).diagnosis == "default_dtype"
     assert evaluate(exercise.id, lambda x, factor: answer(x, factor)[..., 1:], seed=1).diagnosis is None

@@ -1,0 +1,590 @@
+"""What can be seen of a wrong answer that bears no name, and proven: a sentence that is true on every recorded input.
+
+Each relation is a small function of all that was recorded of one claim. It returns its sentence only where it holds on
+every input that failed, and where it could have failed: one number is a multiple of any other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from autograder.attempt import Raised, Trouble
+from autograder.exercise import Case, Outcome
+from autograder.oracle.compare import compare, tolerance_of
+from autograder.oracle.examine import Look
+from autograder.oracle.observe import refused
+
+Asked = Callable[[Case], Any]
+"""What the reference shows on a case."""
+Relation = Callable[["Recorded"], str]
+AXES = {-1: "columns", -2: "rows", -3: "channels", -4: "images"}
+FEW = 3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tensors in float64, one expected and one that came in its place."""
+
+    expected: torch.Tensor
+    got: torch.Tensor
+    tolerance: tuple[float, float]
+
+    @property
+    def alike(self) -> bool:
+        """Whether both have one shape."""
+        return self.expected.shape == self.got.shape
+
+    def is_now(self, other: torch.Tensor) -> bool:
+        """Whether what came is that."""
+        return self.got.shape == other.shape and torch.allclose(
+            self.got, other, *self.tolerance, equal_nan=True
+        )
+
+    @cached_property
+    def off(self) -> torch.Tensor:
+        return ~torch.isclose(self.got, self.expected, *self.tolerance, equal_nan=True)
+
+    @property
+    def telling(self) -> bool:
+        """Whether it has different numbers enough to tell one relation from another."""
+        return len(self.expected.unique()) >= FEW
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """All that was seen of one claim.
+
+    Attributes:
+        looks: every input that was tried.
+        tolerance: the claim's own, or None.
+        signature: of the exercise's reference.
+        ask: what the reference shows on another case.
+        compared: whether the answer must show what the reference shows, and is not judged in another way.
+    """
+
+    looks: Sequence[Look]
+    tolerance: tuple[float, float] | None
+    signature: inspect.Signature
+    ask: Asked
+    compared: bool = True
+
+    @cached_property
+    def failed(self) -> list[Look]:
+        return [look for look in self.looks if look.mismatch is not None]
+
+    @cached_property
+    def passed(self) -> list[Look]:
+        return [look for look in self.looks if look.mismatch is None]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """What differs on the inputs that failed; none where one of them shows something else than numbers."""
+        found: list[Pair] = []
+        for look in self.failed:
+            own = list(_differing(look.expected, look.got, self.tolerance))
+            if not own or None in own:
+                return []
+            found += [pair for pair in own if pair is not None]
+        return found
+
+    @cached_property
+    def alike(self) -> list[Pair]:
+        """The same, where shapes are right everywhere."""
+        return self.pairs if all(pair.alike for pair in self.pairs) else []
+
+
+def describe(recorded: Recorded) -> str:
+    """A sentence about a claim that does not hold, or "" where nothing can be said for certain."""
+    relations = RELATIONS if recorded.compared else BESIDE_NUMBERS
+    return next(filter(None, (relation(recorded) for relation in relations)), "") if recorded.failed else ""
+
+
+# -- what failed beside numbers -----------------------------------------------------------------------------
+
+
+def random_result(seen: Recorded) -> str:
+    if any(look.mismatch is not None and look.mismatch.outcome is Outcome.UNSTABLE for look in seen.failed):
+        return "The same input gives another result at another time: something is drawn, or kept from call to call."
+    return ""
+
+
+def valid_input_refused(seen: Recorded) -> str:
+    if all(isinstance(look.got, Raised) and refused(look.got) for look in seen.failed) and not any(
+        isinstance(look.expected, Trouble) for look in seen.failed
+    ):
+        return f"Your code refuses an input that is valid: {seen.failed[0].got}."
+    return ""
+
+
+def nothing_refused(seen: Recorded) -> str:
+    if all(isinstance(look.expected, Raised) and not isinstance(look.got, Trouble) for look in seen.failed):
+        return f"Your code accepts what is to be refused with a {seen.failed[0].expected.kinds[0]}."
+    return ""
+
+
+def another_error(seen: Recorded) -> str:
+    if all(
+        isinstance(look.expected, Raised)
+        and isinstance(look.got, Raised)
+        and look.expected.kinds[0] not in look.got.kinds
+        for look in seen.failed
+    ):
+        wanted, came = seen.failed[0].expected.kinds[0], seen.failed[0].got.kinds[0]
+        return f"Your code raises a {came} where a {wanted} is asked for."
+    return ""
+
+
+def no_gradient(seen: Recorded) -> str:
+    cut = [
+        {path for path, e, g in _leaves(look.expected, look.got) if isinstance(e, torch.Tensor) and g is None}
+        for look in seen.failed
+    ]
+    always = set.intersection(*cut)
+    if not always:
+        return ""
+    named = ", ".join(sorted(_argument(path, seen.signature) for path in always))
+    return f"No gradient reaches {named}: the graph is cut on the way there."
+
+
+def not_a_number(seen: Recorded) -> str:
+    if seen.alike and all(
+        bool((pair.got.isnan() & ~pair.expected.isnan())[pair.off].all()) for pair in seen.alike
+    ):
+        return (
+            "Where your result is wrong it is NaN: something is divided by 0, or infinite before it cancels."
+        )
+    return ""
+
+
+# -- arguments ----------------------------------------------------------------------------------------------
+
+
+def argument_ignored(seen: Recorded) -> str:
+    """What came is what the reference gives with one argument at another value."""
+    for name, parameter in seen.signature.parameters.items():
+        values = [parameter.default] if parameter.default is not inspect.Parameter.empty else []
+        for value in [*values, None, 0, 1]:
+            if _is_with(seen, partial(_changed, name=name, value=value)):
+                shown = f"{name} = {value!r}"
+                return f"Your result is what {shown} gives: {name} changes nothing."
+    return ""
+
+
+def arguments_swapped(seen: Recorded) -> str:
+    for one, other in itertools.combinations(seen.signature.parameters, 2):
+        if _is_with(seen, partial(_exchanged, one=one, other=other)):
+            return f"Your result is what comes when {one} and {other} change places."
+    return ""
+
+
+def argument_returned(seen: Recorded) -> str:
+    for name in seen.signature.parameters:
+        given = [_arguments(look.case, seen.signature).get(name) for look in seen.failed]
+        if all(
+            isinstance(x, torch.Tensor) and isinstance(look.got, torch.Tensor) and _same(look.got, x)
+            for x, look in zip(given, seen.failed, strict=True)
+        ):
+            return f"Your result is {name} itself."
+    return ""
+
+
+# -- numbers ------------------------------------------------------------------------------------------------
+
+
+def all_zero(seen: Recorded) -> str:
+    if seen.alike and all(not pair.got.any() and pair.expected.any() for pair in seen.alike):
+        return "Your result is 0 everywhere."
+    return ""
+
+
+def constant_factor(seen: Recorded) -> str:
+    factors = []
+    for pair in seen.alike:
+        if not pair.telling or not pair.expected.isfinite().all():
+            return ""
+        top = int(pair.expected.abs().argmax())
+        factor = float(pair.got.flatten()[top] / pair.expected.flatten()[top])
+        if not factor or not pair.is_now(pair.expected * factor):
+            return ""
+        factors.append(factor)
+    if not factors:
+        return ""
+    if np.allclose(factors, factors[0], rtol=1e-4):
+        if abs(factors[0] + 1) < 1e-4:
+            return "Your result has the opposite sign."
+        return f"Your result is {factors[0]:.4g} times what is expected, on every input."
+    some = ", ".join(f"{f:.4g}" for f in factors[:3])
+    return f"Your result is what is expected times a number that differs from input to input: {some}."
+
+
+def constant_offset(seen: Recorded) -> str:
+    offsets = []
+    for pair in seen.alike:
+        if not pair.telling:
+            return ""
+        offset = float((pair.got - pair.expected).flatten()[0])
+        if not pair.is_now(pair.expected + offset):
+            return ""
+        offsets.append(offset)
+    if offsets and np.allclose(offsets, offsets[0], rtol=1e-4):
+        return f"Your result is what is expected plus {offsets[0]:.4g}, on every input."
+    return ""
+
+
+_MADE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "the absolute value of what is expected": torch.abs,
+    "the square of what is expected": torch.square,
+    "the square root of what is expected": torch.sqrt,
+    "one divided by what is expected": torch.reciprocal,
+    "the exponential of what is expected": torch.exp,
+    "the logarithm of what is expected": torch.log,
+    "one less what is expected": lambda e: 1 - e,
+    "what is expected without its fractions": torch.trunc,
+    "what is expected rounded to whole numbers": torch.round,
+    "what is expected with its negative values set to 0": lambda e: e.clamp(min=0),
+    "what is expected cut to 0 … 1": lambda e: e.clamp(0, 1),
+}
+
+
+def made_of_the_expected(seen: Recorded) -> str:
+    return next((f"Your result is {what}." for what, make in _MADE.items() if _all_are(seen.alike, make)), "")
+
+
+def moved(seen: Recorded) -> str:
+    """Flipped, transposed, rolled or shifted along some axis."""
+    for axis, name in AXES.items():
+        if _all_are(seen.alike, partial(_flipped, axis=axis)):
+            return f"Your result is the expected one with its {name} in reversed order."
+    for one, other in itertools.combinations(AXES, 2):
+        if _all_are(seen.pairs, partial(_transposed, one=one, other=other)):
+            return (
+                f"Your result is the expected one with {AXES[other]} and {AXES[one]} in each other's place."
+            )
+    for axis, name in AXES.items():
+        for step in (1, -1):
+            if _all_are(seen.alike, partial(_rolled, axis=axis, step=step)):
+                return f"Your result is the expected one with its {name} rolled by {step}."
+            if seen.alike and all(_shifted(pair, axis, step) for pair in seen.alike):
+                return f"Your result is the expected one with its {name} moved by {step}."
+    return ""
+
+
+def in_another_order(seen: Recorded) -> str:
+    if (
+        seen.pairs
+        and all(pair.telling and pair.got.numel() == pair.expected.numel() for pair in seen.pairs)
+        and all(_same(pair.got.flatten().sort()[0], pair.expected.flatten().sort()[0]) for pair in seen.pairs)
+    ):
+        return "Your result holds the right numbers in another order."
+    return ""
+
+
+# -- shapes -------------------------------------------------------------------------------------------------
+
+
+def axis_of_one(seen: Recorded) -> str:
+    if _all_are(seen.pairs, torch.squeeze, squeezed=True) and not any(pair.alike for pair in seen.pairs):
+        more = all(pair.got.dim() > pair.expected.dim() for pair in seen.pairs)
+        fewer = all(pair.got.dim() < pair.expected.dim() for pair in seen.pairs)
+        if more or fewer:
+            return f"The numbers are right, and an axis of size 1 is {'too many' if more else 'missing'}."
+    return ""
+
+
+def cropped_or_padded(seen: Recorded) -> str:
+    for larger in (False, True):
+        where = {
+            _window(pair.got, pair.expected) if larger else _window(pair.expected, pair.got)
+            for pair in seen.pairs
+        }
+        if len(where) == 1 and (found := next(iter(where))):
+            if larger:
+                return f"Your result is larger than it must be; what is expected stands {found} of it."
+            return f"Your result is smaller than it must be: it is what stands {found} of what is expected."
+    return ""
+
+
+# -- where it is wrong --------------------------------------------------------------------------------------
+
+
+def only_the_first(seen: Recorded) -> str:
+    for axis, name in ((-4, "image"), (-3, "channel")):
+        if seen.alike and all(
+            pair.expected.dim() >= -axis
+            and pair.expected.shape[axis] > 1
+            and not pair.off.select(axis, 0).any()
+            and all(pair.off.select(axis, i).any() for i in range(1, pair.expected.shape[axis]))
+            for pair in seen.alike
+        ):
+            return f"Your result is right for the first {name} only."
+    return ""
+
+
+def only_at_the_border(seen: Recorded) -> str:
+    for width in (1, 2, 3):
+        if seen.alike and all(_inside_is_right(pair, width) for pair in seen.alike):
+            edge = (
+                "the outermost rows and columns" if width == 1 else f"the {width} outermost rows and columns"
+            )
+            return f"Your result is wrong only at the border: in {edge}."
+    return ""
+
+
+def _main(case: Case) -> torch.Tensor | None:
+    values = [*case.args, *case.kwargs.values(), *case.extra.values()]
+    return next((v for v in values if isinstance(v, torch.Tensor) and v.numel()), None)
+
+
+def _of_main(test: Callable[[torch.Tensor], Any]) -> Callable[[Case, inspect.Signature], bool]:
+    def holds(case: Case, signature: inspect.Signature) -> bool:
+        x = _main(case)
+        return x is not None and bool(test(x))
+
+    return holds
+
+
+_CONDITIONS: dict[str, Callable[[Case, inspect.Signature], bool]] = {
+    "height and width are equal": _of_main(lambda x: x.dim() > 1 and x.shape[-1] == x.shape[-2]),
+    "there is one image": _of_main(lambda x: x.dim() > 1 and x.shape[0] == 1),
+    "there is one channel": _of_main(lambda x: x.dim() == 4 and x.shape[1] == 1),
+    "the input holds whole numbers": _of_main(lambda x: not x.is_floating_point()),
+    "the input is float32": _of_main(lambda x: x.dtype == torch.float32),
+    "no value is negative": _of_main(lambda x: not (x < 0).any()),
+    "every value is negative": _of_main(lambda x: (x < 0).all()),
+    "every value is the same": _of_main(lambda x: len(x.unique()) == 1),
+    "values occur twice": _of_main(lambda x: len(x.unique()) < x.numel()),
+    "a pixel is void (255)": _of_main(lambda x: not x.is_floating_point() and (x == 255).any()),
+    "the input lies in memory in the order of its axes": _of_main(lambda x: x.is_contiguous()),
+}
+
+
+def only_under_a_condition(seen: Recorded) -> str:
+    """That it failed on exactly those inputs where something holds: said only where both kinds were tried often."""
+    if len(seen.passed) < 2 or len(seen.failed) < 2 or len(seen.looks) < 6:
+        return ""
+    conditions = {**_CONDITIONS, **_of_numbers(seen.signature)}
+    for what, holds in conditions.items():
+        true = [[holds(look.case, seen.signature) for look in looks] for looks in (seen.failed, seen.passed)]
+        tried = f"on the {len(seen.looks)} inputs tried"
+        if all(true[0]) and not any(true[1]):
+            return f"Your result is wrong exactly where {what}, {tried}."
+        if not any(true[0]) and all(true[1]):
+            return f"Your result is right exactly where {what}, {tried}."
+    return ""
+
+
+def _of_numbers(signature: inspect.Signature) -> dict[str, Callable[[Case, inspect.Signature], bool]]:
+    tests: dict[str, Callable[[int], bool]] = {
+        "1": lambda v: v == 1,
+        "0": lambda v: v == 0,
+        "even": lambda v: v % 2 == 0,
+        "odd": lambda v: v % 2 == 1,
+    }
+    return {
+        f"{name} is {what}": partial(_number_is, name=name, test=test)
+        for name in signature.parameters
+        for what, test in tests.items()
+    }
+
+
+def _number_is(case: Case, signature: inspect.Signature, name: str, test: Callable[[int], bool]) -> bool:
+    value = _arguments(case, signature).get(name)
+    return isinstance(value, int) and not isinstance(value, bool) and test(value)
+
+
+BESIDE_NUMBERS: tuple[Relation, ...] = (random_result, valid_input_refused, nothing_refused, another_error)
+RELATIONS: tuple[Relation, ...] = (
+    *BESIDE_NUMBERS,
+    no_gradient,
+    argument_returned,
+    all_zero,
+    not_a_number,
+    argument_ignored,
+    arguments_swapped,
+    constant_factor,
+    constant_offset,
+    made_of_the_expected,
+    moved,
+    axis_of_one,
+    cropped_or_padded,
+    only_the_first,
+    only_at_the_border,
+    in_another_order,
+    only_under_a_condition,
+)
+"""In the order in which they are tried: what explains every number comes before what says where it is wrong."""
+
+
+# -- helpers ------------------------------------------------------------------------------------------------
+
+
+def _leaves(expected: Any, got: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every value of two observations of one form, with its place; the whole where their forms differ."""
+    if isinstance(expected, Mapping) and isinstance(got, Mapping) and list(expected) == list(got):
+        for key in expected:
+            yield from _leaves(expected[key], got[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(expected, list | tuple) and isinstance(got, list | tuple) and len(expected) == len(got):
+        for number, (e, g) in enumerate(zip(expected, got, strict=True)):
+            yield from _leaves(e, g, f"{path}[{number}]")
+    else:
+        yield path, expected, got
+
+
+def _differing(expected: Any, got: Any, tolerance: tuple[float, float] | None) -> Iterator[Pair | None]:
+    """A pair for each leaf that differs, None for one that differs in something else than numbers."""
+    for _, e, g in _leaves(expected, got):
+        one, other = _numbers(e), _numbers(g)
+        if one is None or other is None:
+            if not _equal(e, g):
+                yield None
+            continue
+        pair = Pair(
+            one, other, tolerance_of(e.dtype if isinstance(e, torch.Tensor) else torch.float64, tolerance)
+        )
+        if not pair.is_now(one):
+            yield pair
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return compare(one, other) is None
+    except TypeError:
+        return False
+
+
+def _numbers(value: Any) -> torch.Tensor | None:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, torch.Tensor):
+        return None if value.is_complex() else value.double()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return torch.tensor(float(value), dtype=torch.float64)
+    return None
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(
+        one.double(), other.double(), 1e-5, 1e-7, equal_nan=True
+    )
+
+
+def _all_are(
+    pairs: Sequence[Pair], make: Callable[[torch.Tensor], torch.Tensor | None], *, squeezed: bool = False
+) -> bool:
+    """Whether what came is, for every pair, what is made of the expected; and some pair could tell."""
+    if not any(pair.telling for pair in pairs):
+        return False
+    for pair in pairs:
+        made = make(pair.expected)
+        if made is None or not (replace(pair, got=pair.got.squeeze()) if squeezed else pair).is_now(made):
+            return False
+    return True
+
+
+def _flipped(e: torch.Tensor, axis: int) -> torch.Tensor | None:
+    return e.flip(axis) if e.dim() >= -axis else None
+
+
+def _transposed(e: torch.Tensor, one: int, other: int) -> torch.Tensor | None:
+    return e.transpose(one, other) if e.dim() >= max(-one, -other) else None
+
+
+def _rolled(e: torch.Tensor, axis: int, step: int) -> torch.Tensor | None:
+    return e.roll(step, axis) if e.dim() >= -axis and e.shape[axis] >= FEW else None
+
+
+def _shifted(pair: Pair, axis: int, step: int) -> bool:
+    e = pair.expected
+    if e.dim() < -axis or e.shape[axis] < FEW or not pair.telling:
+        return False
+    size = e.shape[axis] - abs(step)
+    return torch.allclose(
+        pair.got.narrow(axis, max(step, 0), size), e.narrow(axis, max(-step, 0), size), *pair.tolerance
+    )
+
+
+def _window(large: torch.Tensor, small: torch.Tensor) -> str:
+    """At which place of the larger tensor the smaller one stands, along rows and columns."""
+    if large.dim() != small.dim() or small.dim() < 2 or large.shape[:-2] != small.shape[:-2]:
+        return ""
+    if large.shape == small.shape or any(a < b for a, b in zip(large.shape, small.shape, strict=True)):
+        return ""
+    if len(small.unique()) < FEW:
+        return ""
+    more = [a - b for a, b in zip(large.shape[-2:], small.shape[-2:], strict=True)]
+    places = {
+        "in the middle": [m // 2 for m in more],
+        "at the top left": [0, 0],
+        "at the bottom right": more,
+    }
+    h, w = small.shape[-2:]
+    for name, (top, left) in places.items():
+        if torch.allclose(large[..., top : top + h, left : left + w], small, 1e-5, 1e-7):
+            return name
+    return ""
+
+
+def _inside_is_right(pair: Pair, width: int) -> bool:
+    if pair.off.dim() < 2 or min(pair.off.shape[-2:]) < 2 * width + 2:
+        return False
+    return not pair.off[..., width:-width, width:-width].any()
+
+
+def _arguments(case: Case, signature: inspect.Signature) -> Mapping[str, Any]:
+    try:
+        return signature.bind_partial(*case.args, **case.kwargs).arguments
+    except TypeError:
+        return {}
+
+
+def _is_with(seen: Recorded, change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> bool:
+    """Whether, on every input that failed, what came is what the reference shows after a change to its arguments."""
+    for look in seen.failed:
+        if isinstance(look.got, Trouble) or isinstance(look.expected, Trouble):
+            return False
+        given = _arguments(look.case, seen.signature)
+        other = change(given)
+        if other is None:
+            return False
+        bound = inspect.BoundArguments(seen.signature, dict(other))  # type: ignore[arg-type]
+        shown = seen.ask(Case(bound.args, bound.kwargs, look.case.extra))
+        if isinstance(shown, Trouble) or not _agree(shown, look.got, seen.tolerance):
+            return False
+    return True
+
+
+def _agree(one: Any, other: Any, tolerance: tuple[float, float] | None) -> bool:
+    try:
+        return compare(one, other, tolerance) is None
+    except TypeError:
+        return False
+
+
+def _changed(given: Mapping[str, Any], name: str, value: Any) -> Mapping[str, Any] | None:
+    if name not in given or (isinstance(given[name], type(value)) and _equal(given[name], value)):
+        return None
+    return {**given, name: value}
+
+
+def _exchanged(given: Mapping[str, Any], one: str, other: str) -> Mapping[str, Any] | None:
+    a, b = given.get(one), given.get(other)
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return None
+    if a.shape != b.shape or a.dtype != b.dtype or torch.equal(a, b):
+        return None
+    return {**given, one: b, other: a}
+
+
+def _argument(path: str, signature: inspect.Signature) -> str:
+    """A gradient's place as the argument's name: observations name positional arguments by their number."""
+    rest = path.rpartition(".")[2]
+    names = list(signature.parameters)
+    return names[int(rest)] if rest.isdecimal() and int(rest) < len(names) else rest

@@ -1,0 +1,202 @@
+"""What is said of answers that bear no name: each sentence holds where it is said, and is not said elsewhere."""
+
+import inspect
+
+import pytest
+import torch
+from entries import small
+from torch.nn import functional as F
+
+from autograder import catalog
+from autograder.exercise import Case, Property
+from autograder.oracle import describe, evaluate
+
+# Relation → (an answer that has it, part of what is said). The right answer is `scaled`.
+
+
+def scaled(x, factor=2, shift=None):
+    """x times factor, plus shift along the columns."""
+    y = x * factor
+    return y if shift is None else y + shift
+
+
+def _border(x, factor=2, shift=None):
+    y = scaled(x, factor, shift).clone()
+    y[..., 0, :] = 7.25
+    y[..., -1, :] = 7.25
+    y[..., :, 0] = 7.25
+    y[..., :, -1] = 7.25
+    return y
+
+
+def _first(axis):
+    def answer(x, factor=2, shift=None):
+        y = scaled(x, factor, shift)
+        rest = torch.ones_like(y)
+        rest.select(axis, 0).fill_(0)
+        return y + 3.5 * rest * torch.rand(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+
+    return answer
+
+
+def _raising(kind):
+    def answer(x, factor=2, shift=None):
+        raise kind("x is too small")
+
+    return answer
+
+
+def _of(make):
+    return lambda x, factor=2, shift=None: make(scaled(x, factor, shift))
+
+
+def _only_for(condition):
+    return lambda x, factor=2, shift=None: scaled(x, factor, shift) + (0 if condition(x, factor) else x.cos())
+
+
+_memory = []
+
+
+def _forgetful(x, factor=2, shift=None):
+    _memory.append(1)
+    return scaled(x, factor, shift) + (len(_memory) - 1) % 2
+
+
+WRONG = {
+    "random_result": (_forgetful, "another result at another time"),
+    "valid_input_refused": (_raising(ValueError), "refuses an input that is valid"),
+    "argument_returned": (lambda x, factor=2, shift=None: x.clone(), "x itself"),
+    "all_zero": (_of(torch.zeros_like), "0 everywhere"),
+    "not_a_number": (_of(lambda y: torch.where(y > 0, y, torch.nan)), "NaN"),
+    "argument_ignored": (lambda x, factor=2, shift=None: scaled(x, factor), "shift = None"),
+    "constant_factor": (_of(lambda y: 3 * y), "3 times what is expected"),
+    "constant_factor, the sign": (_of(lambda y: -y), "the opposite sign"),
+    "constant_factor, of the input": (_of(lambda y: y * y.shape[-1]), "differs from input to input"),
+    "constant_offset": (_of(lambda y: y + 0.5), "plus 0.5"),
+    "made_of_the_expected, abs": (_of(torch.abs), "the absolute value"),
+    "made_of_the_expected, square": (_of(torch.square), "the square"),
+    "made_of_the_expected, trunc": (_of(torch.trunc), "without its fractions"),
+    "made_of_the_expected, relu": (_of(F.relu), "negative values set to 0"),
+    "moved, flipped": (_of(lambda y: y.flip(-2)), "rows in reversed order"),
+    "moved, transposed": (_of(lambda y: y.mT.contiguous()), "rows and columns in each other's place"),
+    "moved, channels": (_of(lambda y: y.transpose(0, 1)), "images and channels in each other's place"),
+    "moved, rolled": (_of(lambda y: y.roll(1, -1)), "columns rolled by 1"),
+    "moved, shifted": (_of(lambda y: F.pad(y, (0, 0, 1, 0))[..., :-1, :]), "rows moved by 1"),
+    "axis_of_one": (_of(lambda y: y[None]), "an axis of size 1 is too many"),
+    "cropped_or_padded, cropped": (_of(lambda y: y[..., 1:-1, 1:-1]), "in the middle"),
+    "cropped_or_padded, padded": (_of(lambda y: F.pad(y, (0, 1, 0, 2))), "at the top left"),
+    "only_the_first, image": (_first(0), "right for the first image only"),
+    "only_the_first, channel": (_first(1), "right for the first channel only"),
+    "only_at_the_border": (_border, "only at the border"),
+    "in_another_order": (
+        _of(lambda y: y.flatten()[torch.randperm(y.numel(), generator=torch.Generator().manual_seed(3))].view(y.shape)),
+        "in another order",
+    ),
+    "only_under_a_condition, square": (_only_for(lambda x, f: x.shape[-1] == x.shape[-2]), "height and width are equal"),
+    "only_under_a_condition, even": (_only_for(lambda x, f: f % 2 == 0), "factor is even"),
+}  # fmt: skip
+
+
+def _drawn(d):
+    square, side = d.flag(), d.integer(5, 8)
+    x = d.tensor(d.integer(2, 3), d.integer(4, 5), side, side if square else side + d.integer(1, 3))
+    return Case((x, d.integer(2, 7), d.tensor(x.shape[-1])))
+
+
+def exercise(*, observe=None):
+    more = {} if observe is None else {"observe": observe}
+    return small(scaled, Property("values", "x·factor + shift", 1, _drawn, examples=16, **more))
+
+
+def said(known, answer, seed=1):
+    known(exercise())
+    (result,) = evaluate("small", answer, seed=seed, devices=("cpu",)).results
+    return result.described
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_holds_is_said(known, name, seed):
+    answer, part = WRONG[name]
+    _memory.clear()
+    assert part in said(known, answer, seed)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_hold_is_not_said(known, name):
+    """Each relation stays silent on the answers that have another one."""
+    relation = getattr(describe, name.partition(",")[0])
+    part = WRONG[name][1]
+    silent = 0
+    for other, (answer, _) in WRONG.items():
+        if other.partition(",")[0] == name.partition(",")[0]:
+            continue
+        heard = said(known, answer)
+        assert part not in heard, (other, heard)
+        silent += 1
+    assert silent >= 10
+    assert relation in describe.RELATIONS
+
+
+def test_a_right_answer_is_not_described(known):
+    assert said(known, lambda x, factor=2, shift=None: factor * x + shift) == ""
+
+
+def test_a_gradient_that_is_cut_is_told_by_its_argument(known):
+    def graded(subject, case):
+        return subject.vjp(*case.args, wrt=[0, 2])["grads"]
+
+    known(exercise(observe=graded))
+    (result,) = evaluate(
+        "small", lambda x, factor=2, shift=None: scaled(x, factor, shift.detach()), seed=1
+    ).results
+    assert result.described.startswith("No gradient reaches shift:")
+    (result,) = evaluate(
+        "small", lambda x, factor=2, shift=None: scaled(3 * x, factor, shift), seed=1
+    ).results
+    assert "gradient" not in result.described
+
+
+def test_what_is_to_be_refused(known):
+    def picky(x, factor):
+        if factor > 3:
+            raise ValueError(f"factor must be at most 3, got {factor}")
+        return x * factor
+
+    refused = Property("refused", "no factor over 3", 1, lambda d: Case((d.tensor(3), d.integer(4, 9))))
+    known(small(picky, refused))
+    assert (
+        "accepts what is to be refused with a ValueError"
+        in evaluate("small", lambda x, factor: x).results[0].described
+    )
+
+    def other(x, factor):
+        raise IndexError("no")
+
+    assert "raises a IndexError where a ValueError" in evaluate("small", other).results[0].described.replace(
+        "an I", "a I"
+    )
+
+
+def test_swapped_arguments():
+    def swapped(prediction, target, num_classes, ignore_index=255):
+        counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        for p, t in zip(prediction.flatten().tolist(), target.flatten().tolist(), strict=True):
+            if t != ignore_index and p < num_classes and t < num_classes:
+                counts[p, t] += 1
+        return counts
+
+    verdict = evaluate("confusion_matrix", swapped, seed=1)
+    said = [r.described for r in verdict.results]
+    assert verdict.diagnosis or any("prediction and target change places" in d for d in said), said
+
+
+def test_every_relation_is_tried():
+    tried = {name.partition(",")[0] for name in WRONG} | {
+        "no_gradient",
+        "nothing_refused",
+        "another_error",
+        "arguments_swapped",
+    }
+    assert tried == {relation.__name__ for relation in describe.RELATIONS}
+    assert all(inspect.isfunction(relation) for relation in describe.RELATIONS)
