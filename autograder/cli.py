@@ -203,6 +203,58 @@ def show(exercise_id: str, mistakes: tuple[str, ...]) -> None:
         click.echo(f"fails {', '.join(wrong.fails)}\n")
 
 
+@main.group()
+def exam() -> None:
+    """The inputs that decide about a class, as a file beside its gradebook (exams/NN_topic.exam)."""
+
+
+@exam.command("draw")
+@click.argument("lecture")
+@click.argument("file", type=OutputFile())
+@click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
+def draw_exam(lecture: str, file: Path, seed: int | None) -> None:
+    """Draw an exam for LECTURE (02_batchnorm) and write it to FILE, which must not be there yet."""
+    from autograder import catalog
+    from autograder.oracle import exam_file
+
+    drawn = exam_file.draw(catalog.topic(_assignment(lecture).partition("_")[2]), seed)
+    try:
+        exam_file.write(file, drawn)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{file} is there already, and a class may have sat it: move it away"
+        ) from None
+    click.echo(f"{file}: seed {next(iter(drawn.values())).seed}, {len(drawn)} exercises")
+
+
+@exam.command("show")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("exercises", nargs=-1)
+def show_exam(file: Path, exercises: tuple[str, ...]) -> None:
+    """List what the exam in FILE asks, of EXERCISES or all: every input of every claim."""
+    from autograder import catalog
+    from autograder.oracle import exam_file
+    from autograder.oracle.arguments import lines
+
+    try:
+        told = exam_file.about(file)
+        exams = exam_file.read(file)
+    except exam_file.WrongExam as error:
+        raise click.ClickException(str(error)) from None
+    if unknown := [name for name in exercises if name not in exams]:
+        raise click.ClickException(f"{unknown[0]!r} is not asked in {file}; there are {', '.join(exams)}")
+    made = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+    click.echo(f"seed {told['seed']}, drawn with {made}\n")
+    for name in exercises or exams:
+        exercise = catalog.find(name)
+        for claim, cases in exams[name].every().items():
+            click.secho(f"{name}, {claim}: {len(cases)} input{'s' * (len(cases) != 1)}", bold=True)
+            for number, case in enumerate(cases, 1):
+                for line in lines(exercise, case):
+                    click.echo(f"{number:>4}  {line}")
+        click.echo()
+
+
 @main.command("sample-class")
 @click.argument("lecture", default="02_batchnorm")
 @click.option("--students", type=click.IntRange(min=1), metavar="N",
@@ -225,12 +277,8 @@ def make_sample_class(
 
     from autograder import report, sample_class
     from autograder.plugins.consent import Refused
-    from coursekit import TOPICS
 
-    lectures = [f"{number:02}_{topic}" for number, topic in enumerate(TOPICS, 1)]
-    assignment = next((full for full in lectures if lecture in (full, full.partition("_")[2])), None)
-    if assignment is None:
-        raise click.ClickException(f"no lecture is called {lecture!r}; there are {', '.join(lectures)}")
+    assignment = _assignment(lecture)
     if not unsafe_no_sandbox:
         how = "pass --unsafe-no-sandbox: the sample submissions are this project's own"
         raise click.ClickException(str(Refused(how)))
@@ -272,6 +320,17 @@ def _show_progress(console: Console, what: str, students: Iterable[str], total: 
         for student in students:
             progress.update(task, description=f"{what}: {student}", advance=1)
         progress.update(task, description=what, completed=total)
+
+
+def _assignment(lecture: str) -> str:
+    """A lecture by its number and topic, or by the topic alone."""
+    from coursekit import TOPICS
+
+    lectures = [f"{number:02}_{topic}" for number, topic in enumerate(TOPICS, 1)]
+    assignment = next((full for full in lectures if lecture in (full, full.partition("_")[2])), None)
+    if assignment is None:
+        raise click.ClickException(f"no lecture is called {lecture!r}; there are {', '.join(lectures)}")
+    return assignment
 
 
 def _release_of(notebook: Path) -> Path:

@@ -6,12 +6,19 @@ the learner's code runs; nothing is pickled and no closure travels.
 
 from __future__ import annotations
 
+import math
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+WIDTH = 88
+"""Characters that a line of shown numbers has at most."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "Sequential": (),
@@ -260,6 +267,49 @@ def short(value: Any, limit: int = 16) -> str:
             return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def typed(value: Any) -> str:
+    """A value as code that makes it, in several lines where it is long; what no code makes, in words."""
+    match value:
+        case torch.Tensor() if value.numel() == 0:
+            return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
+        case torch.Tensor():
+            dtype = (
+                "" if value.dtype in (torch.float32, torch.int64, torch.bool) else f", dtype={value.dtype}"
+            )
+            single = value.dtype in (torch.float32, torch.float16, torch.bfloat16)
+            return f"torch.tensor({_wrapped(_exactly(value.tolist(), single))}{dtype})"
+        case Batches(items):
+            return f"iter({typed(list(items))})"
+        case dict():
+            return "{" + ", ".join(f"{k!r}: {typed(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            inner = ", ".join(map(typed, value))
+            return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+        case float():
+            return _exactly(value, single=False)
+    return short(value)
+
+
+def _wrapped(numbers: str) -> str:
+    """Rows of numbers in lines of their own where they do not fit in one, never cut inside a number."""
+    if len(numbers) <= WIDTH:
+        return numbers
+    rows = re.sub(r"\], (?=\[)", "],\n", numbers).split("\n")
+    wrapped = (textwrap.wrap(row, WIDTH, break_long_words=False, break_on_hyphens=False) for row in rows)
+    return "\n".join("\n".join(lines) for lines in wrapped)
+
+
+def _exactly(value: Any, single: bool) -> str:
+    """Numbers in as many digits as make them again in their precision."""
+    if isinstance(value, list):
+        return "[" + ", ".join(_exactly(v, single) for v in value) + "]"
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return f"{'-' if value < 0 else ''}torch.{'nan' if math.isnan(value) else 'inf'}"
+    return str(np.float32(value)) if single else repr(value)
 
 
 def _dtype(tensor: torch.Tensor) -> str:

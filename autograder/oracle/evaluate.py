@@ -24,6 +24,7 @@ from autograder.exercise import (
     Verdict,
     without_verdict,
 )
+from autograder.oracle import arguments
 from autograder.oracle.compare import with_article
 from autograder.oracle.describe import Recorded, describe
 from autograder.oracle.diagnose import diagnose
@@ -31,7 +32,6 @@ from autograder.oracle.exam import Exam
 from autograder.oracle.examine import Evidence, Examination, examination_of
 from autograder.oracle.observe import Lost
 from autograder.oracle.shortcut import shortcut
-from autograder.values import short
 
 log = logging.getLogger(__name__)
 TEXT = 1000
@@ -208,13 +208,7 @@ def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
 
 
 def _tried(exercise: Exercise[Any], claim: Claim, case: Case) -> tuple[str, ...]:
-    lines = [claim.tried] if claim.tried else []
-    try:
-        bound = inspect.signature(exercise.reference).bind_partial(*case.args, **case.kwargs).arguments
-    except (TypeError, ValueError):
-        bound = {**{str(k): v for k, v in enumerate(case.args)}, **case.kwargs}
-    arguments = {**bound, **case.extra}
-    return tuple(lines + [f"{name} = {short(value)}" for name, value in arguments.items()])
+    return (*([claim.tried] if claim.tried else []), *arguments.lines(exercise, case))
 
 
 def _overall(results: Sequence[PropertyResult]) -> Outcome:

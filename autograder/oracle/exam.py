@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autograder.attempt import Attempt, Conditions, Handle, Odd, Seen, Stumbled, TimedOut, Trouble
-from autograder.exercise import Case, Exercise, Misconception, Property
+from autograder.draw import Draw
+from autograder.exercise import Case, Claim, Exercise, Misconception, Property, Training
 from autograder.oracle.explore import entropy, explore
 from autograder.oracle.observe import Fault, Lost, observed, observed_of_learner, refused
 
@@ -23,30 +24,50 @@ class Exam:
     Args:
         exercise: whose properties draw the cases.
         seed: of the draws; None is a fresh one.
+        cases: what was drawn from that seed before, by the property's name; drawn when it is asked for otherwise.
     """
 
-    def __init__(self, exercise: Exercise[Any], seed: int | None = None):
+    def __init__(
+        self,
+        exercise: Exercise[Any],
+        seed: int | None = None,
+        cases: Mapping[str, Sequence[Case]] | None = None,
+    ):
         self.exercise = exercise
         self.seed = secrets.randbits(32) if seed is None else int(seed)
         self._reference = Attempt.local(exercise.reference, exercise.id, seconds=REFERENCE_SECONDS)
-        self._cases: dict[tuple[str, int], list[Case]] = {}
+        self._cases = {name: list(drawn) for name, drawn in (cases or {}).items()}
         # Kept for cases of this exam only: their identities are keys, and theirs are alive.
         self._shown: dict[tuple[str, str, int, int], Any] = {}
-        self._own: set[int] = set()
+        self._own = {id(case) for drawn in self._cases.values() for case in drawn}
 
-    def entropy(self, prop: Property) -> int:
+    def entropy(self, prop: Claim) -> int:
         """The seed of a property's draws."""
         return entropy(self.seed, prop.name)
 
-    def cases(self, prop: Property, examples: int) -> list[Case]:
+    def cases(self, prop: Property) -> list[Case]:
         """A property's cases, the simplest first."""
-        key = prop.name, examples
-        if key not in self._cases:
+        return self._drawn(prop, prop.draw, prop.examples)
+
+    def training(self) -> Case:
+        """The one case of an exercise that trains."""
+        assert isinstance(self.exercise, Training)
+        (case,) = self._drawn(self.exercise.properties[0], self.exercise.draw, 1)
+        return case
+
+    def every(self) -> dict[str, list[Case]]:
+        """All cases, by the name of the property that draws them; a training's by that of the first."""
+        if isinstance(self.exercise, Training):
+            return {self.exercise.properties[0].name: [self.training()]}
+        return {prop.name: self.cases(prop) for prop in self.exercise.properties}
+
+    def _drawn(self, claim: Claim, draw: Callable[[Draw], Case], examples: int) -> list[Case]:
+        if claim.name not in self._cases:
             drawn: list[Case] = []
-            explore(prop.draw, self.entropy(prop), drawn.append, shrink=False, examples=examples)
-            self._cases[key] = drawn
+            explore(draw, self.entropy(claim), drawn.append, shrink=False, examples=examples)
+            self._cases[claim.name] = drawn
             self._own.update(map(id, drawn))
-        return self._cases[key]
+        return self._cases[claim.name]
 
     def expected(self, prop: Property, case: Case) -> Any:
         """What the reference shows on a case. Raises :class:`Lost` where it fails by accident."""

@@ -101,7 +101,7 @@ class Examination(Protocol):
 def examination_of(exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool = True) -> Examination:
     """The examination that suits the kind of the exam's exercise; ``watched``: it notes what the answer calls."""
     if isinstance(exam.exercise, Training):
-        return OneTraining(exam.exercise, attempt, exam.seed)
+        return OneTraining(exam, attempt)
     return DrawnInputs(exam, attempt, devices, watched)
 
 
@@ -135,7 +135,7 @@ class DrawnInputs:
         """Of each example that is drawn for a property, whether the answer fails it."""
         self._begin(prop, "cpu")
         failed: list[bool] = []
-        for case in self._exam.cases(prop, prop.examples):
+        for case in self._exam.cases(prop):
             look = self._look(prop, case)
             if not failed:
                 look = self._again(prop, look)
@@ -150,8 +150,9 @@ class DrawnInputs:
     def _on(self, device: str, prop: Property) -> Evidence:
         evidence = Evidence(prop)
         self._begin(prop, device)
-        examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
-        cases = self._exam.cases(prop, examples)
+        cases = self._exam.cases(prop)
+        if device != "cpu":
+            cases = cases[: max(2, len(cases) // 2)]
         # Watching takes longer than most answers do: one call of a property, and nobody knows which.
         watched = self._asked % len(cases) if self._watched else None
         for number, case in enumerate(cases):
@@ -178,7 +179,7 @@ class DrawnInputs:
             and self._shrink_seconds > 0
             and evidence.smallest.mismatch.outcome not in FINAL
         ):
-            self._shrink(evidence, prop, examples)
+            self._shrink(evidence, prop)
         return evidence
 
     def _ask(self, prop: Property, case: Case, watch: bool) -> Seen:
@@ -226,7 +227,7 @@ class DrawnInputs:
         )
         return replace(failure, mismatch=mismatch)
 
-    def _shrink(self, evidence: Evidence, prop: Property, examples: int) -> None:
+    def _shrink(self, evidence: Evidence, prop: Property) -> None:
         """Search for a smaller failing input, for a bounded time and a bounded number of calls."""
         assert evidence.smallest is not None
         wanted = evidence.smallest.mismatch.outcome
@@ -246,7 +247,7 @@ class DrawnInputs:
         # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
         start = time.perf_counter()
         with contextlib.suppress(Enough, Fault, Exception):
-            explore(prop.draw, self._exam.entropy(prop), visit, shrink=True, examples=examples)
+            explore(prop.draw, self._exam.entropy(prop), visit, shrink=True, examples=prop.examples)
         self._shrink_seconds -= time.perf_counter() - start
 
 
@@ -256,12 +257,14 @@ class OneTraining:
     Training finds its own way to a GPU; the network that comes of it is asked where it lies.
     """
 
-    def __init__(self, exercise: Training, attempt: Attempt, seed: int):
+    def __init__(self, exam: Exam, attempt: Attempt):
+        assert isinstance(exam.exercise, Training)
         self.spent = 0.0
         self.calls: set[str] = set()
-        self._exercise = exercise
+        self._exam = exam
+        self._exercise = exam.exercise
         self._attempt = attempt
-        self._seed = entropy(seed, exercise.properties[0].name)
+        self._seed = exam.entropy(exam.exercise.properties[0])
         self._trained: tuple[Case, Seen] | None = None
 
     def of(self, claim: Reading) -> Evidence:
@@ -282,15 +285,14 @@ class OneTraining:
 
     def _training(self) -> tuple[Case, Seen]:
         if self._trained is None:
-            cases: list[Case] = []
-            explore(self._exercise.draw, self._seed, cases.append, shrink=False, examples=1)
+            case = self._exam.training()
             conditions = Conditions(
                 seed=self._seed, threads=_cores(), watch="samples", seconds=self._attempt.seconds
             )
-            seen = observed_of_learner(self._exercise.observe, self._attempt, cases[0], conditions)
+            seen = observed_of_learner(self._exercise.observe, self._attempt, case, conditions)
             self.spent += seen.seconds
             self.calls |= seen.calls
-            self._trained = cases[0], seen
+            self._trained = case, seen
         return self._trained
 
 

@@ -1,0 +1,47 @@
+"""The arguments of a case as a reader sees them: by name, and in full where they fit on a screen."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from autograder.exercise import Case, Exercise
+from autograder.values import Batches, Network, short, typed
+
+SCREEN = 160
+"""So many numbers, of all arguments of a case together, fit on a screen."""
+
+
+def named(exercise: Exercise[Any], case: Case) -> dict[str, Any]:
+    """The arguments by the names of the reference's parameters, and what stands beside them."""
+    try:
+        bound = inspect.signature(exercise.reference).bind_partial(*case.args, **case.kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {**{str(k): v for k, v in enumerate(case.args)}, **case.kwargs}
+    return {**bound, **case.extra}
+
+
+def lines(exercise: Exercise[Any], case: Case) -> list[str]:
+    """An entry for each argument, ``x = torch.tensor(…)``: code that makes it where the case fits on a screen, and what it
+    is otherwise."""
+    arguments = named(exercise, case)
+    write = typed if sum(map(_numbers, arguments.values())) <= SCREEN else short
+    return [f"{name} = {write(value)}" for name, value in arguments.items()]
+
+
+def _numbers(value: Any) -> int:
+    match value:
+        case torch.Tensor():
+            return value.numel()
+        case Batches(items):
+            return sum(map(_numbers, items))
+        case Network(_, tensors):
+            return sum(map(_numbers, tensors.values()))
+        case Mapping():
+            return sum(map(_numbers, value.values()))
+        case list() | tuple():
+            return sum(map(_numbers, value))
+    return 1
