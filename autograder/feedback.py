@@ -223,6 +223,12 @@ def _replay(verdict: Verdict) -> str:
     return f'check("{verdict.exercise}", seed={verdict.seed})' if drawn else ""
 
 
+def _objects(verdict: Verdict) -> str:
+    """How to get at the input that the feedback shows, where it shows one."""
+    shown = any(r.tried for r in verdict.results) and verdict.outcome is not Outcome.TIMED_OUT
+    return f'example("{verdict.exercise}", seed={verdict.seed})' if shown and _replay(verdict) else ""
+
+
 # -- terminal --------------------------------------------------------------------------------------
 
 
@@ -244,6 +250,8 @@ def text(verdict: Verdict) -> str:
         after.append(f"For a hint: {hint}")
     if replay := _replay(verdict):
         after.append(f"{replay} replays these inputs")
+    if objects := _objects(verdict):
+        after.append(f"{objects} gives the first one that fails, as objects")
     if len(verdict.devices) > 1:
         after.append("checked on " + ", ".join(verdict.devices))
 
@@ -364,6 +372,8 @@ def html(verdict: Verdict) -> str:
         feet.append(f"For a hint, run <code>{escape(hint)}</code>")
     if replay := _replay(verdict):
         feet.append(f"<code>{escape(replay)}</code> replays these inputs.")
+    if objects := _objects(verdict):
+        feet.append(f"<code>{escape(objects)}</code> gives the first one that fails, as objects.")
     if len(verdict.devices) > 1:
         feet.append(escape("Checked on " + ", ".join(verdict.devices) + "."))
     return (

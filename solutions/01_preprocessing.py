@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import small_images
 from coursekit.metrics import accuracy

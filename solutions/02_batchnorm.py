@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import photographs, small_images
 from coursekit.metrics import accuracy

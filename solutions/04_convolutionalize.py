@@ -42,7 +42,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, here, photographs, textures
 from coursekit.data.scenes import CLASSES, Scenes

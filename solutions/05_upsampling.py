@@ -43,7 +43,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, photographs, textures
 from coursekit.metrics import accuracy

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import Item
 from coursekit.data.cells import Cells

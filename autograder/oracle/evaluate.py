@@ -21,6 +21,7 @@ from autograder.exercise import (
     Outcome,
     Property,
     PropertyResult,
+    Training,
     Verdict,
     without_verdict,
 )
@@ -29,7 +30,7 @@ from autograder.oracle.compare import with_article
 from autograder.oracle.describe import Recorded, describe
 from autograder.oracle.diagnose import diagnose
 from autograder.oracle.exam import Exam
-from autograder.oracle.examine import Evidence, Examination, examination_of
+from autograder.oracle.examine import Evidence, Examination, Look, examination_of
 from autograder.oracle.observe import Lost
 from autograder.oracle.shortcut import shortcut
 
@@ -92,6 +93,25 @@ def evaluate(
         seconds=time.perf_counter() - start,
         learner_seconds=examination.spent,
     )
+
+
+def first_failure(exercise_id: str, attempt: Any, *, seed: int | None = None) -> tuple[Claim, Look] | None:
+    """The first claim that an answer does not fulfill, and the smallest input that shows it; None where there is none.
+
+    Of an exercise that trains, the input alone: nothing is trained. Raises ValueError for an unknown exercise.
+    """
+    exercise = catalog.find(exercise_id)
+    exam = Exam(exercise, seed)
+    if isinstance(exercise, Training):
+        return exercise.properties[0], Look(exam.training(), None, None, None)
+    attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
+    examination = examination_of(exam, attempt, devices_present(), watched=False)
+    with agent.preserved():
+        for claim in exercise.properties:
+            evidence = examination.of(claim)
+            if evidence.smallest is not None:
+                return claim, evidence.smallest
+    return None
 
 
 def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_reference: bool) -> Verdict:
