@@ -15,7 +15,7 @@ from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.exercise import Case, Exercise, Misconception, Mismatch, Outcome, Property
 from autograder.oracle import evaluate
-from autograder.values import Batches, Foreign, Generator, Named, Network, Ref, maker, realize, short
+from autograder.values import Batches, Foreign, Generator, Named, Network, Ref, maker, realize, short, typed
 
 NETWORKS = {
     "one layer": lambda: nn.Sequential(nn.Conv2d(3, 4, 3)),
@@ -364,3 +364,36 @@ def test_a_network_that_comes_back_stays_and_changes_where_it_is():
     assert not any(net.inspect()["training"].values())
     assert net.inspect()["config"][0] == "Sequential"
     assert net.inspect()["kinds"] == {"": "Sequential", "0": "Conv2d", "1": "BatchNorm2d"}
+
+
+# -- code that makes a value again --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor([[1.25, -3.5], [0.0, 1e-9]], dtype=torch.float64),
+        torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(1)),
+        torch.randn(3, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
+        torch.tensor([0.1, 1 / 3, 1e20]),
+        torch.tensor([1, -2, 300]),
+        torch.tensor([True, False]),
+        torch.tensor(3, dtype=torch.uint8),
+        torch.tensor([float("nan"), float("inf"), -float("inf")]),
+        torch.zeros(0, 3),
+        [1, 2.5, (torch.ones(2),)],
+        {"a": torch.ones(1), "b": None},
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_is_typed_makes_the_value(value):
+    text = typed(value)
+    made = eval(text, {"torch": torch})
+    assert wire.dump(made) == wire.dump(value)
+    assert max(map(len, text.split("\n"))) < 140
+
+
+def test_a_long_row_is_cut_between_two_numbers():
+    row = torch.full((1, 60), -1.25, dtype=torch.float64)
+    assert all(line.count("-1.25") * 7 <= len(line) + 30 for line in typed(row).split("\n"))
+    assert torch.equal(eval(typed(row), {"torch": torch}), row)
