@@ -9,6 +9,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,17 @@ def preserved() -> Iterator[None]:
         torch.set_rng_state(state)
         np.random.set_state(numbers)
         random.setstate(python)
+
+
+def compiles() -> bool:
+    """Whether anything was compiled in this process."""
+    return "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+
+
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """What `torch.compile` has wrapped runs as it is written: it means the same, the small inputs of a check would be
+    compiled again and again, and dynamo cannot see through those who watch."""
+    return torch.compiler.set_stance("force_eager") if compiles() else contextlib.nullcontext()
 
 
 def _strictness() -> tuple[bool, bool]:

@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from autograder.agent.calm import PRINTED, Printed, preserved, put_back, quiet, seed_all
+from autograder.agent.calm import (
+    PRINTED,
+    Printed,
+    compiles,
+    preserved,
+    put_back,
+    quiet,
+    seed_all,
+    uncompiled,
+)
 from autograder.agent.limits import Limit, TimeUp, threads_of
 from autograder.agent.source import code_of, fingerprint, source_of, unwrapped
 from autograder.agent.tensors import changes, gradients, snapshot
@@ -119,7 +128,7 @@ class Agent:
             seed_all(request["seed"])
             with WATCHES[request.get("watch", "nothing")](seen):
                 with put_back():
-                    result = self._target(request["target"])(*args, **kwargs)
+                    result = _compiled_late(self._target(request["target"]), args, kwargs)
                 if wrt:
                     with put_back(), gradient_pass():
                         grads = gradients(result, wrt, request["grad_seed"])
@@ -155,7 +164,7 @@ class Agent:
         start = time.perf_counter()
         try:
             # Reading the answer and its exception runs the learner's code too, so it is limited as well.
-            with threads_of(request.get("threads", 1)), quiet(printed), Limit(request["limit"]):
+            with threads_of(request.get("threads", 1)), quiet(printed), uncompiled(), Limit(request["limit"]):
                 try:
                     for step, args, kwargs in steps:
                         seed_all(request["seed"])
@@ -296,6 +305,18 @@ _STATE: dict[str, Callable[[nn.Module], Any]] = {
     "config": _described,
 }
 """What can be seen of a module from outside, by name; tensors are copied as they leave."""
+
+
+def _compiled_late(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The call; once more, uncompiled, where it is this call that has brought the compiler in and failed."""
+    before = compiles()
+    try:
+        return target(*args, **kwargs)
+    except Exception:
+        if before or not compiles():
+            raise
+    with uncompiled():
+        return target(*args, **kwargs)
 
 
 def _raised(error: BaseException) -> dict[str, Any]:
