@@ -110,8 +110,8 @@ def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
 @click.option("--json", "out", type=OutputFile(), help="Write the rows as JSON.")
 @click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
 @click.option("--local", is_flag=True, help="Leave out the second run, through the wire.")
-@click.option("--chances", type=click.IntRange(min=1), metavar="N",
-              help="Instead, estimate from N seeds how likely one check is wrong about an answer.")  # fmt: skip
+@click.option("--chances", is_flag=False, flag_value=40, type=click.IntRange(min=1), metavar="[N]",
+              help="Instead, sit N exams (40) and tell whose points differ between two of them.")  # fmt: skip
 def gate(
     exercises: tuple[str, ...], out: Path | None, seed: int | None, local: bool, chances: int | None
 ) -> None:
@@ -120,8 +120,8 @@ def gate(
     Exit status 1 unless references and right variants get full points, every misconception fails exactly
     what it declares and is diagnosed as itself, and the wire gives the same verdicts.
 
-    With --chances, exit status 1 where one check in a hundred, or more, passes a mistake or fails an answer
-    that is right there. Exercises that train a network are left out.
+    With --chances, exit status 1 where an exam passes a mistake, or fails an answer that is right there.
+    Exercises that train a network are left out.
     """
     import json
 
@@ -134,19 +134,20 @@ def gate(
         raise click.ClickException(str(error)) from None
 
     if chances is not None:
-        if out is not None or seed is not None:
-            raise click.UsageError("--chances goes neither with --json nor with --seed")
+        if out is not None or local:
+            raise click.UsageError("--chances goes neither with --json nor with --local")
         likely = False
         for exercise in chosen:
             if isinstance(exercise, Training):
                 continue
-            risks = [risk for risk in gate.chances(exercise, chances) if risk.chance >= gate.SELDOM]
-            click.echo(f"{exercise.id:<24} {'ok' if not risks else 'by chance:'}")
-            for answer, prop, declared, chance in risks:
+            found = gate.luck(exercise, chances, seed or 0)
+            click.echo(f"{exercise.id:<24} {'ok' if not found else 'by luck:'}")
+            for answer, prop, declared, seeds in found:
                 click.echo(
-                    f"    {prop} {'passes' if declared else 'fails'} {answer} in {chance:.1%} of checks"
+                    f"    {prop} {'passes' if declared else 'fails'} {answer} in {len(seeds)} of {chances} exams: "
+                    f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds[:5]))}"
                 )
-                likely |= chance >= gate.OFTEN
+            likely |= bool(found)
         sys.exit(1 if likely else 0)
 
     def tell(row: dict) -> None:

@@ -51,6 +51,7 @@ def evaluate(
     exam: Exam | None = None,
     devices: Sequence[str] | None = None,
     allow_reference: bool = False,
+    outcomes_only: bool = False,
 ) -> Verdict:
     """Judge an answer to an exercise.
 
@@ -58,7 +59,8 @@ def evaluate(
     :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict, and an ``exam`` of that
     seed spares the drawing and the reference's part where many answers sit it; ``devices`` defaults to every
     one present. ``allow_reference`` switches the search for shortcuts off, and the watch that it needs: the gate
-    uses it for the reference itself.
+    uses it for the reference itself. ``outcomes_only`` leaves out what only feedback needs: a smaller input, names and
+    descriptions.
 
     Raises ValueError for an unknown exercise or device, or another exercise's exam. Whatever the answer does is in the verdict.
     """
@@ -77,10 +79,12 @@ def evaluate(
     if not issubclass(type(attempt), Attempt):
         attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
     start = time.perf_counter()
-    examination = examination_of(exam, attempt, devices, watched=not allow_reference)
+    examination = examination_of(
+        exam, attempt, devices, watched=not allow_reference, smaller=not outcomes_only
+    )
     try:
         with agent.preserved():
-            verdict = _evaluate(exam, attempt, examination, allow_reference)
+            verdict = _evaluate(exam, attempt, examination, allow_reference, outcomes_only)
     except (Gone, Lost) as gone:
         examination.spent += gone.seconds
         verdict = without_verdict(exercise, f"no verdict: {gone}")
@@ -114,7 +118,9 @@ def first_failure(exercise_id: str, attempt: Any, *, seed: int | None = None) ->
     return None
 
 
-def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_reference: bool) -> Verdict:
+def _evaluate(
+    exam: Exam, attempt: Attempt, examination: Examination, allow_reference: bool, outcomes_only: bool
+) -> Verdict:
     exercise = exam.exercise
     looked = attempt.look()
     problem = _not_usable(exercise, looked)
@@ -133,7 +139,7 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
     results = tuple(_result(exercise, found) for found in _counted(evidence))
     wrong = [r for r in results if r.outcome not in (Outcome.CORRECT, Outcome.WAITING, Outcome.NO_VERDICT)]
     findings: tuple[Finding, ...] = ()
-    if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
+    if not outcomes_only and any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
         findings = diagnose(exam, evidence)
         named = {claim for finding in findings for claim in finding.claims}
         results = tuple(

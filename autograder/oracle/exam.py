@@ -9,7 +9,7 @@ from typing import Any
 from autograder.attempt import Attempt, Conditions, Handle, Odd, Seen, Stumbled, TimedOut, Trouble
 from autograder.draw import Draw
 from autograder.exercise import Case, Claim, Exercise, Misconception, Property, Training
-from autograder.oracle.explore import entropy, explore
+from autograder.oracle.explore import drawn, entropy
 from autograder.oracle.observe import Fault, Lost, observed, observed_of_learner, refused
 
 REFERENCE_SECONDS = 120.0
@@ -36,10 +36,10 @@ class Exam:
         self.exercise = exercise
         self.seed = secrets.randbits(32) if seed is None else int(seed)
         self._reference = Attempt.local(exercise.reference, exercise.id, seconds=REFERENCE_SECONDS)
-        self._cases = {name: list(drawn) for name, drawn in (cases or {}).items()}
+        self._cases = {name: list(given) for name, given in (cases or {}).items()}
         # Kept for cases of this exam only: their identities are keys, and theirs are alive.
         self._shown: dict[tuple[str, str, int, int], Any] = {}
-        self._own = {id(case) for drawn in self._cases.values() for case in drawn}
+        self._own = {id(case) for given in self._cases.values() for case in given}
 
     def entropy(self, prop: Claim) -> int:
         """The seed of a property's draws."""
@@ -63,10 +63,9 @@ class Exam:
 
     def _drawn(self, claim: Claim, draw: Callable[[Draw], Case], examples: int) -> list[Case]:
         if claim.name not in self._cases:
-            drawn: list[Case] = []
-            explore(draw, self.entropy(claim), drawn.append, shrink=False, examples=examples)
-            self._cases[claim.name] = drawn
-            self._own.update(map(id, drawn))
+            cases = [one.case for one in drawn(draw, self.entropy(claim), examples)]
+            self._cases[claim.name] = cases
+            self._own.update(map(id, cases))
         return self._cases[claim.name]
 
     def expected(self, prop: Property, case: Case) -> Any:

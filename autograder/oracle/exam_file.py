@@ -26,7 +26,7 @@ from autograder.exercise import Case, Exercise
 from autograder.oracle.exam import Exam
 
 FORMAT = 1
-PACKAGES = ("segmentation-course", "torch", "numpy", "hypothesis")
+PACKAGES = ("segmentation-course", "torch", "numpy")
 
 
 class WrongExam(ValueError):

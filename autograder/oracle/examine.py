@@ -22,7 +22,7 @@ from autograder.exercise import (
 )
 from autograder.oracle.compare import compare
 from autograder.oracle.exam import Exam
-from autograder.oracle.explore import entropy, explore, size_of
+from autograder.oracle.explore import drawn, entropy, shrink, size_of
 from autograder.oracle.observe import Fault, judged, observed_of_learner
 
 log = logging.getLogger(__name__)
@@ -98,11 +98,14 @@ class Examination(Protocol):
         ...
 
 
-def examination_of(exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool = True) -> Examination:
-    """The examination that suits the kind of the exam's exercise; ``watched``: it notes what the answer calls."""
+def examination_of(
+    exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool = True, smaller: bool = True
+) -> Examination:
+    """The examination that suits the kind of the exam's exercise; ``watched``: it notes what the answer calls;
+    ``smaller``: it looks for smaller inputs that fail."""
     if isinstance(exam.exercise, Training):
         return OneTraining(exam, attempt)
-    return DrawnInputs(exam, attempt, devices, watched)
+    return DrawnInputs(exam, attempt, devices, watched, SHRINK_SECONDS if smaller else 0.0)
 
 
 class Enough(BaseException):
@@ -112,7 +115,9 @@ class Enough(BaseException):
 class DrawnInputs:
     """The examination of a function or a layer: each property on inputs of its own, beside the reference."""
 
-    def __init__(self, exam: Exam, attempt: Attempt, devices: Sequence[str] = ("cpu",), watched: bool = True):
+    def __init__(
+        self, exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool, shrink_seconds: float
+    ):
         self.spent = 0.0
         self.calls: set[str] = set()
         self._attempt = attempt
@@ -121,7 +126,7 @@ class DrawnInputs:
         self._device = "cpu"
         self._asked = 0
         self._watched = watched
-        self._shrink_seconds = SHRINK_SECONDS
+        self._shrink_seconds = shrink_seconds
 
     def of(self, claim: Property) -> Evidence:
         evidence = Evidence(claim)
@@ -130,17 +135,6 @@ class DrawnInputs:
             if evidence.failed:
                 break
         return evidence
-
-    def every_example(self, prop: Property) -> list[bool]:
-        """Of each example that is drawn for a property, whether the answer fails it."""
-        self._begin(prop, "cpu")
-        failed: list[bool] = []
-        for case in self._exam.cases(prop):
-            look = self._look(prop, case)
-            if not failed:
-                look = self._again(prop, look)
-            failed.append(isinstance(look, Failure))
-        return failed
 
     def _begin(self, prop: Property, device: str) -> None:
         self._device = device
@@ -229,25 +223,27 @@ class DrawnInputs:
 
     def _shrink(self, evidence: Evidence, prop: Property) -> None:
         """Search for a smaller failing input, for a bounded time and a bounded number of calls."""
-        assert evidence.smallest is not None
-        wanted = evidence.smallest.mismatch.outcome
-        deadline = time.perf_counter() + self._shrink_seconds
+        smallest = evidence.smallest
+        assert smallest is not None
+        wanted = smallest.mismatch.outcome
+        seed = self._exam.entropy(prop)
+        number = next(n for n, case in enumerate(self._exam.cases(prop)) if case is smallest)
+        start = time.perf_counter()
         calls = 0
 
-        def visit(case: Case) -> None:
+        def fails(case: Case) -> bool:
             nonlocal calls
             calls += 1
-            if calls > SHRINK_CALLS or time.perf_counter() > deadline:
+            if calls > SHRINK_CALLS or time.perf_counter() > start + self._shrink_seconds:
                 raise Enough
             look = self._look(prop, case)
-            if isinstance(look, Failure) and look.mismatch.outcome is wanted:
-                evidence.add(look)
-                raise AssertionError
+            if not isinstance(look, Failure) or look.mismatch.outcome is not wanted:
+                return False
+            evidence.add(look)
+            return True
 
-        # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
-        start = time.perf_counter()
-        with contextlib.suppress(Enough, Fault, Exception):
-            explore(prop.draw, self._exam.entropy(prop), visit, shrink=True, examples=prop.examples)
+        with contextlib.suppress(Enough, Fault):
+            shrink(prop.draw, seed, drawn(prop.draw, seed, prop.examples)[number], fails)
         self._shrink_seconds -= time.perf_counter() - start
 
 
