@@ -283,7 +283,8 @@ class _Question:
         left = given.seconds - given.spent - self._seconds
         if left <= 0:
             raise TimedOut(f"{given.seconds:g} s were not enough")
-        limit = min(left, max(given.seconds / 2, 1.0))
+        # One call of many may not use up the time of all; a training is one call.
+        limit = left if given.watch == "samples" else min(left, max(given.seconds / 2, 1.0))
         before, self._before = self._before, []
         conditions = {
             "before": before,

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from autograder import gate
-from autograder.catalog.training import MEMORY, claims, remembered
+from autograder.catalog.training import MEMORY, readings, remembered
 
 
 def test_points_grow_with_the_score():
     levels = {"low": (0.2, 1.0), "high": (0.6, 2.0)}
-    properties = claims("accuracy", levels, lambda seen: "named")
+    properties = readings("accuracy", levels, lambda seen: "named")
 
     def points(**seen):
         return sum(p.points for p in properties if p.judge(None, seen) is None)
