@@ -252,6 +252,13 @@ def test_a_time_limit_leaves_the_alarm_as_it_was():
         signal.signal(signal.SIGALRM, old)
 
 
+@pytest.mark.parametrize(("watch", "in_time"), [("samples", True), ("nothing", False)])
+def test_a_training_may_use_the_whole_time_in_its_one_call(watch, in_time):
+    attempt = Attempt.local(lambda: time.sleep(1.3), "f")
+    seen = attempt.ask(call, Case(), Conditions(watch=watch, seconds=2.2))
+    assert isinstance(seen.value, TimedOut) != in_time
+
+
 def test_after_a_timeout_everything_is_put_back():
     def f():
         torch.set_default_dtype(torch.float64)

@@ -1,6 +1,7 @@
 """How answers are written: edits of a right one, their text, and what is refused."""
 
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -273,3 +274,9 @@ def test_changes_are_made_where_they_were_found():
     text = "a = 1\nb = a + a\nc = 3"
     assert changed(text, [Change(("a + a",), ("a",)), Change(("c = 3",), ())]) == "a = 1\nb = a"
     assert changed(text, [Change(("a + ",), ()), Change(("= 3",), ("= 4",))]) == "a = 1\nb = a\nc = 4"
+
+
+def test_a_network_of_a_made_answer_can_be_kept():
+    hourglass = next(v for v in catalog.find("train_fcn").right if "hourglass" in v.name).answer
+    network = sys.modules[hourglass.__module__].Hourglass(3)
+    assert type(pickle.loads(pickle.dumps(network))) is type(network)
