@@ -253,6 +253,8 @@ class PropertyResult:
     printed: str = ""
     described: str = ""
     """What can be said for certain of a claim that no name explains."""
+    retypable: bool = False
+    """Whether ``tried`` holds statements that make the arguments, and all of them."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from autograder.cells import KEY, about
 from autograder.exercise import Finding, Outcome, PropertyResult, Verdict
+from autograder.values import SCREEN
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -145,7 +146,7 @@ def _bounded_result(result: PropertyResult) -> PropertyResult:
         result,
         name=clean(result.name, lines=1, width=120),
         says=clean(result.says, lines=2, width=300),
-        tried=tuple(clean(line) for line in result.tried[:12]),
+        tried=tuple(clean(entry, lines=SCREEN) for entry in result.tried[:12]),
         where=clean(result.where, lines=2),
         message=clean(result.message, lines=8, width=400),
         expected=clean(result.expected),

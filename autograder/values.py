@@ -6,6 +6,7 @@ the learner's code runs; nothing is pickled and no closure travels.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import textwrap
@@ -19,6 +20,8 @@ from torch import nn
 
 WIDTH = 88
 """Characters that a line of shown numbers has at most."""
+SCREEN = 40
+"""Lines that can be read without leafing."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "Sequential": (),
@@ -270,7 +273,7 @@ def short(value: Any, limit: int = 16) -> str:
 
 
 def typed(value: Any) -> str:
-    """A value as code that makes it, in several lines where it is long; what no code makes, in words."""
+    """A value as an expression that makes it, in several lines where it is long. Raises ValueError where none does."""
     match value:
         case torch.Tensor() if value.numel() == 0:
             return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
@@ -282,14 +285,64 @@ def typed(value: Any) -> str:
             return f"torch.tensor({_wrapped(_exactly(value.tolist(), single))}{dtype})"
         case Batches(items):
             return f"iter({typed(list(items))})"
+        case Network(layers):
+            return "\n".join(textwrap.wrap(_constructed(layers), WIDTH, break_long_words=False))
+        case Named() | Ref() | Foreign():
+            raise ValueError(f"no expression makes a {type(value).__name__}")
         case dict():
-            return "{" + ", ".join(f"{k!r}: {typed(v)}" for k, v in value.items()) + "}"
+            return "{" + ", ".join(f"{typed(k)}: {typed(v)}" for k, v in value.items()) + "}"
+        case set():
+            return "{" + ", ".join(sorted(map(typed, value))) + "}" if value else "set()"
         case list() | tuple():
             inner = ", ".join(map(typed, value))
             return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
         case float():
             return _exactly(value, single=False)
-    return short(value)
+        case Generator():
+            return short(value)
+        case str() | int() | bool() | None:
+            return repr(value)
+    raise ValueError(f"no expression makes a {type(value).__name__}")
+
+
+def assigned(name: str, value: Any) -> str:
+    """The statements after which ``name`` is this value. Raises ValueError where none make it."""
+    if not isinstance(value, Network):
+        return f"{name} = {typed(value)}"
+    tensors = ",\n".join(f"    {path!r}: {typed(tensor)}" for path, tensor in value.tensors.items())
+    statements = [f"{name} = {typed(value)}"]
+    if tensors:
+        statements.append(f"{name}.load_state_dict({{\n{tensors}}}, assign=True)")
+    paths = [path for path, _ in _modules(value.build())]
+    off = [path for path in paths if path not in value.training]
+    if len(off) == len(paths):
+        statements.append(f"{name}.eval()")
+    else:
+        statements += [f"{name}.get_submodule({path!r}).training = False" for path in off]
+    return "\n".join(statements)
+
+
+def _constructed(layers: Any) -> str:
+    """The expression that constructs these layers."""
+    kind, content = layers
+    if kind == "Sequential":
+        inner = ", ".join(_constructed(child) for _, child in content)
+        if [name for name, _ in content] == [str(place) for place in range(len(content))]:
+            return f"nn.Sequential({inner})"
+        named = ", ".join(f"{name!r}: {_constructed(child)}" for name, child in content)
+        return f"nn.Sequential(OrderedDict({{{named}}}))"
+    usual = inspect.signature(getattr(nn, kind)).parameters
+    given = [
+        f"{value!r}" if usual[name].default is inspect.Parameter.empty else f"{name}={value!r}"
+        for name, value in content.items()
+        if usual[name].default is inspect.Parameter.empty or not _is_usual(usual[name].default, value)
+    ]
+    return f"nn.{kind}({', '.join(given)})"
+
+
+def _is_usual(default: Any, value: Any) -> bool:
+    """Whether a layer given nothing has this value: what it makes a pair of may be told by one number."""
+    return bool(value == default or (isinstance(value, tuple) and value == (default,) * len(value)))
 
 
 def _wrapped(numbers: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from autograder.exercise import Case, Exercise
-from autograder.values import Batches, Network, short, typed
+from autograder.values import SCREEN, Batches, Network, assigned, short
 
-SCREEN = 160
-"""So many numbers, of all arguments of a case together, fit on a screen."""
+NUMBERS = 1000
+"""So many numbers surely don't fit on a screen."""
 
 
 def named(exercise: Exercise[Any], case: Case) -> dict[str, Any]:
@@ -25,11 +25,24 @@ def named(exercise: Exercise[Any], case: Case) -> dict[str, Any]:
 
 
 def lines(exercise: Exercise[Any], case: Case) -> list[str]:
-    """An entry for each argument, ``x = torch.tensor(…)``: code that makes it where the case fits on a screen, and what it
-    is otherwise."""
+    """An entry for each argument, ``x = torch.tensor(…)``: statements that make it where the case fits on a screen, and
+    what it is otherwise."""
+    return statements(exercise, case) or [
+        f"{name} = {short(value)}" for name, value in named(exercise, case).items()
+    ]
+
+
+def statements(exercise: Exercise[Any], case: Case) -> list[str]:
+    """For each argument, the statements that make it; none where they don't fit on a screen, or an argument is made by
+    none. They need torch, nn and OrderedDict."""
     arguments = named(exercise, case)
-    write = typed if sum(map(_numbers, arguments.values())) <= SCREEN else short
-    return [f"{name} = {write(value)}" for name, value in arguments.items()]
+    if sum(map(_numbers, arguments.values())) > NUMBERS:
+        return []
+    try:
+        made = [assigned(name, value) for name, value in arguments.items()]
+    except ValueError:
+        return []
+    return made if sum(statement.count("\n") + 1 for statement in made) <= SCREEN else []
 
 
 def _numbers(value: Any) -> int:

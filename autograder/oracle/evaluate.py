@@ -230,6 +230,7 @@ def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
         claim.points,
         _tried(exercise, claim, failure.case),
         *(text[:TEXT] for text in (found.where, found.message, found.expected, found.got, failure.printed)),
+        retypable=bool(arguments.statements(exercise, failure.case)),
     )
 
 

@@ -3,9 +3,11 @@
 import inspect
 import socket
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
+from alike import same
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -15,7 +17,19 @@ from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.exercise import Case, Exercise, Misconception, Mismatch, Outcome, Property
 from autograder.oracle import evaluate
-from autograder.values import Batches, Foreign, Generator, Named, Network, Ref, maker, realize, short, typed
+from autograder.values import (
+    Batches,
+    Foreign,
+    Generator,
+    Named,
+    Network,
+    Ref,
+    assigned,
+    maker,
+    realize,
+    short,
+    typed,
+)
 
 NETWORKS = {
     "one layer": lambda: nn.Sequential(nn.Conv2d(3, 4, 3)),
@@ -383,6 +397,7 @@ def test_a_network_that_comes_back_stays_and_changes_where_it_is():
         torch.zeros(0, 3),
         [1, 2.5, (torch.ones(2),)],
         {"a": torch.ones(1), "b": None},
+        {3: "x", 4: True},
     ],
     ids=lambda v: type(v).__name__,
 )
@@ -391,6 +406,36 @@ def test_what_is_typed_makes_the_value(value):
     made = eval(text, {"torch": torch})
     assert wire.dump(made) == wire.dump(value)
     assert max(map(len, text.split("\n"))) < 140
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Conv2d(1, 2, (2, 3), stride=(1, 2), bias=False), nn.ReLU(inplace=True)).double(),
+        nn.Sequential(
+            OrderedDict(
+                features=nn.Sequential(nn.Conv2d(2, 4, 3, groups=2, padding=1), nn.MaxPool2d(2, 3, ceil_mode=True)),
+                flat=nn.Flatten(),
+                head=nn.Linear(4, 2).eval(),
+            )
+        ),
+        nn.Sequential(nn.BatchNorm2d(3, eps=0.5, momentum=None), nn.Dropout(0.25), nn.AvgPool2d(2)).eval(),
+        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=1).double().eval(),
+        nn.BatchNorm2d(2, affine=False),
+    ],
+    ids=lambda network: type(network[0] if isinstance(network, nn.Sequential) else network).__name__,
+)
+def test_what_is_assigned_makes_the_network(network):
+    described = Network.describe(network)
+    names = {"torch": torch, "nn": nn, "OrderedDict": OrderedDict}
+    exec(assigned("net", described), names)
+    assert same(Network.describe(names["net"]), described)
+
+
+def test_what_no_expression_makes_is_refused():
+    for value in (Ref(1, "x"), Foreign("x"), Named("twice"), [Named("twice")], nn.ReLU()):
+        with pytest.raises(ValueError, match="no expression makes a"):
+            assigned("x", value)
 
 
 def test_a_long_row_is_cut_between_two_numbers():
