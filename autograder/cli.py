@@ -162,6 +162,10 @@ def gate(
     click.echo(
         f"a check takes {median:.2f} s beside the learner's own time (median), {longest:.2f} s at most"
     )
+    typed, wrong = gate.shown(rows)
+    click.echo(
+        f"an input that fits on a screen and can be retyped is shown to {typed} of {wrong} wrong answers"
+    )
     if out is not None:
         out.write_text(
             json.dumps(gate.published(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

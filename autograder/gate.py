@@ -97,9 +97,15 @@ def examine(
 
     The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance. What
     library calls a misconception makes is then looked at there only: it costs a third of a check. Of an exercise that
-    trains, the other misconceptions are left out. ``here`` makes what is judged on this side out of a misconception.
+    trains, the other misconceptions are left out. ``shown`` says of each whether it is shown an input that can be retyped. ``here`` makes what is judged on this side out of a misconception.
     """
-    row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
+    row: dict[str, Any] = {
+        "exercise": exercise.id,
+        "right": [],
+        "misconceptions": [],
+        "problems": [],
+        "shown": [],
+    }
     own, same = [], True
     wrong = [m.name for m in exercise.misconceptions]
     chance = secrets.SystemRandom()
@@ -144,6 +150,8 @@ def examine(
             row["right"].append({"name": name, **scores})
         else:
             row["misconceptions"].append({"name": name, **scores, "diagnosis": verdict.diagnosis})
+            if not isinstance(exercise, Training):
+                row["shown"].append(any(result.retypable for result in verdict.results))
             failed = {n for n, o in verdict.outcomes.items() if o not in (Outcome.CORRECT, Outcome.WAITING)}
             declared = set(exercise.misconception(name).fails)
             if failed != declared:
@@ -214,6 +222,12 @@ def overhead(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Median and longest time of a check beside the learner's own, in seconds."""
     times = [t for row in rows for t in row["overhead"]]
     return statistics.median(times), max(times)
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """So many of so many wrong answers are shown an input that fits on a screen and can be retyped."""
+    seen = [one for row in rows for one in row["shown"]]
+    return sum(seen), len(seen)
 
 
 def published(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

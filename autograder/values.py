@@ -20,6 +20,8 @@ from torch import nn
 
 WIDTH = 88
 """Characters that a line of shown numbers has at most."""
+ROWS = 12
+"""Rows of numbers that have a line each."""
 SCREEN = 40
 """Lines that can be read without leafing."""
 
@@ -346,23 +348,35 @@ def _is_usual(default: Any, value: Any) -> bool:
 
 
 def _wrapped(numbers: str) -> str:
-    """Rows of numbers in lines of their own where they do not fit in one, never cut inside a number."""
+    """Numbers in several lines where they do not fit in one, never cut inside a number: a row a line, or as many rows as
+    fit where there are many."""
     if len(numbers) <= WIDTH:
         return numbers
     rows = re.sub(r"\], (?=\[)", "],\n", numbers).split("\n")
+    if len(rows) > ROWS:
+        # A break inside a row comes only where the row alone is too long for a line.
+        solid = " ".join(row.replace(" ", "\0") if len(row) <= WIDTH else row for row in rows)
+        rows = [
+            line.replace("\0", " ")
+            for line in textwrap.wrap(solid, WIDTH, break_long_words=False, break_on_hyphens=False)
+        ]
     wrapped = (textwrap.wrap(row, WIDTH, break_long_words=False, break_on_hyphens=False) for row in rows)
     return "\n".join("\n".join(lines) for lines in wrapped)
 
 
 def _exactly(value: Any, single: bool) -> str:
-    """Numbers in as many digits as make them again in their precision."""
+    """Numbers in as many digits as make them again in their precision, but for a last bit that would take ten digits."""
     if isinstance(value, list):
         return "[" + ", ".join(_exactly(v, single) for v in value) + "]"
     if not isinstance(value, float):
         return str(value)
     if not math.isfinite(value):
         return f"{'-' if value < 0 else ''}torch.{'nan' if math.isnan(value) else 'inf'}"
-    return str(np.float32(value)) if single else repr(value)
+    if single:
+        return str(np.float32(value))
+    # 3.4699999999999998 is what 4 - 0.53 gives, and 3.47 is what a reader wants to see.
+    near = round(value, 10)
+    return repr(near if abs(near - value) <= 4 * math.ulp(value) else value)
 
 
 def _dtype(tensor: torch.Tensor) -> str:

@@ -25,6 +25,12 @@ def test_rows_have_the_form_of_the_file():
     assert row["same_through_wire"] is False, "nothing went through the wire"
 
 
+def test_wrong_answers_that_are_shown_what_can_be_retyped_are_counted():
+    rows = gate.run([catalog.find("segmentation_scores")], wire=False, seed=1)
+    assert gate.shown(rows) == (len(rows[0]["misconceptions"]), len(rows[0]["misconceptions"]))
+    assert gate.shown([{"shown": [True, False]}, {"shown": []}]) == (1, 2)
+
+
 def weakened(exercise, **changes):
     """A check that lost something, put in the catalogue's place."""
     return replace(exercise, **changes)

@@ -414,7 +414,9 @@ def test_what_is_typed_makes_the_value(value):
         nn.Sequential(nn.Conv2d(1, 2, (2, 3), stride=(1, 2), bias=False), nn.ReLU(inplace=True)).double(),
         nn.Sequential(
             OrderedDict(
-                features=nn.Sequential(nn.Conv2d(2, 4, 3, groups=2, padding=1), nn.MaxPool2d(2, 3, ceil_mode=True)),
+                features=nn.Sequential(
+                    nn.Conv2d(2, 4, 3, groups=2, padding=1), nn.MaxPool2d(2, 3, ceil_mode=True)
+                ),
                 flat=nn.Flatten(),
                 head=nn.Linear(4, 2).eval(),
             )
@@ -436,6 +438,17 @@ def test_what_no_expression_makes_is_refused():
     for value in (Ref(1, "x"), Foreign("x"), Named("twice"), [Named("twice")], nn.ReLU()):
         with pytest.raises(ValueError, match="no expression makes a"):
             assigned("x", value)
+
+
+def test_a_sum_s_last_bit_is_not_shown():
+    assert typed([4 - 0.53, 1 / 3, 1e-12, 5.0]) == f"[3.47, {1 / 3!r}, 1e-12, 5.0]"
+
+
+def test_many_short_rows_share_lines():
+    many = torch.arange(120.0).reshape(30, 2, 2)
+    text = typed(many)
+    assert text.count("\n") < 12
+    assert torch.equal(eval(text, {"torch": torch}), many)
 
 
 def test_a_long_row_is_cut_between_two_numbers():
