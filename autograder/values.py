@@ -20,7 +20,7 @@ from torch import nn
 
 WIDTH = 88
 """Characters that a line of shown numbers has at most."""
-ROWS = 12
+ROWS = 6
 """Rows of numbers that have a line each."""
 SCREEN = 40
 """Lines that can be read without leafing."""
@@ -287,17 +287,14 @@ def typed(value: Any) -> str:
             return f"torch.tensor({_wrapped(_exactly(value.tolist(), single))}{dtype})"
         case Batches(items):
             return f"iter({typed(list(items))})"
-        case Network(layers):
-            return "\n".join(textwrap.wrap(_constructed(layers), WIDTH, break_long_words=False))
-        case Named() | Ref() | Foreign():
-            raise ValueError(f"no expression makes a {type(value).__name__}")
         case dict():
             return "{" + ", ".join(f"{typed(k)}: {typed(v)}" for k, v in value.items()) + "}"
         case set():
             return "{" + ", ".join(sorted(map(typed, value))) + "}" if value else "set()"
         case list() | tuple():
             inner = ", ".join(map(typed, value))
-            return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+            whole = f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+            return whole if "\n" in whole else _lines(whole)
         case float():
             return _exactly(value, single=False)
         case Generator():
@@ -309,10 +306,14 @@ def typed(value: Any) -> str:
 
 def assigned(name: str, value: Any) -> str:
     """The statements after which ``name`` is this value. Raises ValueError where none make it."""
+    if isinstance(value, list | tuple) and any(isinstance(item, Network) for item in value):
+        parts = [f"{name}_{place}" for place in range(len(value))]
+        whole = f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)},)"
+        return "\n".join([*map(assigned, parts, value), f"{name} = {whole}"])
     if not isinstance(value, Network):
         return f"{name} = {typed(value)}"
+    statements = [f"{name} = {_lines(_constructed(value.layers))}"]
     tensors = ",\n".join(f"    {path!r}: {typed(tensor)}" for path, tensor in value.tensors.items())
-    statements = [f"{name} = {typed(value)}"]
     if tensors:
         statements.append(f"{name}.load_state_dict({{\n{tensors}}}, assign=True)")
     paths = [path for path, _ in _modules(value.build())]
@@ -348,20 +349,20 @@ def _is_usual(default: Any, value: Any) -> bool:
 
 
 def _wrapped(numbers: str) -> str:
-    """Numbers in several lines where they do not fit in one, never cut inside a number: a row a line, or as many rows as
-    fit where there are many."""
+    """Numbers in several lines where they do not fit in one: a row a line, or as many rows as fit where there are many."""
     if len(numbers) <= WIDTH:
         return numbers
     rows = re.sub(r"\], (?=\[)", "],\n", numbers).split("\n")
-    if len(rows) > ROWS:
-        # A break inside a row comes only where the row alone is too long for a line.
-        solid = " ".join(row.replace(" ", "\0") if len(row) <= WIDTH else row for row in rows)
-        rows = [
-            line.replace("\0", " ")
-            for line in textwrap.wrap(solid, WIDTH, break_long_words=False, break_on_hyphens=False)
-        ]
-    wrapped = (textwrap.wrap(row, WIDTH, break_long_words=False, break_on_hyphens=False) for row in rows)
-    return "\n".join("\n".join(lines) for lines in wrapped)
+    if len(rows) <= ROWS:
+        return "\n".join(map(_lines, rows))
+    # A break inside a row comes only where the row alone is too long for a line.
+    solid = " ".join(row.replace(" ", "\0") if len(row) <= WIDTH else row for row in rows)
+    return _lines(solid).replace("\0", " ")
+
+
+def _lines(text: str) -> str:
+    """A long line in several, never cut inside a number."""
+    return "\n".join(textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def _exactly(value: Any, single: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +40,15 @@ def statements(exercise: Exercise[Any], case: Case) -> list[str]:
     if sum(map(_numbers, arguments.values())) > NUMBERS:
         return []
     try:
-        made = [assigned(name, value) for name, value in arguments.items()]
+        made = [assigned(identifier(name), value) for name, value in arguments.items()]
     except ValueError:
         return []
     return made if sum(statement.count("\n") + 1 for statement in made) <= SCREEN else []
+
+
+def identifier(name: str) -> str:
+    """A name for code: what stands beside the arguments is named in words."""
+    return re.sub(r"\W+", "_", name)
 
 
 def _numbers(value: Any) -> int:
