@@ -229,7 +229,11 @@ def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
         0.0,
         claim.points,
         _tried(exercise, claim, failure.case),
-        *(text[:TEXT] for text in (found.where, found.message, found.expected, found.got, failure.printed)),
+        where=found.where[:TEXT],
+        message=found.message[:TEXT],
+        expected=found.expected[:TEXT],
+        got=found.got[:TEXT],
+        printed=failure.printed[:TEXT],
         retypable=bool(arguments.statements(exercise, failure.case)),
     )
 
