@@ -227,7 +227,7 @@ class DrawnInputs:
         assert smallest is not None
         wanted = smallest.mismatch.outcome
         seed = self._exam.entropy(prop)
-        number = next(n for n, case in enumerate(self._exam.cases(prop)) if case is smallest)
+        number = next(n for n, case in enumerate(self._exam.cases(prop)) if case is smallest.case)
         start = time.perf_counter()
         calls = 0
 
