@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from autograder.attempt import Handle, Raised, Subject
+from autograder.attempt import Handle, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.convolutionalize.draws import (
     FLAGS,
     Size,
+    awake,
     carried_flags,
     converted,
     dense,
@@ -22,6 +23,7 @@ from autograder.catalog.convolutionalize.draws import (
     flagged,
     flattening,
     kept,
+    kind_of_network,
     moved_flags,
     tied_to,
 )
@@ -76,7 +78,7 @@ def _drawn(
         images = d.tensor(
             d.choice([1, 2]) if larger else d.choice([2, 1, 3]), c, h + extra[0], w + extra[1], dtype=dtype
         )
-        cnn = filled(d, cnn).to(images.dtype)
+        cnn = awake(filled(d, cnn).to(images.dtype), images[..., :h, :w])
         return Case((Network.describe(cnn), (c, h, w)), {}, {"images": images})
 
     return draw
@@ -113,12 +115,17 @@ def _scores(subject: Subject, case: Case) -> Any:
 
 def _scores_of(fcn: Handle, case: Case) -> Any:
     fcn.then("eval")
-    images = case.extra["images"]
-    scores = fcn(images)
-    cnn, (_, h, w) = case.args
-    with torch.no_grad():
-        expect_copies(cnn, fcn, scores, cnn.build()(images[..., :h, :w]))
+    scores = fcn(case.extra["images"])
+    cnn, size = case.args
+    expect_copies(cnn, fcn, scores, _right(cnn, size, case.extra["images"]))
     return scores
+
+
+# Networks and images are told apart by identity: of an exam, each is asked about once.
+@functools.lru_cache(maxsize=256)
+@torch.no_grad()
+def _right(cnn: Network, input_size: Size, images: torch.Tensor) -> torch.Tensor:
+    return reference.convolutionalize(cnn.build(), input_size)(images)
 
 
 def _scores_bare(subject: Subject, case: Case) -> Any:
@@ -178,17 +185,8 @@ def _apart(subject: Subject, case: Case) -> Any:
         "images that the result's batch norm has taken note of": max(counted, default=0),
         # Frozen layers may come frozen or not.
         "parameters that can be trained": "all" if free else "not all",
-        "result": _kind(fcn, seen),
+        "result": kind_of_network(fcn, seen),
     }
-
-
-def _kind(fcn: Handle, seen: dict[str, Any]) -> str:
-    kind = seen["kinds"].get("", "")
-    try:
-        fcn.do("__len__")
-    except Raised:
-        return kind
-    return "Sequential"
 
 
 def _modes(subject: Subject, case: Case) -> Any:
@@ -680,14 +678,19 @@ def helper_not_written(cnn, input_size):
 
     Write linear_to_conv first and run its cell; then run this check again.
     """
-    layers, size = [], input_size
+    x, layers = next(cnn.parameters()).new_zeros(1, *input_size), []
     for layer in cnn:
+        C, h, w = x.shape[1:]
+        if isinstance(layer, nn.Flatten):
+            continue
         if isinstance(layer, nn.Linear):
-            layers.append(linear_to_conv(layer, *size))
+            twin = linear_to_conv(layer, C, (h, w))
         elif isinstance(layer, nn.Sequential):
-            layers.append(helper_not_written(layer, size))
-        elif not isinstance(layer, nn.Flatten):
-            layers.append(copy.deepcopy(layer))
+            twin = helper_not_written(layer, (C, h, w))
+        else:
+            twin = copy.deepcopy(layer)
+        layers.append(twin)
+        x = twin(x)
     return nn.Sequential(*layers)
 
 

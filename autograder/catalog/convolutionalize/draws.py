@@ -201,6 +201,21 @@ def flattening(
     return cnn, (c, 2 * h + 2 + d.choice([0, 1]), 2 * w + 2 + d.choice([0, 1]))
 
 
+@torch.no_grad()
+def awake(cnn: nn.Sequential, images: torch.Tensor) -> nn.Sequential:
+    """Of each dense layer, one output is positive for the first image and the next is negative: ReLUs that let nothing
+    pass, or everything, would hide mistakes."""
+    x = images
+    for layer in [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]:
+        if isinstance(layer, nn.Linear):
+            for output, sign in ((0, 1), (1, -1)):
+                if layer(x)[0, output] * sign < 0:
+                    for parameter in layer.parameters():
+                        parameter[output].neg_()
+        x = layer(x)
+    return cnn
+
+
 def converted(subject: Subject, cnn: Network | Handle, input_size: Size) -> Any:
     """The network that comes of a CNN. A function that only its helper's stub stops was attempted."""
     try:
@@ -223,12 +238,22 @@ def _written(subject: Subject) -> bool:
     return True
 
 
-def expect_copies(network: Network, made: Handle, says: Any, own: torch.Tensor) -> None:
-    """Where the first cell of a map is not what the network itself says, its numbers may have been left
-    behind: then no score tells more, least of all one that is drawn afresh each time. Raises :class:`Odd`."""
-    if not isinstance(says, torch.Tensor) or says.ndim != 4 or says.shape[:2] != own.shape:
+def kind_of_network(made: Handle, seen: dict[str, Any]) -> str:
+    """Its class; what can be walked through as an nn.Sequential, one of the learner's own too, is one."""
+    kind = seen["kinds"].get("", "")
+    try:
+        made.do("__len__")
+    except Raised:
+        return kind
+    return "Sequential"
+
+
+def expect_copies(network: Network, made: Handle, says: Any, right: torch.Tensor) -> None:
+    """Where what a network says is not right, the numbers that it was made from may have been left behind: then no score
+    tells more, least of all one that is drawn afresh each time. Raises :class:`Odd`."""
+    if not isinstance(says, torch.Tensor) or says.shape != right.shape:
         return
-    if torch.allclose(says[..., 0, 0].double(), own.double(), 1e-3, 1e-4):
+    if torch.allclose(says.double(), right.double(), 1e-3, 1e-4):
         return
     if lost := _not_copied(network, made):
         raise Odd(

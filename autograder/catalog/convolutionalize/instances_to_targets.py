@@ -188,10 +188,10 @@ CLAIMS = Exercise(
         semantic=on(_objects_case, _target("semantic"), examples=6),
         boxes=on(_objects_case, _target("boxes"), examples=8),
         masks=on(_transposed_case, _target("masks"), examples=6),
-        dtype=on(_small_integers_case, _numbers, examples=4, beside="boxes"),
-        nothing=on(_nothing_case, _nothing_seen, examples=4, beside="boxes"),
+        dtype=on(_small_integers_case, _numbers, examples=4, beside="masks"),
+        nothing=on(_nothing_case, _nothing_seen, examples=4, beside="masks"),
         no_background=on(_full_case, _objects_seen, examples=3),
-        unchanged=on(_objects_case, _unchanged, examples=4, beside="boxes"),
+        unchanged=on(_objects_case, _unchanged, examples=4, beside="masks"),
     ),
     hints=hints("""
         I don't know where to begin

@@ -1,5 +1,6 @@
 """The exercise linear_to_conv of lecture 04: a dense layer is a convolution with a large window."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,12 +52,16 @@ def _convolved(subject: Subject, case: Case) -> Any:
 
 
 def _answered(conv: Handle, case: Case) -> Any:
-    linear, _, *size = case.args
-    x, (h, w) = case.extra["x"], size[0] if size else (1, 1)
-    y = conv(x)
-    with torch.no_grad():
-        expect_copies(linear, conv, y, linear.build()(x[..., :h, :w].flatten(1)))
+    y = conv(case.extra["x"])
+    expect_copies(case.args[0], conv, y, _right(case.extra["x"], *case.args))
     return y
+
+
+# Layers and maps are told apart by identity: of an exam, each is asked about once.
+@functools.lru_cache(maxsize=256)
+@torch.no_grad()
+def _right(x: torch.Tensor, linear: Network, *sizes: Any) -> torch.Tensor:
+    return reference.linear_to_conv(linear.build(), *sizes)(x)
 
 
 def _convolved_bare(subject: Subject, case: Case) -> Any:

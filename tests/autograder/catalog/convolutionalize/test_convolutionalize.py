@@ -7,6 +7,8 @@ from torch import nn
 from autograder.exercise import Outcome
 from autograder.oracle import evaluate
 
+HOLDS = (Outcome.CORRECT, Outcome.WAITING)
+
 
 def own_conv(linear, channels, size):
     conv = nn.Conv2d(channels, linear.out_features, size, bias=linear.bias is not None).to(linear.weight)
@@ -56,7 +58,7 @@ class Named(nn.Sequential):
 
 
 def lost(verdict):
-    return {name for name, outcome in verdict.outcomes.items() if outcome is not Outcome.CORRECT}
+    return {name for name, outcome in verdict.outcomes.items() if outcome not in HOLDS}
 
 
 class TestConvolutionalize(Contract):

@@ -5,9 +5,11 @@ from torch import nn
 from autograder.exercise import Outcome
 from autograder.oracle import evaluate
 
+HOLDS = (Outcome.CORRECT, Outcome.WAITING)
+
 
 def lost(verdict):
-    return {name for name, outcome in verdict.outcomes.items() if outcome is not Outcome.CORRECT}
+    return {name for name, outcome in verdict.outcomes.items() if outcome not in HOLDS}
 
 
 def built(linear, in_channels, kernel_size, **how):
