@@ -759,6 +759,7 @@ print(f"{len(labels)} objects, {len(set(labels))} classes: {same} of them share 
 # | A converted network guesses | weights reshaped in another order than `Flatten` counted: channels last, or height and width exchanged |
 # | The map has one cell, whatever the image | the adaptive pool was kept: it averages over everything |
 # | Numbers change from call to call | the copy is in training mode: dropout is on |
+# | A layer that was frozen in eval mode trains again | `train(was)`: one flag was given to all layers |
 # | Training the copy changes the original | weights shared instead of copied |
 # | Probabilities sum to 1 over the map | softmax over a wrong axis |
 # | Map and windows agree in the middle, and not at the border | padding |

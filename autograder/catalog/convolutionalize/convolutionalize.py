@@ -420,7 +420,7 @@ bias_required: without_bias
 - if layer.bias is not None:
 -     twin.bias.copy_(layer.bias)
 + twin.bias.copy_(layer.bias.detach())
-You read linear.bias where it is None.
+You copy a bias also where there is none: linear.bias may be None.
 Build the convolution with bias=linear.bias is not None, and copy the bias only then.
 
 bias_invented: without_bias

@@ -294,7 +294,7 @@ bias_required: without_bias
 - if linear.bias is not None:
 -     conv.bias.copy_(linear.bias)
 + conv.bias.copy_(linear.bias.detach())
-You read linear.bias where it is None.
+You copy a bias also where there is none: linear.bias may be None.
 Build the convolution with bias=linear.bias is not None, and copy the bias only then.
 
 bias_as_truth: all but without_bias refuses
@@ -411,7 +411,7 @@ refused_by_assert: refuses
 - if in_channels * h * w != linear.in_features:
 -     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
 + assert in_channels * h * w == linear.in_features
-You refuse with an assert, which says nothing about the sizes and is gone under python -O.
+You refuse with an assert, which is an AssertionError, and nothing at all under python -O.
 raise ValueError(…), with the numbers in the message.
 """)
 
