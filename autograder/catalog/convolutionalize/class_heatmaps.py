@@ -184,6 +184,12 @@ divided_by_the_sum: probabilities large_scores
 You divided the scores by their sum, but scores may be negative.
 Take the softmax over the class axis: exponentials are positive.
 
+classes_last: probabilities large_scores
+- scores.softmax(1)
++ scores.softmax(1).permute(0, 2, 3, 1)
+Your classes are the last axis: (N, h, w, L).
+Leave the axes as the network gives them, (N, L, h, w).
+
 winners_only: probabilities large_scores dtype
 - scores.softmax(1)
 + scores.argmax(1)

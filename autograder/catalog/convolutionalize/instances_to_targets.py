@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.attempt import Odd, Subject, kind_of
@@ -124,7 +125,10 @@ def _objects_seen(subject: Subject, case: Case) -> Any:
 def _complete(found: Any) -> Any:
     if isinstance(found, dict) and (missing := [name for name in PARTS if name not in found]):
         raise Odd(f"the dict has no {missing[0]!r}")
-    return found
+    if not isinstance(found, dict):
+        return found
+    # That numbers must be in a tensor is what the entries' own properties say.
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in found.items()}
 
 
 def _many(found: Any) -> Any:

@@ -37,6 +37,7 @@ class TestInstancesToTargets(Contract):
     def test_a_slip_in_one_entry_costs_that_entry(self):
         assert lost(evaluate("instances_to_targets", targets)) == set()
         assert lost(evaluate("instances_to_targets", with_one("masks", torch.Tensor.byte))) == {"dtype"}
+        assert lost(evaluate("instances_to_targets", with_one("masks", torch.Tensor.numpy))) == {"masks"}
         assert lost(evaluate("instances_to_targets", with_one("labels", sorted))) == {"labels"}
         cut = with_one("boxes", lambda boxes: boxes - torch.tensor([0, 0, 1, 1, 0]))
         verdict = evaluate("instances_to_targets", cut)
