@@ -125,7 +125,8 @@ def _scores_of(fcn: Handle, case: Case) -> Any:
 @functools.lru_cache(maxsize=256)
 @torch.no_grad()
 def _right(cnn: Network, input_size: Size, images: torch.Tensor) -> torch.Tensor:
-    return reference.convolutionalize(cnn.build(), input_size)(images)
+    network: Any = cnn.build()
+    return reference.convolutionalize(network, input_size)(images)
 
 
 def _scores_bare(subject: Subject, case: Case) -> Any:

@@ -61,7 +61,8 @@ def _answered(conv: Handle, case: Case) -> Any:
 @functools.lru_cache(maxsize=256)
 @torch.no_grad()
 def _right(x: torch.Tensor, linear: Network, *sizes: Any) -> torch.Tensor:
-    return reference.linear_to_conv(linear.build(), *sizes)(x)
+    layer: Any = linear.build()
+    return reference.linear_to_conv(layer, *sizes)(x)
 
 
 def _convolved_bare(subject: Subject, case: Case) -> Any:
