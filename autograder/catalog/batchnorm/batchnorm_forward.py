@@ -6,7 +6,16 @@ import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
-from autograder.catalog.batchnorm.draws import CLOSE, LOOSE, affine, entries, images, narrow_rows, rows
+from autograder.catalog.batchnorm.draws import (
+    CLOSE,
+    LOOSE,
+    affine,
+    entries,
+    images,
+    narrow_rows,
+    rows,
+    spread,
+)
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import numbers
@@ -33,8 +42,8 @@ def _narrow(d: Draw) -> Case:
 
 
 def _both_dtypes(d: Draw) -> Case:
-    draw_x, dtype = d.each([(rows, torch.float32), (images, torch.float64), (rows, torch.float64)])
-    x = draw_x(d).to(dtype)
+    dtype = d.each([torch.float32, torch.float64])
+    x = spread(d, d.integer(2, 7), d.integer(2, 5)).to(dtype)
     return Case((x, *affine(d, x.shape[1], dtype)))
 
 

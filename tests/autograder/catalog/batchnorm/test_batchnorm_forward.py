@@ -127,7 +127,7 @@ class TestBatchnormForward(Contract):
             (always_the_default, {"eps"}, "eps_fixed"),
             (no_negative_gamma, {"rows", "images", "eps", "gradients"}, None),
             (one_image_left_alone, {"images", "gradients"}, None),
-            (squeezed, {"rows", "images", "gradients", "carries"}, None),
+            (squeezed, {"rows", "images", "gradients"}, None),
             (std_plus_eps, {"rows", "images", "eps", "gradients"}, "unbiased_std_plus_eps"),
             (as_rows, {"images", "gradients"}, "rows_only"),
             (keepdim_forgotten, {"images", "gradients"}, "statistics_on_last_axis"),
