@@ -113,7 +113,7 @@ def _one_value(d: Draw) -> Case:
 
 
 class _Place(NamedTuple):
-    """Where something of NAMES lies: its name in the layer, its shape there, and whether it is in the state dict."""
+    """Where something of NAMES lies: its name and its shape in the layer, and whether the layer knows of it."""
 
     own: str
     shape: tuple[int, ...]
@@ -137,8 +137,8 @@ def _loaded(subject: Subject, case: Case) -> tuple[Handle, Places]:
 
 
 def _places(layer: Handle) -> Places:
-    """The parameter, buffer or plain attribute that is each of NAMES: the one of that name, or else one that starts as
-    it must. Which names, kinds and shapes they have is the business of one property."""
+    """The parameter, buffer or plain attribute that is each of NAMES: the one of that name, or else one that
+    starts as it must. Which names, kinds and shapes they have is the business of one property."""
     seen = layer.inspect("parameters", "buffers")
     known = {**seen["parameters"], **seen["buffers"]}
     places = {name: _Place(name, tuple(known[name].shape)) for name in NAMES if name in known}
@@ -235,7 +235,13 @@ def _evaluates(subject: Subject, case: Case) -> Any:
     before = layer.inspect("parameters", "buffers")
     plain = [name for name, place in places.items() if not place.registered]
     others = [_attribute(layer, name) for name in plain]
-    outputs = [as_double(layer(x)) for x in case.extra["batches"]]
+    x, single = case.extra["batches"]
+    outputs = [as_double(layer(x))]
+    try:
+        outputs.append(as_double(layer(single)))
+    except Raised as raised:
+        # Apart from what cannot be evaluated at all.
+        raise Odd(f"in eval mode, one value per channel raises a {raised.kinds[0]}") from None
     changed = changed_tensors(before, layer.inspect("parameters", "buffers"))
     for name, old in zip(plain, others, strict=True):
         if not torch.equal(torch.as_tensor(old), torch.as_tensor(_attribute(layer, name))):
@@ -265,8 +271,8 @@ def _count(buffers: Mapping[str, torch.Tensor]) -> float | None:
 
 
 def _two_rounds(subject: Subject, layer: Handle, x: torch.Tensor) -> None:
-    """Gradients through the layer behind itself, in training and then in inference. Where its buffers have kept the
-    graph of the first round, its first application is in it, and cannot be gone through once more."""
+    """Gradients through the layer behind itself, in training and then in inference. Where its buffers have
+    kept the graph of the first round, its first application is in it, and cannot be gone through again."""
     twice = subject.build(Named("twice", {"inner": layer.ref, "last": layer.ref}))
     twice.then("train")
     try:
@@ -343,8 +349,8 @@ CLAIMS = Exercise(
         tried: double(), load_state_dict, eval(), then calls
         state (0.75): weight and bias are parameters; running_mean, running_var, num_batches_tracked are
           buffers, outside of any graph
-        tried: a new layer looked at, then two training calls; then the gradient through layer(layer(layer(x))),
-          in training mode and once more in eval mode
+        tried: a new layer looked at, then two training calls; then the gradient through
+          layer(layer(layer(x))), in training mode and once more in eval mode
         cumulative (0.5): momentum=None averages over all batches that num_batches_tracked counts
         tried: double(), load_state_dict where batches were seen before, three training calls; the buffers
           after each
@@ -527,8 +533,8 @@ They are tracked and not learned: self.register_buffer("running_mean", ...), lik
 
 statistics_in_the_graph: state
 - @torch.no_grad()
-Your running statistics keep the graph of the batches they were made of, so it grows with each batch, the layer
-  cannot be copied, and a second backward pass runs into the first one's graph.
+Your running statistics keep the graph of the batches they were made of, so it grows with each batch, the
+  layer cannot be copied, and a second backward pass runs into the first one's graph.
 Update them under torch.no_grad(), or from mean.detach() and var.detach().
 
 zero_momentum_as_none: running_statistics

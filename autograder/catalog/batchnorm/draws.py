@@ -1,4 +1,4 @@
-"""What exercises of lecture 02 share: batches with something to normalize, and what is seen of the answers."""
+"""What exercises of lecture 02 share: batches with something to normalize, and a look at answers."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -55,8 +55,8 @@ def images(d: Draw) -> torch.Tensor:
 
 
 def narrow_rows(d: Draw, *, least: int = 2) -> tuple[torch.Tensor, Mapping[str, float]]:
-    """A batch of rows, and the eps that goes with it. The first has a channel that is constant, which eps alone
-    keeps from being divided by zero."""
+    """A batch of rows, and the eps that goes with it. The first has a channel that is constant, which eps
+    alone keeps from being divided by zero."""
     given, scale = d.each(EPS)
     x = spread(d, d.integer(least, 7), d.integer(2, 5)) * scale
     if given.get("eps") == EPS[0].given["eps"]:

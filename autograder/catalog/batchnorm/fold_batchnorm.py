@@ -17,8 +17,8 @@ from autograder.exercise import Case, Exercise, Forbidden
 from autograder.values import Network
 from coursekit import batchnorm as reference
 
-# As many channels before as behind, and as many columns in the kernel: what is scaled along another axis shows in
-# numbers there, and not in an error alone.
+# As many channels before as behind, and as many columns in the kernel: what is scaled along another axis shows
+# in numbers there, and not in an error alone.
 SQUARE: dict[str, Any] = {"in_channels": 2, "out_channels": 2, "kernel_size": 2}
 PLAIN = (
     SQUARE,
@@ -36,7 +36,7 @@ GEOMETRIES = (
     {**SQUARE, "kernel_size": (1, 2), "stride": (2, 3)},
     {"in_channels": 2, "out_channels": 6, "kernel_size": 3, "groups": 2, "padding": 1},
 )
-"""What each argument does by itself, groups of one channel and of several, then all of them, and steps over pixels."""
+"""Each argument by itself, groups of several channels and of one, all of them, and steps over pixels."""
 BORDERS = ("reflect", "replicate", "circular")
 
 
@@ -139,8 +139,8 @@ def _completed(layer: Network, switch: str = "bias", **tensors: torch.Tensor) ->
 def _lacking(
     what: str, complete: Callable[[Network, Network], tuple[Network, Network]]
 ) -> Callable[[Subject, Case], Any]:
-    """The same where something is None: whoever takes that for a tensor is told, however Python puts it. What fails
-    beside the complete layers, too, fails for another reason."""
+    """The same where something is None: whoever takes that for a tensor is told, however Python puts it. What
+    fails beside the complete layers, too, fails for another reason."""
 
     def observe(subject: Subject, case: Case) -> Any:
         try:
@@ -196,8 +196,8 @@ CLAIMS = Exercise(
         tried: fold_batchnorm(conv, bn).double()(x)
         without_affine (0.25): a batch norm with affine=False can be folded
         tried: fold_batchnorm(conv, bn).double()(x)
-        originals (0.5): a new nn.Conv2d in the convolution's mode and dtype; conv and bn stay as they were, their
-          modes too
+        originals (0.5): a new nn.Conv2d in the convolution's mode and dtype; conv and bn stay as they were,
+          their modes too
         tried: conv, bn and the result looked at afterwards
         """,
         same_output=on(_plain, _applied, tolerance=LOOSE),

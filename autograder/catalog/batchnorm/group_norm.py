@@ -11,8 +11,8 @@ from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import batchnorm as reference
 
-# Groups of different number and size, so that the one taken for the other shows, and N, H, W of the images. As many
-# columns as channels come first: there what goes along the wrong axis shows in numbers.
+# Groups of different number and size, so that the one taken for the other shows, and N, H, W of the images.
+# As many columns as channels come first: there what goes along the wrong axis shows in numbers.
 PROPER = ((2, 3, (2, 2, 6)), (3, 2, (1, 3, 4)), (2, 4, (3, 1, 3)), (4, 2, (2, 3, 2)))
 # One group, as many as channels, and one channel alone, which is both.
 EXTREME = ((1, 3, (2, 2, 3)), (3, 1, (2, 2, 3)), (1, 4, (1, 3, 5)), (2, 1, (3, 2, 6)), (1, 1, (2, 4, 2)))
