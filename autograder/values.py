@@ -6,6 +6,7 @@ the learner's code runs; nothing is pickled and no closure travels.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import re
@@ -105,6 +106,12 @@ def differentiated(network: nn.Module) -> nn.Module:
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)
     return network
+
+
+@maker
+def copier() -> Callable[[Any], Any]:
+    """What makes a deep copy of anything that lies where the learner's code runs."""
+    return copy.deepcopy
 
 
 @dataclass(frozen=True)

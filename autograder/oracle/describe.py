@@ -150,7 +150,7 @@ def no_gradient(seen: Recorded) -> str:
     always = set.intersection(*cut)
     if not always:
         return ""
-    named = ", ".join(sorted(_argument(path, seen.signature) for path in always))
+    named = ", ".join(sorted({_argument(path, seen.signature) for path in always}))
     return f"No gradient reaches {named}: the graph is cut on the way there."
 
 

@@ -133,13 +133,16 @@ def _does_so(prop: Property, look: Look, shown: Any) -> bool:
 
 
 def alike(one: Raised, other: Raised) -> bool:
-    """Whether two errors say the same. torch raises one class for nearly everything, and a lookup for every
-    missing key: there the words count too, numbers left out, unless one of the two was raised on purpose."""
-    if one.kinds[0] != other.kinds[0]:
-        return False
-    if refused(one) or refused(other) or one.kinds[0] not in ("RuntimeError", "KeyError"):
-        return True
-    return _unnumbered(one) == _unnumbered(other)
+    """Whether two errors say the same: those raised on purpose by their kind, what Python and torch raise by their words
+    too, since a kind alone stands for nearly everything."""
+    if refused(one) or refused(other):
+        return one.kinds[0] == other.kinds[0]
+    return _essence(one) == _essence(other)
+
+
+def _essence(raised: Raised) -> str:
+    """What an error says, numbers left out. That None stands where a value is needed is worded by the place of its use."""
+    return "None" if "NoneType" in raised.message else f"{raised.kinds[0]}: {_unnumbered(raised)}"
 
 
 def _unnumbered(raised: Raised) -> str:

@@ -253,6 +253,8 @@ def _holds(subject: Subject, case: Case) -> Any:
         layer(x.float())
     after = layer.inspect("buffers")["buffers"]
     _two_rounds(subject, layer, case.extra["batches"][0].float())
+    # What keeps a graph cannot be copied, attributes included.
+    subject.build(Named("copier"))(layer)
     # What else a layer holds is nobody's business.
     return {
         "parameters": {n: as_double(t) for n, t in fresh["parameters"].items() if n in NAMES},
@@ -345,9 +347,9 @@ CLAIMS = Exercise(
           nothing changes
         tried: double(), load_state_dict, eval(), then calls
         state (0.75): weight and bias are parameters; running_mean, running_var, num_batches_tracked are
-          buffers, outside of any graph
+          buffers, outside of any graph, and copy.deepcopy copies the layer
         tried: a new layer looked at, then two training calls; then the gradient through
-          layer(layer(layer(x))), in training mode and once more in eval mode
+          layer(layer(layer(x))), in training mode and once more in eval mode; copy.deepcopy(layer)
         cumulative (0.5): momentum=None averages over all batches that num_batches_tracked counts
         tried: double(), load_state_dict where batches were seen before, three training calls; the buffers
           after each
@@ -527,6 +529,13 @@ statistics_as_parameters: state
 + self.running_var = nn.Parameter(torch.ones(num_features), requires_grad=False)
 Your running statistics are parameters.
 They are tracked and not learned: self.register_buffer("running_mean", ...), likewise for the variance.
+
+kept_for_later: state
+- x_hat = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
++ x_hat = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
++ self.x_hat = x_hat
+You keep tensors that belong to a graph as attributes, so the layer cannot be copied after a training call.
+Keep what you compute in local names; what must stay is kept as tensor.detach().
 
 statistics_in_the_graph: state
 - @torch.no_grad()

@@ -97,6 +97,12 @@ class WithItsGraph(Right):
         self.running_var = (1 - m) * self.running_var + m * var
 
 
+class Remembers(Right):
+    def forward(self, x):
+        self.y = super().forward(x)
+        return self.y
+
+
 class MomentumOr(Right):
     def step(self):
         return self.momentum or 1 / self.num_batches_tracked.item()
@@ -163,6 +169,7 @@ class TestBatchNorm(Contract):
         [
             (PlainAttributes, {"state"}, "plain_attributes"),
             (WithItsGraph, {"state"}, "statistics_in_the_graph"),
+            (Remembers, {"state"}, "kept_for_later"),
             (MomentumOr, {"running_statistics"}, "zero_momentum_as_none"),
             (CountsByItself, {"cumulative"}, None),
             (NotOneImage, {"training_output"}, "refuses_one_image"),
