@@ -212,9 +212,9 @@ CLAIMS = Exercise(
           stride joins it.
 
         I don't know how to start
-        removed = 1. For each layer, deepcopy it. For a convolution or max pool: stride 1, dilation times
-          removed (a convolution's padding too), then removed times the old stride. Refuse AvgPool2d and
-          padded pools; copy the rest.
+        removed = 1, for rows and for columns. For each layer, deepcopy it. For a convolution or max pool:
+          stride 1, dilation times removed (a convolution's padding too), then removed times the old stride.
+          Refuse AvgPool2d, AdaptiveAvgPool2d and padded pools; copy the rest.
         """),
 )
 
@@ -501,7 +501,7 @@ Copy them too: new.load_state_dict(layer.state_dict()) takes all that a layer ha
 
 float32_layers: apart
 - new = new.to(layer.weight)
-Your new layers are float32 whatever dtype net has.
+Your new layers are float32 where net is float64.
 copy.deepcopy(layer) keeps it; a layer built anew goes .to(layer.weight), which takes dtype and device along.
 """)
 

@@ -21,6 +21,10 @@ SIZES = ((2, 3), (3, 2), (2, 6), (1, 3))
 Kernel = Callable[[Draw, int], tuple[int, int]]
 
 
+def _single(d: Draw, *shape: int) -> torch.Tensor:
+    return d.tensor(*shape, dtype=torch.float32)
+
+
 def _overlapping(d: Draw, stride: int) -> tuple[int, int]:
     return stride + d.integer(1, 2), stride + d.choice([2, 1, 3])
 
@@ -45,9 +49,9 @@ def _case(
     def draw(d: Draw) -> Case:
         s, p = d.choice(stride), d.choice(padding)
         cin, cout = d.each(channels)
-        x = d.tensor(d.choice([2, 1]), cin, *d.choice(SIZES[:3] if p else SIZES))
-        weight = d.tensor(cin, cout, *kernel(d, s))
-        args = (x, weight, d.tensor(cout)) if bias else (x, weight)
+        x = _single(d, d.choice([2, 1]), cin, *d.choice(SIZES[:3] if p else SIZES))
+        weight = _single(d, cin, cout, *kernel(d, s))
+        args = (x, weight, _single(d, cout)) if bias else (x, weight)
         kwargs = {} if s == 1 else {"stride": s}
         if p:
             kwargs["padding"] = p
@@ -70,8 +74,8 @@ def _with_bias_gradient(subject: Subject, case: Case) -> Any:
 
 def _beyond_padding(d: Draw) -> Case:
     def call(stride: int, padding: int, output_padding: int) -> tuple[Any, ...]:
-        x, weight = d.tensor(1, 2, 2, 3), d.tensor(2, 1, stride + 1, stride + 2)
-        return x, weight, d.tensor(1) + 5, stride, padding, output_padding
+        x, weight = _single(d, 1, 2, 2, 3), _single(d, 2, 1, stride + 1, stride + 2)
+        return x, weight, _single(d, 1) + 5, stride, padding, output_padding
 
     calls = {
         "stride 2, padding 0, output_padding 1": call(2, 0, 1),
@@ -82,7 +86,7 @@ def _beyond_padding(d: Draw) -> Case:
 
 def _refused(d: Draw) -> Case:
     stride = d.integer(1, 2)
-    x, weight = d.tensor(1, 2, 3, 3), d.tensor(2, 2, 3, 3)
+    x, weight = _single(d, 1, 2, 3, 3), _single(d, 2, 2, 3, 3)
     calls = {
         f"stride {stride}, output_padding {a}": (x, weight, None, stride, 0, a)
         for a in (stride, stride + 1, stride - 1)
@@ -430,6 +434,13 @@ kernel_taken_as_square: all but refuses carries
 + top = left = kh - 1 - padding
 You used the kernel's height along the width too.
 A kernel may have kh≠kw: rows go with kh, columns with kw.
+
+zeros_of_another_dtype: carries
+- x.new_zeros(N, C, stride * H, stride * W)
++ torch.zeros(N, C, stride * H, stride * W, device=x.device)
+Where x is float64, your zeros have another dtype than weight, and F.conv2d does not mix two: torch.zeros(...)
+  makes float32.
+x.new_zeros(...) makes zeros of the dtype and on the device of x.
 
 zeros_after_the_last: all but stride_one bias refuses carries
 - spread = spread[..., : stride * (H - 1) + 1, : stride * (W - 1) + 1]

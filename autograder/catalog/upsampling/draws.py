@@ -13,13 +13,14 @@ from autograder.draw import Draw
 from autograder.exercise import Case
 
 SINGLE = (1e-4, 1e-5)
-"""What float32 leaves of numbers: the dtype of a result has a claim of its own, and costs no other."""
+"""What float32 leaves of numbers. Inputs are float32 where a dtype has a claim of its own: what makes float32 of its own
+costs no other."""
 
 
 def maps(d: Draw) -> torch.Tensor:
     """In any order of memory; the sides differ, but for one of the sizes."""
     size = d.each([(2, 3), (4, 2), (2, 6), (3, 3)])
-    return d.layout(d.tensor(d.choice([2, 1]), d.choice([2, 1, 3]), *size))
+    return d.layout(d.tensor(d.choice([2, 1]), d.choice([2, 1, 3]), *size, dtype=torch.float32))
 
 
 def plain(value: Any) -> Any:
@@ -144,9 +145,9 @@ def single_and_double(d: Draw) -> Case:
 
 
 def distinct(d: Draw, *shape: int) -> torch.Tensor:
-    """Positive numbers, no two of which are equal."""
+    """Positive numbers, no two of which are equal, in float32."""
     count = torch.Size(shape).numel()
-    return (torch.randperm(count, generator=d.source).double() + 1).reshape(shape) / 10
+    return (torch.randperm(count, generator=d.source).float() + 1).reshape(shape) / 10
 
 
 SHAPES = ((2, 2, 3), (3, 1, 1), (1, 2, 3), (3, 4, 2), (2, 1, 3))

@@ -26,7 +26,7 @@ def _case(size: Callable[[Draw], tuple[int, int, int]], sign: float = 1.0) -> Ca
 
 def _ties(d: Draw) -> Case:
     k, H, W = whole(d, ((2, 2, 3), (3, 2, 3), (2, 4, 2), (3, 1, 2)))
-    x = d.integers(d.choice([1, 2]), 2, H, W, low=1, high=2).double()
+    x = d.integers(d.choice([1, 2]), 2, H, W, low=1, high=2).float()
     # Every map begins with a window of equal values, so that no draw is without ties.
     x[..., :k, :k] = 2.0
     # In the window beside it the first in row order is not the first in column order.
@@ -254,8 +254,8 @@ joined_by_view: carries
 - N, C, H, W = x.shape
 + N, C, H, W = x.shape
 + x = x.view(N * C, H, W).view(N, C, H, W)
-You used x.view to join axes of x, which torch refuses where x does not lie row by row in memory.
-x.reshape does the same, and copies where it has to.
+You used .view to join axes of a tensor, which torch refuses where it does not lie row by row in memory.
+.reshape does the same, and copies where it has to.
 """)
 
 

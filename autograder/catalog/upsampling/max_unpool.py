@@ -33,7 +33,7 @@ def _case(size: Callable[[Draw], tuple[int, int, int]], sign: float = 1.0) -> Ca
     return draw
 
 
-def _tall(d: Draw, dtype: torch.dtype = torch.float64) -> Case:
+def _tall(d: Draw, dtype: torch.dtype = torch.float32) -> Case:
     """Places that lie in the map for those too who divide by its height: they see wrong values and no error."""
     H, W = 6, 4
     inside = torch.arange(H * W).reshape(H, W) % H < W
@@ -180,10 +180,10 @@ default_dtype: carries
 Your result is float32 whatever y is.
 y.new_zeros(...) makes zeros of the dtype and on the device of y.
 
-zeros_of_another_dtype: all
+zeros_of_another_dtype: carries
 - y.new_zeros(N, C, H * W)
 + torch.zeros(N, C, H * W, device=y.device)
-Your zeros have another dtype than y, and scatter does not mix two: torch.zeros(...) makes float32.
+Where y is float64, your zeros have another dtype, and scatter does not mix two: torch.zeros(...) makes float32.
 y.new_zeros(...) makes zeros of the dtype and on the device of y.
 
 joined_by_view: carries
@@ -236,11 +236,11 @@ def indexed(y, switches, size):
 
 
 answers.edits("""
-zeros_of_another_dtype_indexed: all
+zeros_of_another_dtype_indexed: carries
 - y.new_zeros(N, C, H, W)
 + torch.zeros(N, C, H, W, device=y.device)
-Your zeros have another dtype than y, and an assignment by index tensors does not mix two: torch.zeros(...)
-  makes float32.
+Where y is float64, your zeros have another dtype, and an assignment by index tensors does not mix two:
+  torch.zeros(...) makes float32.
 y.new_zeros(...) makes zeros of the dtype and on the device of y.
 
 divided_by_the_height: all but carries

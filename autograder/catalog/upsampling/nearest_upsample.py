@@ -25,12 +25,13 @@ def _blocks_case(d: Draw) -> Case:
 
 def _narrow_case(d: Draw) -> Case:
     calls = {
-        "one row, factor 4": (d.tensor(1, 2, 1, 3), 4),
-        "one column, factor 5": (d.tensor(2, 1, 3, 1), 5),
-        "one value, factor 2": (d.tensor(1, 1, 1, 1), 2),
-        "factor 1": (d.tensor(1, 1, 5, 4), 1),
+        "one row, factor 4": ((1, 2, 1, 3), 4),
+        "one column, factor 5": ((2, 1, 3, 1), 5),
+        "one value, factor 2": ((1, 1, 1, 1), 2),
+        "factor 1": ((1, 1, 5, 4), 1),
     }
-    return Case((), {}, calls)
+    made = {label: (d.tensor(*shape, dtype=torch.float32), f) for label, (shape, f) in calls.items()}
+    return Case((), {}, made)
 
 
 CLAIMS = Exercise(

@@ -42,6 +42,21 @@ def test_sums_in_float32_cost_their_own_claim():
     assert (verdict.points, verdict.diagnosis) == (4.75, "default_dtype")
 
 
+def test_zeros_that_torch_does_not_mix_with_the_weight_cost_their_own_claim():
+    def answer(x, weight, bias, stride, padding, output_padding):
+        if output_padding >= stride:
+            raise ValueError("output_padding is too large")
+        (kh, kw), (H, W) = weight.shape[2:], x.shape[2:]
+        nails = torch.zeros(*x.shape[:2], stride * (H - 1) + 1, stride * (W - 1) + 1)
+        nails[..., ::stride, ::stride] = x
+        rows, columns = kh - 1 - padding, kw - 1 - padding
+        spread = F.pad(nails, (columns, columns + output_padding, rows, rows + output_padding))
+        return F.conv2d(spread, weight.flip(2, 3).transpose(0, 1), bias)
+
+    verdict = verdict_of(answer)
+    assert (verdict.points, verdict.diagnosis) == (4.75, "zeros_of_another_dtype")
+
+
 def test_a_forgotten_bias_is_no_missing_gradient_of_x():
     verdict = verdict_of(lambda x, weight, bias, *numbers: by_tap(x, weight, None, *numbers))
     assert (verdict.points, verdict.diagnosis) == (4.5, "bias_ignored")

@@ -29,14 +29,14 @@ def test_a_result_of_float32_costs_its_own_claim():
 
 def test_zeros_that_torch_does_not_mix_with_y_are_told():
     verdict = evaluate("max_unpool", lambda y, switches, size: unpooled(y, switches, size, zeros=torch.zeros))
-    assert verdict.diagnosis == "zeros_of_another_dtype_indexed"
+    assert (verdict.points, verdict.diagnosis) == (2.75, "zeros_of_another_dtype_indexed")
 
     def scattered(y, switches, size):
         flat = torch.zeros(*y.shape[:2], size[0] * size[1])
         return flat.scatter_(2, switches.flatten(2), y.flatten(2)).reshape(*y.shape[:2], *size)
 
     verdict = evaluate("max_unpool", scattered)
-    assert verdict.diagnosis == "zeros_of_another_dtype"
+    assert (verdict.points, verdict.diagnosis) == (2.75, "zeros_of_another_dtype")
     assert "y.new_zeros" in verdict.findings[0].repair
 
 

@@ -36,6 +36,15 @@ def test_a_result_of_the_default_dtype_loses_its_own_claim():
     assert (lost(verdict), verdict.diagnosis, verdict.points) == (["carries"], "default_dtype", 1.75)
 
 
+def test_ones_of_another_dtype_cost_their_own_claim():
+    def answer(x, factor):
+        ones = torch.ones(factor)
+        return torch.einsum("nchw,a,b->nchawb", x, ones, ones).flatten(4, 5).flatten(2, 3)
+
+    verdict = evaluate("nearest_upsample", answer)
+    assert (lost(verdict), verdict.points) == (["carries"], 1.75)
+
+
 def test_columns_without_rows_are_named():
     verdict = evaluate("nearest_upsample", lambda x, factor: x.repeat_interleave(factor, 3))
     assert verdict.diagnosis == "columns_only"
