@@ -630,7 +630,7 @@ def nearest_upsample(x: Tensor, factor: int) -> Tensor:
 
 # %% exercise="bed_of_nails"
 def bed_of_nails(x: Tensor, factor: int) -> Tensor:
-    """Put every value of x (N, C, H, W) at the top left of a block of factor × factor pixels, zeros elsewhere.
+    """Put every value of x (N, C, H, W) at the top left of a block of factor × factor pixels, else zeros.
 
     Returns (N, C, factor·H, factor·W), in the dtype of x. Gradients flow back to x.
     """

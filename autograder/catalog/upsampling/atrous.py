@@ -84,8 +84,8 @@ def _grouped_net(d: Draw) -> nn.Sequential:
 
 
 def _dense_map(subject: Subject, case: Case) -> Any:
-    """In evaluation mode and in float64: in which mode the new network comes is left open, and its dtype is another
-    property's business."""
+    """In evaluation mode and in float64: in which mode the new network comes is left open, and its dtype is
+    another property's business."""
     dense = _network(subject(*case.args))
     dense.then("eval")
     dense.then("double")
@@ -497,7 +497,7 @@ biases_not_copied: all but refuses apart
 + with torch.no_grad():
 +     new.weight.copy_(layer.weight)
 The convolutions of your new network don't have the biases of net's.
-Copy them too: new.load_state_dict(layer.state_dict()) takes all that a layer has, copy.deepcopy(layer) as well.
+Copy them too: new.load_state_dict(layer.state_dict()) takes all that a layer has, as copy.deepcopy does.
 
 float32_layers: apart
 - new = new.to(layer.weight)

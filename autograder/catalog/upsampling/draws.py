@@ -13,8 +13,8 @@ from autograder.draw import Draw
 from autograder.exercise import Case
 
 SINGLE = (1e-4, 1e-5)
-"""What float32 leaves of numbers. Inputs are float32 where a dtype has a claim of its own: what makes float32 of its own
-costs no other."""
+"""What float32 leaves of numbers. Inputs are float32 where a dtype has a claim of its own: who makes new float32
+tensors loses no other."""
 
 
 def maps(d: Draw) -> torch.Tensor:
@@ -33,7 +33,7 @@ def numbers(subject: Subject, case: Case) -> Any:
 
 
 def each(subject: Subject, case: Case) -> dict[str, Any]:
-    """The answers to several calls, whose arguments stand beside the case by label: none is left to chance."""
+    """The answers to several calls, their arguments beside the case by label: none is left to chance."""
     return {label: plain(subject(*args)) for label, args in case.extra.items()}
 
 
@@ -54,8 +54,8 @@ def refusals(subject: Subject, case: Case) -> dict[str, str]:
 
 
 def carries_by_name(*names: str) -> Callable[[Subject, Case], dict[str, Any]]:
-    """The dtype of the answer, and the arguments changed in place by name; shapes, numbers and an argument without a name
-    are other properties' business."""
+    """The dtype of the answer, and the arguments changed in place by name; shapes, numbers and an argument
+    without a name are other properties' business."""
 
     def observe(subject: Subject, case: Case) -> dict[str, Any]:
         answer, positions = subject.with_changes(*case.args, **case.kwargs)
@@ -155,7 +155,7 @@ SHAPES = ((2, 2, 3), (3, 1, 1), (1, 2, 3), (3, 4, 2), (2, 1, 3))
 
 
 def ragged(d: Draw) -> tuple[int, int, int]:
-    """Side of a window, and height and width of a map that has a little more of both or of one than whole windows."""
+    """Side of a window, and height and width of a map: both, or one, a little more than whole windows."""
     k, (rows, columns) = d.choice([2, 3]), d.choice([(2, 3), (4, 2), (1, 3)])
     (down, across), more = d.each([(1, 1), (0, 1), (1, 0)]), d.integer(1, k - 1)
     return k, rows * k + down * more, columns * k + across * more

@@ -42,7 +42,7 @@ def _single_and_double(d: Draw) -> Case:
 
 
 def _numbers(*wanted: str) -> Callable[[Subject, Case], Any]:
-    """Of y and the switches, each found by its kind: dtypes and the order of the two are another property's business."""
+    """Of y and the switches, each found by its kind: dtypes and the order are another property's business."""
 
     def observe(subject: Subject, case: Case) -> Any:
         result = subject(*case.args)

@@ -34,7 +34,7 @@ def _case(size: Callable[[Draw], tuple[int, int, int]], sign: float = 1.0) -> Ca
 
 
 def _tall(d: Draw, dtype: torch.dtype = torch.float32) -> Case:
-    """Places that lie in the map for those too who divide by its height: they see wrong values and no error."""
+    """Places that lie in the map for those too who divide by its height: what they get is no error."""
     H, W = 6, 4
     inside = torch.arange(H * W).reshape(H, W) % H < W
     switches = reference.max_pool_with_switches(distinct(d, d.choice([2, 1]), 2, H, W) + 100 * inside, 2)[1]
@@ -183,7 +183,7 @@ y.new_zeros(...) makes zeros of the dtype and on the device of y.
 zeros_of_another_dtype: carries
 - y.new_zeros(N, C, H * W)
 + torch.zeros(N, C, H * W, device=y.device)
-Where y is float64, your zeros have another dtype, and scatter does not mix two: torch.zeros(...) makes float32.
+Where y is float64, your zeros have another dtype, and scatter mixes no two: torch.zeros(...) makes float32.
 y.new_zeros(...) makes zeros of the dtype and on the device of y.
 
 joined_by_view: carries

@@ -78,7 +78,7 @@ def _modes(d: Draw) -> Case:
 
 
 def _left_as_found(subject: Subject, case: Case) -> Any:
-    """What does not depend on the places of the numbers, so that a slip in the stitching costs nothing here."""
+    """What does not depend on the places of the numbers: a slip in the stitching costs nothing here."""
     maps: list[Any] = []
     seen: dict[str, Any] = {}
     for state, given in {"net in training mode": case.args[0], **case.extra}.items():

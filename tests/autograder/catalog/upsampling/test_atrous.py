@@ -21,7 +21,7 @@ def times(one, other):
 
 
 def dense(net, *, conv=None, after=times, allowed=lambda pool: pair(pool.padding) == (0, 0)):
-    """Layer by layer; `conv(layer, padding, dilation)` makes the new convolutions, `after` what has been removed."""
+    """Layer by layer; `conv` makes the new convolutions, `after` what has been removed."""
     removed, layers = (1, 1), []
     for layer in net:
         if "AvgPool" in type(layer).__name__ or (isinstance(layer, nn.MaxPool2d) and not allowed(layer)):
