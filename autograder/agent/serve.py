@@ -301,7 +301,9 @@ _STATE: dict[str, Callable[[nn.Module], Any]] = {
     "state": lambda net: [str(key) for key in net.state_dict()],
     "grads": lambda net: {n: None if p.grad is None else p.grad.detach() for n, p in net.named_parameters()},
     "requires_grad": lambda net: {name: p.requires_grad for name, p in net.named_parameters()},
-    "storages": lambda net: {name: p.data_ptr() for name, p in net.named_parameters()},
+    "storages": lambda net: {
+        name: t.data_ptr() for name, t in (*net.named_parameters(), *net.named_buffers()) if t.numel()
+    },
     "config": _described,
 }
 """What can be seen of a module from outside, by name; tensors are copied as they leave."""

@@ -77,7 +77,8 @@ def _slips(failed: Sequence[Evidence], explained: Collection[str]) -> list[Findi
         for found in failed
         if found.claim.name not in explained
         and found.smallest is not None
-        and (found.smallest.mismatch.code, found.smallest.mismatch.got) == ("dtype", "float32")
+        and found.smallest.mismatch.code == "dtype"
+        and all(look.mismatch.got == "float32" for look in found.failures if look.mismatch.code == "dtype")
     ]
     alone = [found.claim.name for found in shown if all(_only_dtype(look) for look in found.failures)]
     return [Finding(*DEFAULT_DTYPE, tuple(alone))] if shown else []
