@@ -7,7 +7,7 @@ import torch
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import as_double, carries, numbers
+from autograder.catalog.observations import as_double, carries
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import fcn as reference
@@ -111,13 +111,22 @@ def _loss_gradient_case(d: Draw) -> Case:
     return Case((logits, target), {"class_weights": weights, "mask": mask * 8})
 
 
+def _one_number(value: Any) -> Any:
+    """The loss without dtype and axes, which are another property's business."""
+    return as_double(value.reshape(())) if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+
+
+def _loss(subject: Subject, case: Case) -> Any:
+    return _one_number(subject(*case.args, **case.kwargs))
+
+
 def _loss_gradients(subject: Subject, case: Case) -> Any:
     return subject.vjp(*case.args, wrt=[0, "class_weights", "mask"], **case.kwargs)["grads"]
 
 
 def _with_gradient(subject: Subject, case: Case) -> Any:
     seen = subject.vjp(*case.args, wrt=[0], **case.kwargs)
-    return {"loss": as_double(seen["value"]), "gradient in logits": seen["grads"]}
+    return {"loss": _one_number(seen["value"]), "gradient in logits": seen["grads"]}
 
 
 def _loss_single(d: Draw) -> Case:
@@ -151,14 +160,14 @@ CLAIMS = Exercise(
         tried: gradients with respect to logits, class_weights and mask
         carries (0.25): a scalar, float32 where logits are; target of any integers; nothing is modified in place
         """,
-        plain=on(_plain, numbers),
-        void=on(_void, numbers),
-        ignore_index=on(_other_void, numbers, examples=10),
-        class_weights=on(_weighted, numbers),
-        mask=on(_masked, numbers),
-        light=on(_light, numbers),
+        plain=on(_plain, _loss),
+        void=on(_void, _loss),
+        ignore_index=on(_other_void, _loss, examples=10),
+        class_weights=on(_weighted, _loss),
+        mask=on(_masked, _loss),
+        light=on(_light, _loss),
         nothing=on(_no_pixel, _with_gradient, beside="plain"),
-        stable=on(_large, numbers, examples=4),
+        stable=on(_large, _loss, examples=4),
         gradients=on(_loss_gradient_case, _loss_gradients, examples=5),
         carries=on(_loss_single, carries, examples=6, beside="plain"),
     ),
@@ -253,6 +262,14 @@ void_indexed: void ignore_index nothing
 + logits.log_softmax(1).movedim(1, -1).flatten(0, 2)[torch.arange(target.numel()), true_class.flatten()]
 + loss = loss.reshape(target.shape)
 Void pixels have no weight with you, and are looked up all the same: 255 is no index of a class.
+Put a class in their place first: target.masked_fill(~valid, 0); their weight is 0 anyway.
+
+void_in_one_hot: void ignore_index nothing
+- target.masked_fill(~valid, 0).long()
++ target.long()
+- logits.log_softmax(1).gather(1, true_class[:, None])[:, 0]
++ (torch.nn.functional.one_hot(true_class, logits.shape[1]).movedim(-1, 1) * logits.log_softmax(1)).sum(1)
+Void pixels have no weight with you, and are made one-hot all the same: 255 is no class.
 Put a class in their place first: target.masked_fill(~valid, 0); their weight is 0 anyway.
 
 void_weights_looked_up: void
@@ -392,7 +409,7 @@ Give it the dtype of logits.
 
 
 @answers.right
-def one_hot(logits, target, class_weights=None, mask=None, ignore_index=255):
+def encoded(logits, target, class_weights=None, mask=None, ignore_index=255):
     """one-hot target and einsum"""
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
     hot = ((target[:, None] == classes) & (target != ignore_index)[:, None]).to(logits.dtype)
@@ -409,7 +426,7 @@ def one_hot(logits, target, class_weights=None, mask=None, ignore_index=255):
 def selected(logits, target, class_weights=None, mask=None, ignore_index=255):
     """valid pixels selected first"""
     keep = target != ignore_index
-    rows, classes = logits.movedim(1, -1)[keep], target[keep]
+    rows, classes = logits.movedim(1, -1)[keep], target[keep].long()
     shifted = rows - rows.amax(1, keepdim=True).detach()
     wrong = shifted.exp().sum(1).log() - shifted[torch.arange(len(rows), device=rows.device), classes]
     weight = torch.ones_like(wrong)
