@@ -99,7 +99,7 @@ def _unfit(case: Case, got: Any) -> Mismatch | None:
     """Why there are no scores to look at."""
     if not isinstance(got, dict):
         return Mismatch(Outcome.WRONG_KIND, f"expected a dict, got {kind_of(got)}", code="kind")
-    if missing := [n for n in ("iou", "mean_iou", "frequency_weighted_iou") if n not in got]:
+    if missing := [n for n in ("iou", "mean_iou") if n not in got]:
         return Mismatch(Outcome.WRONG_KIND, f"the keys differ: missing {missing}", code="keys")
     iou, wanted = got["iou"], (len(case.args[0]),)
     if not isinstance(iou, torch.Tensor) or tuple(iou.shape) != wanted:
@@ -134,8 +134,8 @@ def _judge_absent(case: Case, expected: Any, got: Any) -> Mismatch | None:
         message = f"the other classes have a mean iou of {of_others:g}, and mean_iou is {shown}"
         return wrong(message, f"mean:{code}", "mean_iou")
     weighted = _score(got, "frequency_weighted_iou")
-    if weighted is None or weighted != weighted:
-        return wrong("frequency_weighted_iou is no number", "weighted:nan", "frequency_weighted_iou")
+    if weighted is not None and weighted != weighted:
+        return wrong("frequency_weighted_iou is NaN", "weighted:nan", "frequency_weighted_iou")
     return None
 
 
@@ -184,7 +184,7 @@ CLAIMS = Exercise(
         absent=on(_absent, _numbers, _judge_absent),
         only_predicted=on(_only_predicted, _numbers, _judge_only_predicted),
         untrue=on(_untrue, _entry("mean_accuracy")),
-        kinds=on(_full, _kinds, examples=3, beside="iou"),
+        kinds=on(_full, _kinds, examples=3, beside="pixel_accuracy"),
     ),
     hints=hints("""
         I don't know what the scores are made of
