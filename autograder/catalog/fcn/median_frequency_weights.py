@@ -27,9 +27,11 @@ def _filled_map(d: Draw, h: int, w: int, classes: list[int]) -> torch.Tensor:
 
 
 def _stack_case(d: Draw) -> Case:
-    """Three classes, the last of which is missing from one of the images."""
+    """Three classes, the last of which is missing from one of the images, or from none."""
     h, w = d.integer(4, 6), d.choice([5, 7])
-    maps = [_filled_map(d, h, w, [0, 1])] + [_filled_map(d, h, w, [2, 0, 1]) for _ in range(d.integer(1, 2))]
+    maps = [_filled_map(d, h, w, d.each([[0, 1], [0, 1, 2]]))] + [
+        _filled_map(d, h, w, [2, 0, 1]) for _ in range(d.integer(1, 2))
+    ]
     return Case((torch.stack(maps), 3))
 
 
@@ -49,8 +51,9 @@ def _even_case(d: Draw) -> Case:
 def _absent_case(*present: list[int]) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         classes = d.each(present)
-        maps = [_filled_map(d, d.integer(4, 6), d.integer(5, 7), classes or [255])]
-        return Case((maps, d.choice([5, 6])), {}, {"present": sorted(classes)})
+        h, w, count = d.integer(4, 6), d.integer(5, 7), d.choice([5, 6])
+        labels = _filled_map(d, h, w, classes) if classes else torch.full((h, w), 255)
+        return Case(([labels], count), {}, {"present": sorted(classes)})
 
     return draw
 
@@ -79,10 +82,9 @@ def _of(present: bool) -> Callable[[Subject, Case], Any]:
 
     def observe(subject: Subject, case: Case) -> Any:
         weights, count = numbers(subject, case), case.args[1]
-        if not isinstance(weights, torch.Tensor) or weights.shape != (count,):
-            return weights
         which = [c for c in range(count) if (c in case.extra["present"]) == present]
-        return {f"weights of classes {which}": weights[which]}
+        of_all = isinstance(weights, torch.Tensor) and weights.shape == (count,)
+        return {f"weights of classes {which}": weights[which] if of_all else weights}
 
     return observe
 
@@ -282,7 +284,7 @@ def binned(label_maps, num_classes, ignore_index=255):
 
 
 answers.edits("""
-void_not_left_out: void
+void_not_left_out: absent void
 - labels[labels != ignore_index].long()
 + labels.flatten().long()
 You did not leave void out: 255 is counted as if it were a class, and there are too many counts.
