@@ -78,10 +78,10 @@ def _shapes(case: Case) -> dict[str, tuple[int, ...]]:
 
 
 def _roles(own: Mapping[str, tuple[int, ...]], case: Case) -> dict[str, str]:
-    """Which parameter of a head does what one of that name does in ours: by its name, or else by its shape, and the stride
-    or the layer that it is named after."""
+    """Which parameter of a head does what one of that name does in ours: the one of its name and shape, or else of its shape,
+    and then of the stride or the layer that it is named after."""
     wanted = _shapes(case)
-    roles = {name: name for name in wanted if name in own}
+    roles = {name: name for name, shape in wanted.items() if own.get(name) == shape}
     for name, shape in wanted.items():
         if name in roles:
             continue
@@ -90,7 +90,7 @@ def _roles(own: Mapping[str, tuple[int, ...]], case: Case) -> dict[str, str]:
         layer = roles.get(name.replace("bias", "weight"), "").rpartition(".")[0]
         beside = [n for n in free if name.endswith("bias") and layer and n.startswith(f"{layer}.")]
         numbered = [n for n in free if stride in re.findall(r"\d+", n)]
-        if found := beside or numbered or free:
+        if found := beside or numbered or free or [n for n in own if n == name]:
             roles[name] = found[0]
     return roles
 
@@ -115,8 +115,8 @@ def _start(subject: Subject, case: Case) -> Any:
         for name in wanted
         if name in parameters
     }
-    more = {n.partition(".")[0] for n in parameters if n.startswith(("score_", "up_"))}
-    seen["layers beyond"] = sorted(more - {n.partition(".")[0] for n in wanted})
+    ours = {f"{kind}_{stride}.weight" for kind in ("score", "up") for stride in (32, 16, 8)}
+    seen["layers beyond"] = sorted(n.partition(".")[0] for n in ours - set(wanted) if n in parameters)
     return seen
 
 
@@ -150,8 +150,10 @@ def _head(subject: Subject, case: Case) -> tuple[Handle, dict[str, torch.Tensor]
                 f" of strides 8, 16 and 32, it is {shape}"
             )
     features, size = case.extra["features"], case.extra["size"]
-    for name in wanted:
+    for name, shape in wanted.items():
         if name.startswith("score_") and name.endswith("weight") and name not in roles:
+            if more := [n for n in own if n not in roles.values()]:
+                raise Odd(f"there is no {name} of shape {shape}, and {more[0]} has the shape {own[more[0]]}")
             raise Odd(_not_there(head, int(name[6:-7]), features, size))
     if all(name in roles for name in wanted if name.startswith("up_")):
         head.then("double")
@@ -190,6 +192,12 @@ def _head_gradients(subject: Subject, case: Case) -> Any:
     grads = head.vjp(features, case.extra["size"], wrt=[0, head])["grads"]
     seen = {name: as_double(g) for name, g in grads.items() if name.startswith("0.")}
     seen |= {name: as_double(grads[own]) for name, own in roles.items() if own in grads}
+    if "up_32.weight" in seen and "up_16.weight" in seen:
+        # Of one shape: under other names nobody can tell which is which.
+        two = [seen.pop("up_32.weight"), seen.pop("up_16.weight")]
+        seen["up_32.weight and up_16.weight"] = sorted(
+            two, key=lambda g: -1.0 if g is None else float(g.abs().sum())
+        )
     return seen
 
 
@@ -288,6 +296,13 @@ scores_not_zero: start
 Your score layers start with random weights.
 Set weight and bias to zero: a skip that says nothing at first cannot spoil what is there.
 
+scores_without_bias: start gradients
+- score = nn.Conv2d({8: c8, 16: c16, 32: c32}[stride], num_classes, 1)
++ score = nn.Conv2d({8: c8, 16: c16, 32: c32}[stride], num_classes, 1, bias=False)
+- nn.init.zeros_(score.bias)
+Your scores have no bias.
+nn.Conv2d(c, L, 1) has one; it starts at zero, as the weights do.
+
 upsampling_not_bilinear: bilinear
 - up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
 Your transposed convolutions start with random weights.
@@ -338,6 +353,19 @@ interpolated: all
 You enlarged by bilinear interpolation as F.interpolate does it, which has nothing to learn.
 nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8.
 
+interpolated_to_the_nearest: all
+- factor = stride if stride == self.strides[-1] else 2
+- padding = factor // 2
+- up = nn.ConvTranspose2d(num_classes, num_classes, 2 * factor, factor, padding, bias=False)
+- up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
+- self.add_module(f"up_{stride}", up)
+...
+- up = getattr(self, f"up_{stride}")(total)
++ factor = stride if stride == self.strides[-1] else 2
++ up = F.interpolate(total, scale_factor=factor)
+You enlarged by repeating each value, as F.interpolate does unless it is told otherwise: there is nothing to learn.
+nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8.
+
 interpolated_to_the_size: all
 - factor = stride if stride == self.strides[-1] else 2
 - padding = factor // 2
@@ -351,6 +379,14 @@ interpolated_to_the_size: all
 You enlarged by bilinear interpolation to the size of the finer map, which has nothing to learn and squeezes what must
   be cropped.
 nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8; then crop.
+
+named_after_the_target: start
+- self.add_module(f"up_{stride}", up)
++ self.add_module(f"up_{stride // 2 if factor == 2 else 1}", up)
+- getattr(self, f"up_{stride}")
++ getattr(self, f"up_{1 if stride == self.strides[-1] else stride // 2}")
+What enlarges is named after the stride that it leads to.
+A layer bears the stride of the map that it reads: up_32 enlarges the scores of stride 32.
 
 scores_renamed: start
 - self.add_module(f"score_{stride}", score)
