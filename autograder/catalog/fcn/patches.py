@@ -155,12 +155,9 @@ def drawn_with_void(subject: Subject, case: Case) -> Any:
 
 def drawn_twice(subject: Subject, case: Case) -> Any:
     one, other = case.extra["generators"]
-    seen = []
-    for generator in (one, one, other):
-        source = subject.build(generator)
-        part = drawn(subject, Case((*case.args, source)))
-        seen.append({"drawn": part, "seeded anew": source.do("initial_seed") != generator.seed})
-    return seen
+    source = subject.build(other)
+    seen = [drawn(subject, Case((*case.args, generator))) for generator in (one, one, source)]
+    return {"drawn": seen, "seeded anew": source.do("initial_seed") != other.seed}
 
 
 def drawn_kinds(subject: Subject, case: Case) -> Any:
@@ -365,15 +362,13 @@ def judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
 
 
 def judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    for part in got:
-        if mismatch := _not_drawn(part["drawn"]):
+    for part in got["drawn"]:
+        if mismatch := _not_drawn(part):
             return mismatch
-    one, again, other = (part["drawn"]["patches"] for part in got)
+    one, again, other = (part["patches"] for part in got["drawn"])
     if one.shape != again.shape or not torch.equal(one, again):
         return wrong("the same generator gives other patches", "generator:not repeatable")
     if one.shape == other.shape and torch.equal(one, other):
-        anew = any(part["seeded anew"] for part in got)
-        return wrong(
-            "another generator gives the same patches", "generator:seeded" if anew else "generator:ignored"
-        )
+        code = "generator:seeded" if got["seeded anew"] else "generator:ignored"
+        return wrong("another generator gives the same patches", code)
     return None

@@ -332,7 +332,7 @@ def weighted(image, labels, size, per_class, generator):
     legal = torch.zeros(h, w, dtype=torch.bool, device=labels.device)
     legal[size // 2 : size // 2 + h - size + 1, size // 2 : size // 2 + w - size + 1] = True
     drawn = []
-    for label in range(255):
+    for label in sorted({*labels.flatten().tolist()} - {255}):
         weights = ((labels == label) & legal).flatten().double().cpu()
         if weights.any():
             drawn.append(torch.multinomial(weights, per_class, replacement=True, generator=generator))

@@ -184,9 +184,7 @@ def _scores_of_image(subject: Subject, case: Case) -> Any:
 
 
 def _head_gradients(subject: Subject, case: Case) -> Any:
-    """Of a second round, after the weights have changed."""
-    single = {s: x.float() for s, x in case.extra["features"].items()}
-    subject(*case.args).vjp(single, case.extra["size"], wrt=[0])
+    """Of a second round: whoever keeps a part of the first one's graph cannot go through it again."""
     head, features, roles = _head(subject, case)
     head.vjp(features, case.extra["size"], wrt=[0, head])
     grads = head.vjp(features, case.extra["size"], wrt=[0, head])["grads"]
@@ -379,6 +377,16 @@ interpolated_to_the_size: all
 You enlarged by bilinear interpolation to the size of the finer map, which has nothing to learn and squeezes what must
   be cropped.
 nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8; then crop.
+
+layers_of_all_variants: start
+- self.strides = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}[variant]
++ self.strides = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}[variant]
++ for stride in {16, 8} - set(self.strides):
++     up = nn.ConvTranspose2d(num_classes, num_classes, 2 * stride, stride, stride // 2, bias=False)
++     self.add_module(f"score_{stride}", nn.Conv2d({8: c8, 16: c16}[stride], num_classes, 1))
++     self.add_module(f"up_{stride}", up)
+Your head has layers that its variant does not use.
+32s has score_32 and up_32 alone, 16s those of stride 16 too: what is never used is never trained.
 
 named_after_the_target: start
 - self.add_module(f"up_{stride}", up)
