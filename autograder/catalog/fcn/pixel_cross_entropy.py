@@ -80,9 +80,8 @@ def _masked(d: Draw) -> Case:
 
 def _light(d: Draw) -> Case:
     """Weights whose sum over the pixels is below 1."""
-    (logits, target), given = _weighted(d).args, {}
-    given["class_weights"] = d.positive(logits.shape[1], low=0.2, high=3.0) / 1000
-    return Case((logits, target), given)
+    logits, target = _maps(d)
+    return Case((logits, target), {"class_weights": d.positive(logits.shape[1], low=0.2, high=3.0) / 1000})
 
 
 def _no_pixel(d: Draw) -> Case:
@@ -131,12 +130,12 @@ def _with_gradient(subject: Subject, case: Case) -> Any:
 
 def _loss_single(d: Draw) -> Case:
     """A void label that can be looked up: whoever does that has another property to care for."""
-    (logits, target), given = _weighted(d).args, {}
-    given["class_weights"] = d.positive(logits.shape[1], low=0.2, high=3.0).float()
-    given["ignore_index"] = d.choice([1, 2])
-    target = _pitted(d, target, given["ignore_index"])
+    logits, target = _maps(d)
+    weights, void = d.positive(logits.shape[1], low=0.2, high=3.0).float(), d.choice([1, 2])
+    target = _pitted(d, target, void)
     target[1, 0, 0] = 0
-    return Case((logits.float(), target.to(d.each([torch.int64, torch.uint8, torch.int32]))), given)
+    target = target.to(d.each([torch.int64, torch.uint8, torch.int32]))
+    return Case((logits.float(), target), {"class_weights": weights, "ignore_index": void})
 
 
 CLAIMS = Exercise(
@@ -158,7 +157,8 @@ CLAIMS = Exercise(
         stable (0.25): large logits stay finite
         gradients (0.75): gradients reach the logits, the class weights and the mask
         tried: gradients with respect to logits, class_weights and mask
-        carries (0.25): a scalar, float32 where logits are; target of any integers; nothing is modified in place
+        carries (0.25): a scalar, float32 where logits are; target of any integers; nothing is modified in
+          place
         """,
         plain=on(_plain, _loss),
         void=on(_void, _loss),

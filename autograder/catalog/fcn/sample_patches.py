@@ -4,7 +4,7 @@ import torch
 
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.fcn import patches as looks
+from autograder.catalog.fcn import draws
 from autograder.exercise import Exercise
 from coursekit import fcn as reference
 
@@ -24,26 +24,27 @@ CLAIMS = Exercise(
         inside (0.75): no patch runs over the border; a class without a center that is far enough inside never
           comes
         tried: the patches, compared with the image; class 5 is at the border alone
-        balanced (0.5): each class with a legal center comes per_class times, also one with fewer centers than that
+        balanced (0.5): each class with a legal center comes per_class times, also one with fewer centers
+          than that
         tried: how often each class was drawn
-        void (0.5): void centers (255) are never drawn, void elsewhere in a patch does not matter, and an image of
-          nothing but void gives no patch
+        void (0.5): void centers (255) are never drawn, void elsewhere in a patch does not matter, and an
+          image of nothing but void gives no patch
         tried: once with these labels, once with void everywhere
         spread (0.5): with replacement, every legal center of a class equally likely
         tried: which centers came up
         generator (0.25): the draws come from the generator
         tried: twice with the first generator, once with the second
-        kinds (0.25): targets are int64 of shape (P,); patches keep a float dtype, bytes become float32; nothing
-          is modified in place
+        kinds (0.25): targets are int64 of shape (P,); patches keep a float dtype, bytes become float32;
+          nothing is modified in place
         """,
-        centers=on(looks.patch_case((3, 5, 1)), looks.drawn, looks.judge_crops, examples=6),
-        even_sizes=on(looks.patch_case((4, 2, 6)), looks.drawn, looks.judge_crops, examples=6),
-        inside=on(looks.at_the_border, looks.drawn, looks.judge_inside, examples=6),
-        balanced=on(looks.unbalanced, looks.drawn, looks.judge_counts, examples=6),
-        void=on(looks.with_void, looks.drawn_with_void, looks.judge_void, examples=6),
-        spread=on(looks.few_and_many, looks.drawn, looks.judge_spread, examples=4),
-        generator=on(looks.twice, looks.drawn_twice, looks.judge_twice, examples=4, beside="centers"),
-        kinds=on(looks.patch_kinds, looks.drawn_kinds, examples=6, beside="centers"),
+        centers=on(draws.patch_case((3, 5, 1)), draws.drawn, draws.judge_crops, examples=6),
+        even_sizes=on(draws.patch_case((4, 2, 6)), draws.drawn, draws.judge_crops, examples=6),
+        inside=on(draws.at_the_border, draws.drawn, draws.judge_inside, examples=6),
+        balanced=on(draws.unbalanced, draws.drawn, draws.judge_counts, examples=6),
+        void=on(draws.with_void, draws.drawn_with_void, draws.judge_void, examples=6),
+        spread=on(draws.few_and_many, draws.drawn, draws.judge_spread, examples=4),
+        generator=on(draws.twice, draws.drawn_twice, draws.judge_twice, examples=4, beside="centers"),
+        kinds=on(draws.patch_kinds, draws.drawn_kinds, examples=6, beside="centers"),
     ),
     hints=hints("""
         A patch runs over the border
@@ -212,7 +213,8 @@ An even size has one row fewer below its center than above: a patch fits at H �
 ends_at_minus_half: centers spread
 - labels[center:, center:][: h - size + 1, : w - size + 1]
 + labels[center:-center, center:-center]
-For size 1 you find no center at all, since [0:-0] is empty, and for even sizes the last row and column are missing.
+For size 1 you find no center at all, since [0:-0] is empty, and for even sizes the last row and column are
+  missing.
 Count from the front: a patch fits at H − size + 1 places.
 
 generator_ignored: generator
@@ -289,7 +291,8 @@ over_the_border: inside balanced
 + range(labels.shape[0])
 - range(half, labels.shape[1] - size + half + 1)
 + range(labels.shape[1])
-Some of your patches run over the border: they have fewer rows or columns than the others, and cannot be put together.
+Some of your patches run over the border: they have fewer rows or columns than the others, and cannot be put
+  together.
 Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
 
 dropped_at_the_border: balanced

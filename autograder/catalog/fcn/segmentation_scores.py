@@ -169,7 +169,8 @@ CLAIMS = Exercise(
         mean_iou (0.5): mean_iou: the average of iou over classes
         frequency_weighted_iou (0.5): frequency_weighted_iou: iou weighed by each class's share of the true
           pixels
-        absent (0.5): a class in neither truth nor prediction is NaN in iou and left out of the averages of iou
+        absent (0.5): a class in neither truth nor prediction is NaN in iou and left out of the averages of
+          iou
         tried: mean_iou, beside the average of your own iou
         only_predicted (0.25): a class that is only predicted has iou 0, which counts in mean_iou
         tried: mean_iou, beside the average of your own iou

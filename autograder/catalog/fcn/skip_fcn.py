@@ -34,8 +34,8 @@ def _fresh_case(d: Draw) -> Case:
 
 
 def _head_case(variants: tuple[str, ...], sizes: tuple[tuple[int, int], ...]) -> Callable[[Draw], Case]:
-    """Drawn scores without an offset; the enlargement is bilinear, so that heads whose layers cannot all be reached
-    give the same numbers."""
+    """Drawn scores without an offset; the enlargement is bilinear, so that heads whose layers cannot all be
+    reached give the same numbers."""
 
     def draw(d: Draw) -> Case:
         classes, channels = d.integer(2, 3), _channels(d)
@@ -78,8 +78,8 @@ def _shapes(case: Case) -> dict[str, tuple[int, ...]]:
 
 
 def _roles(own: Mapping[str, tuple[int, ...]], case: Case) -> dict[str, str]:
-    """Which parameter of a head does what one of that name does in ours: the one of its name and shape, or else of its shape,
-    and then of the stride or the layer that it is named after."""
+    """Which parameter of a head does what one of that name does in ours: the one of its name and shape, or
+    else of its shape, and then of the stride or the layer that it is named after."""
     wanted = _shapes(case)
     roles = {name: name for name, shape in wanted.items() if own.get(name) == shape}
     for name, shape in wanted.items():
@@ -105,7 +105,8 @@ def _offsets(own: Mapping[str, tuple[int, ...]], roles: Mapping[str, str]) -> li
 
 
 def _start(subject: Subject, case: Case) -> Any:
-    """The layers that bear their names, and how the scores start. What else is there is looked at by its name alone."""
+    """The layers that bear their names, and how the scores start. What else is there is looked at by
+    its name alone."""
     head = subject(*case.args)
     parameters = parameters_of(head, {}, (1, 1))
     learns = head.inspect("requires_grad")["requires_grad"]
@@ -146,8 +147,8 @@ def _head(subject: Subject, case: Case) -> tuple[Handle, dict[str, torch.Tensor]
     for name, shape in wanted.items():
         if own.get(roles.get(name, ""), shape) != shape:
             raise Odd(
-                f"{name} has the shape {own[name]}; for variant {case.args[2]!r} and channels={case.args[1]}, those"
-                f" of strides 8, 16 and 32, it is {shape}"
+                f"{name} has the shape {own[name]}; for variant {case.args[2]!r} and channels={case.args[1]},"
+                f" those of strides 8, 16 and 32, it is {shape}"
             )
     features, size = case.extra["features"], case.extra["size"]
     for name, shape in wanted.items():
@@ -173,8 +174,8 @@ def _not_there(head: Handle, stride: int, features: dict[int, torch.Tensor], siz
     if head.vjp(single, size, wrt=[0])["grads"][f"0.{stride}"] is None:
         return f"the features of stride {stride} go nowhere: there is no 1×1 convolution of them"
     return (
-        f"the features of stride {stride} go through a layer that is not among the head's parameters: layers in a"
-        " plain list or dict are not"
+        f"the features of stride {stride} go through a layer that is not among the head's parameters: layers"
+        " in a plain list or dict are not"
     )
 
 
@@ -208,8 +209,8 @@ CLAIMS = Exercise(
     difficulty=4,
     properties=claims(
         """
-        start (0.5): score_32, score_16, score_8 and up_32, up_16, up_8, by these names, as many as the variant asks
-          for; the scores 1×1, with bias, all zero at the start
+        start (0.5): score_32, score_16, score_8 and up_32, up_16, up_8, by these names, as many as the
+          variant asks for; the scores 1×1, with bias, all zero at the start
         tried: the parameters of a new head, by name
         bilinear (1): what enlarges is bilinear at the start, without bias, and learns, each layer on its own
         tried: the parameters of a new head, by their shape where they have other names
@@ -361,7 +362,8 @@ interpolated_to_the_nearest: all
 - up = getattr(self, f"up_{stride}")(total)
 + factor = stride if stride == self.strides[-1] else 2
 + up = F.interpolate(total, scale_factor=factor)
-You enlarged by repeating each value, as F.interpolate does unless it is told otherwise: there is nothing to learn.
+You enlarged by repeating each value, as F.interpolate does unless it is told otherwise: there is nothing to
+  learn.
 nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8.
 
 interpolated_to_the_size: all
@@ -374,8 +376,8 @@ interpolated_to_the_size: all
 - up = getattr(self, f"up_{stride}")(total)
 + finer = size if stride == self.strides[-1] else features[stride // 2].shape[-2:]
 + up = F.interpolate(total, tuple(finer), mode="bilinear")
-You enlarged by bilinear interpolation to the size of the finer map, which has nothing to learn and squeezes what must
-  be cropped.
+You enlarged by bilinear interpolation to the size of the finer map, which has nothing to learn and squeezes
+  what must be cropped.
 nn.ConvTranspose2d with stride factor, as up_32, up_16, up_8; then crop.
 
 layers_of_all_variants: start

@@ -100,7 +100,7 @@ def symptom(seen: dict[str, Any]) -> str:
             return "classes_returned"
         return "not_upsampled" if len(shape) == 4 and max(shape[2:]) < SIZE else ""
     score, constant = seen["score"], seen["of one class"] > 0.99
-    # One class everywhere has a low score by itself: then a little more shows what the network was trained on.
+    # One class everywhere has a low score by itself: a little more shows then what it was trained on.
     if seen["on bytes"] > score + (MARGIN / 3 if constant else MARGIN):
         return "trained_on_bytes"
     if seen["transposed"] > score + MARGIN:
@@ -182,15 +182,16 @@ one_class_everywhere: all
 ...
 - optimizer.step()
 Your network says the same class everywhere, whatever it is shown.
-Train on one batch alone and print the loss. Where it stays the same, no step reaches this network's parameters; where
-  it jumps, the learning rate is too large; where it falls, compare how images come in: 0 to 1 when it is asked.
+Train on one batch alone and print the loss. Where it stays the same, no step reaches this network's
+  parameters; where it jumps, the learning rate is too large; where it falls, compare how images come in: 0
+  to 1 when it is asked.
 
 learned_too_little: all
 - steps = 400
 + steps = 40
 Your network has learned too little, also of the images it was trained on.
-Look at the loss: where it still falls at the end, train for more steps; where it jumps, lower the learning rate; where
-  it hardly moves, raise it.
+Look at the loss: where it still falls at the end, train for more steps; where it jumps, lower the learning
+  rate; where it hardly moves, raise it.
 
 few_images: all
 - range(len(dataset))
@@ -205,7 +206,8 @@ Draw every batch from the whole data set, in a new order in each epoch, mirrored
 left_in_training_mode: usable
 - net.eval()
 + net.train()
-Your network, or a part of it, is still in training mode: batch normalization would go on learning from test images.
+Your network, or a part of it, is still in training mode: batch normalization would go on learning from test
+  images.
 return net.eval().
 
 generator_ignored: repeatable

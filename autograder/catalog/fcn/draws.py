@@ -46,7 +46,8 @@ def _outside(h: int, w: int, size: int) -> torch.Tensor:
 
 
 def _framed(d: Draw, h: int, w: int, size: int) -> torch.Tensor:
-    """Labels of three classes, void where no center can lie: what is drawn there is another property's business."""
+    """Labels of three classes, void where no center can lie: what is drawn there is another
+    property's business."""
     return d.integers(h, w, low=0, high=2).masked_fill(_outside(h, w, size), 255)
 
 
@@ -91,8 +92,8 @@ def with_void(d: Draw) -> Case:
 
 
 def few_and_many(d: Draw) -> Case:
-    """The centers of class 1 are few, and the four corners of what is legal are among them; those of class 2 are more
-    than are drawn of it."""
+    """The centers of class 1 are few, and the four corners of what is legal are among them; those of class
+    2 are more than are drawn of it."""
     h, w, size = d.each([(13, 14, 4), (12, 13, 3), (5, 110, 5), (11, 12, 2)])
     first, rows, columns = size // 2, h - size, w - size
     labels = torch.full((h, w), 2)
@@ -266,8 +267,8 @@ def judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
 
 
 def judge_inside(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    """No patch runs over the border. Which pixel is the center is another property's business, if it is the same of
-    all."""
+    """No patch runs over the border. Which pixel is the center is another property's business, if it is the
+    same of all."""
     if mismatch := _not_drawn(got):
         return mismatch
     if not len(got["targets"]):
