@@ -102,10 +102,12 @@ class Property(Claim):
 class Reading(Claim):
     """A claim about what one training made: ``judge(case, seen)`` returns a :class:`Mismatch` or ``None``.
 
-    A mismatch's ``code`` is the name of the misconception that shows that symptom, or empty.
+    A mismatch's ``code`` is the name of the misconception that shows that symptom, or empty. ``beside`` as of a
+    :class:`Property`.
     """
 
     judge: Callable[[Case, Any], Mismatch | None]
+    beside: str = ""
 
 
 class Code(Protocol):

@@ -117,6 +117,9 @@ def _explains(exam: Exam, misconception: Misconception, evidence: Evidence, dead
 
 def _does_so(prop: Property, look: Look, shown: Any) -> bool:
     """Whether a misconception shows on an input what the answer showed there."""
+    # A judge never sees an error, and that there was one says nothing.
+    if isinstance(look.got, Raised) and isinstance(shown, Raised) and not isinstance(look.expected, Raised):
+        return alike(look.got, shown)
     if look.mismatch is None or prop.judge is not None:
         try:
             mismatch = judged(prop, look.case, look.expected, shown)

@@ -176,7 +176,7 @@ def own_loop(dataset, generator):
 
 
 answers.edits("""
-one_class_everywhere: all
+one_class_everywhere: all but usable repeatable
 - steps = 400
 + steps = 40
 ...
@@ -186,14 +186,14 @@ Train on one batch alone and print the loss. Where it stays the same, no step re
   parameters; where it jumps, the learning rate is too large; where it falls, compare how images come in: 0
   to 1 when it is asked.
 
-learned_too_little: all
+learned_too_little: all but usable repeatable
 - steps = 400
 + steps = 40
 Your network has learned too little, also of the images it was trained on.
 Look at the loss: where it still falls at the end, train for more steps; where it jumps, lower the learning
   rate; where it hardly moves, raise it.
 
-few_images: all
+few_images: all but usable repeatable
 - range(len(dataset))
 + range(4)
 - steps = 400
@@ -219,7 +219,7 @@ Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…
 """)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def trained_on_bytes(dataset, generator):
     """Your network does better on pixels from 0 to 255 than on those from 0 to 1, about which it is asked.
 
@@ -233,7 +233,7 @@ class Transposed(Around):
         return self.net(x.mT)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def transposed_images(dataset, generator):
     """Your maps are transposed: rows and columns have changed places between image and labels.
 
@@ -247,7 +247,7 @@ class Classes(Around):
         return self.net(x).argmax(1)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def classes_returned(dataset, generator):
     """Your network returns classes, (N, H, W).
 
@@ -261,7 +261,7 @@ class Coarse(Around):
         return F.avg_pool2d(self.net(x), 8)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def not_upsampled(dataset, generator):
     """Your map is smaller than the image.
 
