@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from autograder.attempt import Handle, Subject
-from autograder.catalog.observations import described, parameters_of
+from autograder.catalog.observations import described, parameters_of, wrong
 from autograder.draw import Draw
 from autograder.exercise import Case, Mismatch, Outcome
 
@@ -112,23 +112,23 @@ def of_kind(case: Case, got: Any) -> Mismatch | None:
     return None
 
 
-def lattice_basis(grid: int, h: int, w: int, mode: str = "bicubic", aligned: bool = True) -> torch.Tensor:
-    """(H·W, grid²): what one unit of displacement at each lattice point moves each pixel."""
-    points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
-    return F.interpolate(points, size=(h, w), mode=mode, align_corners=aligned)[0].flatten(1).T
+def lattice_axis(grid: int, size: int, mode: str = "bicubic", aligned: bool = True) -> torch.Tensor:
+    """(size, grid): what one unit of displacement at each lattice point of an axis moves each pixel."""
+    points = torch.eye(grid, dtype=torch.float64)[None, :, :, None]
+    return F.interpolate(points, size=(size, 1), mode=mode, align_corners=aligned)[0, :, :, 0].T
 
 
-def cubic_basis(grid: int, h: int, w: int) -> torch.Tensor:
-    """(H·W, n): fields that are cubic along both axes between two lattice points and join there, by whatever kernel."""
-    axes = []
-    for size in (h, w):
-        place = torch.linspace(0, grid - 1, size, dtype=torch.float64)
-        cell = place.long().clamp(max=grid - 2)
-        part = place - cell
-        joints = [(1 - (place - point).abs()).clamp(min=0) for point in range(grid)]
-        humps = [part * (1 - part) * f * (cell == c) for c in range(grid - 1) for f in (1.0, part)]
-        axes.append(torch.stack([*joints, *humps], 1))
-    return torch.einsum("ya,xb->yxab", *axes).flatten(2).flatten(0, 1)
+def cubic_axis(grid: int, size: int, aligned: bool = True) -> torch.Tensor:
+    """(size, n): what is cubic between two lattice points and joins there, by whatever kernel."""
+    place = torch.linspace(0, grid - 1, size, dtype=torch.float64)
+    if not aligned:
+        # Half a cell more at either end.
+        place, grid = (torch.arange(size, dtype=torch.float64) + 0.5) * grid / size + 0.5, grid + 2
+    cell = place.long().clamp(max=grid - 2)
+    part = place - cell
+    joints = [(1 - (place - point).abs()).clamp(min=0) for point in range(grid)]
+    humps = [part * (1 - part) * f * (cell == c) for c in range(grid - 1) for f in (1.0, part)]
+    return torch.stack([*joints, *humps], 1)
 
 
 def inner_pixels(h: int, w: int) -> torch.Tensor:
@@ -152,15 +152,17 @@ def displacement(image: torch.Tensor) -> torch.Tensor:
     return read_places(image) - own_places(*image.shape[1:])
 
 
+def fitted(field: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The lattice (2, n, m) that explains the inner part of a field best, and the largest remainder in px."""
+    inner = field[:, REACH:-REACH, REACH:-REACH]
+    rows, columns = rows[REACH:-REACH], columns[REACH:-REACH]
+    lattice = torch.linalg.pinv(rows, rtol=1e-9) @ inner @ torch.linalg.pinv(columns, rtol=1e-9).T
+    return lattice, float((rows @ lattice @ columns.T - inner).abs().max())
+
+
 def fitted_lattice(image: torch.Tensor, grid: int) -> tuple[torch.Tensor, float]:
-    """The lattice (2, grid²) that explains the inner displacements best, and the largest remainder in px."""
-    h, w = image.shape[1:]
-    inside = inner_pixels(h, w).flatten()
-    basis = lattice_basis(grid, h, w)
-    shifts = displacement(image).flatten(1).T
-    lattice = torch.linalg.lstsq(basis[inside], shifts[inside], driver="gelsd").solution
-    remainder = float((basis[inside] @ lattice - shifts[inside]).abs().max())
-    return lattice.T, remainder
+    """The same for a lattice of grid × grid points, as it is asked for: (2, grid, grid)."""
+    return fitted(displacement(image), *(lattice_axis(grid, size) for size in image.shape[1:]))
 
 
 def mirrored_places(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
@@ -169,6 +171,24 @@ def mirrored_places(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tenso
         period = 2 * (size - 1)
         folded.append(((place % period + period) % period - (size - 1)).abs().neg() + (size - 1))
     return torch.stack(folded)
+
+
+def changed_at_rest(image: torch.Tensor) -> Mismatch:
+    """How an image was read where nothing is displaced."""
+    h, w = image.shape[1:]
+    seen, rest = read_places(image), read_places(image) - displacement(image)
+    across = torch.stack([rest[1] * (h - 1) / (w - 1), rest[0] * (w - 1) / (h - 1)])
+    if torch.allclose(seen, across, atol=1e-3):
+        return wrong("with sigma=0 rows and columns change places", "identity:swapped", "image")
+    stretched = torch.stack([rest[0] * h / (h - 1), rest[1] * w / (w - 1)]) - 0.5
+    if torch.allclose(seen[:, 1:-1, 1:-1], stretched[:, 1:-1, 1:-1], atol=1e-3):
+        return wrong("with sigma=0 the image is stretched by a pixel", "identity:unaligned", "image")
+    short = torch.stack([rest[0] * (h - 1) / h, rest[1] * (w - 1) / w])
+    if torch.allclose(seen, short, atol=1e-3):
+        return wrong("with sigma=0 the image is stretched by a part of a pixel", "identity:scaled", "image")
+    change = float((seen - rest).abs().max())
+    message = f"with sigma=0 the image changes: pixels are read up to {change:.2g} px away"
+    return wrong(message, "identity:moved", "image")
 
 
 def way_of_reading(case: Case, got: Any) -> str:
@@ -181,12 +201,15 @@ def way_of_reading(case: Case, got: Any) -> str:
     read = got["image"][2].double()[inside]
     if float((read - _read_at(case.args[0], places, "bilinear")).abs().max()) < 1e-4:
         return "bilinear"
-    # The cubic kernel bends coordinates too, the more the nearer to a quarter of a pixel: bent back, they are the places.
+    off = (read - _read_at(case.args[0], straightened(places), "bicubic")).abs()
+    return "bicubic" if float(off.max()) < 1e-2 else "otherwise"
+
+
+def straightened(places: torch.Tensor) -> torch.Tensor:
+    """The places behind coordinates that a cubic kernel has read: it bends them, most at a quarter of a pixel."""
     parts = torch.linspace(0, 1, 2001, dtype=torch.float64)
     bent = parts + 0.5 * (2 * parts**3 - 3 * parts**2 + parts)
-    straight = places.floor() + parts[torch.searchsorted(bent, places.frac()).clamp(max=2000)]
-    off = (read - _read_at(case.args[0], straight, "bicubic")).abs()
-    return "bicubic" if float(off.max()) < 1e-2 else "otherwise"
+    return places.floor() + parts[torch.searchsorted(bent, places.frac()).clamp(max=2000)]
 
 
 def _read_at(image: torch.Tensor, places: torch.Tensor, mode: str) -> torch.Tensor:

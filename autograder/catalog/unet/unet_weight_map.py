@@ -1,6 +1,6 @@
 """The exercise unet_weight_map of lecture 07: the pixels of a loss weighed, most on borders between close cells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,17 @@ def _blocks(d: Draw, count: int) -> torch.Tensor:
     return instances
 
 
-def _settings(d: Draw) -> dict[str, Any]:
+SETTINGS = ((4.0, 3.0), (7.5, 0.8), (6.5, 4.0))
+
+
+def _settings(d: Draw, settings: Sequence[tuple[float, float]] = SETTINGS) -> dict[str, Any]:
     # None of them a default: to leave one out must show. Nor is a class weight a whole number, nor 1.
-    w0, sigma = d.each([(4.0, 3.0), (7.5, 0.8), (0.0, 3.0), (6.5, 4.0)])
+    w0, sigma = d.each(settings)
     return {"w0": w0, "sigma": sigma, "class_weights": d.choice([(1.5, 2.75), (0.5, 3.25)])}
 
 
 def _two_cells(d: Draw) -> Case:
-    return Case((_blocks(d, 2),), _settings(d))
+    return Case((_blocks(d, 2),), _settings(d, (*SETTINGS, (0.0, 3.0))))
 
 
 def _many_cells(d: Draw) -> Case:
@@ -419,6 +422,12 @@ not_balanced: balanced one_class
 + 1, 1
 Without class_weights you used 1 for both classes.
 None balances them: w_c = H·W / (2 · pixels of the class).
+
+not_weighted: balanced one_class
+- total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ 0, 0
+Without class_weights there is no w_c in your map: pixels far from two cells weigh 0.
+None balances the classes: w_c = H·W / (2 · pixels of the class).
 
 empty_class_divided_by: one_class
 - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))

@@ -55,6 +55,11 @@ def catmull_rom(h, w, grid, sigma, generator):
     return along(h) @ points @ along(w).T
 
 
+def antialiased(h, w, grid, sigma, generator):
+    points = sigma * torch.randn(1, 2, grid, grid, generator=generator, dtype=torch.float64)
+    return F.interpolate(points, size=(h, w), mode="bicubic", antialias=True)[0]
+
+
 def simard(h, w, grid, sigma, generator):
     noise = torch.rand(2, h, w, generator=generator, dtype=torch.float64).numpy() * 2 - 1
     smooth = torch.from_numpy(ndimage.gaussian_filter(noise, (0, 6, 6)))
@@ -83,6 +88,7 @@ class TestElasticDeformation(Contract):
         ("field", "name", "points"),
         [
             (catmull_rom, "other_cubic", 3.0),
+            (antialiased, "corners_not_aligned", 3.0),
             (simard, "smoothed_noise", 3.0),
             (lambda *args: lattice(*args, scale=(0, 1)), "columns_only", 3.25),
             (lambda *args: lattice(*args, scale=(1, 0)), "rows_only", 3.25),
@@ -94,7 +100,16 @@ class TestElasticDeformation(Contract):
             (shorter_side, None, 3.25),
             (lambda *args: lattice(*args, scale=(math.sqrt(2), math.sqrt(0.02))), None, 3.25),
         ],
-        ids=["Catmull-Rom", "Simard", "columns", "rows", "rows by the width", "shorter side", "unequal"],
+        ids=[
+            "Catmull-Rom",
+            "antialiased",
+            "Simard",
+            "columns",
+            "rows",
+            "rows by the width",
+            "shorter side",
+            "unequal",
+        ],
     )
     def test_a_wrong_field_costs_its_own_claim(self, field, name, points):
         assert evaluate("elastic_deformation", bending(lattice)).correct
@@ -105,3 +120,10 @@ class TestElasticDeformation(Contract):
     def test_an_image_read_otherwise_has_the_field_that_it_should(self, mode):
         verdict = evaluate("elastic_deformation", bending(lattice, mode))
         assert (verdict.points, verdict.findings[0].claims) == (3.5, ("image",))
+
+    def test_what_comes_back_as_it_was_earns_nothing(self):
+        def elastic_deformation(image, labels, grid=3, sigma=10.0, generator=None):
+            return image.clone(), labels.clone()
+
+        verdict = evaluate("elastic_deformation", elastic_deformation)
+        assert (verdict.points, verdict.diagnosis) == (0, "nothing_displaced")
