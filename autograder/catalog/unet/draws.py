@@ -112,10 +112,14 @@ def of_kind(case: Case, got: Any) -> Mismatch | None:
     return None
 
 
-def lattice_axis(grid: int, size: int, mode: str = "bicubic", aligned: bool = True) -> torch.Tensor:
+def lattice_axis(
+    grid: int, size: int, mode: str = "bicubic", aligned: bool = True, antialias: bool = False
+) -> torch.Tensor:
     """(size, grid): what one unit of displacement at each lattice point of an axis moves each pixel."""
     points = torch.eye(grid, dtype=torch.float64)[None, :, :, None]
-    return F.interpolate(points, size=(size, 1), mode=mode, align_corners=aligned)[0, :, :, 0].T
+    return F.interpolate(points, (size, 1), mode=mode, align_corners=aligned, antialias=antialias)[
+        0, :, :, 0
+    ].T
 
 
 def cubic_axis(grid: int, size: int, aligned: bool = True) -> torch.Tensor:

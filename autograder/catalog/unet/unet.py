@@ -359,6 +359,13 @@ The network does not know some of its layers: they are in a plain list or dict, 
   will train them.
 Make all layers in __init__, and keep several of them in an nn.ModuleList.
 
+upsamplings_in_a_list: all but sizes
+- self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
++ self.down, self.ups, self.outs = nn.ModuleList(), [], nn.ModuleList()
+The network does not know some of its layers, transposed convolutions among them: they are in a plain list or dict, or
+  made anew in forward. No optimizer will train them.
+Make all layers in __init__, and keep several of them in an nn.ModuleList.
+
 up_first: all but layers sizes
 - [cropped, up]
 + [up, cropped]

@@ -37,7 +37,7 @@ class TestCropAndConcat(Contract):
     @pytest.mark.parametrize(
         ("answer", "name", "points"),
         [
-            (resized, "up_resized", 0.5),
+            (resized, "up_resized", 0),
             (equal_refused, "equal_refused", 1.75),
             (lambda skip, up: cropped(skip, up.detach()), "up_detached", 1.75),
             (lambda skip, up: cropped(skip, up).data, "graph_cut", 1.75),

@@ -86,7 +86,7 @@ class TestUNet(Contract):
         [
             (LastPoolMissing, "last_pooling_missing", 1.0),
             (Padded, "up_padded", 1.0),
-            (RisesInAList, "plain_lists", 1.0),
+            (RisesInAList, "upsamplings_in_a_list", 1.0),
             (TwoInLists, "plain_lists", 1.0),
             (Remembers, "skips_kept_for_good", 5.0),
         ],
