@@ -5,6 +5,7 @@ that is deformed carries its own row and column coordinates as channels: reading
 displacement of every pixel, and all claims are judged on that.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -141,13 +142,14 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
             message = f"a lattice of {grid}×{grid} points was asked for, yours has {other}×{other}"
             return wrong(message, f"field:grid {other}")
     field = displacement(image)
-    for name, axis, why in (
+    kernels: tuple[tuple[str, Callable[[int, int], torch.Tensor], str], ...] = (
         ("bilinear", partial(lattice_axis, mode="bilinear"), "are bilinear between the lattice points"),
         ("corners", partial(lattice_axis, aligned=False), CORNERS),
         ("corners", partial(lattice_axis, aligned=False, antialias=True), CORNERS),
         ("kernel", cubic_axis, "are cubic, but by another kernel than F.interpolate's"),
         ("corners", partial(cubic_axis, aligned=False), CORNERS),
-    ):
+    )
+    for name, axis, why in kernels:
         if fitted(field, *(axis(grid, size) for size in field.shape[1:]))[1] < near:
             return wrong(f"the displacements {why}", f"field:{name}")
     field = field[:, REACH:-REACH, REACH:-REACH]
