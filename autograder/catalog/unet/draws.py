@@ -116,10 +116,9 @@ def lattice_axis(
     grid: int, size: int, mode: str = "bicubic", aligned: bool = True, antialias: bool = False
 ) -> torch.Tensor:
     """(size, grid): what one unit of displacement at each lattice point of an axis moves each pixel."""
-    points = torch.eye(grid, dtype=torch.float64)[None, :, :, None]
-    return F.interpolate(points, (size, 1), mode=mode, align_corners=aligned, antialias=antialias)[
-        0, :, :, 0
-    ].T
+    points = torch.eye(grid, dtype=torch.float64)[None, None]
+    # One column for each point would do, but torch gets those wrong where it is to antialias.
+    return F.interpolate(points, (grid, size), mode=mode, align_corners=aligned, antialias=antialias)[0, 0].T
 
 
 def cubic_axis(grid: int, size: int, aligned: bool = True) -> torch.Tensor:

@@ -40,7 +40,7 @@ class TestUnetWeightMap(Contract):
             (as_published(lambda d: d), "not_sorted", 3.5),
             (as_published(np.sort, lambda a, b: a - b), "distances_subtracted", 2.25),
             (as_published(lambda d: np.sort(d, axis=1)), "sorted_along_the_columns", 2.25),
-            (as_published(dtype=int), "class_weights_cut_off", 1.25),
+            (as_published(dtype=int), "class_weights_cut_off", 0.75),
         ],
     )
     def test_mistakes_of_public_implementations_have_their_names(self, answer, name, points):
