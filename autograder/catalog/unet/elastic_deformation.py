@@ -105,7 +105,7 @@ def _kinds(subject: Subject, case: Case) -> Any:
 
 def _still_there(got: Any) -> Mismatch | None:
     """Where nothing is displaced, nothing can be seen of how it would be read."""
-    if float(displacement(got["image"]).abs().max()) > 0.05 * SIGMA:
+    if float(displacement(got["image"]).abs().max()) > 1e-3 * SIGMA:
         return None
     return wrong("the image comes back as it was", "still", "image")
 
