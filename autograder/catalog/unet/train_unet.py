@@ -203,7 +203,8 @@ never_updated: all
 - steps = 400
 + steps = 40
 Your network says the same class everywhere: it has not learned anything.
-Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.
+Print the loss of each step. If it never moves: zero_grad, backward, step, and an optimizer that holds this network's
+  parameters. If it jumps or is nan: a lower learning rate, and images from 0 to 1.
 
 too_short: all
 - steps = 400
@@ -216,7 +217,7 @@ cells_merged: all
 - torch.stack([unet_weight_map(one) for one in instances])
 + torch.ones(instances.shape)
 Your cells grow together: their pixels are found, the lines between them are not.
-Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map.
+Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map, and train until they show.
 
 classes_swapped: all
 - instances > 0
@@ -242,7 +243,7 @@ generator_ignored: repeatable
 - with drawn_from(generator):
 + generator = torch.default_generator
 + with drawn_from(generator):
-You drew from torch's global random numbers: the same generator gives another network each time.
+You drew nothing from the generator: what is left to chance does not follow from it.
 Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).
 """)
 
@@ -264,7 +265,7 @@ class Grown(Around):
 
 @answers.wrong("all")
 def padded(dataset, generator):
-    """Your map is as large as the image: somewhere it is padded.
+    """Your map is as large as the image: it is padded, or enlarged.
 
     The convolutions of a U-Net are valid; labels and weights are cropped to the map, not the map grown.
     """
@@ -279,7 +280,7 @@ class OneSize(Around):
 
 @answers.wrong("usable")
 def one_size_only(dataset, generator):
-    """Your network takes images of one size only.
+    """Of an image of another size, higher than wide, your network does not make the map that it should.
 
     Take sizes from x.shape; every side that unet_output_size accepts is legal, also two different ones.
     """
