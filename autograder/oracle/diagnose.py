@@ -109,7 +109,7 @@ def _explains(exam: Exam, misconception: Misconception, evidence: Evidence, dead
         if time.process_time() > deadline:
             return False
         # The same global random numbers, so that an ignored generator shows the same way.
-        conditions = Conditions(seed=look.seed, seconds=DIAGNOSIS_SECONDS)
+        conditions = Conditions(seed=look.seed, seconds=exam.exercise.seconds)
         if not _does_so(prop, look, exam.mistaken(misconception, prop, look.case, conditions)):
             return False
     return True

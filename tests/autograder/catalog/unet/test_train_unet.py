@@ -17,7 +17,7 @@ class TestTrainUnet(TrainingContract):
             "right pixels": 0.9,
         }
         assert symptom(seen) == "cells_merged"
-        assert symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "too_short"
+        assert symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "learned_too_little"
         assert symptom({**seen, "pieces": 1.1}) == ""
 
     def test_what_is_told_of_a_generator_is_what_was_seen(self, exercise):
