@@ -29,20 +29,21 @@ def _one_row(d: Draw) -> Case:
 
 
 def _full_rows(d: Draw) -> Case:
-    rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
-    weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
-    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1, 3])})
+    rows, columns, padding = d.each([(2, 3, 2), (3, 2, 1), (2, 4, 3), (3, 1, 2), (2, 3, 0)])
+    weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (1, 3)]))
+    return Case((weight,), {"columns": columns, "padding": padding})
 
 
 def _missing(d: Draw) -> Case:
-    rows, columns = d.choice([1, 2, 3, 2]), d.choice([3, 4, 2])
-    weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
-    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1])})
+    """Fewer filters than fit in the rows; in every third case fewer than columns, and the defaults."""
+    rows, columns = d.each([(1, 3), (2, 4), (1, 8), (3, 2), (2, 3)])
+    weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 1))
+    return Case((weight,), {} if columns == 8 else {"columns": columns, "padding": d.choice([2, 1, 0])})
 
 
 def _gray(d: Draw) -> Case:
-    columns = d.choice([2, 3])
-    return Case((_filters(d, columns, channels=1),), {"columns": columns, "padding": 0})
+    columns = d.choice([2, 3, 1])
+    return Case((_filters(d, columns, channels=1, size=(3, 2)),), {"columns": columns, "padding": 0})
 
 
 def _flat_filter(d: Draw) -> Case:
@@ -56,11 +57,11 @@ def _flat_filter(d: Draw) -> Case:
 
 
 def _other_channels(d: Draw) -> Case:
-    return Case((_filters(d, 2, channels=d.choice([2, 4, 6])),), {"columns": 2})
+    return Case((_filters(d, 2, channels=d.each([2, 4, 6])),), {"columns": 2})
 
 
 def _grid_kinds(d: Draw) -> Case:
-    dtype = d.choice([torch.float64, torch.float32])
+    dtype = d.each([torch.float64, torch.float32])
     return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
 
 
@@ -190,6 +191,12 @@ zero_is_gray: all but refused kinds
 You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.
 Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).
 
+standardized: all but refused kinds
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ (0.5 + (weight - weight.mean(axes, keepdim=True)) / (4 * weight.std(axes, keepdim=True))).clamp(0, 1)
+You scaled by mean and standard deviation, so that the extremes of a filter are cut off, or never reached.
+Its least weight becomes 0 and its greatest 1: (f − min f) / (max f − min f).
+
 constant_divides_by_zero: constant
 - torch.where(high > low, (weight - low) / (high - low), 0.5)
 + (weight - low) / (high - low)
@@ -202,6 +209,12 @@ constant_is_black: constant
 Your constant filter came out as 0.
 A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it
   0.5.
+
+number_in_the_divisor: constant
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ (weight - low) / (high - low + 1e-5)
+Your constant filter came out as 0, and a faint one does not reach 1: you added a number to the range.
+Divide by max f − min f itself, and make a filter whose range is 0 a case of its own: 0.5.
 
 faint_is_constant: constant
 - high > low
