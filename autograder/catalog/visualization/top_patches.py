@@ -7,23 +7,15 @@ import torch
 from autograder.attempt import Subject, kind_of
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
+from autograder.catalog.visualization.draws import distinct
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import visualization as reference
 
 
-def _distinct(d: Draw, *shape: int) -> torch.Tensor:
-    """Activations, no two of them equal, some of them negative."""
-    count = 1
-    for n in shape:
-        count *= n
-    order = torch.randperm(count, generator=d.source).view(shape).double()
-    return (order - count // 3) / 4
-
-
 def _with_best(d: Draw, rows: int, columns: int, row: int, column: int) -> tuple[torch.Tensor, int]:
     """Maps of one image, and the channel whose best unit stands at (row, column)."""
-    activations = _distinct(d, 1, d.choice([2, 3]), rows, columns)
+    activations = distinct(d, 1, d.choice([2, 3]), rows, columns)
     channel = d.integer(0, activations.shape[1] - 1)
     activations[0, channel, row, column] = activations.max() + 1
     # A better unit in every other channel, for whoever looks at all of them.
@@ -60,24 +52,28 @@ def _even_fields(d: Draw) -> Case:
 
 
 def _rectangular(d: Draw) -> Case:
-    rows, columns = d.choice([(2, 5), (5, 2), (3, 4)])
+    rows, columns = d.each([(2, 5), (5, 2), (2, 7)])
     row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
     activations, channel = _with_best(d, rows, columns, row, column)
     field, image = _seen(5, d.choice([2, 3]), 0, rows, columns)
-    return Case((activations, channel, 1, field, image))
+    return Case((d.layout(activations), channel, 1, field, image))
 
 
 def _at_the_border(d: Draw) -> Case:
+    """Each side of the image in turn, two of them at once, and a field that is larger than the image."""
     side, size = d.choice([3, 4]), d.choice([5, 7])
-    row, column = d.choice([(0, side - 1), (side - 1, 0), (0, 1), (side - 1, 1)])
-    activations, channel = _with_best(d, side, side, row, column)
-    field, image = _seen(size, d.choice([2, 3]), d.choice([1, 2]), side, side)
+    places = [(0, side - 1), (side - 1, 0), (0, 1), (1, 0), (side - 1, 1), (1, side - 1), None]
+    place, jump, padding = d.each(places), d.choice([2, 3]), d.choice([1, 2])
+    if place is None:
+        place, size, jump, padding = (1, 1), 2 * side + 5, 1, side + 1
+    activations, channel = _with_best(d, side, side, *place)
+    field, image = _seen(size, jump, padding, side, side)
     return Case((activations, channel, 1, field, image))
 
 
 def _ranked(d: Draw, count: int, k: int) -> Case:
     """Images whose best units come in no order, the best image with its two best units above all others."""
-    activations = _distinct(d, count, 2, 3, 3)
+    activations = distinct(d, count, 2, 3, 3)
     channel = d.integer(0, 1)
     best = d.integer(1, count - 1)
     top = float(activations.max())
@@ -93,7 +89,7 @@ def _ranked(d: Draw, count: int, k: int) -> Case:
 
 def _several(d: Draw) -> Case:
     count = d.choice([4, 3, 5])
-    return _ranked(d, count, d.integer(2, count - 1))
+    return _ranked(d, count, d.each([2, count, count - 1]))
 
 
 def _few(d: Draw) -> Case:
@@ -381,14 +377,29 @@ absolute_values: negative
 You looked for the greatest absolute value: a strongly negative unit is not excited.
 The greatest value, with its sign.
 
+topk_of_too_many: few_images
+- ranking.sort(key=lambda entry: entry[0], reverse=True)
++ order = activations[:, channel].amax((1, 2)).topk(k).indices
++ ranking = [ranking[n] for n in order.tolist()]
+You asked topk for more images than there are.
+topk(min(k, N)): then the list is shorter.
+
+column_order: ties
+- unit = int(maps.argmax())
++ column, row = divmod(int(maps.T.argmax()), len(maps))
++ unit = row * maps.shape[1] + column
+You took the first of equal units column by column.
+Row by row: argmax of the map as it is, or rows in the outer loop.
+
 best_begins_at_zero: negative
 - unit = int(maps.argmax())
 + best, unit = 0.0, 0
 + for place, value in enumerate(maps.flatten().tolist()):
 +     if value > best:
 +         best, unit = value, place
-Your search begins with a best of 0, which no negative activation beats.
-Begin with the first unit, or with -inf.
+Where all activations are negative you take the first unit, as if none were there: a search that begins with a best
+  of 0 does so, and clamp(min=0) does.
+Begin with the first unit, or with -inf, and leave negative activations as they are.
 
 more_than_there_are: few_images
 - for _, n, unit in ranking[:k]:
