@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from autograder.attempt import Subject, kind_of
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
@@ -87,7 +89,8 @@ def _plain(found: Any) -> Any:
     """Numbers as floats, whichever kind they are of."""
     if isinstance(found, list | tuple):
         return tuple(map(_plain, found))
-    return float(found) if type(found) in (int, float) else found
+    single = isinstance(found, torch.Tensor) and found.numel() == 1
+    return float(found) if single or type(found) in (int, float) else found
 
 
 def _is_triple(found: Any) -> bool:
@@ -322,6 +325,12 @@ halves_rounded: start dilated_start
 + extent // 2
 You rounded half of a kernel down. The center of an even field lies between two pixels.
 Divide with / and not with //.
+
+start_rounded: start dilated_start
+- return size, jump, start
++ return size, jump, int(start)
+You made an integer of start. The center of an even field lies between two pixels.
+Return it as it is; size and jump alone are integers.
 
 layers_reversed: all but jump integers no_layers
 - in layers

@@ -1,3 +1,5 @@
+import pytest
+import torch
 from contract import Contract
 
 from autograder.exercise import Outcome
@@ -48,13 +50,14 @@ class TestReceptiveField(Contract):
 
         assert lost(evaluate("receptive_field", receptive_field, exam=exam)) == {"padding"}
 
-    def test_floats_cost_the_claim_about_integers_alone(self, exam):
+    @pytest.mark.parametrize("number", [float, torch.tensor])
+    def test_other_numbers_cost_the_claim_about_integers_alone(self, exam, number):
         def receptive_field(layers):
-            size, jump, start = 1.0, 1.0, 0.0
+            size, jump, start = number(1), number(1), 0.0
             for kernel, stride, padding, dilation in layers:
-                size += dilation * (kernel - 1) * jump
-                start += (dilation * (kernel - 1) / 2 - padding) * jump
-                jump *= stride
+                size = size + dilation * (kernel - 1) * jump
+                start = start + (dilation * (kernel - 1) / 2 - padding) * jump
+                jump = jump * stride
             return size, jump, start
 
         assert lost(evaluate("receptive_field", receptive_field, exam=exam)) == {"integers"}
