@@ -59,7 +59,7 @@ def _called_twice(d: Draw) -> Case:
 
 
 def _activations(subject: Subject, case: Case) -> Any:
-    return _plain(subject(*case.args))
+    return _plain(subject(*case.args), case.args[2])
 
 
 def _last_call(subject: Subject, case: Case) -> Any:
@@ -67,15 +67,16 @@ def _last_call(subject: Subject, case: Case) -> Any:
         return _activations(subject, case)
     model = subject.build(case.args[0])
     model.do("add_module", case.extra["second_path"], model.do("get_submodule", "0"))
-    return _plain(subject(model, *case.args[1:]))
+    return _plain(subject(model, *case.args[1:]), case.args[2])
 
 
-def _plain(found: Any) -> Any:
-    """Activations as float64 tensors: of which kind and dtype they are is another property's business."""
+def _plain(found: Any, layers: list[str]) -> Any:
+    """Activations of these layers as float64 tensors: of which kind and dtype they are, and which others there are, is
+    another property's business."""
     if not isinstance(found, dict):
         return found
-    tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in found.items()}
-    return {k: as_double(v) for k, v in tensors.items()}
+    asked = {k: v for k, v in found.items() if k in layers}
+    return {k: as_double(torch.from_numpy(v) if isinstance(v, np.ndarray) else v) for k, v in asked.items()}
 
 
 def _running(d: Draw) -> Case:
@@ -99,7 +100,7 @@ def _ran_once(subject: Subject, case: Case) -> Any:
     if not isinstance(found, dict):
         return found
     runs = int(model.inspect("buffers")["buffers"]["0.1.num_batches_tracked"])
-    return {"activations": _plain(found), "the network ran more than once": runs > 1}
+    return {"activations": _plain(found, case.args[2]), "the network ran more than once": runs > 1}
 
 
 def _unknown(d: Draw) -> Case:
@@ -141,7 +142,7 @@ def _left_behind(subject: Subject, case: Case) -> Any:
 
 
 def _graph(subject: Subject, case: Case) -> Any:
-    """Whether gradients can flow from the activations to the network's parameters, and what those are."""
+    """Whether gradients can flow from the activations to the network's parameters, what those are, and whose."""
     model = subject.build(case.args[0])
     seen = subject.vjp(model, *case.args[1:], wrt=[model])
     found = seen["value"]
@@ -149,7 +150,11 @@ def _graph(subject: Subject, case: Case) -> Any:
         return found
     connected = any(g is not None for g in seen["grads"].values())
     kinds = sorted({described(v).partition(" (")[0] for v in found.values()})
-    return {"graph": "connected" if connected else "detached", "activations": ", ".join(kinds) or "none"}
+    return {
+        "graph": "connected" if connected else "detached",
+        "activations": ", ".join(kinds) or "none",
+        "layers not asked for": sorted(str(k) for k in found if k not in case.args[2]),
+    }
 
 
 CLAIMS = Exercise(
@@ -174,8 +179,8 @@ CLAIMS = Exercise(
           path is refused
         tried: the network after a call in which its last layer raised an error, and after one with an unknown
           path
-        detached (0.25): the activations are tensors of the network's dtype without a graph: no gradient flows
-          from them into the network
+        detached (0.25): the activations are tensors of the network's dtype without a graph, of the layers asked
+          for and no others
         tried: the gradient of the activations with respect to the network's parameters
         refused (0.25): an unknown path is a ValueError
         """,
@@ -249,7 +254,7 @@ All your hooks write under the same name: a function made in a loop sees the loo
 Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
   function that makes the hook.
 
-late_closure_over_modules: values in_place twice mode
+late_closure_over_modules: values in_place twice mode detached
 - for layer in layers:
 + for layer in modules:
 +     if layer not in layers:
@@ -398,6 +403,12 @@ bare_attribute_error: refused
 + if model.get_submodule(layer) is None]
 An unknown path let get_submodule or getattr raise its AttributeError.
 Look first: if path not in dict(model.named_modules()): raise ValueError(…). Or catch it, and raise yours.
+
+every_layer: detached
+- for layer in layers:
++ for layer in modules:
+You captured layers that nobody asked for.
+Register a hook on each of `layers` alone.
 
 always_float32: detached
 - output.detach().clone()

@@ -43,6 +43,16 @@ class TestCaptureActivations(Contract):
 
         assert lost(evaluate("capture_activations", capture_activations, exam=exam)) == {"detached"}
 
+    def test_layers_that_nobody_asked_for_cost_one_claim(self, exam):
+        def capture_activations(model, x, layers):
+            if unknown := set(layers) - set(dict(model.named_modules())):
+                raise ValueError(f"layers: {unknown}")
+            return hooked(model, x, list(dict(model.named_modules())))
+
+        verdict = evaluate("capture_activations", capture_activations, exam=exam)
+        assert lost(verdict) == {"detached"}
+        assert verdict.diagnosis == "every_layer"
+
     def test_a_path_to_a_parameter_is_unknown(self, exam):
         def find(model, layer):
             try:
