@@ -235,6 +235,18 @@ start_ignored: even_fields clipped
 You left start out: with padding, the first unit's field begins before the image.
 The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.
 
+start_left_out: all but integers
+- int(start + row * jump - half), int(start + column * jump - half)
++ int(row * jump - half), int(column * jump - half)
+You left start out: the center of the first unit is not at pixel 0.
+The center of unit (row, column) is at start + row · jump, and start + column · jump.
+
+height_and_width: all but integers
+- (n, top, left, bottom, right)
++ (n, top, left, bottom - top, right - left)
+You gave a box's height and width.
+Where it ends: (n, top, left, bottom, right), bottom = top + size before clipping.
+
 half_of_an_even_size: even_fields
 - half = (size - 1) / 2
 + half = size // 2
