@@ -71,8 +71,8 @@ def _last_call(subject: Subject, case: Case) -> Any:
 
 
 def _plain(found: Any, layers: list[str]) -> Any:
-    """Activations of these layers as float64 tensors: of which kind and dtype they are, and which others there are, is
-    another property's business."""
+    """Activations of these layers as float64 tensors: of which kind and dtype they are, and which others
+    there are, is another property's business."""
     if not isinstance(found, dict):
         return found
     asked = {k: v for k, v in found.items() if k in layers}
@@ -81,7 +81,7 @@ def _plain(found: Any, layers: list[str]) -> Any:
 
 def _running(d: Draw) -> Case:
     every = _nested(d, training=True)
-    # All in training mode; the batch norm frozen; the batch norm alone in training mode. Then no layer at all.
+    # All in training mode; the batch norm frozen; the batch norm alone in training mode. Then no layers.
     training, layers = d.each(
         [
             (every.training, ["0.2", "2"]),
@@ -94,7 +94,7 @@ def _running(d: Draw) -> Case:
 
 
 def _ran_once(subject: Subject, case: Case) -> Any:
-    """The activations, and what a batch norm in training mode counted. An answer may run a copy: then it is none."""
+    """The activations, and what a batch norm in training mode counted: nothing if an answer runs a copy."""
     model = subject.build(case.args[0])
     found = subject(model, *case.args[1:])
     if not isinstance(found, dict):
@@ -142,7 +142,7 @@ def _left_behind(subject: Subject, case: Case) -> Any:
 
 
 def _graph(subject: Subject, case: Case) -> Any:
-    """Whether gradients can flow from the activations to the network's parameters, what those are, and whose."""
+    """Whether gradients can flow from the activations to the network's parameters; their kinds and layers."""
     model = subject.build(case.args[0])
     seen = subject.vjp(model, *case.args[1:], wrt=[model])
     found = seen["value"]
@@ -179,8 +179,8 @@ CLAIMS = Exercise(
           path is refused
         tried: the network after a call in which its last layer raised an error, and after one with an unknown
           path
-        detached (0.25): the activations are tensors of the network's dtype without a graph, of the layers asked
-          for and no others
+        detached (0.25): the activations are tensors of the network's dtype without a graph, of the layers
+          asked for and no others
         tried: the gradient of the activations with respect to the network's parameters
         refused (0.25): an unknown path is a ValueError
         """,

@@ -24,7 +24,7 @@ def _filters(d: Draw, count: int, channels: int = 3, size: tuple[int, int] = (3,
 
 
 def _stretched(d: Draw, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
-    """Filters that need no stretching, channel by channel: how they are stretched is another property's business."""
+    """Filters that are stretched already, channel by channel: how is another property's business."""
     weight = distinct(d, count, channels, *size)
     low, high = weight.amin((2, 3), keepdim=True), weight.amax((2, 3), keepdim=True)
     return d.layout((weight - low) / (high - low))

@@ -355,8 +355,8 @@ Pixels are counted: size and jump are integers. Only start can lie between pixel
 
 @answers.wrong("size dilation")
 def pixels_counted(layers):
-    """You counted the pixels that a unit is connected to. Behind a stride larger than its kernel, or a dilation, there
-    are others between them.
+    """You counted the pixels that a unit is connected to. Behind a stride larger than its kernel, or a
+    dilation, there are others between them.
 
     The size goes from the first pixel to the last one: 1 + Σ dilation · (kernel − 1) · jump.
     """

@@ -123,7 +123,7 @@ def _numbers(subject: Subject, case: Case) -> Any:
 
 
 def _places(subject: Subject, case: Case) -> Any:
-    """Where patches begin: with a field of one pixel that tells the unit. Where they end is another property's business."""
+    """Where patches begin: with a field of one pixel that tells the unit. Their ends are told elsewhere."""
     patches = _numbers(subject, case)
     if not isinstance(patches, list):
         return patches
@@ -418,8 +418,8 @@ best_begins_at_zero: negative
 + for place, value in enumerate(maps.flatten().tolist()):
 +     if value > best:
 +         best, unit = value, place
-Where all activations are negative you take the first unit, as if none were there: a search that begins with a best
-  of 0 does so, and clamp(min=0) does.
+Where all activations are negative you take the first unit, as if none were there: a search that begins with
+  a best of 0 does so, and clamp(min=0) does.
 Begin with the first unit, or with -inf, and leave negative activations as they are.
 
 more_than_there_are: few_images
