@@ -14,6 +14,9 @@ from autograder.draw import Draw
 from autograder.exercise import Case, Mismatch
 from autograder.values import Named, Network
 
+NEXT_TO_NOTHING = 1e-5
+"""Beside the largest value that a step adds."""
+
 
 def with_hooks(subject: Subject, described: Network | Named, *paths: str) -> Handle:
     """The network, with a hook of its owner's on some of its modules."""
@@ -33,13 +36,13 @@ def distinct(d: Draw, *shape: int) -> torch.Tensor:
 
 
 def unrounded(d: Draw, network: nn.Sequential) -> nn.Sequential:
-    """The network in float64 and evaluation mode, its parameters drawn. Those of two decimals cancel exactly now and then,
-    and rounding alone would decide which way a value moves."""
+    """The network in float32, as learners' own are, and evaluation mode, its parameters drawn. Those of two
+    decimals cancel exactly now and then, and rounding alone would decide which way a value moves."""
     network = filled(d, network)
     with torch.no_grad():
         for p in network.parameters():
             p.add_(torch.rand(p.shape, generator=d.source, dtype=torch.float64), alpha=0.01)
-    return network
+    return network.float()
 
 
 def small_network(
@@ -49,12 +52,13 @@ def small_network(
     training: bool = False,
     dropout: bool = False,
     broken: bool = False,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype = torch.float32,
     gain: float = 1.0,
     loud: bool = False,
 ) -> Network:
-    """Two convolutions with a batch norm between them. A linear one has the same gradient in every image, whatever the
-    noise; of a broken one the last layer raises; beside the gradients of a loud one 1e-5 is next to nothing."""
+    """Two convolutions with a batch norm between them. A linear one has the same gradient in every image,
+    whatever the noise; of a broken one the last layer raises; beside the gradients of a loud one 1e-5 is next
+    to nothing."""
     channels = d.integer(2, 3)
     layers = [
         nn.Conv2d(3, channels, 3),
@@ -96,8 +100,8 @@ def an_ascent(d: Draw, **changes: Any) -> dict[str, Any]:
 
 def alike_but_for_size(d: Draw, shape: tuple[int, ...], channel: int, *sizes: float) -> list[Network]:
     """Networks whose gradients are of these sizes, and alike otherwise."""
-    model = filled(d, nn.Sequential(nn.Conv2d(3, 2, 3), nn.Identity()))
-    x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    model = unrounded(d, nn.Sequential(nn.Conv2d(3, 2, 3), nn.Identity()))
+    x = torch.zeros(shape, requires_grad=True)
     (gradient,) = torch.autograd.grad(model(x)[:, channel].mean(), x)
     weight = model[0].get_parameter("weight").detach().clone()
     made = []
@@ -116,27 +120,29 @@ def _added(subject: Subject, **kwargs: Any) -> Any:
 
 
 def same_ways(case: Case, expected: torch.Tensor, got: torch.Tensor) -> Mismatch | None:
-    """Whether each value goes up, down or nowhere as it must. How far is another property's business."""
+    """Whether a step goes along the same line, as far as signs tell. How far, and whether up or down, is
+    another property's business."""
     if got.shape != expected.shape:
         raise ValueError("no image of the shape asked for")
-    right, ways = _ways(expected), _ways(got)
+    # Where next to nothing is to be added, rounding may decide.
+    told = (expected == 0) | (expected.abs() > NEXT_TO_NOTHING * expected.abs().max())
+    right, ways = (_ways(step.where(told, 0)) for step in (expected, got))
     if torch.equal(right, ways):
         return None
-    off = int((right != ways).sum())
-    message = f"the first step moves {off} of {got.numel()} values another way than it must"
+    message = f"{int((right != ways).sum())} of {got.numel()} values move another way than they must"
     if not ways.any():
-        message = "the first step moves no value of the image"
+        message = "no value of the image moves"
     elif (ways == 2).any():
-        message = "after the first step the image is NaN"
-    elif off and torch.equal(right, -ways):
-        message = "the first step moves each value the other way"
+        message = "after the step the image is NaN"
     return wrong(message, f"{zlib.crc32(ways.numpy().tobytes())}")
 
 
 def _ways(step: torch.Tensor) -> torch.Tensor:
-    """1 up, -1 down, 0 nowhere, as far as rounding lets one tell; 2 where it is not a number."""
-    ways = step.sign().where(step.abs() > 1e-8 * step.nan_to_num().abs().max(), 0)
-    return ways.masked_fill(step.isnan(), 2).to(torch.int8).contiguous()
+    """1 where a value goes the way of the first that moves, -1 the other, 0 nowhere, 2 where it is NaN."""
+    plain = step.nan_to_num()
+    ways = plain.sign().where(plain.abs() > NEXT_TO_NOTHING / 10 * plain.abs().max(), 0)
+    first = next(iter(ways[ways != 0]), torch.tensor(1.0))
+    return (ways * first).masked_fill(step.isnan(), 2).to(torch.int8).contiguous()
 
 
 def _length(step: Any, other: Any) -> str:

@@ -33,7 +33,9 @@ ASCENT = (1e-3, 1e-3)
 
 
 def _start(d: Draw) -> Case:
-    return Case((), an_ascent(d, steps=0, images=d.choice([1, 2])))
+    # Drawn in float64, the noise would be another one.
+    model = small_network(d, dtype=torch.float64)
+    return Case((), an_ascent(d, model=model, steps=0, images=d.choice([1, 2])))
 
 
 def _uphill(d: Draw) -> Case:
@@ -96,13 +98,13 @@ def _in_place_behind(d: Draw) -> Case:
 
 
 def _dead(d: Draw) -> Case:
-    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).double()
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
     with torch.no_grad():
         model[0].get_parameter("weight").fill_(0.01)
         model[0].get_parameter("bias").fill_(-50.0 - d.integer(0, 9))
     kwargs = an_ascent(d, model=Network.describe(model), layer="1")
-    # Small as the gradient of an untrained network may be, and large beside the numbers that keep a division by
-    # zero away.
+    # Small as the gradient of an untrained network may be, and large beside the numbers that keep a division
+    # by zero away.
     faint, strong = alike_but_for_size(d, kwargs["shape"], kwargs["channel"], 4e-7, 1.0)
     return Case((), kwargs, {"faint model": faint, "strong model": strong})
 
@@ -134,25 +136,25 @@ CLAIMS = Exercise(
     properties=claims(
         """
         start (0.25): steps=0 returns the noise it starts from, 0.1·N(0, 1) from the generator
-        direction (0.5): a step follows the gradient of the channel's mean over the map and all images of the
-          batch
-        tried: which values the first step raises and which it lowers, whatever its length
-        ascent (0.5): each step adds step_size times the gradient over its root mean square, one for the
+        direction (0.25): a step goes along the gradient of the channel's mean over the map and all images of
+          the batch
+        tried: which values the first step moves one way, the other way and not at all
+        ascent (0.75): each step adds step_size times the gradient over its root mean square, one for the
           whole batch
         linear (0.25): layer may be a linear one, with one value an image: (N, K)
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         in_place (0.25): an in-place layer behind it changes nothing
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         position (0.5): position=(row, column) maximizes one unit of the map
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         l2 (0.5): l2 takes the mean square of the image off the objective
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         tv (0.5): tv takes the total variation per value off the objective
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         together (0.25): l2 and tv at once, also with a position
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         eval_mode (0.25): the model runs in eval mode, also when it is handed over in training mode
-        tried: which values the first step raises and which it lowers
+        tried: which values the first step moves one way, the other way and not at all
         zero_gradient (0.25): where the gradient is zero the image stays as it is; where it is merely small
           the step is as long as any other
         tried: what is added to the image of a model without gradient, and the first step for one with a
@@ -252,10 +254,10 @@ def hooked(
 
 
 answers.edits("""
-descends: all but start zero_gradient as_found after_error kinds
+descends: ascent
 - x + step_size
 + x - step_size
-You went down the gradient.
+You went down the gradient: what you return excites the unit less and less.
 To maximize, add the step: x + step_size·g / rms(g).
 
 raw_gradient: ascent zero_gradient
@@ -274,12 +276,6 @@ mean_absolute: ascent
 - (g**2).mean().sqrt()
 + g.abs().mean()
 You divided by the mean of the gradient's absolute values.
-Divide by its root mean square, (g**2).mean().sqrt().
-
-largest_absolute: ascent
-- (g**2).mean().sqrt()
-+ g.abs().max()
-You divided by the gradient's largest absolute value.
 Divide by its root mean square, (g**2).mean().sqrt().
 
 standard_deviation: ascent
@@ -418,7 +414,7 @@ uniform_noise: start ascent l2 tv together
 You drew uniform noise.
 torch.randn draws normal numbers.
 
-drawn_in_model_dtype: start ascent l2 tv together
+drawn_in_model_dtype: start
 - torch.randn(shape, generator=generator)
 + torch.randn(shape, generator=generator, dtype=like.dtype)
 You drew the noise in the model's dtype; other numbers come out of the same generator.
@@ -502,11 +498,11 @@ l2_summed: l2 together
 Your l2 term sums the squares of the image.
 It is their mean, so that it does not grow with the image.
 
-l2_root: l2 together
-- (x**2).mean()
-+ x.norm()
-Your l2 term is the norm of the image, the root of a sum.
-It is the mean of the squares: l2 · (x**2).mean().
+l2_halved: l2 together
+- value - l2
++ value - l2 / 2
+You halved l2.
+Subtract l2 · mean(x²) itself, without the ½ that some write so that it cancels in the gradient.
 
 tv_summed: tv together
 - variation / x.numel()
@@ -601,6 +597,12 @@ left_at_an_error: after_error
 +     module.training = mode
 Where the model raises an error, your hook stays on it, and it stays in eval mode.
 Put the loop into a try block; remove the hook and put the modes back in its finally block.
+
+never_converted: kinds
+- noise.to(like)
++ noise.to(like.device)
+Your image is float32 whatever the model's dtype is, and a float64 model cannot take it.
+Draw in float32, then move the noise to the model's dtype and device: noise.to(next(model.parameters())).
 
 dtype_kept: kinds
 - noise.to(like)

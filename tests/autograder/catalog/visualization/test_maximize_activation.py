@@ -24,7 +24,9 @@ def both(l2, size, tv, variation):
     return l2 * size + tv * variation
 
 
-def climbing(step=rms, penalty=both, dtype=None, guarded=True, needs_generator=False, backward=False):
+def climbing(
+    step=rms, penalty=both, dtype=None, converted=True, guarded=True, needs_generator=False, backward=False
+):
     """An answer that is right but for what it is given."""
 
     def maximize_activation(
@@ -49,7 +51,7 @@ def climbing(step=rms, penalty=both, dtype=None, guarded=True, needs_generator=F
                 stack.callback(put_back)
             for _ in range(steps):
                 x = x.detach().requires_grad_()
-                model(x.to(like.dtype))
+                model(x.to(like.dtype) if converted else x)
                 unit = kept.pop()[:, channel]
                 unit = unit if position is None else unit[:, position[0], position[1]]
                 variation = sum(x.diff(dim=i).abs().sum() for i in (2, 3)) / x.numel()
@@ -82,6 +84,7 @@ class TestMaximizeActivation(Contract):
         [
             (lambda g, past: g / g.std().clamp(min=1e-30), "standard_deviation"),
             (lambda g, past: g.sign(), "signs_alone"),
+            (lambda g, past: -rms(g, past), "descends"),
             (lambda g, past: g / g.norm().clamp(min=1e-30), "whole_norm"),
             (adam, "adam"),
         ],
@@ -89,7 +92,7 @@ class TestMaximizeActivation(Contract):
     def test_a_step_of_another_length_costs_one_claim_and_is_named(self, exam, step, name):
         verdict = evaluate("maximize_activation", climbing(step), exam=exam)
         assert lost(verdict) == {"ascent"}
-        assert verdict.points == 4.5
+        assert verdict.points == 4.25
         assert verdict.diagnosis == name
 
     def test_a_number_added_to_the_root_mean_square_is_seen_where_the_gradient_is_small(self, exam):
@@ -107,6 +110,11 @@ class TestMaximizeActivation(Contract):
 
     def test_float32_costs_the_claim_about_the_dtype_alone(self, exam):
         assert lost(evaluate("maximize_activation", climbing(dtype=torch.float32), exam=exam)) == {"kinds"}
+
+    def test_an_image_that_a_float64_model_cannot_take_costs_that_claim_alone(self, exam):
+        verdict = evaluate("maximize_activation", climbing(dtype=torch.float32, converted=False), exam=exam)
+        assert lost(verdict) == {"kinds"}
+        assert verdict.diagnosis == "never_converted"
 
     def test_what_is_left_where_the_model_raises_is_seen(self, exam):
         verdict = evaluate("maximize_activation", climbing(guarded=False), exam=exam)
