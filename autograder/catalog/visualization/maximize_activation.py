@@ -378,12 +378,6 @@ all_channels: all but start zero_gradient as_found after_error kinds
 You took the mean over all channels of the layer.
 One channel counts: output[:, channel].
 
-squares: all but start zero_gradient as_found after_error kinds
-- unit.mean()
-+ (unit**2).mean()
-You maximized the unit's square, which a strongly negative unit has too.
-The objective is the mean of the channel itself, with its sign.
-
 strongest_place: all but start zero_gradient as_found after_error kinds
 - unit.mean()
 + unit.max()
