@@ -18,7 +18,7 @@ import torch
 
 from autograder.attempt import Raised, Trouble
 from autograder.exercise import Case, Outcome
-from autograder.oracle.compare import compare, tolerance_of
+from autograder.oracle.compare import compare, tolerance_of, with_article
 from autograder.oracle.examine import Look
 from autograder.oracle.observe import refused
 
@@ -138,7 +138,7 @@ def another_error(seen: Recorded) -> str:
         for look in seen.failed
     ):
         wanted, came = seen.failed[0].expected.kinds[0], seen.failed[0].got.kinds[0]
-        return f"Your code raises a {came} where a {wanted} is asked for."
+        return f"Your code raises {with_article(came)} where {with_article(wanted)} is asked for."
     return ""
 
 
