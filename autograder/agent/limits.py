@@ -89,7 +89,7 @@ def _kept(file: str) -> bool:
 _HERE = os.path.dirname(__file__)
 _AROUND = {contextlib.__file__, sys.modules[TorchDispatchMode.__module__].__file__}
 _ASKING = {
-    "called",
+    "_compiled_late",
     "looked",
     "<lambda>",
     "<dictcomp>",
