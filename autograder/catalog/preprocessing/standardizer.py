@@ -111,7 +111,7 @@ def _one_number(values: Any) -> Any:
 
 
 def _keeps(subject: Subject, case: Case) -> Any:
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for mode in _MODES:
         layer = _fitted(subject, mode, case.extra["images"])
         layer.do("double")
