@@ -21,7 +21,7 @@ def varied_images(d: Draw, n: int, c: int, h: int, w: int) -> torch.Tensor:
 
 
 def bright_bytes(d: Draw) -> Case:
-    """Bytes of which two make more than a byte holds; images of different brightness, channels of different spread."""
+    """Bytes of which two do not fit into one; brightness differs by image, spread by channel."""
     n, c, (h, w) = d.choice([2, 3]), d.choice([2, 3, 1]), d.choice([(3, 4), (2, 6), (4, 3)])
     bright = 70 * (torch.arange(n) % 2).view(n, 1, 1, 1)
     channel = torch.arange(c).view(1, c, 1, 1)

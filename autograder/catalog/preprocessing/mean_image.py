@@ -130,7 +130,8 @@ added_in_place: kinds
 +     total += image
 + mean = total / len(images)
 You wrote into the images that you were handed.
-images[0] is a view, and .double() of a float64 tensor is that tensor: begin with zeros, or write total = total + image.
+images[0] is a view, and .double() of a float64 tensor is that tensor: begin with zeros, or write
+  total = total + image.
 
 divided_by_255: average bytes
 - images.double().mean(0)

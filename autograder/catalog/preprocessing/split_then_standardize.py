@@ -17,7 +17,7 @@ from coursekit import preprocessing as reference
 
 
 def _given(d: Draw, n: int) -> torch.Tensor:
-    """Images that can be told apart, of different brightness and contrast; no more numbers than can be retyped."""
+    """Images that can be told apart, of different brightness and contrast, and few numbers."""
     c, (h, w) = d.integer(1, min(3, max(1, 17 // n))), d.choice([(2, 4), (1, 9), (3, 3)])
     contrast = 1.0 + 0.5 * torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
     return d.layout(varied_images(d, n, c, h, w) * contrast)

@@ -50,7 +50,7 @@ def _fitted(subject: Subject, mode: str, images: torch.Tensor) -> Handle:
 
 
 def _forward(layer: Handle, images: torch.Tensor) -> Any:
-    """What forward gives without its dtype, or the error: what it does with other images is worth seeing too."""
+    """What forward gives without its dtype, or the error: other images are worth seeing too."""
     try:
         return as_double(layer(images))
     except Raised as error:
@@ -467,7 +467,8 @@ always_double: kinds
 - mean.to(dtype), std.to(dtype)
 + mean, std
 Your answer is float64 whatever the images are.
-Return the statistics in the dtype of the images (float32 for integers): a float64 buffer lifts all that meets it.
+Return the statistics in the dtype of the images (float32 for integers): a float64 buffer lifts all that
+  meets it.
 
 broadcast_on_the_last_axis: all but buffers refuses_unfitted
 - mean = x.mean(axes, keepdim=True)

@@ -313,7 +313,8 @@ singular_values_of_the_samples: all but kinds
 + s[: len(singular)] = singular
 + w = (v.T / (s + eps)) @ v
 You divided by the singular values of the samples as they are.
-An eigenvalue of the covariance is such a value squared, divided by N: W divides by the root of that, plus eps.
+An eigenvalue of the covariance is such a value squared, divided by N: W divides by
+  √(s²/N + eps).
 
 directions_left_out: dependent
 - full_matrices=True
@@ -322,7 +323,8 @@ directions_left_out: dependent
 - s[: len(singular)] = singular**2 / len(x)
 + s = singular**2 / len(x)
 Where there are fewer samples than features, your W leaves directions out: a short SVD has no vector for them.
-Their eigenvalue is 0, and W scales them by eps^(−1/2): full_matrices=True, and zeros behind the singular values.
+Their eigenvalue is 0, and W scales them by eps^(−1/2): full_matrices=True, and zeros behind
+  the singular values.
 """)
 
 
