@@ -68,6 +68,7 @@ class Recorded:
         signature: of the exercise's reference.
         ask: what the reference shows on another case.
         compared: whether the answer must show what the reference shows, and is not judged in another way.
+        differentiated: whether the claim is one about gradients.
     """
 
     looks: Sequence[Look]
@@ -75,6 +76,7 @@ class Recorded:
     signature: inspect.Signature
     ask: Asked
     compared: bool = True
+    differentiated: bool = True
 
     @cached_property
     def failed(self) -> list[Look]:
@@ -143,6 +145,8 @@ def another_error(seen: Recorded) -> str:
 
 
 def no_gradient(seen: Recorded) -> str:
+    if not seen.differentiated:
+        return ""
     cut = [
         {path for path, e, g in _leaves(look.expected, look.got) if isinstance(e, torch.Tensor) and g is None}
         for look in seen.failed

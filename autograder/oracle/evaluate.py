@@ -190,6 +190,7 @@ def _described(exam: Exam, evidence: Evidence) -> str:
         signature,
         lambda case: exam.shown(claim, case),
         compared=claim.judge is None,
+        differentiated="gradient" in claim.says,
     )
     try:
         return describe(recorded)

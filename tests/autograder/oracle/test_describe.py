@@ -102,9 +102,9 @@ def _drawn(d):
     return Case((x, d.integer(2, 7), d.tensor(x.shape[-1])))
 
 
-def exercise(*, observe=None):
+def exercise(*, observe=None, says="x·factor + shift"):
     more = {} if observe is None else {"observe": observe}
-    return small(scaled, Property("values", "x·factor + shift", 1, _drawn, examples=16, **more))
+    return small(scaled, Property("values", says, 1, _drawn, examples=16, **more))
 
 
 def said(known, answer, seed=1):
@@ -145,7 +145,7 @@ def test_a_gradient_that_is_cut_is_told_by_its_argument(known):
     def graded(subject, case):
         return subject.vjp(*case.args, wrt=[0, 2])["grads"]
 
-    known(exercise(observe=graded))
+    known(exercise(observe=graded, says="gradients flow to x and shift"))
     (result,) = evaluate(
         "small", lambda x, factor=2, shift=None: scaled(x, factor, shift.detach()), seed=1
     ).results

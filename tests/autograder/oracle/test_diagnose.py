@@ -60,8 +60,16 @@ def test_an_error_of_torch_is_diagnosed_by_its_words(known, answer, named):
         ("RuntimeError", "size 3 must match size 12", "size 5 must match size 4", True),
         ("RuntimeError", "input of shape [1, 2, -3]", "input of shape [4, 5]", True),
         ("RuntimeError", "size 3 must match size 12", "padding is larger than the input", False),
-        ("ValueError", "too small", "larger than skip", True),
+        ("ValueError", "too small", "larger than skip", False),
+        ("TypeError", "unsupported operand: 'NoneType' and 'Tensor'", "'NoneType' has no len()", True),
     ],
 )
-def test_errors_of_torch_are_alike_in_their_words_and_others_in_their_kind(kind, one, other, same):
+def test_errors_are_alike_in_their_words(kind, one, other, same):
     assert alike(Raised((kind,), one), Raised((kind,), other)) is same
+
+
+def test_errors_raised_on_purpose_are_alike_in_their_kind():
+    small = Raised(("ValueError",), "too small", "raise ValueError('too small')")
+    assert alike(small, Raised(("ValueError",), "larger", "raise ValueError('larger')"))
+    assert alike(small, Raised(("ValueError",), "by accident"))
+    assert not alike(small, Raised(("TypeError",), "too small", "raise TypeError('too small')"))
