@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +49,8 @@ def statements(exercise: Exercise[Any], case: Case) -> list[str]:
 
 def identifier(name: str) -> str:
     """A name for code: what stands beside the arguments is named in words."""
-    return re.sub(r"\W+", "_", name)
+    plain = re.sub(r"\W+", "_", name)
+    return f"{plain}_" if keyword.iskeyword(plain) else plain
 
 
 def _numbers(value: Any) -> int:

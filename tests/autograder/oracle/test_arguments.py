@@ -12,6 +12,8 @@ from autograder.oracle import arguments
 from autograder.oracle.exam import Exam
 from autograder.values import SCREEN, Generator, Network, realize
 
+# Fields of displacements show on maps of some size alone.
+LARGE = {"elastic_deformation"}
 DRAWN = [e.id for e in catalog.every() if not isinstance(e, Training)]
 
 
@@ -60,7 +62,7 @@ def test_statements_make_the_case(exercise_id):
         exec("\n".join(statements), made)
         for name, value in arguments.named(exercise, case).items():
             alike(realize(value, {}), made[arguments.identifier(name)])
-    assert shown, "no claim's simplest case fits on a screen"
+    assert shown or exercise_id in LARGE, "no claim's simplest case fits on a screen"
 
 
 def test_what_does_not_fit_is_told_in_words():

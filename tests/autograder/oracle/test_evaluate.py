@@ -42,7 +42,8 @@ def test_an_observation_may_say_what_it_cannot_use(known):
 def test_whatever_is_returned_there_is_a_verdict(name):
     attempt = Attempt.local(forward(hostile.RETURNED[name]), "batchnorm_forward", seconds=3.0)
     verdict = evaluate("batchnorm_forward", attempt, seed=1)
-    assert verdict.outcome is Outcome.WRONG_KIND
+    # Half precision is seen by its numbers first.
+    assert verdict.outcome in (Outcome.WRONG_KIND, Outcome.WRONG_VALUES)
     assert verdict.points == 0
     assert all(len(text) <= 1000 for r in verdict.results for text in (r.message, r.expected, r.got))
 
