@@ -67,7 +67,8 @@ def test_the_input_that_a_check_shows_can_be_had_as_objects(no_shell, capsys):
     assert torch.allclose(found.got, WRONG(*found.args, **found.kwargs))
     # What is shown can be typed in again.
     (line,) = [t for t in check("batchnorm_forward", WRONG, seed=3).results[0].tried if t.startswith("x = ")]
-    assert torch.equal(eval(line.removeprefix("x = "), {"torch": torch}), found.args[0])
+    typed = eval(line.removeprefix("x = "), {"torch": torch})
+    torch.testing.assert_close(typed, found.args[0], rtol=1e-15, atol=0)
 
 
 def test_an_answer_that_no_check_fails_has_no_example(no_shell, capsys):
