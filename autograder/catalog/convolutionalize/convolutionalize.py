@@ -490,7 +490,8 @@ tied_to_the_cnn: apart
 + twin.weight.copy_(layer.weight.reshape(-1, C, h, w))
 + if layer.bias is not None:
 +     twin.bias.copy_(layer.bias)
-Your new weights are no parameters of their own but results computed from the CNN's: gradients go on into the CNN.
+Your new weights are no parameters of their own but results computed from the CNN's:
+  gradients go on into the CNN.
 Copy under torch.no_grad(), or from layer.weight.detach(), and leave requires_grad as it is.
 
 frozen_copies: apart

@@ -342,7 +342,8 @@ tied_to_linear: apart
 + conv.weight.copy_(weight)
 + if linear.bias is not None:
 +     conv.bias.copy_(linear.bias)
-The new weights are no parameters of their own but results computed from linear's: gradients go on into linear.
+The new weights are no parameters of their own but results computed from linear's:
+  gradients go on into linear.
 Copy under torch.no_grad(), or from linear.weight.detach(), and leave requires_grad as it is.
 
 frozen_copy: apart
