@@ -263,7 +263,7 @@ def made_of_the_expected(seen: Recorded) -> str:
 
 
 def moved(seen: Recorded) -> str:
-    """Flipped, transposed, rolled or shifted along some axis."""
+    """Flipped, transposed, its axes in another order, rolled or shifted along some axis."""
     for axis, name in AXES.items():
         if _all_are(seen.alike, partial(_flipped, axis=axis)):
             return f"Your result is the expected one with its {name} in reversed order."
@@ -272,6 +272,10 @@ def moved(seen: Recorded) -> str:
             return (
                 f"Your result is the expected one with {AXES[other]} and {AXES[one]} in each other's place."
             )
+    for axes in [axes for n in (3, 4) for axes in itertools.permutations(range(-n, 0))]:
+        if _all_are(seen.pairs, partial(_permuted, axes=axes)):
+            named = ", ".join(AXES[axis] for axis in axes)
+            return f"Your result is the expected one with its axes in another order: {named}."
     for axis, name in AXES.items():
         for step in (1, -1):
             if _all_are(seen.alike, partial(_rolled, axis=axis, step=step)):
@@ -499,6 +503,10 @@ def _flipped(e: torch.Tensor, axis: int) -> torch.Tensor | None:
 
 def _transposed(e: torch.Tensor, one: int, other: int) -> torch.Tensor | None:
     return e.transpose(one, other) if e.dim() >= max(-one, -other) else None
+
+
+def _permuted(e: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor | None:
+    return e.permute(axes) if e.dim() == len(axes) else None
 
 
 def _rolled(e: torch.Tensor, axis: int, step: int) -> torch.Tensor | None:

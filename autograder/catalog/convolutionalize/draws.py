@@ -203,8 +203,8 @@ def flattening(
 
 @torch.no_grad()
 def awake(cnn: nn.Sequential, images: torch.Tensor) -> nn.Sequential:
-    """Of each dense layer, one output is positive for the first image and the next is negative: ReLUs that let nothing
-    pass, or everything, would hide mistakes."""
+    """Of each dense layer, one output is positive for the first image and the next is negative: ReLUs that
+    let nothing pass, or everything, would hide mistakes."""
     x = images
     for layer in [m for m in cnn.modules() if not isinstance(m, nn.Sequential)]:
         if isinstance(layer, nn.Linear):
@@ -249,8 +249,8 @@ def kind_of_network(made: Handle, seen: dict[str, Any]) -> str:
 
 
 def expect_copies(network: Network, made: Handle, says: Any, right: torch.Tensor) -> None:
-    """Where what a network says is not right, the numbers that it was made from may have been left behind: then no score
-    tells more, least of all one that is drawn afresh each time. Raises :class:`Odd`."""
+    """Where what a network says is not right, the numbers that it was made from may have been left behind:
+    then no score tells more, least of all one that is drawn afresh each time. Raises :class:`Odd`."""
     if not isinstance(says, torch.Tensor) or says.shape != right.shape:
         return
     if torch.allclose(says.double(), right.double(), 1e-3, 1e-4):

@@ -34,9 +34,13 @@ def _to_use(d: Draw) -> Case:
 
 
 def _fit(layer: Handle, images: torch.Tensor) -> Any:
-    """What fit returns; a class without it is one that is not written yet."""
+    return _with_fit(layer, "fit", images)
+
+
+def _with_fit(layer: Handle, method: str, *args: Any) -> Any:
+    """What a method gives; a class without `fit` is one that is not written yet."""
     try:
-        return layer.do("fit", images)
+        return layer.do(method, *args)
     except Raised as error:
         if error.kinds[0] == "AttributeError" and "no attribute 'fit'" in error.message:
             raise Raised(("NotImplementedError",)) from error
@@ -172,7 +176,7 @@ def _standardizer_manners(subject: Subject, case: Case) -> Any:
     for dtype in KINDS:
         images = case.args[0].to(dtype)
         layer = subject(mode=case.extra["mode"])
-        fit = layer.do("__getattribute__", "fit")
+        fit = _with_fit(layer, "__getattribute__", "fit")
         back, by_fit = fit.with_changes(images)
         answer, by_forward = layer.with_changes(images)
         changed = {"fit": changed["fit"] or bool(by_fit), "forward": changed["forward"] or bool(by_forward)}

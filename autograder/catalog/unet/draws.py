@@ -1,7 +1,7 @@
 """What exercises of lecture 07 draw and read off: sizes, networks whose layers have any names, displacements.
 
-Nobody is told what to call the layers of a network. Parameters of one shape therefore get the same numbers, so
-that any names and any order of construction give the same function, and gradients are summed by shape.
+Nobody is told what to call the layers of a network. Parameters of one shape therefore get the same numbers,
+so that any names and any order of construction give the same function, and gradients are summed by shape.
 """
 
 import math

@@ -199,8 +199,9 @@ def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
 
 
 def _judge_border_of_any_field(case: Case, got: Any) -> Mismatch | None:
-    """Another field than the one asked for is a claim of its own. Where it leads beyond the border is not known, but a
-    mirror at the edge pixel hardly ever shows the very edge, nor black, nor the other side of the image."""
+    """Another field than the one asked for is a claim of its own. Where it leads beyond the border is not
+    known, but a mirror at the edge pixel hardly ever shows the very edge, nor black, nor the other side of
+    the image."""
     seen, (h, w) = read_places(got["image"]), case.args[1].shape
     rest, last = own_places(h, w), torch.tensor([h - 1, w - 1])[:, None, None]
     ring = ~inner_pixels(h, w)
@@ -362,7 +363,8 @@ CLAIMS = Exercise(
         tried: an image that carries its own coordinates is deformed, and the field read off the result
         spread (0.75): displacements are N(0, sigma²) pixels, each lattice point's and each axis' drawn apart,
           repeatable under the generator
-        tried: 40 generators, and the first once more, for an image three times as wide as high, or as high as wide
+        tried: 40 generators, and the first once more, for an image three times as wide as high, or as high as
+          wide
         border (0.5): beyond the border image and labels are mirrored, the edge pixel not repeated
         image (0.5): the image is read bilinearly
         labels (0.75): labels follow the same field, by nearest neighbor
@@ -580,7 +582,8 @@ other_cubic: field
 - dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
 + zoom = (1, h / grid, w / grid)
 + dy, dx = torch.from_numpy(ndimage.zoom(lattice[0].double().numpy(), zoom, order=3))
-Your displacements are cubic between the lattice points, but by another kernel than F.interpolate's (scipy's splines are).
+Your displacements are cubic between the lattice points, but by another kernel than F.interpolate's (scipy's
+  splines are).
 Interpolate the lattice with F.interpolate(..., mode='bicubic', align_corners=True).
 
 smoothed_noise: field
@@ -589,9 +592,10 @@ smoothed_noise: field
 + noise = torch.randn(2, h, w, generator=generator, dtype=torch.float64).numpy()
 + smooth = torch.from_numpy(ndimage.gaussian_filter(noise, (0, h / grid / 2, w / grid / 2)))
 + dy, dx = sigma * smooth / smooth.std()
-Your displacements are smooth, but no lattice of grid × grid points explains them: so it is with noise that is drawn for
-  every pixel and then smoothed, after Simard.
-Draw grid×grid points for each axis, and interpolate between them: F.interpolate(..., mode='bicubic', align_corners=True).
+Your displacements are smooth, but no lattice of grid × grid points explains them: so it is with noise that is
+  drawn for every pixel and then smoothed, after Simard.
+Draw grid×grid points for each axis, and interpolate between them: F.interpolate(..., mode='bicubic',
+  align_corners=True).
 
 smoothed_by_sigma: identity field spread
 - lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)

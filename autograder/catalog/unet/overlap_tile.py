@@ -1,7 +1,8 @@
 """The exercise overlap_tile of lecture 07: an image of any size segmented tile by tile.
 
-Most networks come without padding, whose map does not depend on how the tiles lie, so that a mistake in their places
-costs its own claims alone. Where they lie shows through a network that answers for a tile by the mean of its window.
+Most networks come without padding, whose map does not depend on how the tiles lie, so that a mistake in their
+places costs its own claims alone. Where they lie shows through a network that answers for a tile by the mean
+of its window.
 """
 
 import copy
@@ -222,7 +223,8 @@ CLAIMS = Exercise(
         """
         tiles (0.75): tiles side by side give the scores of one pass, without seams
         tried: pixels whose context lies inside the image; the border is another matter
-        any_size (0.75): also where the tile does not divide height or width, for one class, and without context
+        any_size (0.75): also where the tile does not divide height or width, for one class, and without
+          context
         tried: pixels whose context lies inside the image; the border is another matter
         once (0.25): the tiles lie side by side from the top left: every pixel is predicted once
         tried: a network that answers for a tile by the mean of its window; windows that lie inside the image
@@ -259,11 +261,11 @@ CLAIMS = Exercise(
           index does pixel −5 of a row of 3 have?
 
         I don't know how to put it together
-        fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float. flags = [m.training for
-          m in net.modules()], net.eval(), torch.no_grad(); afterwards each module gets its own flag back. For top in range(0, H, tile), left in range(0, W,
-          tile): rows = fold(top − context … top + tile + context − 1, H), columns alike; y = net(image[:,
-          rows[:, None], columns][None])[0]; scores[:, top : top + tile, left : left + tile] = y[:, : H − top,
-          : W − left].
+        fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float. flags = [m.training
+          for m in net.modules()], net.eval(), torch.no_grad(); afterwards each module gets its own flag back.
+          For top in range(0, H, tile), left in range(0, W, tile): rows = fold(top − context … top + tile +
+          context − 1, H), columns alike; y = net(image[:, rows[:, None], columns][None])[0]; scores[:, top :
+          top + tile, left : left + tile] = y[:, : H − top, : W − left].
         """),
 )
 
@@ -377,15 +379,18 @@ tiles_averaged: once
 + count[top : top + tile, left : left + tile] += 1
 - return scores
 + return scores / count
-Your tiles lie half a tile apart, and you averaged the scores where they overlap: a pixel is predicted up to four times.
-Go forward by tile. The windows overlap, the tiles do not: with its context each pixel is right the first time.
+Your tiles lie half a tile apart, and you averaged the scores where they overlap: a pixel is predicted up to
+  four times.
+Go forward by tile. The windows overlap, the tiles do not: with its context each pixel is right the first
+  time.
 
 tiles_overwritten: once
 - range(0, h, tile)
 + range(0, h, max(tile // 2, 1))
 - range(0, w, tile)
 + range(0, w, max(tile // 2, 1))
-Your tiles lie half a tile apart, and each overwrites a part of those before it: most pixels are predicted four times.
+Your tiles lie half a tile apart, and each overwrites a part of those before it: most pixels are predicted
+  four times.
 Go forward by tile. The windows overlap, the tiles do not.
 
 tile_mirrored: all but small_images kinds
@@ -466,7 +471,8 @@ one_flag_for_all: mode
 -     layer.training = flag
 + net.train(was)
 You gave every layer the training flag of the network as a whole: layers that were frozen now train.
-net.train(was) reaches all layers. Remember each one's own flag, for layer in net.modules(), and set them again.
+net.train(was) reaches all layers. Remember each one's own flag, for layer in net.modules(), and set them
+  again.
 
 eval_where_it_trained: mode
 - flags = [(layer, layer.training) for layer in net.modules()]
@@ -479,7 +485,8 @@ eval_where_it_trained: mode
 -     layer.training = flag
 + if was:
 +     net.train()
-You asked the network alone whether it trains: a layer may, inside a network that does not, and the other way round.
+You asked the network alone whether it trains: a layer may, inside a network that does not, and the other way
+  round.
 Call net.eval() always, and give each layer of net.modules() its own flag back.
 
 parameters_frozen: mode

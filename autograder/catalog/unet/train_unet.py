@@ -203,8 +203,8 @@ one_class_everywhere: all but usable repeatable
 - steps = 400
 + steps = 40
 Your network says the same class everywhere: it has not learned anything.
-Print the loss of each step. If it never moves: zero_grad, backward, step, and an optimizer that holds this network's
-  parameters. If it jumps or is nan: a lower learning rate, and images from 0 to 1.
+Print the loss of each step. If it never moves: zero_grad, backward, step, and an optimizer that holds this
+  network's parameters. If it jumps or is nan: a lower learning rate, and images from 0 to 1.
 
 learned_too_little: all but usable repeatable
 - steps = 400
@@ -217,7 +217,8 @@ cells_merged: all but usable repeatable
 - torch.stack([unet_weight_map(one) for one in instances])
 + torch.ones(instances.shape)
 Your cells grow together: their pixels are found, the lines between them are not.
-Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map, and train until they show.
+Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map, and train
+  until they show.
 
 classes_swapped: all but usable repeatable
 - instances > 0

@@ -54,8 +54,8 @@ TINY = 40
 
 
 def _map_of(subject: Subject, case: Case) -> dict[str, str]:
-    """What a new network makes of an image. Where it raises an error, also the first side, legal or not, that it takes:
-    errors are alike, and what it takes tells why."""
+    """What a new network makes of an image. Where it raises an error, also the first side, legal or not, that
+    it takes: errors are alike, and what it takes tells why."""
     network, x = subject(*case.args, **case.kwargs), case.extra["x"]
     try:
         return {"map": described(network(x))}
@@ -266,7 +266,8 @@ up_padded: all but layers
 + padded = F.pad(up, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 + return torch.cat([skip, padded], dim=1)
 You padded the upsampled map with zeros to the size of the skip.
-Crop the skip to the size of the upsampled map, as crop_and_concat does: the padded border is not in any image.
+Crop the skip to the size of the upsampled map, as crop_and_concat does: the padded border is not in any
+  image.
 
 up_resized: all but layers
 - cropped = skip[:, :, top : top + h, left : left + w]
@@ -355,15 +356,15 @@ Return it as it is: it answers for the middle of the image, and the labels are c
 plain_lists: all but sizes
 - self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 + self.down, self.ups, self.outs = [], [], []
-The network does not know some of its layers: they are in a plain list or dict, or made anew in forward. No optimizer
-  will train them.
+The network does not know some of its layers: they are in a plain list or dict, or made anew in forward. No
+  optimizer will train them.
 Make all layers in __init__, and keep several of them in an nn.ModuleList.
 
 upsamplings_in_a_list: all but sizes
 - self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 + self.down, self.ups, self.outs = nn.ModuleList(), [], nn.ModuleList()
-The network does not know some of its layers, transposed convolutions among them: they are in a plain list or dict, or
-  made anew in forward. No optimizer will train them.
+The network does not know some of its layers, transposed convolutions among them: they are in a plain list or
+  dict, or made anew in forward. No optimizer will train them.
 Make all layers in __init__, and keep several of them in an nn.ModuleList.
 
 up_first: all but layers sizes

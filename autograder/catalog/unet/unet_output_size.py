@@ -239,7 +239,8 @@ def formula(size, depth=4):
 def always_184(size, depth=4):
     """You take 184 pixels off whatever depth is, and accept every size.
 
-    184 is what four poolings cost: go down and up depth times, and refuse what cannot be halved or leaves nothing.
+    184 is what four poolings cost: go down and up depth times, and refuse what cannot be halved or leaves
+    nothing.
     """
     return size - 184
 

@@ -79,6 +79,10 @@ WRONG = {
     "moved, flipped": (_of(lambda y: y.flip(-2)), "rows in reversed order"),
     "moved, transposed": (_of(lambda y: y.mT.contiguous()), "rows and columns in each other's place"),
     "moved, channels": (_of(lambda y: y.transpose(0, 1)), "images and channels in each other's place"),
+    "moved, channels last": (
+        _of(lambda y: y.permute(0, 2, 3, 1)),
+        "another order: images, rows, columns, channels",
+    ),
     "moved, rolled": (_of(lambda y: y.roll(1, -1)), "columns rolled by 1"),
     "moved, shifted": (_of(lambda y: F.pad(y, (0, 0, 1, 0))[..., :-1, :]), "rows moved by 1"),
     "axis_of_one": (_of(lambda y: y[None]), "an axis of size 1 is too many"),
