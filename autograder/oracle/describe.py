@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,89 +19,16 @@ import torch
 
 from autograder.attempt import Raised, Trouble
 from autograder.exercise import Case, Outcome
-from autograder.oracle.compare import compare, tolerance_of, with_article
-from autograder.oracle.examine import Look
+from autograder.oracle.compare import compare, with_article
+from autograder.oracle.errors import meaning
 from autograder.oracle.observe import refused
+from autograder.oracle.recorded import FEW, Pair, Recorded, arguments, differing, equal, leaves, numbers, same
 
-Asked = Callable[[Case], Any]
-"""What the reference shows on a case."""
-Relation = Callable[["Recorded"], str]
+Relation = Callable[[Recorded], str]
 AXES = {-1: "columns", -2: "rows", -3: "channels", -4: "images"}
-FEW = 3
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two tensors in float64, one expected and one that came in its place."""
-
-    expected: torch.Tensor
-    got: torch.Tensor
-    tolerance: tuple[float, float]
-
-    @property
-    def alike(self) -> bool:
-        """Whether both have one shape."""
-        return self.expected.shape == self.got.shape
-
-    def is_now(self, other: torch.Tensor) -> bool:
-        """Whether what came is that."""
-        return self.got.shape == other.shape and torch.allclose(
-            self.got, other, *self.tolerance, equal_nan=True
-        )
-
-    @cached_property
-    def off(self) -> torch.Tensor:
-        return ~torch.isclose(self.got, self.expected, *self.tolerance, equal_nan=True)
-
-    @property
-    def telling(self) -> bool:
-        """Whether it has different numbers enough to tell one relation from another."""
-        return len(self.expected.unique()) >= FEW
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """All that was seen of one claim.
-
-    Attributes:
-        looks: every input that was tried.
-        tolerance: the claim's own, or None.
-        signature: of the exercise's reference.
-        ask: what the reference shows on another case.
-        compared: whether the answer must show what the reference shows, and is not judged in another way.
-        differentiated: whether the claim is one about gradients.
-    """
-
-    looks: Sequence[Look]
-    tolerance: tuple[float, float] | None
-    signature: inspect.Signature
-    ask: Asked
-    compared: bool = True
-    differentiated: bool = True
-
-    @cached_property
-    def failed(self) -> list[Look]:
-        return [look for look in self.looks if look.mismatch is not None]
-
-    @cached_property
-    def passed(self) -> list[Look]:
-        return [look for look in self.looks if look.mismatch is None]
-
-    @cached_property
-    def pairs(self) -> list[Pair]:
-        """What differs on the inputs that failed; none where one of them shows something else than numbers."""
-        found: list[Pair] = []
-        for look in self.failed:
-            own = list(_differing(look.expected, look.got, self.tolerance))
-            if not own or None in own:
-                return []
-            found += [pair for pair in own if pair is not None]
-        return found
-
-    @cached_property
-    def alike(self) -> list[Pair]:
-        """The same, where shapes are right everywhere."""
-        return self.pairs if all(pair.alike for pair in self.pairs) else []
+LUCK = 0.1
+"""How many conditions may be expected to tell right from wrong inputs by accident, where one is said to."""
+STATED = (str, bool, int, type(None))
 
 
 def describe(recorded: Recorded) -> str:
@@ -144,11 +72,36 @@ def another_error(seen: Recorded) -> str:
     return ""
 
 
+def refused_by_chance(seen: Recorded) -> str:
+    goes_through = [not isinstance(look.got, Trouble) for look in seen.failed]
+    if all(isinstance(look.expected, Raised) for look in seen.failed) and 0 < sum(goes_through) < len(
+        goes_through
+    ):
+        return (
+            f"Nothing in your code checks what is to be refused with a {seen.failed[0].expected.kinds[0]}: some of it "
+            "goes through, some fails later on."
+        )
+    return ""
+
+
+def known_error(seen: Recorded) -> str:
+    """What an error means that came everywhere, in place of all that is missing."""
+    met: set[str] = set()
+    for look in seen.failed:
+        own = [
+            g
+            for _, e, g in leaves(look.expected, look.got)
+            if isinstance(g, Raised) and not isinstance(e, Trouble)
+        ]
+        met |= {meaning(str(error)) for error in own} or {""}
+    return next(iter(met)) if len(met) == 1 else ""
+
+
 def no_gradient(seen: Recorded) -> str:
     if not seen.differentiated:
         return ""
     cut = [
-        {path for path, e, g in _leaves(look.expected, look.got) if isinstance(e, torch.Tensor) and g is None}
+        {path for path, e, g in leaves(look.expected, look.got) if isinstance(e, torch.Tensor) and g is None}
         for look in seen.failed
     ]
     always = set.intersection(*cut)
@@ -189,11 +142,52 @@ def arguments_swapped(seen: Recorded) -> str:
     return ""
 
 
+def times_an_argument(seen: Recorded) -> str:
+    """What is expected multiplied or divided by an argument, number by number or channel by channel."""
+    for name in seen.signature.parameters:
+        for how, word in ((torch.mul, "times"), (torch.div, "divided by")):
+            if _is_combined(seen, name, how):
+                return f"Your result is what is expected {word} {name}."
+    return ""
+
+
+def _is_combined(
+    seen: Recorded, name: str, how: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> bool:
+    values: set[float] = set()
+    for look in seen.failed:
+        argument = numbers(arguments(look.case, seen.signature).get(name))
+        pairs = list(differing(look.expected, look.got, seen.tolerance))
+        if argument is None or not argument.numel() or argument.dim() > 1 or not pairs:
+            return False
+        values |= set(argument.flatten().tolist())
+        for pair in pairs:
+            if (
+                pair is None
+                or not pair.alike
+                or not any(
+                    pair.is_now(how(pair.expected, factor)) for factor in _laid_along(argument, pair.expected)
+                )
+            ):
+                return False
+    # One and the same number is a constant factor.
+    return len(values) >= FEW
+
+
+def _laid_along(argument: torch.Tensor, e: torch.Tensor) -> list[torch.Tensor]:
+    """A number, or a vector along the channels, the last axis, or the first."""
+    if argument.dim() == 0:
+        return [argument]
+    places = [axis for axis in dict.fromkeys((1, e.dim() - 1, 0)) if 0 <= axis < e.dim()]
+    shapes = [[-1 if axis == place else 1 for axis in range(e.dim())] for place in places]
+    return [argument.view(s) for s, p in zip(shapes, places, strict=True) if e.shape[p] == len(argument)]
+
+
 def argument_returned(seen: Recorded) -> str:
     for name in seen.signature.parameters:
-        given = [_arguments(look.case, seen.signature).get(name) for look in seen.failed]
+        given = [arguments(look.case, seen.signature).get(name) for look in seen.failed]
         if all(
-            isinstance(x, torch.Tensor) and isinstance(look.got, torch.Tensor) and _same(look.got, x)
+            isinstance(x, torch.Tensor) and isinstance(look.got, torch.Tensor) and same(look.got, x)
             for x, look in zip(given, seen.failed, strict=True)
         ):
             return f"Your result is {name} itself."
@@ -204,7 +198,9 @@ def argument_returned(seen: Recorded) -> str:
 
 
 def all_zero(seen: Recorded) -> str:
-    if seen.alike and all(not pair.got.any() and pair.expected.any() for pair in seen.alike):
+    if seen.alike and all(
+        pair.expected.numel() > 1 and not pair.got.any() and pair.expected.any() for pair in seen.alike
+    ):
         return "Your result is 0 everywhere."
     return ""
 
@@ -289,7 +285,7 @@ def in_another_order(seen: Recorded) -> str:
     if (
         seen.pairs
         and all(pair.telling and pair.got.numel() == pair.expected.numel() for pair in seen.pairs)
-        and all(_same(pair.got.flatten().sort()[0], pair.expected.flatten().sort()[0]) for pair in seen.pairs)
+        and all(same(pair.got.flatten().sort()[0], pair.expected.flatten().sort()[0]) for pair in seen.pairs)
     ):
         return "Your result holds the right numbers in another order."
     return ""
@@ -346,6 +342,40 @@ def only_at_the_border(seen: Recorded) -> str:
     return ""
 
 
+def wrong_by_one_number(seen: Recorded) -> str:
+    """Where it is wrong, it is wrong by one and the same offset, or factor."""
+    if not seen.alike or not all(pair.expected[pair.off].isfinite().all() for pair in seen.alike):
+        return ""
+    expected = torch.cat([pair.expected[pair.off] for pair in seen.alike])
+    got = torch.cat([pair.got[pair.off] for pair in seen.alike])
+    if len(expected.unique()) < FEW or not got.isfinite().all():
+        return ""
+    offset, factor = float((got - expected)[0]), float((got / expected)[0])
+    if torch.allclose(got - expected, torch.full_like(got, offset), 1e-4, 1e-6):
+        way = "large" if offset > 0 else "small"
+        return f"Where your result is wrong, it is {abs(offset):.4g} too {way}."
+    if factor and torch.allclose(got, expected * factor, 1e-4, 1e-6):
+        return f"Where your result is wrong, it is {factor:.4g} times what is expected."
+    return ""
+
+
+def told_in_words(seen: Recorded) -> str:
+    """What an observation says in a word or a whole number, where that is the same on every input."""
+    found = [
+        [
+            (path, e, g)
+            for path, e, g in leaves(look.expected, look.got)
+            if path and isinstance(e, STATED) and isinstance(g, STATED) and e != g
+        ]
+        for look in seen.failed
+    ]
+    always = [one for one in found[0] if all(one in other for other in found)]
+    if not always:
+        return ""
+    path, e, g = always[0]
+    return f"{path[0].upper()}{path[1:]}: {g}, where {e} is right."
+
+
 def _main(case: Case) -> torch.Tensor | None:
     values = [*case.args, *case.kwargs.values(), *case.extra.values()]
     return next((v for v in values if isinstance(v, torch.Tensor) and v.numel()), None)
@@ -376,17 +406,22 @@ _CONDITIONS: dict[str, Callable[[Case, inspect.Signature], bool]] = {
 
 def only_under_a_condition(seen: Recorded) -> str:
     """That it failed on exactly those inputs where something holds: said only where both kinds were tried often."""
-    if len(seen.passed) < 2 or len(seen.failed) < 2 or len(seen.looks) < 6:
+    looks, fails = [*seen.failed, *seen.passed], len(seen.failed)
+    found: dict[str, tuple[bool, ...]] = {}
+    for what, holds in {**_CONDITIONS, **_of_numbers(seen.signature)}.items():
+        true = tuple(holds(look.case, seen.signature) for look in looks)
+        if len(set(true)) == 2:
+            found[what] = true
+    by_accident = len(set(found.values())) / math.comb(len(looks), fails)
+    if len(seen.passed) < 2 or fails < 2 or by_accident >= LUCK:
         return ""
-    conditions = {**_CONDITIONS, **_of_numbers(seen.signature)}
-    for what, holds in conditions.items():
-        true = [[holds(look.case, seen.signature) for look in looks] for looks in (seen.failed, seen.passed)]
-        tried = f"on the {len(seen.looks)} inputs tried"
-        if all(true[0]) and not any(true[1]):
-            return f"Your result is wrong exactly where {what}, {tried}."
-        if not any(true[0]) and all(true[1]):
-            return f"Your result is right exactly where {what}, {tried}."
-    return ""
+    wrong = (True,) * fails + (False,) * len(seen.passed)
+    said = [f"wrong exactly where {what}" for what, true in found.items() if true == wrong]
+    said += [
+        f"right exactly where {what}" for what, true in found.items() if true == tuple(not t for t in wrong)
+    ]
+    # Two conditions that come together on these inputs cannot be told apart.
+    return f"Your result is {said[0]}, on the {len(looks)} inputs tried." if len(said) == 1 else ""
 
 
 def _of_numbers(signature: inspect.Signature) -> dict[str, Callable[[Case, inspect.Signature], bool]]:
@@ -394,7 +429,6 @@ def _of_numbers(signature: inspect.Signature) -> dict[str, Callable[[Case, inspe
         "1": lambda v: v == 1,
         "0": lambda v: v == 0,
         "even": lambda v: v % 2 == 0,
-        "odd": lambda v: v % 2 == 1,
     }
     return {
         f"{name} is {what}": partial(_number_is, name=name, test=test)
@@ -404,11 +438,18 @@ def _of_numbers(signature: inspect.Signature) -> dict[str, Callable[[Case, inspe
 
 
 def _number_is(case: Case, signature: inspect.Signature, name: str, test: Callable[[int], bool]) -> bool:
-    value = _arguments(case, signature).get(name)
+    value = arguments(case, signature).get(name)
     return isinstance(value, int) and not isinstance(value, bool) and test(value)
 
 
-BESIDE_NUMBERS: tuple[Relation, ...] = (random_result, valid_input_refused, nothing_refused, another_error)
+BESIDE_NUMBERS: tuple[Relation, ...] = (
+    random_result,
+    valid_input_refused,
+    nothing_refused,
+    another_error,
+    refused_by_chance,
+    known_error,
+)
 RELATIONS: tuple[Relation, ...] = (
     *BESIDE_NUMBERS,
     no_gradient,
@@ -417,6 +458,7 @@ RELATIONS: tuple[Relation, ...] = (
     not_a_number,
     argument_ignored,
     arguments_swapped,
+    times_an_argument,
     constant_factor,
     constant_offset,
     made_of_the_expected,
@@ -425,63 +467,15 @@ RELATIONS: tuple[Relation, ...] = (
     cropped_or_padded,
     only_the_first,
     only_at_the_border,
+    wrong_by_one_number,
     in_another_order,
     only_under_a_condition,
+    told_in_words,
 )
 """In the order in which they are tried: what explains every number comes before what says where it is wrong."""
 
 
 # -- helpers ------------------------------------------------------------------------------------------------
-
-
-def _leaves(expected: Any, got: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every value of two observations of one form, with its place; the whole where their forms differ."""
-    if isinstance(expected, Mapping) and isinstance(got, Mapping) and list(expected) == list(got):
-        for key in expected:
-            yield from _leaves(expected[key], got[key], f"{path}.{key}" if path else str(key))
-    elif isinstance(expected, list | tuple) and isinstance(got, list | tuple) and len(expected) == len(got):
-        for number, (e, g) in enumerate(zip(expected, got, strict=True)):
-            yield from _leaves(e, g, f"{path}[{number}]")
-    else:
-        yield path, expected, got
-
-
-def _differing(expected: Any, got: Any, tolerance: tuple[float, float] | None) -> Iterator[Pair | None]:
-    """A pair for each leaf that differs, None for one that differs in something else than numbers."""
-    for _, e, g in _leaves(expected, got):
-        one, other = _numbers(e), _numbers(g)
-        if one is None or other is None:
-            if not _equal(e, g):
-                yield None
-            continue
-        pair = Pair(
-            one, other, tolerance_of(e.dtype if isinstance(e, torch.Tensor) else torch.float64, tolerance)
-        )
-        if not pair.is_now(one):
-            yield pair
-
-
-def _equal(one: Any, other: Any) -> bool:
-    try:
-        return compare(one, other) is None
-    except TypeError:
-        return False
-
-
-def _numbers(value: Any) -> torch.Tensor | None:
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
-    if isinstance(value, torch.Tensor):
-        return None if value.is_complex() else value.double()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return torch.tensor(float(value), dtype=torch.float64)
-    return None
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(
-        one.double(), other.double(), 1e-5, 1e-7, equal_nan=True
-    )
 
 
 def _all_are(
@@ -550,19 +544,12 @@ def _inside_is_right(pair: Pair, width: int) -> bool:
     return not pair.off[..., width:-width, width:-width].any()
 
 
-def _arguments(case: Case, signature: inspect.Signature) -> Mapping[str, Any]:
-    try:
-        return signature.bind_partial(*case.args, **case.kwargs).arguments
-    except TypeError:
-        return {}
-
-
 def _is_with(seen: Recorded, change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> bool:
     """Whether, on every input that failed, what came is what the reference shows after a change to its arguments."""
     for look in seen.failed:
         if isinstance(look.got, Trouble) or isinstance(look.expected, Trouble):
             return False
-        given = _arguments(look.case, seen.signature)
+        given = arguments(look.case, seen.signature)
         other = change(given)
         if other is None:
             return False
@@ -581,7 +568,10 @@ def _agree(one: Any, other: Any, tolerance: tuple[float, float] | None) -> bool:
 
 
 def _changed(given: Mapping[str, Any], name: str, value: Any) -> Mapping[str, Any] | None:
-    if name not in given or (isinstance(given[name], type(value)) and _equal(given[name], value)):
+    now = given.get(name)
+    if name not in given or (isinstance(now, type(value)) and equal(now, value)):
+        return None
+    if isinstance(now, torch.Tensor) and isinstance(value, int):
         return None
     return {**given, name: value}
 

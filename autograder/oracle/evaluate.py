@@ -27,11 +27,12 @@ from autograder.exercise import (
 )
 from autograder.oracle import arguments
 from autograder.oracle.compare import with_article
-from autograder.oracle.describe import Recorded, describe
+from autograder.oracle.describe import describe
 from autograder.oracle.diagnose import diagnose
 from autograder.oracle.exam import Exam
 from autograder.oracle.examine import Evidence, Examination, Look, examination_of
 from autograder.oracle.observe import Lost
+from autograder.oracle.recorded import Recorded
 from autograder.oracle.shortcut import shortcut
 
 log = logging.getLogger(__name__)

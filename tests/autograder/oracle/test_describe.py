@@ -64,11 +64,20 @@ def _forgetful(x, factor=2, shift=None):
 WRONG = {
     "random_result": (_forgetful, "another result at another time"),
     "valid_input_refused": (_raising(ValueError), "refuses an input that is valid"),
+    "known_error": (_of(lambda y: y.long().mean()), "Whole numbers reach a mean"),
     "argument_returned": (lambda x, factor=2, shift=None: x.clone(), "x itself"),
     "all_zero": (_of(torch.zeros_like), "0 everywhere"),
     "not_a_number": (_of(lambda y: torch.where(y > 0, y, torch.nan)), "NaN"),
     "argument_ignored": (lambda x, factor=2, shift=None: scaled(x, factor), "shift = None"),
-    "constant_factor": (_of(lambda y: 3 * y), "3 times what is expected"),
+    "times_an_argument": (
+        lambda x, factor=2, shift=None: scaled(x, factor, shift) * factor,
+        "expected times factor",
+    ),
+    "times_an_argument, along an axis": (
+        lambda x, factor=2, shift=None: scaled(x, factor, shift) / shift,
+        "divided by shift",
+    ),
+    "constant_factor": (_of(lambda y: 3 * y), "Your result is 3 times what is expected"),
     "constant_factor, the sign": (_of(lambda y: -y), "the opposite sign"),
     "constant_factor, of the input": (_of(lambda y: y * y.shape[-1]), "differs from input to input"),
     "constant_offset": (_of(lambda y: y + 0.5), "plus 0.5"),
@@ -91,9 +100,11 @@ WRONG = {
     "only_the_first, image": (_first(0), "right for the first image only"),
     "only_the_first, channel": (_first(1), "right for the first channel only"),
     "only_at_the_border": (_border, "only at the border"),
+    "wrong_by_one_number, offset": (_of(lambda y: torch.where(y > 0, y - 1.5, y)), "it is 1.5 too small"),
+    "wrong_by_one_number, factor": (_of(lambda y: torch.where(y > 0, 3 * y, y)), "it is 3 times"),
     "in_another_order": (
         _of(lambda y: y.flatten()[torch.randperm(y.numel(), generator=torch.Generator().manual_seed(3))].view(y.shape)),
-        "in another order",
+        "the right numbers in another order",
     ),
     "only_under_a_condition, square": (_only_for(lambda x, f: x.shape[-1] == x.shape[-2]), "height and width are equal"),
     "only_under_a_condition, even": (_only_for(lambda x, f: f % 2 == 0), "factor is even"),
@@ -145,6 +156,40 @@ def test_a_right_answer_is_not_described(known):
     assert said(known, lambda x, factor=2, shift=None: factor * x + shift) == ""
 
 
+def test_what_is_stated_in_words(known):
+    def watched(subject, case):
+        return {"the mode afterwards": "train" if subject(*case.args).dim() == 4 else "eval", "size": 3}
+
+    assert "The mode afterwards: eval, where train is right." in said_of(
+        known, watched, lambda x, factor=2, shift=None: x[0]
+    )
+    # A count of hooks is no result, and one number is not everywhere.
+    counted = said_of(
+        known,
+        lambda subject, case: {"hooks": subject(*case.args).dim()},
+        lambda x, factor=2, shift=None: x.sum(),
+    )
+    assert counted == "Hooks: 0, where 4 is right."
+
+
+def said_of(known, observe, answer):
+    known(exercise(observe=observe))
+    return evaluate("small", answer, seed=1, devices=("cpu",)).results[0].described
+
+
+def test_a_condition_is_not_told_from_what_comes_along_with_it(known):
+    def few(d):
+        return Case((d.tensor(2, 4, 6, d.each([6, 5])), d.each([2, 3]), None))
+
+    def answer(x, factor=2, shift=None):
+        return scaled(x, factor, shift) + (x.cos() if x.shape[-1] == x.shape[-2] else 0)
+
+    for examples in (6, 16):
+        known(small(scaled, Property("values", "x·factor", 1, few, examples=examples)))
+        heard = evaluate("small", answer, seed=1, devices=("cpu",)).results[0].described
+        assert ("height and width are equal" in heard) is (examples == 16), heard
+
+
 def test_a_gradient_that_is_cut_is_told_by_its_argument(known):
     def graded(subject, case):
         return subject.vjp(*case.args, wrt=[0, 2])["grads"]
@@ -176,6 +221,11 @@ def test_what_is_to_be_refused(known):
     def other(x, factor):
         raise IndexError("no")
 
+    def chance(x, factor):
+        return x * (1 / (factor % 2))
+
+    assert "Nothing in your code checks" in evaluate("small", chance, seed=1).results[0].described
+
     said = evaluate("small", other).results[0].described
     assert "raises an IndexError where a ValueError is asked for" in said
 
@@ -198,7 +248,9 @@ def test_every_relation_is_tried():
         "no_gradient",
         "nothing_refused",
         "another_error",
+        "refused_by_chance",
         "arguments_swapped",
+        "told_in_words",
     }
     assert tried == {relation.__name__ for relation in describe.RELATIONS}
     assert all(inspect.isfunction(relation) for relation in describe.RELATIONS)
