@@ -621,6 +621,7 @@ def nearest_upsample(x: Tensor, factor: int) -> Tensor:
     """Repeat every value of x (N, C, H, W) factor × factor times.
 
     Returns (N, C, factor·H, factor·W), in the dtype of x. Gradients flow back to x.
+    x may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
@@ -633,6 +634,7 @@ def bed_of_nails(x: Tensor, factor: int) -> Tensor:
     """Put every value of x (N, C, H, W) at the top left of a block of factor × factor pixels, else zeros.
 
     Returns (N, C, factor·H, factor·W), in the dtype of x. Gradients flow back to x.
+    x may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
@@ -697,7 +699,7 @@ def max_pool_with_switches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Windows do not overlap; rows and columns that fill none are dropped. Of equal values the first in
     row order wins.
     Returns y (N, C, H // k, W // k), in the dtype of x, and switches, int64 of the same shape:
-    row · W + column in x. Gradients flow from y back to x.
+    row · W + column in x. Gradients flow from y back to x. x may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
@@ -716,7 +718,8 @@ def max_unpool(y: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
     """Put pooled values back where they stood, among zeros.
 
     y, switches: (N, C, h, w), a switch being row · W + column. size: (H, W).
-    Returns (N, C, H, W), in the dtype of y. Gradients flow back to y.
+    Returns (N, C, H, W), in the dtype of y. Gradients flow back to y. y and switches may lie in memory in
+    any order.
     """
     ### BEGIN SOLUTION
     N, C = y.shape[:2]
@@ -939,7 +942,7 @@ def conv_transpose2d(
     off at each side. With output_padding, so many more remain at the bottom and right; those that no
     copy reaches hold the bias alone. It is refused (ValueError) if it is not below stride.
     Returns (N, K, stride·(H−1) + kh − 2·padding + output_padding, likewise for W), in the dtype of x.
-    Gradients flow back to x, weight and bias.
+    Gradients flow back to x, weight and bias. They may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     if output_padding >= stride:

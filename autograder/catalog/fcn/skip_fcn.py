@@ -319,6 +319,14 @@ bilinear_times_a_hundredth: bilinear
 Your kernels are a hundredth of the bilinear ones: so small, they do not interpolate.
 Take bilinear_kernel(num_classes, factor) as it is.
 
+peak_off_by_half: bilinear
+- up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
++ ramp = 1 - (torch.arange(2 * factor) - (factor - 1)).abs() / factor
++ kernel = torch.outer(ramp, ramp)
++ up.weight = nn.Parameter(kernel * torch.eye(num_classes)[:, :, None, None])
+The peak of your kernels stands on pixel factor − 1: all that is enlarged lies half a pixel too far up and left.
+The middle of 2 · factor pixels is factor − ½; factor − 1 is that of the 2 · factor − 1 for an odd factor.
+
 one_kernel_for_two: bilinear
 - up.weight = nn.Parameter(bilinear_kernel(num_classes, factor))
 + kernels = vars(self).setdefault("kernels", {})

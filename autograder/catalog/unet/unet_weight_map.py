@@ -405,6 +405,15 @@ doubled_balance: balanced one_class
 Your class weights sum to H·W for each class.
 To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.
 
+balance_of_classes_present: one_class
+- w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ present = (n_background > 0) + (n_cell > 0)
++ w_background = total / (present * max(n_background, 1))
++ w_cell = total / (present * max(n_cell, 1))
+Where one class is alone your weights are 1 and not ½: you divide by the number of classes present, as
+  scikit-learn does.
+The 2 stays, also where a class has no pixel: w_c = H·W / (2 · pixels of the class).
+
 balance_reversed: balanced one_class
 - w_background, w_cell = total
 + w_cell, w_background = total

@@ -30,7 +30,8 @@ CLAIMS = Exercise(
           changes nothing
         gradients (0.5): gradients flow back to x
         tried: the gradient of the output's inner product with fixed random numbers
-        carries (0.5): float32 stays float32, float64 stays float64, and x is not modified in place
+        carries (0.5): float32 stays float32, float64 stays float64, however x lies in memory, and x is not
+          modified in place
         """,
         nails=on(_nails, numbers, tolerance=SINGLE),
         gradients=on(_nails, gradients(0), tolerance=SINGLE),
@@ -112,6 +113,17 @@ default_dtype: carries
 + torch.zeros(N, C, factor * H, factor * W, device=x.device)
 Your zeros are float32 whatever x is.
 x.new_zeros(...) makes zeros of the dtype and on the device of x.
+
+refused_in_another_order: carries
+- out = x.new_zeros(N, C, factor * H, factor * W)
+- out[..., ::factor, ::factor] = x
+- return out
++ nail = x.new_zeros(1, 1, factor, factor)
++ nail[..., 0, 0] = 1
++ return torch.kron(x, nail)
+You joined axes of x as .view does, which torch refuses where x does not lie row by row in memory; torch.kron
+  does so inside.
+Take .reshape, which copies where it must, or put x in order first: x.contiguous().
 
 always_float64: carries
 - return out

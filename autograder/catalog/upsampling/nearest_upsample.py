@@ -48,7 +48,8 @@ CLAIMS = Exercise(
         tried: nearest_upsample for each of these
         gradients (0.5): gradients flow back to x
         tried: the gradient of the output's inner product with fixed random numbers
-        carries (0.25): float32 stays float32, float64 stays float64, and x is not modified in place
+        carries (0.25): float32 stays float32, float64 stays float64, however x lies in memory, and x is not
+          modified in place
         """,
         blocks=on(_blocks_case, numbers, tolerance=SINGLE),
         narrow=on(_narrow_case, each, examples=2, tolerance=SINGLE),
@@ -121,6 +122,13 @@ detached: gradients
 + return x.detach().repeat_interleave
 Your result is cut from the graph, so no gradient reaches x.
 Leave out detach, .data, .tolist(), numpy and no_grad: what is built from x itself keeps the graph.
+
+refused_in_another_order: carries
+- return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
++ return torch.kron(x, x.new_ones(1, 1, factor, factor))
+You joined axes of x as .view does, which torch refuses where x does not lie row by row in memory; torch.kron
+  does so inside.
+Take .reshape, which copies where it must, or put x in order first: x.contiguous().
 
 always_float64: carries
 - .repeat_interleave(factor, 3)
