@@ -373,7 +373,8 @@ def told_in_words(seen: Recorded) -> str:
     if not always:
         return ""
     path, e, g = always[0]
-    return f"{path[0].upper()}{path[1:]}: {g}, where {e} is right."
+    shown, right = (f"“{v}”" if isinstance(v, str) else v for v in (g, e))
+    return f"“{path}” is {shown} with your answer, where {right} is right."
 
 
 def _main(case: Case) -> torch.Tensor | None:

@@ -160,7 +160,7 @@ def test_what_is_stated_in_words(known):
     def watched(subject, case):
         return {"the mode afterwards": "train" if subject(*case.args).dim() == 4 else "eval", "size": 3}
 
-    assert "The mode afterwards: eval, where train is right." in said_of(
+    assert "“the mode afterwards” is “eval” with your answer, where “train” is right." in said_of(
         known, watched, lambda x, factor=2, shift=None: x[0]
     )
     # A count of hooks is no result, and one number is not everywhere.
@@ -169,7 +169,7 @@ def test_what_is_stated_in_words(known):
         lambda subject, case: {"hooks": subject(*case.args).dim()},
         lambda x, factor=2, shift=None: x.sum(),
     )
-    assert counted == "Hooks: 0, where 4 is right."
+    assert counted == "“hooks” is 0 with your answer, where 4 is right."
 
 
 def said_of(known, observe, answer):
