@@ -130,9 +130,36 @@ def argument_ignored(seen: Recorded) -> str:
         values = [parameter.default] if parameter.default is not inspect.Parameter.empty else []
         for value in [*values, None, 0, 1]:
             if _is_with(seen, partial(_changed, name=name, value=value)):
-                shown = f"{name} = {value!r}"
-                return f"Your result is what {shown} gives: {name} changes nothing."
+                others = [
+                    arguments(look.case, seen.signature).get(name, parameter.default) for look in seen.passed
+                ]
+                if all(equal(other, value) for other in others):
+                    return f"Your result is what {name} = {value!r} gives: {name} changes nothing."
+                return f"Where your result is wrong, it is what {name} = {value!r} gives."
     return ""
+
+
+def argument_misread(seen: Recorded) -> str:
+    """What came is what the reference gives with a number one more or less, or a pair the other way round."""
+    misreadings: dict[str, Callable[[Any], Any]] = {
+        "{} + 1": lambda now: now + 1 if type(now) is int else None,
+        "{} − 1": lambda now: now - 1 if type(now) is int else None,
+        "{} with its two numbers in reverse order": lambda now: now[::-1] if _is_pair(now) else None,
+    }
+    for name in seen.signature.parameters:
+        for words, misread in misreadings.items():
+            if _is_with(seen, partial(_misread, name=name, misread=misread)):
+                return f"Where your result is wrong, it is what {words.format(name)} gives."
+    return ""
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and value[0] != value[1]
+
+
+def _misread(given: Mapping[str, Any], name: str, misread: Callable[[Any], Any]) -> Mapping[str, Any] | None:
+    other = misread(given[name]) if name in given else None
+    return None if other is None else {**given, name: other}
 
 
 def arguments_swapped(seen: Recorded) -> str:
@@ -459,6 +486,7 @@ RELATIONS: tuple[Relation, ...] = (
     not_a_number,
     argument_ignored,
     arguments_swapped,
+    argument_misread,
     times_an_argument,
     constant_factor,
     constant_offset,
@@ -579,6 +607,8 @@ def _changed(given: Mapping[str, Any], name: str, value: Any) -> Mapping[str, An
 
 def _exchanged(given: Mapping[str, Any], one: str, other: str) -> Mapping[str, Any] | None:
     a, b = given.get(one), given.get(other)
+    if type(a) is int and type(b) is int and a != b:
+        return {**given, one: b, other: a}
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return None
     if a.shape != b.shape or a.dtype != b.dtype or torch.equal(a, b):
