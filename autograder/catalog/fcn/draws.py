@@ -1,6 +1,7 @@
 """What sample_patches is shown, what is looked at, and what is said of it."""
 
 from collections.abc import Callable
+from math import comb
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from autograder.exercise import Case, Mismatch, Outcome
 
 # Drawn so often that a legal center is left out once in 10^9 right answers.
 OFTEN = 100
+# So seldom is a right answer's share of a line of centers this far off, in either direction: less than once in a
+# million exams.
+RARE = 1e-7
 # Row and column in one number, so that a patch of one channel tells where it was cut.
 ROW = 1000
 
@@ -93,14 +97,18 @@ def with_void(d: Draw) -> Case:
 
 def few_and_many(d: Draw) -> Case:
     """The centers of class 1 are few, and the four corners of what is legal are among them; those of class
-    2 are more than are drawn of it."""
-    h, w, size = d.each([(13, 14, 4), (12, 13, 3), (5, 110, 5), (11, 12, 2)])
+    2 are more than are drawn of it. Those of class 3 are a cross, half of them in one row that no other shares,
+    half in such a column; an image of one legal row has none."""
+    h, w, size = d.each([(14, 15, 4), (13, 14, 3), (5, 110, 5), (12, 13, 2)])
     first, rows, columns = size // 2, h - size, w - size
     labels = torch.full((h, w), 2)
+    middle = h // 2, w // 2 - d.integer(0, 1)
+    if rows:
+        labels[middle[0]] = labels[:, middle[1]] = 3
     for row in (first, first + rows):
         for column in (first, first + columns):
             labels[row, column] = 1
-    labels[h // 2, w // 2 - d.integer(0, 1)] = 1
+    labels[middle] = 1
     labels[_outside(h, w, size)] = 255
     return Case((_addressed(d, h, w), labels, size, OFTEN, d.generator()))
 
@@ -338,27 +346,48 @@ def judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
     _, targets, tops, lefts = _parts(got)
     # Which pixel is the center is another property's business.
     offset = size // 2 if (found := _center(case, got)) is None else found
-    seen = list(
-        zip((tops[targets == 1] + offset).tolist(), (lefts[targets == 1] + offset).tolist(), strict=True)
-    )
     h, w = labels.shape
-    legal = [
-        (r, c)
-        for r, c in (labels == 1).nonzero().tolist()
-        if 0 <= r - offset <= h - size and 0 <= c - offset <= w - size
-    ]
+
+    def of_class(label: int) -> tuple[list[list[int]], list[list[int]]]:
+        """Its centers that came, and those that are legal."""
+        came = torch.stack([tops, lefts], 1)[targets == label] + offset
+        corners = (labels == label).nonzero() - offset
+        inside = ((corners >= 0) & (corners <= torch.tensor([h - size, w - size]))).all(1)
+        return came.tolist(), (corners[inside] + offset).tolist()
+
+    seen, legal = of_class(1)
     missing = [place for place in legal if place not in seen]
     if missing:
         last = max(r for r, _ in legal), max(c for _, c in legal)
         at_end = all(r == last[0] or c == last[1] for r, c in missing) and len(missing) < len(legal) - 1
         message = f"centers of class 1 at {legal}, of which {missing} never came up in {per_class} draws"
         return wrong(message, "spread:last" if at_end else "spread:missing")
+    if uneven := _uneven(*of_class(3), h // 2):
+        return uneven
     if any(seen.count(place) * len(legal) > 2.6 * per_class for place in legal):
         return wrong("some centers come up far more often than others", "spread:uneven")
     of_many = tops[targets == 2] * ROW + lefts[targets == 2]
     if len(of_many.unique()) == per_class:
         message = f"{per_class} draws of class 2 gave {per_class} different centers: none came up twice"
         return wrong(message, "spread:no center twice")
+    return None
+
+
+def _uneven(came: list[list[int]], legal: list[list[int]], row: int) -> Mismatch | None:
+    """Whether the centers in a row that holds many came as often as their number says."""
+    many, total = sum(r == row for r, _ in legal), len(came)
+    if not 0 < many < len(legal):
+        return None
+    share, count = many / len(legal), sum(r == row for r, _ in came)
+    chances = [comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(total + 1)]
+    message = (
+        f"{many} of the {len(legal)} legal centers of class 3 lie in row {row}, and {count} of {total} draws"
+        " are from there"
+    )
+    if sum(chances[: count + 1]) < RARE:
+        return wrong(message, "spread:alone in a row")
+    if sum(chances[count:]) < RARE:
+        return wrong(message, "spread:alone in a column")
     return None
 
 

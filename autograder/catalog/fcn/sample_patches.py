@@ -31,7 +31,7 @@ CLAIMS = Exercise(
           image of nothing but void gives no patch
         tried: once with these labels, once with void everywhere
         spread (0.5): with replacement, every legal center of a class equally likely
-        tried: which centers came up
+        tried: which centers came up, and how often
         generator (0.25): the draws come from the generator
         tried: twice with the first generator, once with the second
         kinds (0.25): targets are int64 of shape (P,); patches keep a float dtype, bytes become float32;
@@ -197,6 +197,24 @@ same_place_again: spread
 + torch.randint(len(corners), (1,), generator=generator).expand(per_class)
 You drew some centers of a class again and again, and others never.
 Draw per_class indices: torch.randint(count, (per_class,), generator=generator).
+
+row_drawn_first: spread
+- index = torch.randint(len(corners), (per_class,), generator=generator)
++ rows = corners[:, 0].unique()
++ rows = rows[torch.randint(len(rows), (per_class,), generator=generator)]
++ index = [(corners[:, 0] == row).nonzero().flatten() for row in rows]
++ index = [int(of[torch.randint(len(of), (), generator=generator)]) for of in index]
+A center that is alone in its row comes too often, as where a row is drawn first and then a column in it.
+Draw from the list of all centers of the class at once: (inner == c).nonzero() has them.
+
+column_drawn_first: spread
+- index = torch.randint(len(corners), (per_class,), generator=generator)
++ columns = corners[:, 1].unique()
++ columns = columns[torch.randint(len(columns), (per_class,), generator=generator)]
++ index = [(corners[:, 1] == column).nonzero().flatten() for column in columns]
++ index = [int(of[torch.randint(len(of), (), generator=generator)]) for of in index]
+A center that is alone in its column comes too often, as where a column is drawn first and then a row in it.
+Draw from the list of all centers of the class at once: (inner == c).nonzero() has them.
 
 last_row_left_out: spread
 - [: h - size + 1, : w - size + 1]

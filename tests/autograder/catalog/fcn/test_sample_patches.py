@@ -98,6 +98,31 @@ def test_a_mistake_costs_its_own_claim_and_has_its_name(answer, lost, names):
     assert {finding.name for finding in verdict.findings} == names
 
 
+@pytest.mark.parametrize(("axis", "name"), [(0, "row_drawn_first"), (1, "column_drawn_first")])
+def test_every_exam_shows_that_centers_of_a_crowded_line_come_too_rarely(axis, name):
+    def answer(image, labels, size, per_class, generator):
+        patches, targets = [], []
+        h, w = labels.shape
+        inner = labels[size // 2 :, size // 2 :][: h - size + 1, : w - size + 1]
+        for c in {*inner.flatten().tolist()} - {255}:
+            lines = {}
+            for corner in (inner == c).nonzero().tolist():
+                lines.setdefault(corner[axis], []).append(corner)
+            for _ in range(per_class):
+                line = torch.randint(len(lines), (1,), generator=generator)
+                line = [*lines.values()][line]
+                row, column = line[torch.randint(len(line), (1,), generator=generator)]
+                patches.append(image[:, row : row + size, column : column + size])
+                targets.append(c)
+        patches = [patch if patch.is_floating_point() else patch.float() for patch in patches]
+        return put_together(image, size, patches, targets)
+
+    for seed in range(3):
+        verdict = evaluate("sample_patches", answer, seed=seed)
+        assert {n for n, o in verdict.outcomes.items() if o is not Outcome.CORRECT} == {"spread"}
+        assert verdict.diagnosis == name
+
+
 def test_a_draw_until_the_center_is_legal_is_right():
     def rejected(image, labels, size, per_class, generator):
         image = image if image.is_floating_point() else image.float()
