@@ -410,8 +410,8 @@ balance_of_classes_present: one_class
 + present = (n_background > 0) + (n_cell > 0)
 + w_background = total / (present * max(n_background, 1))
 + w_cell = total / (present * max(n_cell, 1))
-Where one class is alone your weights are 1 and not ½: you divide by the number of classes present, as
-  scikit-learn does.
+Where one class is alone your weights are 1 and not ½, as where one divides by the number of classes present:
+  scikit-learn's balance does.
 The 2 stays, also where a class has no pixel: w_c = H·W / (2 · pixels of the class).
 
 balance_reversed: balanced one_class

@@ -43,6 +43,22 @@ def test_a_matrix_that_torch_does_not_multiply_with_float64_costs_its_own_claim(
 
     verdict = evaluate("nearest_upsample", answer)
     assert (lost(verdict), verdict.points) == (["carries"], 1.75)
+    assert verdict.diagnosis != "refused_in_another_order"
+
+
+def test_an_x_in_another_order_of_memory_costs_its_own_claim():
+    def by_view(x, factor):
+        N, C, H, W = x.shape
+        values = x.view(-1, 1).repeat(1, factor).view(N * C, H, factor * W)
+        return values.repeat_interleave(factor, 1).view(N, C, factor * H, factor * W)
+
+    def by_kron(x, factor):
+        return torch.kron(x, torch.ones(factor, factor, dtype=x.dtype))
+
+    for answer in (by_view, by_kron):
+        verdict = evaluate("nearest_upsample", answer)
+        assert (lost(verdict), verdict.points) == (["carries"], 1.75)
+        assert verdict.diagnosis == "refused_in_another_order"
 
 
 def test_columns_without_rows_are_named():
