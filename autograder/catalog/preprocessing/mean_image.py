@@ -108,6 +108,13 @@ integers_not_converted: bytes kinds
 You asked for the mean of integers, which torch does not take.
 Convert them first: images.float(), unless they are floats already.
 
+only_bytes_converted: kinds
+- mean = images.double().mean(0)
++ images = images.float() if images.dtype == torch.uint8 else images
++ mean = images.mean(0)
+You turn bytes into floats, but int64 images reach mean() as they are, and torch takes no mean of integers.
+Ask whether they are floats, images.is_floating_point(), and not whether they are bytes.
+
 summed_in_bytes: bytes
 - images.double().mean(0)
 + sum(images) / len(images)
