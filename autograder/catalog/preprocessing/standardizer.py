@@ -1,5 +1,6 @@
 """The exercise Standardizer of lecture 01: statistics that travel with the model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import preprocessing as reference
 
 _MODES = ("mean_image", "channel_mean", "channel_standard")
+# Where a width is the number of channels, statistics of the wrong shape raise nothing.
+_SHAPES = ((2, 2, 3, 4), (1, 3, 2, 3), (2, 1, 2, 6), (3, 2, 4, 2))
+_FAINT = 5e-6
 
 
-def _to_fit(d: Draw, least: int = 2) -> Case:
-    # Where a width is the number of channels, statistics of the wrong shape raise nothing.
-    n, c, h, w = d.each([(2, 2, 3, 4), (1, 3, 2, 3), (2, 1, 2, 6), (3, 2, 4, 2)])
+def _to_fit(d: Draw, least: int = 2, shapes: Sequence[tuple[int, int, int, int]] = _SHAPES) -> Case:
+    n, c, h, w = d.each(shapes)
     images = d.layout(varied_images(d, max(n, least), c, h, w)) * d.positive(c, 1, 1, low=1.5, high=4.0)
     images[:, -1] *= 0.02  # stds on both sides of 1
     others = d.tensor(d.integer(1, 2), c, h, w, shift=5.0)
@@ -81,11 +84,14 @@ def _standardizes(subject: Subject, case: Case) -> Any:
 
 
 def _to_fit_flat(d: Draw) -> Case:
-    case = _to_fit(d)
-    images = case.extra["images"].contiguous()
+    case = _to_fit(d, shapes=((2, 3, 2, 3), (2, 4, 3, 2), (2, 1, 2, 6), (3, 2, 4, 2)))
+    images, others = case.extra["images"].contiguous(), case.extra["others"]
     # Exact in binary, so that a std of 0 is 0 however it is computed.
     images[:, 0] = d.each([0.5, 0.0, 2.0, -0.25])
-    return Case((), {}, {"images": images, "others": case.extra["others"]})
+    # Around 0, where float32 is as exact as elsewhere: its std is small, and no error of rounding.
+    for faint in (images[:, 1:2], others[:, 1:2]):
+        faint.copy_(d.tensor(*faint.shape, scale=_FAINT))
+    return Case((), {}, {"images": images, "others": others})
 
 
 def _standardizes_flat(subject: Subject, case: Case) -> Any:
@@ -93,8 +99,14 @@ def _standardizes_flat(subject: Subject, case: Case) -> Any:
     result = _fitted(subject, "channel_standard", images)(others)
     if not isinstance(result, torch.Tensor) or result.shape != others.shape:
         return result
-    divisor = (others[:, 0] - images[0, 0, 0, 0]) / result[:, 0].double()
-    return {"the constant channel": _divided_by(divisor), "the other channels": result[:, 1:].double()}
+    constant = _divided_by((others[:, 0] - images[0, 0, 0, 0]) / result[:, 0].double())
+    # What is added to every std, or is the least of them, is told by the constant channel, however little.
+    faint = result[:, 1:2].double() if constant == "divided by 1" else "not looked at"
+    return {
+        "the constant channel": constant,
+        "the faint channel": faint,
+        "the other channels": result[:, 2:].double(),
+    }
 
 
 def _divided_by(divisor: torch.Tensor) -> str:
@@ -207,7 +219,8 @@ CLAIMS = Exercise(
         tried: fit(images), then forward on other images, in the channel modes on larger ones too; again where
           fit(larger) came before
         constant_channel (0.5): a channel that was constant in fit is divided by 1, and every other by its std
-        tried: fit on images whose first channel never changes, then forward on others
+        tried: fit on images whose first channel never changes and whose second is faint, then forward on
+          others
         buffers (0.75): mean and std are buffers, in the state dict; std is 1 where the mode does not divide
         tried: fit, double(), then buffers, parameters and state dict looked at (any shape will do)
         loadable (0.75): an unfitted Standardizer loads the state of a fitted one, and then standardizes
@@ -403,6 +416,12 @@ eps_added: constant_channel
 + std = std + 1e-5
 You divide a constant channel by a number near 0, which multiplies it by thousands or more.
 Leave every other std as it is, and put 1 where it is 0: no eps is added, and nothing is clamped.
+
+small_std_as_zero: constant_channel
+- std > 1e-9
++ std > 1e-3
+You divide by 1 where the std is small, although the channel was not constant.
+Put 1 where the std is 0 and nowhere else: a faint channel is divided by its own std.
 
 not_refused: refuses_unfitted
 - raise RuntimeError("fit the statistics first, or load them")

@@ -60,6 +60,24 @@ class Clamped(Right):
         return x.std((0, 2, 3), correction=0)[:, None, None].clamp(min=1e-6)
 
 
+class FaintAsConstant(Right):
+    def deviation(self, x):
+        variance = x.var((0, 2, 3), correction=0)[:, None, None]
+        return variance.sqrt().masked_fill(variance < 1e-8, 1.0)
+
+
+class GuardedAgainstRounding(Right):
+    def deviation(self, x):
+        std = super().deviation(x.float())
+        return torch.where(std < 1e-6, 1, std)
+
+
+class AddedToOthers(Right):
+    def deviation(self, x):
+        std = x.std((0, 2, 3), correction=0)[:, None, None]
+        return torch.where(std == 0, 1, std + 1e-5)
+
+
 class InPlace(Right):
     def fit(self, images):
         super().fit(images)
@@ -108,8 +126,14 @@ def lost(verdict):
 class TestStandardizer(Contract):
     exercise_id = "Standardizer"
 
-    def test_what_the_card_does_not_ask_costs_nothing(self):
-        assert evaluate("Standardizer", Right).correct
+    @pytest.mark.parametrize("answer", [Right, GuardedAgainstRounding])
+    def test_what_the_card_does_not_ask_costs_nothing(self, answer):
+        assert evaluate("Standardizer", answer).correct
+
+    def test_a_faint_channel_is_divided_by_its_own_std(self):
+        verdict = evaluate("Standardizer", AddedToOthers)
+        assert lost(verdict) == ["constant_channel"]
+        assert not verdict.findings
 
     @pytest.mark.parametrize(
         ("name", "claim", "answer"),
@@ -118,6 +142,7 @@ class TestStandardizer(Contract):
             ("not_one", "buffers", NotOne),
             ("eps_added", "constant_channel", SmallEps),
             ("eps_added", "constant_channel", Clamped),
+            ("small_std_as_zero", "constant_channel", FaintAsConstant),
             ("in_place_in_fit", "kinds", InPlace),
             ("integers_subtracted", "kinds", InBytes),
             ("fails_on_none", "refuses_unfitted", OnPurpose),
