@@ -194,6 +194,16 @@ grad_gamma_from_x: parameters
 Your grad_gamma is the sum of grad_y·x.
 gamma multiplies the normalized values: sum grad_y·x_hat.
 
+parameters_times_gamma: parameters
+- grad_gamma = (grad_y * x_hat).sum(axes)
+- grad_beta = grad_y.sum(axes)
+- grad_hat = grad_y * gamma.view(shape)
++ grad_hat = grad_y * gamma.view(shape)
++ grad_gamma = (grad_hat * x_hat).sum(axes)
++ grad_beta = grad_hat.sum(axes)
+Your grad_gamma and grad_beta come out times gamma.
+Only the way to x leads through gamma: sum grad_y·x_hat and grad_y, before grad_y is multiplied by it.
+
 gradients_swapped: parameters
 - return grad_x / std, grad_gamma, grad_beta
 + return grad_x / std, grad_beta, grad_gamma

@@ -140,6 +140,12 @@ eps_fixed: eps
 You add 1e-5, whatever eps is.
 eps is an argument, and 1e-5 only its default: add eps.
 
+eps_as_least: eps
+- (var + eps).sqrt()
++ var.clamp(min=eps).sqrt()
+You took eps for the least that the variance may be.
+It is added to every variance, however large: divide by sqrt(var + eps).
+
 unbiased_std_plus_eps: all but carries
 - var = x.var(axes, unbiased=False, keepdim=True)
 - x_hat = (x - mean) / (var + eps).sqrt()
