@@ -118,7 +118,7 @@ def _one_value(d: Draw) -> Case:
 
 
 class _Place(NamedTuple):
-    """Where something of NAMES lies: its name and its shape in the layer, and whether the layer knows of it."""
+    """Where something of NAMES lies: its name and shape in the layer, and whether the layer knows of it."""
 
     own: str
     shape: tuple[int, ...]
@@ -426,8 +426,7 @@ biased_running_variance: running_statistics cumulative
 - m * var * n / (n - 1)
 + m * var
 Your running variance follows the biased variance of each batch.
-The running variance estimates the data set's: multiply by n/(n−1) before averaging; the normalization itself
-  keeps the biased one.
+It estimates the data set's: multiply by n/(n−1) before averaging; the normalization keeps the biased one.
 
 momentum_reversed: running_statistics
 - is None else self.momentum
@@ -531,9 +530,8 @@ Your running statistics are parameters.
 They are tracked and not learned: self.register_buffer("running_mean", ...), likewise for the variance.
 
 kept_for_later: state
-- x_hat = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
-+ x_hat = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
-+ self.x_hat = x_hat
+- x_hat = (x
++ self.x_hat = x_hat = (x
 You keep tensors that belong to a graph as attributes, so the layer cannot be copied after a training call.
 Keep what you compute in local names; what must stay is kept as tensor.detach().
 
@@ -588,6 +586,13 @@ counts_afterwards: cumulative
 With momentum=None you take 1/num_batches_tracked before this batch is counted.
 Add 1 first: batch k has the weight 1/k.
 
+counts_by_itself: cumulative
+- m = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
++ self.seen = getattr(self, "seen", 0) + 1
++ m = 1 / self.seen if self.momentum is None else self.momentum
+With momentum=None you weigh by a counter of your own, which starts over when a state dict is loaded.
+Weigh by 1/num_batches_tracked: that count is saved and loaded with the layer.
+
 never_counts: state cumulative
 - self.num_batches_tracked += 1
 ...
@@ -637,8 +642,7 @@ class Lerp(nn.Module):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1):
         super().__init__()
-        self.eps = eps
-        self.momentum = momentum
+        self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         for name, value in [("running_mean", torch.zeros), ("running_var", torch.ones)]:
@@ -646,8 +650,7 @@ class Lerp(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
 
     def forward(self, x):
-        last = x.movedim(1, -1)
-        mean, var = self.running_mean, self.running_var
+        last, mean, var = x.movedim(1, -1), self.running_mean, self.running_var
         if self.training:
             rows = last.reshape(-1, last.shape[-1])
             if len(rows) < 2:

@@ -171,7 +171,7 @@ class TestBatchNorm(Contract):
             (WithItsGraph, {"state"}, "statistics_in_the_graph"),
             (Remembers, {"state"}, "kept_for_later"),
             (MomentumOr, {"running_statistics"}, "zero_momentum_as_none"),
-            (CountsByItself, {"cumulative"}, None),
+            (CountsByItself, {"cumulative"}, "counts_by_itself"),
             (NotOneImage, {"training_output"}, "refuses_one_image"),
             (CountsInEval, {"eval_mode"}, "eval_counts"),
             (RefusesInEval, {"eval_mode"}, "refuses_in_eval"),
