@@ -17,8 +17,8 @@ from autograder.exercise import Case, Exercise, Forbidden
 from autograder.values import Network
 from coursekit import batchnorm as reference
 
-# As many channels before as behind, and as many columns in the kernel: what is scaled along another axis shows
-# in numbers there, and not in an error alone.
+# As many channels before as behind, and as many columns in the kernel: what is scaled along another axis
+# shows in numbers there, and not in an error alone.
 SQUARE: dict[str, Any] = {"in_channels": 2, "out_channels": 2, "kernel_size": 2}
 PLAIN = (
     SQUARE,
@@ -165,13 +165,16 @@ def _folds_apart(subject: Subject, case: Case) -> Any:
     folded = _convolution(subject(*given.values()))
     seen = folded.inspect("training", "parameters", "storages")
     after = {name: layer.inspect() for name, layer in given.items()}
-    own = {place for look in before.values() for place in look["storages"].values()}
+    # Afterwards, too: parameters that conv was given on the way are its own.
+    looks = (*before.values(), *after.values())
+    own = {place for look in looks for place in look["storages"].values()}
     return {
         "changed in": ", ".join(c for name in given for c in _changes(name, before[name], after[name]))
         or "nothing",
         "training flag": seen["training"][""],
         "dtypes": sorted({described(p).partition(" ")[0] for p in seen["parameters"].values()}),
         "weights shared": not own.isdisjoint(seen["storages"].values()),
+        "conv itself came back": folded.ref == given["conv"].ref,
     }
 
 
@@ -336,6 +339,12 @@ in_place: originals
 + folded = conv
 You changed the convolution that was handed in.
 Copy it first (copy.deepcopy(conv)), then write into the copy.
+
+shallow_copy: originals
+- copy.deepcopy(conv)
++ copy.copy(conv)
+You changed conv: your result is another layer, but holds the parameters of conv, as copy.copy(conv) does.
+Such a copy is shallow: take copy.deepcopy(conv), or a new nn.Conv2d.
 
 bn_left_in_eval: originals
 - folded = copy.deepcopy(conv)

@@ -64,6 +64,21 @@ def left_in_eval(conv, bn):
     return built(conv, bn)
 
 
+def into_the_old_one(conv, bn, *, copied=copy.copy, renewed=False):
+    """conv itself, or another layer of its parameters; these are written into, or given to both anew."""
+    folded = copied(conv)
+    scale, shift = line(conv, bn)
+    shift = shift.detach().clone()
+    with torch.no_grad():
+        weight = conv.weight * scale[:, None, None, None]
+        if renewed:
+            folded.weight = nn.Parameter(weight)
+        else:
+            folded.weight.copy_(weight)
+        folded.bias = nn.Parameter(shift)
+    return folded
+
+
 def bias_as_a_tensor(conv, bn):
     scale, _ = line(conv, bn)
     folded = built(conv, bn)
@@ -120,6 +135,10 @@ class TestFoldBatchnorm(Contract):
             (partial(built, to=torch.float32), {"originals"}, "default_dtype"),
             (partial(built, mode=True), {"originals"}, "always_in_training"),
             (partial(built, mode=False), {"originals"}, "always_in_eval"),
+            (into_the_old_one, {"originals"}, "shallow_copy"),
+            (partial(into_the_old_one, renewed=True), {"originals"}, "shallow_copy"),
+            (partial(into_the_old_one, copied=lambda conv: conv), {"originals"}, "in_place"),
+            (partial(into_the_old_one, copied=lambda conv: conv, renewed=True), {"originals"}, "in_place"),
             (left_in_eval, {"originals"}, "bn_left_in_eval"),
             (bias_as_a_tensor, {"without_bias"}, "bias_required"),
             (gamma_as_a_tensor, {"without_affine"}, "affine_required"),
