@@ -44,6 +44,9 @@ def _differentiated(d: Draw) -> Case:
 
 def _narrow(d: Draw) -> Case:
     given, scale = d.each(EPS)
+    if given.get("eps") == 0.1:
+        # Each variance is below eps then: what takes it for their least is told from what leaves it out.
+        scale /= 5
     x, groups = _grouped(d, *d.each(PROPER))
     return Case(_case(d, x * scale, groups).args, given)
 
@@ -180,6 +183,12 @@ eps_outside_root: eps
 You added eps after the root.
 Divide by sqrt(var + eps).
 
+eps_as_least: eps
+- (var + eps).sqrt()
++ var.clamp(min=eps).sqrt()
+You took eps for the least that the variance may be.
+It is added to every variance, however large: divide by sqrt(var + eps).
+
 group_size_for_number: all but refuses_indivisible carries
 - axes = (2, 3, 4)
 + num_groups = c // num_groups
@@ -206,6 +215,17 @@ affine_per_group: all but refuses_indivisible carries
 + beta = beta[:num_groups].repeat_interleave(c // num_groups)
 You scaled and shifted per group.
 gamma and beta have one number per channel; only the statistics are shared by a group.
+
+divisor_left_to_reshape: refuses_indivisible
+- if c % num_groups:
+-     raise ValueError(f"num_groups must divide the {c} channels of x, got {num_groups}")
+- axes = (2, 3, 4)
+- g = x.reshape(n, num_groups, c // num_groups, h, w)
++ axes = (2,)
++ g = x.reshape(n, num_groups, -1)
+You leave the check to a reshape: it complains only where num_groups does not divide all C·H·W values, and
+  cuts through channels elsewhere.
+Raise a ValueError when C % num_groups is not 0.
 
 detached_statistics: gradients
 - g.mean(axes, keepdim=True)

@@ -39,6 +39,19 @@ def default_eps(x, num_groups, gamma, beta, eps=1e-5):
     return right(x, num_groups, gamma, beta)
 
 
+def eps_at_least(x, num_groups, gamma, beta, eps=1e-5):
+    rows = right(x, num_groups, torch.ones_like(gamma), 0 * beta, 0).view(len(x), num_groups, -1)
+    var = x.reshape(rows.shape).var(2, correction=0, keepdim=True)
+    y = (rows * (var / torch.maximum(var, torch.tensor(eps))).sqrt()).view(x.shape)
+    return y * gamma[:, None, None] + beta[:, None, None]
+
+
+def rows_of_any_length(x, num_groups, gamma, beta, eps=1e-5):
+    rows = x.reshape(len(x) * num_groups, -1)
+    y = (rows - rows.mean(1, keepdim=True)) / (rows.var(1, correction=0, keepdim=True) + eps).sqrt()
+    return y.view(x.shape) * gamma[:, None, None] + beta[:, None, None]
+
+
 def more_groups_than_channels(x, num_groups, gamma, beta, eps=1e-5):
     return right(x, min(num_groups, x.shape[1]), gamma, beta, eps)
 
@@ -71,6 +84,8 @@ class TestGroupNorm(Contract):
             (float32, {"carries"}, "float32_returned"),
             (without_eps, {"eps"}, "eps_ignored"),
             (default_eps, {"eps"}, "eps_fixed"),
+            (eps_at_least, {"eps"}, "eps_as_least"),
+            (rows_of_any_length, {"refuses_indivisible"}, "divisor_left_to_reshape"),
             (more_groups_than_channels, {"refuses_indivisible"}, None),
             (one_image_as_a_layer, {"groups", "eps", "gradients"}, None),
             (layer_norm, {"groups", "layer_and_instance", "eps", "gradients"}, "layer_norm"),
