@@ -31,6 +31,7 @@ from autograder.catalog.unet.draws import (
     of_kind,
     own_places,
     read_places,
+    spread_of_any_field,
     straightened,
     way_of_reading,
 )
@@ -122,23 +123,24 @@ def _judge_identity(case: Case, expected: Any, got: Any) -> Mismatch | None:
     return None
 
 
-# How far a read coordinate may lie from its place: an image read otherwise than bilinearly is a claim of its own.
 CORNERS = "are those of a lattice whose corners do not lie on the image's (align_corners=False)"
-READ = {"bilinear": 1e-4, "bicubic": 5e-3, "nearest": 1.0, "otherwise": 1e-4}
+# How far a read coordinate may lie from its place, in the mean where it is a whole pixel: an image read otherwise
+# than bilinearly is a claim of its own.
+READ = {"bilinear": 1e-4, "bicubic": 5e-3, "nearest": 0.36, "otherwise": 1e-4}
 
 
 def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
     if mismatch := of_kind(case, got) or _still_there(got):
         return mismatch
     image, grid, reading = got["image"], case.kwargs["grid"], way_of_reading(case, got)
-    near = READ[reading]
+    near, whole = READ[reading], reading == "nearest"
     if reading == "bicubic":
         image = straightened(read_places(image))
-    _, remainder = fitted_lattice(image, grid)
+    _, remainder = fitted_lattice(image, grid, whole)
     if remainder < near:
         return None
     for other in range(2, 7):
-        if fitted_lattice(image, other)[1] < near:
+        if fitted_lattice(image, other, whole)[1] < near:
             message = f"a lattice of {grid}×{grid} points was asked for, yours has {other}×{other}"
             return wrong(message, f"field:grid {other}")
     field = displacement(image)
@@ -150,7 +152,7 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
         ("corners", partial(cubic_axis, aligned=False), CORNERS),
     )
     for name, axis, why in kernels:
-        if fitted(field, *(axis(grid, size) for size in field.shape[1:]))[1] < near:
+        if fitted(field, *(axis(grid, size) for size in field.shape[1:]), whole)[1] < near:
             return wrong(f"the displacements {why}", f"field:{name}")
     field = field[:, REACH:-REACH, REACH:-REACH]
     size = field.square().mean()
@@ -283,7 +285,7 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
     size = case.kwargs["sigma"]
     fits = [fitted_lattice(image, 3) for image in images]
     if max(remainder for _, remainder in fits) > 1e-3:
-        return _judge_spread_of_any_field(images, size)
+        return spread_of_any_field(images, size)
     # (40, 2, 9), each point of which is one draw.
     drawn = torch.stack([lattice.flatten(1) for lattice, _ in fits])
     std, (rows, columns) = float(drawn.std()), (drawn.transpose(0, 1).flatten(1).std(1) / size).tolist()
@@ -331,21 +333,6 @@ def _judge_unequal(case: Case, size: float, rows: float, columns: float) -> Mism
         if all(abs(one / other - 1) < 0.2 for one, other in zip((rows, columns), wanted, strict=True)):
             return wrong(says, f"spread:{code}")
     return wrong(says, "spread:size")
-
-
-def _judge_spread_of_any_field(images: list[torch.Tensor], size: float) -> Mismatch | None:
-    """A field that is no lattice's is a claim of its own; what it displaces the middle by is told, if less sharply."""
-    h, w = images[0].shape[1:]
-    drawn = torch.stack([displacement(image)[:, h // 2, w // 2] for image in images])
-    rows, columns = (drawn.std(0) / size).tolist()
-    # Of 40 normal numbers each: outside less than once in 10⁵ right answers.
-    if 0.5 < rows < 1.7 and 0.5 < columns < 1.7:
-        return None
-    return wrong(
-        f"at sigma={size:g} the middle is displaced by {rows * size:.2g} px along rows and {columns * size:.2g} px "
-        "along columns",
-        "spread:of another field",
-    )
 
 
 CLAIMS = Exercise(
