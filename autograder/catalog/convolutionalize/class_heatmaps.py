@@ -282,6 +282,14 @@ one_flag_for_all_after_errors_too: as_found
 You gave every layer the flag of the outermost one, so what was frozen on purpose is not any more.
 Remember each layer's own flag, {m: m.training for m in fcn.modules()}, and put them back one by one.
 
+only_training_put_back: as_found
+- m.training = flag
++ if flag:
++     m.train()
+You put layers back with train(), which switches everything inside them too: what was in eval mode inside a
+  network in training mode is not any more.
+m.training = flag, for each of fcn.modules(), switches m alone.
+
 not_after_an_error: as_found
 - try:
 -     with torch.no_grad():

@@ -318,6 +318,14 @@ all_hooks_removed: as_found
 You removed all forward hooks of the network, also those that were there before.
 Remove only your own: handle.remove() for each handle that register_forward_hook returned.
 
+hooks_of_its_layers_cleared: as_found after_error
+- for handle in handles:
+-     handle.remove()
++ for layer in layers:
++     modules[layer]._forward_hooks.clear()
+You took all forward hooks off the layers asked for, also those that were on them before.
+Remove only your own: handle.remove() for each handle that register_forward_hook returned.
+
 switched_to_eval: mode
 - try:
 + modes = {module: module.training for module in model.modules()}

@@ -486,6 +486,12 @@ position_ignored: position together
 You left position out, and took the mean of the whole map.
 Where position is given, the objective is unit[:, row, column].mean().
 
+one_image_at_a_position: position together
+- unit[:, row, column]
++ unit[:1, row, column]
+Where position is given you took the activation of the first image only.
+The mean over all images of the batch there, too: output[:, channel, row, column].mean().
+
 l2_summed: l2 together
 - (x**2).mean()
 + (x**2).sum()
