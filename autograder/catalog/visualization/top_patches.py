@@ -26,10 +26,12 @@ def _with_best(d: Draw, rows: int, columns: int, row: int, column: int) -> tuple
 
 
 def _seen(
-    size: int, jump: int, padding: int, rows: int, columns: int
+    size: int, jump: int, padding: int, rows: int, columns: int, left_over: tuple[int, int] = (0, 0)
 ) -> tuple[tuple[int, int, float], tuple[int, ...]]:
-    """A field, and the size of an image that makes maps of these sizes."""
-    image = tuple((n - 1) * jump + size - 2 * padding for n in (rows, columns))
+    """A field, and the size of an image that makes maps of these sizes and has pixels left over."""
+    image = tuple(
+        (n - 1) * jump + size - 2 * padding + m for n, m in zip((rows, columns), left_over, strict=True)
+    )
     return (size, jump, (size - 1) / 2 - padding), image
 
 
@@ -53,7 +55,8 @@ def _even_fields(d: Draw) -> Case:
 
 def _rectangular(d: Draw) -> Case:
     rows, columns = d.each([(2, 5), (5, 2), (2, 7)])
-    row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
+    # Inside the image also for whoever swaps its sides, which is another property's business.
+    row, column = (2, d.integer(0, 1)) if rows > columns else (1, d.choice([2, 0]))
     activations, channel = _with_best(d, rows, columns, row, column)
     return Case((d.layout(activations), channel, 1, *_seen(1, 1, 0, rows, columns)))
 
@@ -61,12 +64,25 @@ def _rectangular(d: Draw) -> Case:
 def _at_the_border(d: Draw) -> Case:
     """Each side of the image in turn, two of them at once, and a field that is larger than the image."""
     side, size = d.choice([3, 4]), d.choice([5, 7])
-    places = [(0, side - 1), (side - 1, 0), (0, 1), (1, 0), (side - 1, 1), (1, side - 1), None]
-    place, jump, padding = d.each(places), d.choice([2, 3]), d.choice([1, 2])
+    jump, padding, last = d.choice([2, 3]), d.choice([1, 2]), side - 1
+    # Wide and high images, whose last column or row no field needs: beyond their longer side, too, end those
+    # of two pixels of padding alone.
+    wide, high = (0, 1), (1, 0)
+    place, longer, padding = d.each(
+        [
+            ((0, last), high, padding),
+            ((last, 0), wide, padding),
+            ((0, 1), wide, padding),
+            ((1, 0), high, padding),
+            ((last, 1), high, 2),
+            ((1, last), wide, 2),
+            (None, wide, side + 2),
+        ]
+    )
     if place is None:
-        place, size, jump, padding = (1, 1), 2 * side + 5, 1, side + 1
+        place, size, jump = (1, 1), 2 * side + 5, 2
     activations, channel = _with_best(d, side, side, *place)
-    field, image = _seen(size, jump, padding, side, side)
+    field, image = _seen(size, jump, padding, side, side, longer)
     return Case((activations, channel, 1, field, image))
 
 
@@ -318,7 +334,7 @@ divided_by_rows: rectangular
 You found row and column of a flat index with the map's height.
 A row is as long as the map is wide: divmod(index, w).
 
-image_size_swapped: rectangular
+image_size_swapped: clipped
 - height, width = image_size
 + width, height = image_size
 You read image_size as (W, H).
