@@ -47,12 +47,13 @@ def _window_case(
     dtype: torch.dtype = torch.float32,
 ) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
-        c, window, (h, w) = d.choice([2, 1]), d.choice(windows), d.choice(cells)
+        classes = (d.each([3, 1]),) if apart else (3, 2, 4)
+        c, window, (h, w) = d.choice([2, 1]), d.choice(windows), d.each(cells)
         stride = d.choice(strides) + (window if apart else 0)
         # At least two rows in one direction: half of a single one would be none.
         more = d.choice([(stride - 1, 1), (1, stride - 1)]) if leftover else (0, 0)
         size = (window + stride * (h - 1) + more[0], window + stride * (w - 1) + more[1])
-        cnn = _patch_classifier(d, c, window, classes=(3, 2, 4, 1) if apart else (3, 2, 4)).to(dtype)
+        cnn = _patch_classifier(d, c, window, classes=classes).to(dtype)
         return Case((Network.describe(cnn), d.layout(d.tensor(c, *size, dtype=dtype)), window, stride))
 
     return draw
@@ -256,6 +257,15 @@ axes_squeezed: sparse
 Where there is one row or one column of windows, your map loses that axis.
 Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.
 
+single_class_squeezed: sparse
+- scores = torch.cat([cnn(crop[None]) for crop in crops])
++ scores = torch.stack([cnn(crop[None]).squeeze() for crop in crops])
+- scores.T.reshape(-1, h, w)
++ scores.unflatten(0, (h, w)).permute(2, 0, 1)
+Where there is a single class, the axis of the classes was dropped with the batch axis, as squeeze() drops
+  every axis of size 1: permute then finds one too few.
+Take out the batch axis only, with [0] or squeeze(0).
+
 grid_centered: leftover
 - range(0, H - window + 1, stride)
 + range((H - window) % stride // 2, H - window + 1, stride)
@@ -390,6 +400,14 @@ one_flag_for_all_after_errors_too: as_found
 + cnn.train(was)
 You gave every layer the flag of the outermost one, so what was frozen on purpose is not any more.
 Remember each layer's own flag, {m: m.training for m in cnn.modules()}, and put them back one by one.
+
+only_training_put_back: as_found
+- m.training = flag
++ if flag:
++     m.train()
+You put layers back with train(), which switches everything inside them too: what was in eval mode inside a
+  classifier in training mode is not any more.
+m.training = flag, for each of cnn.modules(), switches m alone.
 
 not_after_an_error: as_found
 - try:
