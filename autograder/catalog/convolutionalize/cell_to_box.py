@@ -81,7 +81,7 @@ CLAIMS = Exercise(
         tried: their types
         """,
         odd_fields=on(_box_case([3, 5, 1, 7]), _sides, examples=6),
-        even_fields=on(_box_case([2, 4, 8, 6]), _sides, examples=6),
+        even_fields=on(_box_case([4, 2, 8, 6]), _sides, examples=6),
         beyond_the_image=on(_box_case([8, 7, 9, 10], padded=True), _sides, examples=6),
         integers=on(_one_box_case, _kinds, examples=3, beside="odd_fields"),
     ),
@@ -212,6 +212,14 @@ even_fields_off_by_one: all but odd_fields integers
 - math.floor(center - (size - 1) / 2)
 + int(center - size // 2)
 Your fields of even size begin one pixel early: you cut the half off their center.
+Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
+
+center_rounded: even_fields beyond_the_image
+- center = start + cell * jump
+- first = math.floor(center - (size - 1) / 2)
++ center = round(start + cell * jump)
++ first = center - size // 2
+You rounded the center to a pixel before you went back: some of your fields of even size begin one pixel early.
 Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
 
 even_fields_one_larger: all but odd_fields integers
