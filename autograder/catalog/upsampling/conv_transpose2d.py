@@ -406,6 +406,15 @@ def folded(x, weight, bias=None, stride=1, padding=0, output_padding=0):
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
+answers.edits("""
+joined_by_view: carries
+- weight.flatten(1).T @ x.flatten(2)
++ weight.view(len(weight), -1).T @ x.view(*x.shape[:2], -1)
+You used .view to join axes of a tensor, which torch refuses where it does not lie row by row in memory.
+Take .reshape or .flatten: they copy where they must.
+""")
+
+
 @answers.right
 def by_zeros(x, weight, bias=None, stride=1, padding=0, output_padding=0):
     """zero insertion and a convolution"""
