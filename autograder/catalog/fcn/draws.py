@@ -13,8 +13,8 @@ from autograder.exercise import Case, Mismatch, Outcome
 
 # Drawn so often that a legal center is left out once in 10^9 right answers.
 OFTEN = 100
-# So seldom is a right answer's share of a line of centers this far off, in either direction: less than once in a
-# million exams.
+# So seldom are a right answer's draws from a line of centers so few, or so many: less than once in a million
+# exams.
 RARE = 1e-7
 # Row and column in one number, so that a patch of one channel tells where it was cut.
 ROW = 1000
@@ -97,8 +97,8 @@ def with_void(d: Draw) -> Case:
 
 def few_and_many(d: Draw) -> Case:
     """The centers of class 1 are few, and the four corners of what is legal are among them; those of class
-    2 are more than are drawn of it. Those of class 3 are a cross, half of them in one row that no other shares,
-    half in such a column; an image of one legal row has none."""
+    2 are more than are drawn of it. Those of class 3 are a cross, about half of them in one row and half in
+    one column; an image of one legal row has none."""
     h, w, size = d.each([(14, 15, 4), (13, 14, 3), (5, 110, 5), (12, 13, 2)])
     first, rows, columns = size // 2, h - size, w - size
     labels = torch.full((h, w), 2)

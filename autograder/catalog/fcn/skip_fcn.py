@@ -324,7 +324,7 @@ peak_off_by_half: bilinear
 + ramp = 1 - (torch.arange(2 * factor) - (factor - 1)).abs() / factor
 + kernel = torch.outer(ramp, ramp)
 + up.weight = nn.Parameter(kernel * torch.eye(num_classes)[:, :, None, None])
-The peak of your kernels stands on pixel factor − 1: all that is enlarged lies half a pixel too far up and left.
+Your kernels have their peak at pixel factor − 1: all that is enlarged lies half a pixel too far up and left.
 The middle of 2 · factor pixels is factor − ½; factor − 1 is that of the 2 · factor − 1 for an odd factor.
 
 one_kernel_for_two: bilinear
