@@ -33,3 +33,11 @@ class TestCellToBox(Contract):
             verdict = evaluate("cell_to_box", from_one, seed=seed)
             assert verdict.outcomes["odd_fields"] is not Outcome.CORRECT
             assert verdict.outcomes["even_fields"] is not Outcome.CORRECT
+
+    def test_a_rounded_center_is_named_in_every_exam(self):
+        def of_the_pixel(row, col, field_y, field_x):
+            top, left = (round(f[2] + i * f[1]) - f[0] // 2 for i, f in ((row, field_y), (col, field_x)))
+            return top, left, top + field_y[0], left + field_x[0]
+
+        for seed in range(3):
+            assert evaluate("cell_to_box", of_the_pixel, seed=seed).diagnosis == "center_rounded"

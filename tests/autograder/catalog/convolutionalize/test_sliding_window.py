@@ -58,3 +58,20 @@ class TestSlidingWindow(Contract):
         for answer, claim in ((larger_windows_only, "scores"), (several_classes_only, "sparse")):
             for seed in range(3):
                 assert claim in lost(evaluate("sliding_window", answer, seed=seed))
+
+    def test_the_axis_of_a_single_class_squeezed_is_named_in_every_exam(self):
+        def squeezed(cnn, image, window, stride):
+            flags = {m: m.training for m in cnn.modules()}
+            cnn.eval()
+            try:
+                bands = image.unfold(1, window, stride).unfold(2, window, stride).permute(1, 2, 0, 3, 4)
+                with torch.no_grad():
+                    rows = [torch.stack([cnn(crop[None]).squeeze() for crop in band]) for band in bands]
+            finally:
+                for m, flag in flags.items():
+                    m.training = flag
+            return torch.stack(rows).permute(2, 0, 1)
+
+        for seed in range(3):
+            verdict = evaluate("sliding_window", squeezed, seed=seed)
+            assert (lost(verdict), verdict.diagnosis) == ({"sparse"}, "single_class_squeezed")

@@ -72,3 +72,27 @@ class TestTopPatches(Contract):
         verdict = evaluate("top_patches", top_patches, exam=exam)
         assert lost(verdict) == {"negative"}
         assert "clamp" in verdict.findings[0].mistake
+
+    def test_swapped_sides_of_the_image_are_seen_at_its_border_in_every_exam(self):
+        def ends_alone(activations, channel, k, field, image_size):
+            patches = cut(activations, channel, k, field, image_size, clip=lambda v, n: max(v, 0))
+            return [
+                (n, t, left, min(b, image_size[1]), min(r, image_size[0])) for n, t, left, b, r in patches
+            ]
+
+        def both_ends(activations, channel, k, field, image_size):
+            return cut(activations, channel, k, field, image_size[::-1])
+
+        for seed in range(3):
+            for answer in (ends_alone, both_ends):
+                verdict = evaluate("top_patches", answer, seed=seed)
+                assert (lost(verdict), verdict.diagnosis) == ({"clipped"}, "image_size_swapped")
+
+    def test_boxes_go_beyond_the_shorter_and_the_longer_side_in_every_exam(self):
+        for side in (min, max):
+
+            def top_patches(activations, channel, k, field, image_size, side=side):
+                return cut(activations, channel, k, field, (side(image_size),) * 2)
+
+            for seed in range(3):
+                assert "clipped" in lost(evaluate("top_patches", top_patches, seed=seed))
