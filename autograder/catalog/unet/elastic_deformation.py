@@ -152,7 +152,8 @@ def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
         ("corners", partial(cubic_axis, aligned=False), CORNERS),
     )
     for name, axis, why in kernels:
-        if fitted(field, *(axis(grid, size) for size in field.shape[1:]), whole=whole)[1] < near:
+        along_rows, along_columns = (axis(grid, size) for size in field.shape[1:])
+        if fitted(field, along_rows, along_columns, whole)[1] < near:
             return wrong(f"the displacements {why}", f"field:{name}")
     field = field[:, REACH:-REACH, REACH:-REACH]
     size = field.square().mean()
