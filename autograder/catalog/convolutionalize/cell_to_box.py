@@ -219,7 +219,7 @@ center_rounded: even_fields beyond_the_image
 - first = math.floor(center - (size - 1) / 2)
 + center = round(start + cell * jump)
 + first = center - size // 2
-You rounded the center to a pixel before you went back: some of your fields of even size begin one pixel early.
+You rounded the center to a pixel before you went back: some fields of even size begin one pixel early.
 Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
 
 even_fields_one_larger: all but odd_fields integers
