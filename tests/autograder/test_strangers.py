@@ -1,7 +1,7 @@
 """Answers written from card and stub alone, by people who had not seen the catalogue, before the checks ever saw them.
 
-`strangers/<topic>.py` holds them, one a cell: right ones in odd styles, and wrong ones with a sentence that says what is
-wrong. What each of them was told, and whether it is true, was read by hand.
+`strangers/first` and `strangers/second` hold them, fifty right ones in odd styles and fifty wrong ones each, one a cell, the
+wrong ones with a sentence that says what is wrong. What each of them was told, and whether it is true, was read by hand.
 """
 
 import itertools
@@ -28,12 +28,13 @@ class Stranger(NamedTuple):
     file: str
 
 
-def strangers():
-    for topic in TOPICS:
-        _, *parts = CELL.split((Path(__file__).parent / "strangers" / f"{topic}.py").read_text(encoding="utf-8"))
+def strangers(rounds=("first", "second")):
+    for turn, topic in itertools.product(rounds, TOPICS):
+        path = Path(__file__).parent / "strangers" / turn / f"{topic}.py"
+        _, *parts = CELL.split(path.read_text(encoding="utf-8"))
         numbers = itertools.count(1)
         for kind, exercise, sentence, code in zip(*(parts[start::4] for start in range(4)), strict=True):
-            yield Stranger(kind, exercise, sentence, code, f"<{topic} {next(numbers)}: {kind} {exercise}>")
+            yield Stranger(kind, exercise, sentence, code, f"<{turn} {topic} {next(numbers)}: {kind} {exercise}>")
 
 
 def params(kind):
