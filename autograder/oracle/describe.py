@@ -332,11 +332,17 @@ def axis_of_one(seen: Recorded) -> str:
 
 def cropped_or_padded(seen: Recorded) -> str:
     for larger in (False, True):
-        where = {
-            _window(pair.got, pair.expected) if larger else _window(pair.expected, pair.got)
-            for pair in seen.pairs
-        }
-        if len(where) == 1 and (found := next(iter(where))):
+        each = [_windows(p.got, p.expected) if larger else _windows(p.expected, p.got) for p in seen.pairs]
+        always = set.intersection(*each) if each else set()
+        # What is one pixel smaller stands in the middle and at the top left alike.
+        if found := next(
+            (
+                place
+                for place in ("at the top left", "at the bottom right", "in the middle")
+                if place in always
+            ),
+            "",
+        ):
             if larger:
                 return f"Your result is larger than it must be; what is expected stands {found} of it."
             return f"Your result is smaller than it must be: it is what stands {found} of what is expected."
@@ -546,25 +552,22 @@ def _shifted(pair: Pair, axis: int, step: int) -> bool:
     )
 
 
-def _window(large: torch.Tensor, small: torch.Tensor) -> str:
-    """At which place of the larger tensor the smaller one stands, along rows and columns."""
+def _windows(large: torch.Tensor, small: torch.Tensor) -> set[str]:
+    """The places of the larger tensor at which the smaller one stands, along rows and columns."""
     if large.dim() != small.dim() or small.dim() < 2 or large.shape[:-2] != small.shape[:-2]:
-        return ""
+        return set()
     if large.shape == small.shape or any(a < b for a, b in zip(large.shape, small.shape, strict=True)):
-        return ""
+        return set()
     if len(small.unique()) < FEW:
-        return ""
+        return set()
     more = [a - b for a, b in zip(large.shape[-2:], small.shape[-2:], strict=True)]
-    places = {
-        "in the middle": [m // 2 for m in more],
-        "at the top left": [0, 0],
-        "at the bottom right": more,
-    }
+    places = {"at the top left": [0, 0], "at the bottom right": more, "in the middle": [m // 2 for m in more]}
     h, w = small.shape[-2:]
-    for name, (top, left) in places.items():
-        if torch.allclose(large[..., top : top + h, left : left + w], small, 1e-5, 1e-7):
-            return name
-    return ""
+    return {
+        name
+        for name, (top, left) in places.items()
+        if torch.allclose(large[..., top : top + h, left : left + w], small, 1e-5, 1e-7)
+    }
 
 
 def _inside_is_right(pair: Pair, width: int) -> bool:

@@ -17,6 +17,8 @@ from autograder.exercise import Training
 from autograder.oracle import evaluate
 from coursekit import TOPICS
 
+LESS = {"<first upsampling 7: right nearest_upsample>": 1.75}
+"""What was meant to be right and is not: torch.kron raises an error on maps that do not lie in memory in order."""
 CELL = re.compile(r"^# %% (right|wrong) (\w+): (.*)$", re.MULTILINE)
 
 
@@ -34,7 +36,9 @@ def strangers(rounds=("first", "second")):
         _, *parts = CELL.split(path.read_text(encoding="utf-8"))
         numbers = itertools.count(1)
         for kind, exercise, sentence, code in zip(*(parts[start::4] for start in range(4)), strict=True):
-            yield Stranger(kind, exercise, sentence, code, f"<{turn} {topic} {next(numbers)}: {kind} {exercise}>")
+            yield Stranger(
+                kind, exercise, sentence, code, f"<{turn} {topic} {next(numbers)}: {kind} {exercise}>"
+            )
 
 
 def params(kind):
@@ -45,7 +49,12 @@ def params(kind):
 
 
 def verdict_on(stranger, set_up):
-    linecache.cache[stranger.file] = (len(stranger.code), None, stranger.code.splitlines(keepends=True), stranger.file)
+    linecache.cache[stranger.file] = (
+        len(stranger.code),
+        None,
+        stranger.code.splitlines(keepends=True),
+        stranger.file,
+    )
     namespace = dict(set_up(catalog.find(stranger.exercise).topic))
     exec(compile(stranger.code, stranger.file, "exec"), namespace)
     return evaluate(stranger.exercise, namespace)
@@ -54,7 +63,7 @@ def verdict_on(stranger, set_up):
 @pytest.mark.parametrize("stranger", params("right"))
 def test_a_right_answer_of_a_stranger_gets_everything(stranger, set_up):
     verdict = verdict_on(stranger, set_up)
-    assert verdict.correct, (verdict.outcomes, verdict.message)
+    assert verdict.points == LESS.get(stranger.file, verdict.max_points), (verdict.outcomes, verdict.message)
 
 
 @pytest.mark.parametrize("stranger", params("wrong"))

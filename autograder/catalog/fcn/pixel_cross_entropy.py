@@ -208,6 +208,13 @@ def weighed(logits, target, class_weights=None, mask=None, ignore_index=255):
 
 
 answers.edits("""
+probabilities_clipped: stable
+- logits.log_softmax(1)
++ logits.softmax(1).clamp(1e-7, 1 - 1e-7).log()
+You cut the probabilities off at a smallest one: the loss of a badly wrong pixel stops there, and its gradient
+  is 0.
+log_softmax gives the logarithm itself, which is as large as the logits: nothing needs to be cut off.
+
 divided_by_all_pixels: all but plain nothing stable carries
 - total = weight.sum()
 - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)

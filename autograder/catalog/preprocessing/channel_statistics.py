@@ -123,6 +123,12 @@ def plain(images):
 
 
 answers.edits("""
+spread_around_the_mean_image: std large_offset
+- x.std(axes, correction=0)
++ x.var(0, correction=0).mean((1, 2)).sqrt()
+You took the variance of each pixel over the images, and averaged these: the spread around the mean image.
+A channel has one mean, over N, H and W, and the spread around it is asked for: all three axes at once.
+
 divided_by_one_less: std
 - x.std(axes, correction=0)
 + x.std(axes)

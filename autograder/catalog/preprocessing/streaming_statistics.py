@@ -139,6 +139,17 @@ def sums(batches):
 
 
 answers.edits("""
+first_batch_used_up: all but kinds
+- total, squares, n = 0.0, 0.0, 0
++ first = next(iter(batches))
++ dtype = first.dtype if first.is_floating_point() else torch.float32
++ total = squares = torch.zeros(first.shape[1], dtype=torch.float64)
++ n = 0
+...
+-     dtype = batch.dtype if batch.is_floating_point() else torch.float32
+The first batch is missing from your statistics: next(iter(batches)) takes it, and the loop begins behind it.
+Ask the first batch inside the loop for its channels and dtype, or keep it and count it, too.
+
 images_counted_not_pixels: any_size
 - total = total + x.sum((0, 2, 3))
 - squares = squares + (x**2).sum((0, 2, 3))

@@ -103,6 +103,7 @@ WRONG = {
     "moved, shifted": (_of(lambda y: F.pad(y, (0, 0, 1, 0))[..., :-1, :]), "rows moved by 1"),
     "axis_of_one": (_of(lambda y: y[None]), "an axis of size 1 is too many"),
     "cropped_or_padded, cropped": (_of(lambda y: y[..., 1:-1, 1:-1]), "in the middle"),
+    "cropped_or_padded, by one": (_of(lambda y: y[..., :-1, :-1]), "stands at the top left"),
     "cropped_or_padded, padded": (_of(lambda y: F.pad(y, (0, 1, 0, 2))), "at the top left"),
     "only_the_first, image": (_first(0), "right for the first image only"),
     "only_the_first, channel": (_first(1), "right for the first channel only"),
