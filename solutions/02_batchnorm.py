@@ -558,9 +558,9 @@ class BatchNorm(nn.Module):
     """Batch normalization as a layer, for (N, C) and (N, C, H, W).
 
     Parameters weight (C,), ones at first, and bias (C,), zeros. Buffers running_mean (C,), zeros,
-    running_var (C,), ones, and num_batches_tracked, 0; they keep no graph. momentum is the weight of the
-    new batch, from 0 (the running values stay) to 1 (they are the batch's), or None: the plain average
-    of all batches that num_batches_tracked counts.
+    running_var (C,), ones, and num_batches_tracked, 0; they keep no graph. momentum is the weight of
+    the new batch, from 0 (the running values stay) to 1 (they are the batch's), or None: the plain
+    average of all batches that num_batches_tracked counts.
     In training, one value per channel is refused with a ValueError; one image of more pixels is not.
     In eval mode nothing is refused, and nothing changes.
     """

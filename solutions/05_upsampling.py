@@ -371,7 +371,7 @@ def seconds(function, repeats: int = 3) -> float:
 holes = atrous(net)
 forgetful = atrous(net)  # the same, then its dilations taken out again
 for layer in forgetful:
-    if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+    if hasattr(layer, "dilation"):
         layer.dilation = (1, 1)
 with torch.no_grad():
     dense_twin, plain = holes(x).cpu(), forgetful(x).cpu()
@@ -718,8 +718,8 @@ def max_unpool(y: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
     """Put pooled values back where they stood, among zeros.
 
     y, switches: (N, C, h, w), a switch being row · W + column. size: (H, W).
-    Returns (N, C, H, W), in the dtype of y. Gradients flow back to y. y and switches may lie in memory in
-    any order.
+    Returns (N, C, H, W), in the dtype of y. Gradients flow back to y. y and switches may lie in memory
+    in any order.
     """
     ### BEGIN SOLUTION
     N, C = y.shape[:2]

@@ -154,8 +154,8 @@ def sample_patches(
 
     image: (C, H, W), labels: (H, W) integers, 255 = void; size: 1 or more, even or odd. The center of a
     patch is its pixel (size // 2, size // 2); patches lie fully inside, void elsewhere in them does not
-    matter. Each class with a legal center is drawn per_class times, with replacement, in any order, also
-    if it has fewer centers; void never.
+    matter. Each class with a legal center is drawn per_class times, with replacement, in any order,
+    also if it has fewer centers; void never.
     Returns patches (P, C, size, size), float32 where the image is uint8, and targets (P,) int64; P = 0
     where no class has a legal center.
     """
@@ -670,8 +670,8 @@ print(f"IU {iu.tolist()}, mean {iu.mean():.3f}, weighted {(matrix.sum(1) * iu).s
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """How many pixels of each class were taken for each class.
 
-    prediction, target: integers of the same shape, any shape; where target is ignore_index, which may be
-    the number of a class too, the pixel does not count, whatever was predicted there.
+    prediction, target: integers of the same shape, any shape; where target is ignore_index, which may
+    be the number of a class too, the pixel does not count, whatever was predicted there.
     Returns (L, L) int64: rows = truth, columns = prediction.
     """
     ### BEGIN SOLUTION

@@ -604,9 +604,10 @@ def overlap_tile(net: nn.Module, image: Tensor, tile: int, context: int, num_cla
 
     net maps (1, C, s, s) with s = tile + 2·context to the scores (1, num_classes, tile, tile) of the
     central tile. Tiles lie side by side from the top left: every pixel is predicted once. The border is
-    mirrored without repeating the edge pixel, again and again where the context is as large as the image
-    or larger. H and W are at least 2, also where the tile is larger; the context may be 0. The network
-    runs in eval mode without gradients, and each of its layers keeps the training flag that it had.
+    mirrored without repeating the edge pixel, again and again where the context is as large as the
+    image or larger. H and W are at least 2, also where the tile is larger; the context may be 0. The
+    network runs in eval mode without gradients, and each of its layers keeps the training flag that it
+    had.
     Scores have the dtype of the image; integers become float32 and are not scaled.
     """
     ### BEGIN SOLUTION

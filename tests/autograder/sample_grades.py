@@ -6,6 +6,7 @@ the file by stock nbgrader (test_sample_class.py), and a changed line in it is a
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import nbformat
 
 from autograder import catalog
 from autograder.exercise import Exercise, Training
+from autograder.oracle import evaluate
 from autograder.sample_class import Sample, samples
 from coursekit import TOPICS
 
@@ -21,14 +23,20 @@ ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("sample_grades.json")
 
 
-def mistaken(exercise: Exercise, name: str) -> float:
-    """Points of an answer with that mistake; a claim of form counts beside one of substance only."""
-    fails = exercise.misconception(name).fails
-    return sum(
-        claim.points
-        for claim in exercise.properties
-        if claim.name not in fails and getattr(claim, "beside", "") not in fails
-    )
+@functools.cache
+def mistaken(exercise_id: str, name: str) -> float:
+    """Points of an answer with that mistake: those of the claims that it does not fail.
+
+    A claim of form counts where the one that it stands beside holds on some input: that is for the oracle to say. Of
+    a training there is one input.
+    """
+    exercise = catalog.find(exercise_id)
+    wrong = exercise.misconception(name)
+    held = [claim for claim in exercise.properties if claim.name not in wrong.fails]
+    waiting = [claim for claim in held if getattr(claim, "beside", "") in wrong.fails]
+    if waiting and not isinstance(exercise, Training):
+        return evaluate(exercise_id, wrong.answer, devices=("cpu",)).points
+    return sum(claim.points for claim in held if claim not in waiting)
 
 
 def grades(sample: Sample, exercises: tuple[Exercise, ...]) -> Iterator[float]:
@@ -54,7 +62,7 @@ def grades(sample: Sample, exercises: tuple[Exercise, ...]) -> Iterator[float]:
         if told in ("right", "untouched"):
             yield sum(claim.points for claim in exercise.properties) if told == "right" else 0
         else:
-            yield mistaken(exercise, told)
+            yield mistaken(exercise.id, told)
 
 
 def everybody() -> Iterator[tuple[str, dict[str, list[float]]]]:
