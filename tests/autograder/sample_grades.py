@@ -16,11 +16,17 @@ import nbformat
 from autograder import catalog
 from autograder.exercise import Exercise, Training
 from autograder.oracle import evaluate
+from autograder.oracle.exam import Exam
 from autograder.sample_class import Sample, samples
 from coursekit import TOPICS
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("sample_grades.json")
+
+
+@functools.cache
+def _exam(exercise_id: str) -> Exam:
+    return Exam(catalog.find(exercise_id))
 
 
 @functools.cache
@@ -35,7 +41,7 @@ def mistaken(exercise_id: str, name: str) -> float:
     held = [claim for claim in exercise.properties if claim.name not in wrong.fails]
     waiting = [claim for claim in held if getattr(claim, "beside", "") in wrong.fails]
     if waiting and not isinstance(exercise, Training):
-        return evaluate(exercise_id, wrong.answer, devices=("cpu",)).points
+        return evaluate(exercise_id, wrong.answer, exam=_exam(exercise_id), devices=("cpu",)).points
     return sum(claim.points for claim in held if claim not in waiting)
 
 
