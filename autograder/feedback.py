@@ -192,7 +192,8 @@ def _remarks(verdict: Verdict) -> list[str]:
     """The sentences about the answer as a whole, beside the named mistakes."""
     shown = {r.message for r in verdict.results}
     message = [verdict.message] if verdict.message and verdict.message not in shown else []
-    if not verdict.findings:
+    if not verdict.findings and len(_failing(verdict.results)) > 1:
+        # Of a single claim it is said where the claim stands.
         message += [r.described for r in verdict.results if r.described][:1]
     elif explained := _explained(verdict):
         message.append(explained)

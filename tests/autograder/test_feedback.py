@@ -266,6 +266,15 @@ def test_a_message_is_not_said_twice():
     assert text(replace(VERDICT, message=WRONG.message)).count(WRONG.message) == 1
 
 
+@pytest.mark.parametrize(
+    ("show", "other", "times"), [(text, RIGHT, 1), (html, RIGHT, 1), (text, ERROR, 1), (html, ERROR, 2)]
+)
+def test_what_was_seen_of_a_claim_is_said_with_it_and_above_where_several_fail(show, other, times):
+    told = replace(WRONG, described="Your result is 0 everywhere.")
+    shown = show(replace(VERDICT, findings=(), results=(other, told)))
+    assert shown.count("Your result is 0 everywhere.") == times
+
+
 def graded_cell(verdict: Verdict, points: float):
     nbgrader = {"grade": True, "solution": False, "locked": True, "points": points, "grade_id": "x"}
     metadata = {"nbgrader": {**nbgrader, "schema_version": 3}}
