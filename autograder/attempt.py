@@ -88,6 +88,7 @@ class Seen:
         calls: the library functions and operators that ran, where they were watched.
         devices: where the returned tensors were.
         seconds: how long the learner's code ran.
+        forms: what each call returned, without its numbers: two answers of the same forms can be used alike.
     """
 
     value: Any
@@ -96,6 +97,7 @@ class Seen:
     calls: frozenset[str] = frozenset()
     devices: frozenset[str] = frozenset()
     seconds: float = 0.0
+    forms: tuple[str, ...] = ()
 
 
 class Stumbled(Exception):
@@ -133,10 +135,10 @@ class Attempt:
         agent = Agent(answer if issubclass(type(answer), Mapping) else {name: answer})
 
         def exchange(request: dict[str, Any], limit: float) -> dict[str, Any]:
-            # Through the same frames as a remote one: arguments are copies, and verdicts cannot differ.
-            reply = agent.answer(wire.load(wire.dump(request)))
+            # As through the frames of a remote one: arguments are copies, and verdicts cannot differ.
+            reply = agent.answer({**request, **_copied(request, "args", "kwargs", "before", "value")})
             try:
-                return wire.load(wire.dump(reply))
+                return {**reply, **_copied(reply, "value", "grads")}
             except wire.WireError as error:
                 return {"raised": {"kinds": ["WireError"], "message": str(error), "line": ""}}
 
@@ -227,15 +229,16 @@ class _Question:
         self._calls: set[str] = set()
         self._devices: set[str] = set()
         self._seconds = 0.0
+        self._forms: list[str] = []
+        self._fresh = True
+        self._before: list[dict[str, Any]] = []
 
     def subject(self) -> Subject:
-        """The learner's object, without what an earlier question left behind over there."""
-        self.attempt.exchange({"op": "reset"})
         return Subject(self)
 
     def seen(self, value: Any) -> Seen:
         calls, devices = frozenset(self._calls), frozenset(self._devices)
-        return Seen(value, self._kind, self._printed, calls, devices, self._seconds)
+        return Seen(value, self._kind, self._printed, calls, devices, self._seconds, tuple(self._forms))
 
     def call(
         self,
@@ -246,30 +249,55 @@ class _Question:
         wrt: Sequence[Any] = (),
         untouched: bool = False,
     ) -> dict[str, Any]:
+        request = {
+            "op": "call",
+            **_step(target, args, kwargs),
+            "wrt": [_lower(w) for w in wrt],
+            "grad_seed": 20_260,
+            "untouched": untouched,
+        }
+        reply = self._ask(request)
+        value = _value(reply)
+        self._devices.update(_texts(reply.get("devices")))
+        self._kind = kind_of(value)
+        self._forms.append(_form(value))
+        return {**reply, "value": value}
+
+    def later(self, target: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """A call whose result nobody asks for: it travels with the next request, and is done before it."""
+        self._before.append(_step(target, args, kwargs))
+
+    def build(self, value: Any) -> Handle:
+        request = {"op": "build", "value": value, "device": self._conditions.device}
+        made = _value(self._exchange(request))
+        if not isinstance(made, Ref):
+            raise Gone("what was to be built is not there")
+        return Handle(self, made)
+
+    def inspect(self, ref: Ref, parts: Sequence[str]) -> dict[str, Any]:
+        return _value(self._ask({"op": "inspect", "ref": ref.id, "parts": list(parts)}))
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to a request that runs the learner's code, within what is left of its time."""
         given = self._conditions
         left = given.seconds - given.spent - self._seconds
         if left <= 0:
             raise TimedOut(f"{given.seconds:g} s were not enough")
         # One call of many may not use up the time of all; a training is one call.
         limit = left if given.watch == "samples" else min(left, max(given.seconds / 2, 1.0))
-        request = {
-            "op": "call",
-            "target": target,
-            "args": tuple(_lower(a) for a in args),
-            "kwargs": {k: _lower(v) for k, v in kwargs.items()},
-            "wrt": [_lower(w) for w in wrt],
-            "grad_seed": 20_260,
+        before, self._before = self._before, []
+        conditions = {
+            "before": before,
             "seed": given.seed,
             "threads": given.threads,
             "watch": given.watch,
-            "untouched": untouched,
             "device": given.device,
             "limit": limit,
             "remote": self.attempt.across,
         }
         start = time.perf_counter()
         try:
-            reply = self.attempt.exchange(request)
+            reply = self._exchange({**request, **conditions})
         finally:
             self._seconds += time.perf_counter() - start
         if reply.get("timed_out"):
@@ -277,20 +305,12 @@ class _Question:
         self._calls.update(_texts(reply.get("seen")))
         if reply.get("printed"):
             self._printed = (self._printed + str(reply["printed"]))[:600]
-        value = _value(reply)
-        self._devices.update(_texts(reply.get("devices")))
-        self._kind = kind_of(value)
-        return {**reply, "value": value}
+        return reply
 
-    def build(self, value: Any) -> Handle:
-        request = {"op": "build", "value": value, "device": self._conditions.device}
-        made = _value(self.attempt.exchange(request))
-        if not isinstance(made, Ref):
-            raise Gone("what was to be built is not there")
-        return Handle(self, made)
-
-    def inspect(self, ref: Ref) -> dict[str, Any]:
-        return _value(self.attempt.exchange({"op": "inspect", "ref": ref.id}))
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        # The first request drops what an earlier question has left behind over there.
+        fresh, self._fresh = self._fresh, False
+        return self.attempt.exchange({**request, "fresh": fresh})
 
     def lift(self, value: Any) -> Any:
         """References that came back become handles; what only ever goes out is no answer."""
@@ -324,10 +344,10 @@ class _Callable:
             "grads": self._question.lift(reply.get("grads")),
         }
 
-    def changed(self, *args: Any, **kwargs: Any) -> list[str]:
-        """The positions or names of the arguments that the call modified in place."""
+    def with_changes(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        """The result, and the positions or names of the arguments that the call modified in place."""
         reply = self._question.call(self._target(), args, kwargs, untouched=True)
-        return _texts(reply.get("changed"))
+        return self._question.lift(reply["value"]), _texts(reply.get("changed"))
 
     def build(self, value: Any) -> Handle:
         """An argument that must stay and be looked at afterwards: a network, a named probe."""
@@ -357,13 +377,27 @@ class Handle(_Callable):
     def do(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._question.lift(self._question.call(self._target(method), args, kwargs)["value"])
 
-    def inspect(self) -> dict[str, Any]:
-        """``training``, ``hooks``, ``kinds`` by module path; ``parameters``, ``buffers``, ``grads`` by name;
-        ``state`` the keys of its state dict; ``config`` its layers where they are standard ones."""
-        return self._question.inspect(self.ref)
+    def then(self, method: str, *args: Any, **kwargs: Any) -> None:
+        """Like ``do``, where nobody needs the result: it is done before the next question, and costs none."""
+        self._question.later(self._target(method), args, kwargs)
+
+    def inspect(self, *parts: str) -> dict[str, Any]:
+        """All parts, or only those: ``training``, ``hooks``, ``kinds`` by module path; ``parameters``, their ``shapes``, ``buffers``,
+        ``grads``, ``requires_grad`` by name; ``state`` the keys of its state dict; ``config`` its layers where they
+        are standard ones."""
+        return self._question.inspect(self.ref, parts)
 
     def __repr__(self) -> str:
         return f"a {self.ref.kind}"
+
+
+def _step(target: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    lowered = tuple(_lower(a) for a in args), {k: _lower(v) for k, v in kwargs.items()}
+    return {"target": target, "args": lowered[0], "kwargs": lowered[1]}
+
+
+def _copied(message: Mapping[str, Any], *parts: str) -> dict[str, Any]:
+    return {part: wire.copied(message[part]) for part in parts if message.get(part) is not None}
 
 
 def _lower(value: Any) -> Any:
@@ -399,6 +433,19 @@ def _as_raised(raised: Any) -> Trouble:
         return Raised(kinds, str(raised["message"]), str(raised.get("line", "")))
     except (KeyError, TypeError):
         return Gone("the answer is not one")
+
+
+def _form(value: Any) -> str:
+    match value:
+        case torch.Tensor():
+            return f"{value.dtype} {tuple(value.shape)}"
+        case dict():
+            return "{" + ", ".join(f"{k!r}: {_form(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            return f"{type(value).__name__}[{', '.join(map(_form, value))}]"
+        case Ref():
+            return "object"
+    return type(value).__name__
 
 
 def kind_of(value: Any) -> str:

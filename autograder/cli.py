@@ -110,8 +110,8 @@ def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
 @click.option("--json", "out", type=OutputFile(), help="Write the rows as JSON.")
 @click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
 @click.option("--local", is_flag=True, help="Leave out the second run, through the wire.")
-@click.option("--chances", type=click.IntRange(min=1), metavar="N",
-              help="Instead, estimate from N seeds how likely one check is wrong about an answer.")  # fmt: skip
+@click.option("--chances", is_flag=False, flag_value=40, type=click.IntRange(min=1), metavar="[N]",
+              help="Instead, sit N exams (40) and tell whose points differ between two of them.")  # fmt: skip
 def gate(
     exercises: tuple[str, ...], out: Path | None, seed: int | None, local: bool, chances: int | None
 ) -> None:
@@ -120,8 +120,8 @@ def gate(
     Exit status 1 unless references and right variants get full points, every misconception fails exactly
     what it declares and is diagnosed as itself, and the wire gives the same verdicts.
 
-    With --chances, exit status 1 where one check in a hundred, or more, passes a mistake or fails an answer
-    that is right there. Exercises that train a network are left out.
+    With --chances, exit status 1 where an exam passes a mistake, or fails an answer that is right there.
+    Exercises that train a network are left out.
     """
     import json
 
@@ -134,19 +134,20 @@ def gate(
         raise click.ClickException(str(error)) from None
 
     if chances is not None:
-        if out is not None or seed is not None:
-            raise click.UsageError("--chances goes neither with --json nor with --seed")
+        if out is not None or local:
+            raise click.UsageError("--chances goes neither with --json nor with --local")
         likely = False
         for exercise in chosen:
             if isinstance(exercise, Training):
                 continue
-            risks = [risk for risk in gate.chances(exercise, chances) if risk.chance >= gate.SELDOM]
-            click.echo(f"{exercise.id:<24} {'ok' if not risks else 'by chance:'}")
-            for answer, prop, declared, chance in risks:
+            found = gate.luck(exercise, chances, seed or 0)
+            click.echo(f"{exercise.id:<24} {'ok' if not found else 'by luck:'}")
+            for answer, prop, declared, seeds in found:
                 click.echo(
-                    f"    {prop} {'passes' if declared else 'fails'} {answer} in {chance:.1%} of checks"
+                    f"    {prop} {'passes' if declared else 'fails'} {answer} in {len(seeds)} of {chances} exams: "
+                    f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds[:5]))}"
                 )
-                likely |= chance >= gate.OFTEN
+            likely |= bool(found)
         sys.exit(1 if likely else 0)
 
     def tell(row: dict) -> None:
@@ -160,6 +161,10 @@ def gate(
     median, longest = gate.overhead(rows)
     click.echo(
         f"a check takes {median:.2f} s beside the learner's own time (median), {longest:.2f} s at most"
+    )
+    typed, wrong = gate.shown(rows)
+    click.echo(
+        f"an input that fits on a screen and can be retyped is shown to {typed} of {wrong} wrong answers"
     )
     if out is not None:
         out.write_text(
@@ -203,6 +208,58 @@ def show(exercise_id: str, mistakes: tuple[str, ...]) -> None:
         click.echo(f"fails {', '.join(wrong.fails)}\n")
 
 
+@main.group()
+def exam() -> None:
+    """The inputs that decide about a class, as a file beside its gradebook (exams/NN_topic.exam)."""
+
+
+@exam.command("draw")
+@click.argument("lecture")
+@click.argument("file", type=OutputFile())
+@click.option("--seed", type=int, help="Draw these inputs instead of fresh ones.")
+def draw_exam(lecture: str, file: Path, seed: int | None) -> None:
+    """Draw an exam for LECTURE (02_batchnorm) and write it to FILE, which must not be there yet."""
+    from autograder import catalog
+    from autograder.oracle import exam_file
+
+    drawn = exam_file.draw(catalog.topic(_assignment(lecture).partition("_")[2]), seed)
+    try:
+        exam_file.write(file, drawn)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{file} is there already, and a class may have sat it: move it away"
+        ) from None
+    click.echo(f"{file}: seed {next(iter(drawn.values())).seed}, {len(drawn)} exercises")
+
+
+@exam.command("show")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("exercises", nargs=-1)
+def show_exam(file: Path, exercises: tuple[str, ...]) -> None:
+    """List what the exam in FILE asks, of EXERCISES or all: every input of every claim."""
+    from autograder import catalog
+    from autograder.oracle import exam_file
+    from autograder.oracle.arguments import lines
+
+    try:
+        told = exam_file.about(file)
+        exams = exam_file.read(file)
+    except exam_file.WrongExam as error:
+        raise click.ClickException(str(error)) from None
+    if unknown := [name for name in exercises if name not in exams]:
+        raise click.ClickException(f"{unknown[0]!r} is not asked in {file}; there are {', '.join(exams)}")
+    made = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+    click.echo(f"seed {told['seed']}, drawn with {made}\n")
+    for name in exercises or exams:
+        exercise = catalog.find(name)
+        for claim, cases in exams[name].every().items():
+            click.secho(f"{name}, {claim}: {len(cases)} input{'s' * (len(cases) != 1)}", bold=True)
+            for number, case in enumerate(cases, 1):
+                for line in lines(exercise, case):
+                    click.echo(f"{number:>4}  {line}")
+        click.echo()
+
+
 @main.command("sample-class")
 @click.argument("lecture", default="02_batchnorm")
 @click.option("--students", type=click.IntRange(min=1), metavar="N",
@@ -225,12 +282,8 @@ def make_sample_class(
 
     from autograder import report, sample_class
     from autograder.plugins.consent import Refused
-    from coursekit import TOPICS
 
-    lectures = [f"{number:02}_{topic}" for number, topic in enumerate(TOPICS, 1)]
-    assignment = next((full for full in lectures if lecture in (full, full.partition("_")[2])), None)
-    if assignment is None:
-        raise click.ClickException(f"no lecture is called {lecture!r}; there are {', '.join(lectures)}")
+    assignment = _assignment(lecture)
     if not unsafe_no_sandbox:
         how = "pass --unsafe-no-sandbox: the sample submissions are this project's own"
         raise click.ClickException(str(Refused(how)))
@@ -272,6 +325,17 @@ def _show_progress(console: Console, what: str, students: Iterable[str], total: 
         for student in students:
             progress.update(task, description=f"{what}: {student}", advance=1)
         progress.update(task, description=what, completed=total)
+
+
+def _assignment(lecture: str) -> str:
+    """A lecture by its number and topic, or by the topic alone."""
+    from coursekit import TOPICS
+
+    lectures = [f"{number:02}_{topic}" for number, topic in enumerate(TOPICS, 1)]
+    assignment = next((full for full in lectures if lecture in (full, full.partition("_")[2])), None)
+    if assignment is None:
+        raise click.ClickException(f"no lecture is called {lecture!r}; there are {', '.join(lectures)}")
+    return assignment
 
 
 def _release_of(notebook: Path) -> Path:

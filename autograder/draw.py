@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -12,24 +12,42 @@ from autograder.values import Generator
 T = TypeVar("T")
 
 
+class Choose(Protocol):
+    """Chooses a whole number from ``low`` to ``high``, both included; ``wanted`` is the one that is due."""
+
+    def __call__(self, low: int, high: int, wanted: int | None = None, /) -> int: ...
+
+
 class Draw:
-    """Random choices a shrinker can make smaller: whole numbers towards their lower end, choices towards the
-    first, tensors by their shapes. The numbers in a tensor follow from the seed and have two decimals, so
-    that a learner can read and retype them."""
+    """The random choices of one case: whole numbers, of which the lower end is the simplest, choices among options, of
+    which the first is, and tensors. The numbers in a tensor follow from the seed and have two decimals, so that a
+    learner can read and retype them.
 
-    def __init__(self, draw: Callable[[Any], Any], seed: int):
-        from hypothesis import strategies
+    Args:
+        choose: makes the choices.
+        seed: of the tensors.
+        number: of the case in its exam; 0 is the simplest one.
+    """
 
-        self._draw = draw
-        self._strategies = strategies
+    def __init__(self, choose: Choose, seed: int, number: int = 0):
+        self._choose = choose
         self._seed = seed
+        self._number = number
+        self._turns = 1
         self._generator: torch.Generator | None = None
 
     def integer(self, low: int, high: int) -> int:
-        return self._draw(self._strategies.integers(low, high))
+        return self._choose(low, high)
 
     def choice(self, options: Sequence[T]) -> T:
         return options[self.integer(0, len(options) - 1)]
+
+    def each(self, options: Sequence[T]) -> T:
+        """The option whose turn it is: over an exam all come, and with those of other calls in every combination that
+        its number of cases has room for."""
+        turn = self._number // self._turns % len(options)
+        self._turns *= len(options)
+        return options[self._choose(0, len(options) - 1, turn)]
 
     def flag(self) -> bool:
         return bool(self.integer(0, 1))
@@ -38,11 +56,7 @@ class Draw:
     def source(self) -> torch.Generator:
         """The generator behind the tensors of this case, for draws that need their own."""
         if self._generator is None:
-            # In parts below 100: hypothesis mixes larger constants of whatever modules are loaded into what it
-            # draws, and a seed would then draw other inputs in another process.
-            high, middle, low = (self.integer(0, 63) for _ in range(3))
-            salt = high * 4096 + middle * 64 + low
-            self._generator = torch.Generator().manual_seed((self._seed * 65_537 + salt) % 2**63)
+            self._generator = torch.Generator().manual_seed((self._seed * 65_537 + self._number) % 2**63)
         return self._generator
 
     def tensor(

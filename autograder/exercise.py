@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     """What became of one property, worst news last but one."""
 
     CORRECT = "correct"
+    WAITING = "holds, but does not count alone"
     NOT_ATTEMPTED = "not attempted"
     RAISED = "raised"
     RAISED_OTHER = "raised another error"
@@ -85,6 +86,8 @@ class Property(Claim):
     ``draw(d)`` makes a :class:`Case`; ``observe(subject, case)`` says what is done with the object
     (:class:`autograder.attempt.Subject`); ``judge(case, expected, got)`` returns a :class:`Mismatch` or ``None``
     (left out: the two observations must agree within ``tolerance`` = (rtol, atol), by dtype where it is None).
+    A claim of form, which an empty answer fulfills too, stands ``beside`` one of substance, named here: it earns points
+    only where that one holds for some input.
     """
 
     draw: Callable[[Draw], Case]
@@ -92,16 +95,19 @@ class Property(Claim):
     judge: Callable[[Case, Any, Any], Mismatch | None] | None = None
     examples: int = 8
     tolerance: tuple[float, float] | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True)
 class Reading(Claim):
     """A claim about what one training made: ``judge(case, seen)`` returns a :class:`Mismatch` or ``None``.
 
-    A mismatch's ``code`` is the name of the misconception that shows that symptom, or empty.
+    A mismatch's ``code`` is the name of the misconception that shows that symptom, or empty. ``beside`` as of a
+    :class:`Property`.
     """
 
     judge: Callable[[Case, Any], Mismatch | None]
+    beside: str = ""
 
 
 class Code(Protocol):
@@ -247,14 +253,28 @@ class PropertyResult:
     expected: str = ""
     got: str = ""
     printed: str = ""
+    described: str = ""
+    """What can be said for certain of a claim that no name explains."""
+    retypable: bool = False
+    """Whether ``tried`` holds statements that make the arguments, and all of them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A named mistake that an answer shows, in two sentences, and the claims it explains."""
+
+    name: str
+    mistake: str
+    repair: str
+    claims: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The oracle's word on one answer.
 
-    ``points`` of ``max_points``; ``results`` a :class:`PropertyResult` each; ``diagnosis`` the name of the
-    misconception whose behavior the answer shows, with its ``mistake`` and ``repair`` sentences; ``seed``
+    ``points`` of ``max_points``; ``results`` a :class:`PropertyResult` each; ``findings`` the mistakes whose
+    behavior the answer shows, the one that explains most first; ``seed``
     replays the same inputs; ``flags`` are remarks for a person (a shortcut, no verdict at all).
     """
 
@@ -264,14 +284,27 @@ class Verdict:
     max_points: float
     results: tuple[PropertyResult, ...]
     seed: int
-    diagnosis: str | None = None
-    mistake: str = ""
-    repair: str = ""
+    findings: tuple[Finding, ...] = ()
     message: str = ""
     flags: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     seconds: float = 0.0
     learner_seconds: float = 0.0
+
+    @property
+    def diagnosis(self) -> str | None:
+        """The name of the mistake that explains most, or None."""
+        return self.findings[0].name if self.findings else None
+
+    @property
+    def unexplained(self) -> tuple[PropertyResult, ...]:
+        """What failed and no named mistake explains."""
+        explained = {claim for finding in self.findings for claim in finding.claims}
+        return tuple(
+            r
+            for r in self.results
+            if r.outcome not in (Outcome.CORRECT, Outcome.WAITING) and r.name not in explained
+        )
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -293,8 +326,15 @@ class Verdict:
             PropertyResult(**{**r, "outcome": Outcome(r["outcome"]), "tried": tuple(r["tried"])})
             for r in data["results"]
         )
+        findings = tuple(Finding(**{**f, "claims": tuple(f["claims"])}) for f in data.get("findings", ()))
         lists = {k: tuple(data[k]) for k in ("flags", "devices")}
-        given = {**data, **lists, "outcome": Outcome(data["outcome"]), "results": results}
+        given = {
+            **data,
+            **lists,
+            "outcome": Outcome(data["outcome"]),
+            "results": results,
+            "findings": findings,
+        }
         return cls(**{k: v for k, v in given.items() if k in known})
 
 

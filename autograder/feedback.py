@@ -18,7 +18,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from autograder.cells import KEY, about
-from autograder.exercise import Outcome, PropertyResult, Verdict
+from autograder.exercise import Finding, Outcome, PropertyResult, Verdict
+from autograder.values import SCREEN
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -46,7 +47,7 @@ ADVICE = {
 }
 """What to do about outcomes that no single property explains."""
 
-_UNDECIDED = (Outcome.NOT_ATTEMPTED, Outcome.NO_VERDICT)
+_UNDECIDED = (Outcome.NOT_ATTEMPTED, Outcome.WAITING, Outcome.NO_VERDICT)
 _TERMINAL_LINES, _TERMINAL_WIDTH = 25, 96
 
 
@@ -123,12 +124,20 @@ def bounded(verdict: Verdict) -> Verdict:
         exercise=clean(verdict.exercise, lines=1, width=80),
         results=tuple(_bounded_result(r) for r in verdict.results),
         seed=int(verdict.seed),
-        diagnosis=None if verdict.diagnosis is None else clean(verdict.diagnosis, lines=1, width=120),
-        mistake=clean(verdict.mistake, lines=4, width=400),
-        repair=clean(verdict.repair, lines=4, width=400),
+        findings=tuple(_bounded_finding(f) for f in verdict.findings[:4]),
         message=clean(verdict.message, lines=8, width=400),
         flags=tuple(clean(f, lines=2, width=400) for f in verdict.flags[:8]),
         devices=tuple(clean(d, lines=1, width=40) for d in verdict.devices[:8]),
+    )
+
+
+def _bounded_finding(finding: Finding) -> Finding:
+    return replace(
+        finding,
+        name=clean(finding.name, lines=1, width=120),
+        mistake=clean(finding.mistake, lines=4, width=400),
+        repair=clean(finding.repair, lines=4, width=400),
+        claims=tuple(clean(claim, lines=1, width=120) for claim in finding.claims[:40]),
     )
 
 
@@ -137,12 +146,13 @@ def _bounded_result(result: PropertyResult) -> PropertyResult:
         result,
         name=clean(result.name, lines=1, width=120),
         says=clean(result.says, lines=2, width=300),
-        tried=tuple(clean(line, lines=4) for line in result.tried[:12]),
+        tried=tuple(clean(entry, lines=SCREEN) for entry in result.tried[:12]),
         where=clean(result.where, lines=2),
         message=clean(result.message, lines=8, width=400),
         expected=clean(result.expected),
         got=clean(result.got),
         printed=clean(result.printed, lines=12),
+        described=clean(result.described, lines=4, width=400),
     )
 
 
@@ -168,10 +178,25 @@ def _word(outcome: Outcome) -> str:
     return WORDS.get(outcome, outcome.value)
 
 
+def _explained(verdict: Verdict) -> str:
+    """How much the named mistakes explain, where that is not all."""
+    rest = sum(r.max_points - r.points for r in verdict.unexplained)
+    lost = sum(r.max_points - r.points for r in verdict.results if r.outcome is not Outcome.WAITING)
+    if not verdict.findings or not rest:
+        return ""
+    what = "This explains" if len(verdict.findings) == 1 else "Together they explain"
+    return f"{what} {number(lost - rest)} of the {number(lost)} points lost."
+
+
 def _remarks(verdict: Verdict) -> list[str]:
-    """The sentences about the answer as a whole, beside the diagnosis."""
+    """The sentences about the answer as a whole, beside the named mistakes."""
     shown = {r.message for r in verdict.results}
     message = [verdict.message] if verdict.message and verdict.message not in shown else []
+    if not verdict.findings and len(_failing(verdict.results)) > 1:
+        # Of a single claim it is said where the claim stands.
+        message += [r.described for r in verdict.results if r.described][:1]
+    elif explained := _explained(verdict):
+        message.append(explained)
     advice = ADVICE.get(verdict.outcome, "").format(id=verdict.exercise)
     return message + ([advice] if advice else [])
 
@@ -196,8 +221,14 @@ def _hint(verdict: Verdict) -> str:
 
 
 def _replay(verdict: Verdict) -> str:
-    drawn = verdict.outcome not in _UNDECIDED
+    drawn = verdict.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.NO_VERDICT)
     return f'check("{verdict.exercise}", seed={verdict.seed})' if drawn else ""
+
+
+def _objects(verdict: Verdict) -> str:
+    """How to get at the input that the feedback shows, where it shows one."""
+    shown = any(r.tried for r in verdict.results) and verdict.outcome is not Outcome.TIMED_OUT
+    return f'example("{verdict.exercise}", seed={verdict.seed})' if shown and _replay(verdict) else ""
 
 
 # -- terminal --------------------------------------------------------------------------------------
@@ -208,9 +239,9 @@ def text(verdict: Verdict) -> str:
     verdict = bounded(verdict)
     failing = _failing(verdict.results)[:1]
     before = [f"{symbol(verdict.outcome)} {headline(verdict)} · {verdict.exercise}", ""]
-    if verdict.diagnosis:
-        before.append(f"Likely mistake: {spoken(verdict.diagnosis)}")
-        before += _wrapped(verdict.mistake) + _wrapped(verdict.repair)
+    for finding in verdict.findings:
+        before.append(f"{_likely(finding, verdict)}: {spoken(finding.name)}")
+        before += _wrapped(finding.mistake) + _wrapped(finding.repair)
         before.append("")
     for remark in _remarks(verdict):
         before += _cut(_wrapped(remark), 4)
@@ -221,6 +252,8 @@ def text(verdict: Verdict) -> str:
         after.append(f"For a hint: {hint}")
     if replay := _replay(verdict):
         after.append(f"{replay} replays these inputs")
+    if objects := _objects(verdict):
+        after.append(f"{objects} gives the first one that fails, as objects")
     if len(verdict.devices) > 1:
         after.append("checked on " + ", ".join(verdict.devices))
 
@@ -244,7 +277,7 @@ def _result_line(result: PropertyResult) -> list[str]:
 def _evidence_lines(result: PropertyResult, room: int) -> list[str]:
     """The evidence in at most ``room`` lines where one line each allows it: the longest gives way first."""
     indent = " " * 6
-    blocks = [_wrapped(result.message, indent, indent)] if result.message else []
+    blocks = [_wrapped(said, indent, indent) for said in (result.described, result.message) if said]
     for label, value in _evidence(result):
         rows = [row.expandtabs(4) for row in value.split("\n")]
         heads = [label] + [""] * (len(rows) - 1)
@@ -328,13 +361,11 @@ def html(verdict: Verdict) -> str:
     """The verdict as a self-contained HTML fragment: one scoped style, no script, nothing fetched."""
     verdict = bounded(verdict)
     name = escape(verdict.exercise)
-    likely = ""
-    if verdict.diagnosis:
-        mistake = escape(spoken(verdict.diagnosis))
-        likely = (
-            f'<div class="ck-likely"><p><strong>Likely mistake: {mistake}</strong></p>'
-            f"<p>{prose(verdict.mistake)}</p><p>{prose(verdict.repair)}</p></div>"
-        )
+    likely = "".join(
+        f'<div class="ck-likely"><p><strong>{_likely(f, verdict)}: {escape(spoken(f.name))}</strong></p>'
+        f"<p>{prose(f.mistake)}</p><p>{prose(f.repair)}</p></div>"
+        for f in verdict.findings
+    )
     remarks = "".join(f'<p class="ck-say">{prose(r)}</p>' for r in _remarks(verdict))
     first = next(iter(_failing(verdict.results)), None)
     items = "".join(_item(r, unfolded=r is first) for r in verdict.results)
@@ -343,6 +374,8 @@ def html(verdict: Verdict) -> str:
         feet.append(f"For a hint, run <code>{escape(hint)}</code>")
     if replay := _replay(verdict):
         feet.append(f"<code>{escape(replay)}</code> replays these inputs.")
+    if objects := _objects(verdict):
+        feet.append(f"<code>{escape(objects)}</code> gives the first one that fails, as objects.")
     if len(verdict.devices) > 1:
         feet.append(escape("Checked on " + ", ".join(verdict.devices) + "."))
     return (
@@ -358,8 +391,12 @@ def html(verdict: Verdict) -> str:
     )
 
 
+def _likely(finding: Finding, verdict: Verdict) -> str:
+    return "Likely mistake" if finding is verdict.findings[0] else "And another one"
+
+
 def _item(result: PropertyResult, *, unfolded: bool) -> str:
-    evidence = f"<p>{prose(result.message)}</p>" if result.message else ""
+    evidence = "".join(f"<p>{prose(said)}</p>" for said in (result.described, result.message) if said)
     if rows := _evidence(result):
         pairs = (
             f'<dt>{_LABELS.get(label, label)}</dt><dd><pre dir="ltr">{escape(value)}</pre></dd>'

@@ -23,14 +23,10 @@ from autograder import catalog
 from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.catalog.training import MEMORY, remembered
-from autograder.exercise import Exercise, Misconception, Outcome, Property, Training, Verdict
+from autograder.exercise import Exercise, Misconception, Outcome, Training, Verdict
 from autograder.oracle import evaluate
 from autograder.oracle.exam import Exam
-from autograder.oracle.examine import DrawnInputs
 from autograder.wire import Channel
-
-SELDOM, OFTEN = 1e-3, 1e-2
-"""Chances of a wrong check that are told, and that are too many."""
 
 
 def answers(exercise: Exercise) -> dict[str, Any]:
@@ -101,9 +97,15 @@ def examine(
 
     The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance. What
     library calls a misconception makes is then looked at there only: it costs a third of a check. Of an exercise that
-    trains, the other misconceptions are left out. ``here`` makes what is judged on this side out of a misconception.
+    trains, the other misconceptions are left out. ``shown`` says of each whether it is shown an input that can be retyped. ``here`` makes what is judged on this side out of a misconception.
     """
-    row: dict[str, Any] = {"exercise": exercise.id, "right": [], "misconceptions": [], "problems": []}
+    row: dict[str, Any] = {
+        "exercise": exercise.id,
+        "right": [],
+        "misconceptions": [],
+        "problems": [],
+        "shown": [],
+    }
     own, same = [], True
     wrong = [m.name for m in exercise.misconceptions]
     chance = secrets.SystemRandom()
@@ -148,7 +150,9 @@ def examine(
             row["right"].append({"name": name, **scores})
         else:
             row["misconceptions"].append({"name": name, **scores, "diagnosis": verdict.diagnosis})
-            failed = {n for n, o in verdict.outcomes.items() if o is not Outcome.CORRECT}
+            if not isinstance(exercise, Training):
+                row["shown"].append(any(result.retypable for result in verdict.results))
+            failed = {n for n, o in verdict.outcomes.items() if o not in (Outcome.CORRECT, Outcome.WAITING)}
             declared = set(exercise.misconception(name).fails)
             if failed != declared:
                 row["problems"].append(
@@ -184,52 +188,46 @@ def run(
     return rows
 
 
-class Chance(NamedTuple):
-    """That one check is wrong about an answer: a declared property passes it, or another one fails it."""
+class Luck(NamedTuple):
+    """A claim that is judged otherwise than declared in some exams, told by their seeds."""
 
     answer: str
     property: str
     declared: bool
-    chance: float
+    seeds: tuple[int, ...]
 
 
-def failed_examples(exercise: Exercise[Property], prop: Property, answer: Any, seed: int) -> list[bool]:
-    """Of each example that a check with this seed draws for a property, whether the answer fails it."""
-    attempt = Attempt.local(answer, exercise.id, seconds=exercise.seconds)
-    return DrawnInputs(Exam(exercise, seed), attempt).every_example(prop)
-
-
-def chances(exercise: Exercise, seeds: int) -> list[Chance]:
-    """How likely a single check is wrong about an answer, for every answer and property where it may be.
-
-    Whether a drawn input shows a mistake is often a matter of chance. The first input of a property is the
-    simplest one there is; all others are alike, so their pass rate p makes (pass rate of the first) · p^(number
-    of the others) the chance that a property passes a wrong answer. For the properties that an answer should
-    pass it is the share of seeds for which one fails it.
-    """
+def luck(exercise: Exercise, exams: int, first: int = 0) -> list[Luck]:
+    """Where the points of the catalogue's answers depend on which exam they sit: outcomes alone, of so many exams."""
     if isinstance(exercise, Training):
         raise ValueError(f"{exercise.id} is judged by one training: its answers are tried seed by seed")
-    found = []
     expected = {f"misconception/{m.name}": set(m.fails) for m in exercise.misconceptions}
-    for name, answer in answers(exercise).items():
-        for prop in exercise.properties:
-            declared = prop.name in expected.get(name, ())
-            runs = [failed_examples(exercise, prop, answer, seed) for seed in range(seeds)]
-            if declared:
-                others = [failed for run in runs for failed in run[1:]]
-                passes = 1 - sum(others) / max(1, len(others))
-                chance = (1 - sum(run[0] for run in runs) / seeds) * passes ** (len(others) / seeds)
-            else:
-                chance = sum(any(run) for run in runs) / seeds
-            if chance > 0:
-                found.append(Chance(name, prop.name, declared, chance))
-    return found
+    found: dict[tuple[str, str], list[int]] = {}
+    for seed in range(first, first + exams):
+        exam = Exam(exercise, seed)
+        for name, answer in answers(exercise).items():
+            verdict = evaluate(
+                exercise.id, answer, exam=exam, devices=("cpu",), allow_reference=True, outcomes_only=True
+            )
+            failed = {n for n, o in verdict.outcomes.items() if o not in (Outcome.CORRECT, Outcome.WAITING)}
+            for prop in failed ^ expected.get(name, set()):
+                found.setdefault((name, prop), []).append(seed)
+    return [
+        Luck(name, prop, prop in expected.get(name, ()), tuple(seeds))
+        for (name, prop), seeds in found.items()
+    ]
 
 
 def overhead(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Median and longest time of a check beside the learner's own, in seconds."""
     times = [t for row in rows for t in row["overhead"]]
     return statistics.median(times), max(times)
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """So many of so many wrong answers are shown an input that fits on a screen and can be retyped."""
+    seen = [one for row in rows for one in row["shown"]]
+    return sum(seen), len(seen)
 
 
 def published(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""What a notebook cell calls: ``check("batchnorm_forward")``, ``hint("batchnorm_forward")``, ``progress()``.
+"""What a notebook cell calls: ``check("batchnorm_forward")``, ``hint("batchnorm_forward")``, ``progress()``, and
+``example("batchnorm_forward", seed=123)`` for the input that a check shows.
 
 At home the oracle judges in this process and its feedback appears under the cell. When a class is graded the
 environment names a socket: then this process only answers the oracle's questions, and says nothing itself.
@@ -11,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from autograder import agent, wire
 from coursekit import TOPICS
@@ -39,6 +40,49 @@ def check(exercise_id: str, answer: Any = _NOTHING, *, seed: int | None = None) 
     verdict = evaluate(exercise_id, thing, seed=seed)
     _verdicts[exercise_id] = verdict
     return _show(verdict)
+
+
+class Example(NamedTuple):
+    """An input on which an answer fails: call it again with ``f(*e.args, **e.kwargs)``, under a debugger if you like.
+
+    Attributes:
+        claim: what does not hold.
+        args: positional arguments, as objects.
+        kwargs: keyword arguments.
+        beside: what else the check uses, by name: a batch to feed to a layer, for instance.
+        expected: what the check would have to see.
+        got: what it saw.
+    """
+
+    claim: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    beside: dict[str, Any]
+    expected: Any
+    got: Any
+
+
+def example(exercise_id: str, answer: Any = _NOTHING, *, seed: int | None = None) -> Example | None:
+    """The smallest input on which your answer fails, as objects; None where no check fails.
+
+    ``seed`` is the one that the feedback names: the input is then the one that it shows.
+
+    Of an exercise that trains a network: the data set and the generator it is handed. Raises ValueError for an unknown
+    exercise.
+    """
+    if SOCKET in os.environ:
+        return None
+    from autograder.oracle import first_failure
+    from autograder.values import realize
+
+    found = first_failure(exercise_id, _namespace() if answer is _NOTHING else answer, seed=seed)
+    if found is None:
+        print(f"No check of {exercise_id} fails.")
+        return None
+    claim, failure = found
+    case = failure.case
+    args, kwargs, beside = (realize(v, {}) for v in (case.args, dict(case.kwargs), dict(case.extra)))
+    return Example(claim.says, args, kwargs, beside, failure.expected, failure.got)
 
 
 def hint(exercise_id: str, number: int | None = None) -> None:

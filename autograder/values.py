@@ -6,12 +6,25 @@ the learner's code runs; nothing is pickled and no closure travels.
 
 from __future__ import annotations
 
+import copy
+import inspect
+import math
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+WIDTH = 88
+"""Characters that a line of shown numbers has at most."""
+ROWS = 6
+"""Rows of numbers that have a line each."""
+SCREEN = 40
+"""Lines that can be read without leafing."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "Sequential": (),
@@ -93,6 +106,12 @@ def differentiated(network: nn.Module) -> nn.Module:
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 0.5)
     return network
+
+
+@maker
+def copier() -> Callable[[Any], Any]:
+    """What makes a deep copy of anything that lies where the learner's code runs."""
+    return copy.deepcopy
 
 
 @dataclass(frozen=True)
@@ -260,6 +279,112 @@ def short(value: Any, limit: int = 16) -> str:
             return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def typed(value: Any) -> str:
+    """A value as an expression that makes it, in several lines where it is long. Raises ValueError where none does."""
+    match value:
+        case torch.Tensor() if value.numel() == 0:
+            return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
+        case torch.Tensor():
+            dtype = (
+                "" if value.dtype in (torch.float32, torch.int64, torch.bool) else f", dtype={value.dtype}"
+            )
+            single = value.dtype in (torch.float32, torch.float16, torch.bfloat16)
+            return f"torch.tensor({_wrapped(_exactly(value.tolist(), single))}{dtype})"
+        case Batches(items):
+            return f"iter({typed(list(items))})"
+        case dict():
+            return "{" + ", ".join(f"{typed(k)}: {typed(v)}" for k, v in value.items()) + "}"
+        case set():
+            return "{" + ", ".join(sorted(map(typed, value))) + "}" if value else "set()"
+        case list() | tuple():
+            inner = ", ".join(map(typed, value))
+            whole = f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+            return whole if "\n" in whole else _lines(whole)
+        case float():
+            return _exactly(value, single=False)
+        case Generator():
+            return short(value)
+        case str() | int() | bool() | None:
+            return repr(value)
+    raise ValueError(f"no expression makes a {type(value).__name__}")
+
+
+def assigned(name: str, value: Any) -> str:
+    """The statements after which ``name`` is this value. Raises ValueError where none make it."""
+    if isinstance(value, list | tuple) and any(isinstance(item, Network) for item in value):
+        parts = [f"{name}_{place}" for place in range(len(value))]
+        whole = f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)},)"
+        return "\n".join([*map(assigned, parts, value), f"{name} = {whole}"])
+    if not isinstance(value, Network):
+        return f"{name} = {typed(value)}"
+    statements = [f"{name} = {_lines(_constructed(value.layers))}"]
+    tensors = ",\n".join(f"    {path!r}: {typed(tensor)}" for path, tensor in value.tensors.items())
+    if tensors:
+        statements.append(f"{name}.load_state_dict({{\n{tensors}}}, assign=True)")
+    paths = [path for path, _ in _modules(value.build())]
+    off = [path for path in paths if path not in value.training]
+    if len(off) == len(paths):
+        statements.append(f"{name}.eval()")
+    else:
+        statements += [f"{name}.get_submodule({path!r}).training = False" for path in off]
+    return "\n".join(statements)
+
+
+def _constructed(layers: Any) -> str:
+    """The expression that constructs these layers."""
+    kind, content = layers
+    if kind == "Sequential":
+        inner = ", ".join(_constructed(child) for _, child in content)
+        if [name for name, _ in content] == [str(place) for place in range(len(content))]:
+            return f"nn.Sequential({inner})"
+        named = ", ".join(f"{name!r}: {_constructed(child)}" for name, child in content)
+        return f"nn.Sequential(OrderedDict({{{named}}}))"
+    usual = inspect.signature(getattr(nn, kind)).parameters
+    given = [
+        f"{value!r}" if usual[name].default is inspect.Parameter.empty else f"{name}={value!r}"
+        for name, value in content.items()
+        if usual[name].default is inspect.Parameter.empty or not _is_usual(usual[name].default, value)
+    ]
+    return f"nn.{kind}({', '.join(given)})"
+
+
+def _is_usual(default: Any, value: Any) -> bool:
+    """Whether a layer given nothing has this value: what it makes a pair of may be told by one number."""
+    return bool(value == default or (isinstance(value, tuple) and value == (default,) * len(value)))
+
+
+def _wrapped(numbers: str) -> str:
+    """Numbers in several lines where they do not fit in one: a row a line, or as many rows as fit where there are many."""
+    if len(numbers) <= WIDTH:
+        return numbers
+    rows = re.sub(r"\], (?=\[)", "],\n", numbers).split("\n")
+    if len(rows) <= ROWS:
+        return "\n".join(map(_lines, rows))
+    # A break inside a row comes only where the row alone is too long for a line.
+    solid = " ".join(row.replace(" ", "\0") if len(row) <= WIDTH else row for row in rows)
+    return _lines(solid).replace("\0", " ")
+
+
+def _lines(text: str) -> str:
+    """A long line in several, never cut inside a number."""
+    return "\n".join(textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def _exactly(value: Any, single: bool) -> str:
+    """Numbers in as many digits as make them again in their precision, but for a last bit that would take ten digits."""
+    if isinstance(value, list):
+        return "[" + ", ".join(_exactly(v, single) for v in value) + "]"
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value):
+        return f"{'-' if value < 0 else ''}torch.{'nan' if math.isnan(value) else 'inf'}"
+    if single:
+        return str(np.float32(value))
+    # 3.4699999999999998 is what 4 - 0.53 gives, and 3.47 is what a reader wants to see.
+    near = round(value, 10)
+    return repr(near if abs(near - value) <= 4 * math.ulp(value) else value)
 
 
 def _dtype(tensor: torch.Tensor) -> str:

@@ -35,6 +35,8 @@ _DTYPES = {
         torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128,
     )
 }  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_CANNOT = (ValueError, TypeError, RecursionError, RuntimeError, OverflowError)
 
 
 class WireError(Exception):
@@ -55,8 +57,8 @@ def dump(message: Any) -> bytes:
     try:
         body = _encode(message, heads, tensors)
         text = json.dumps({"tensors": heads, "body": body}, allow_nan=False).encode()
-    except (ValueError, TypeError, RecursionError, RuntimeError, OverflowError) as error:
-        raise WireError(f"this cannot travel: {type(error).__name__}: {str(error)[:200]}") from error
+    except _CANNOT as error:
+        raise _cannot(error) from error
     size = sum(map(len, tensors))
     if len(text) > MAX_TEXT or size > MAX_BYTES or len(heads) > MAX_TENSORS:
         raise WireError(f"message too large: {len(text)} B of text, {size} B in {len(heads)} tensors")
@@ -70,6 +72,23 @@ def load(frame: bytes | bytearray | memoryview) -> Any:
     if len(view) != _HEADER.size + length + size:
         raise WireError(f"frame must be {_HEADER.size + length + size} B, got {len(view)}")
     return _parse(view[_HEADER.size : _HEADER.size + length], view[_HEADER.size + length :])
+
+
+def copied(message: Any) -> Any:
+    """What the other side would get of a message, for one that stays in this process: as ``load(dump(message))``,
+    without the frame.
+
+    Raises WireError where the message could not travel.
+    """
+    room = _Room()
+    try:
+        copy = _copy(message, room)
+    except _CANNOT as error:
+        raise _cannot(error) from error
+    # Far below its bound a text is within it however JSON writes it; closer to it, JSON has to say.
+    if room.text > MAX_TEXT // 16 or room.tensors > MAX_TENSORS or room.size > MAX_BYTES:
+        return load(dump(message))
+    return copy
 
 
 class Channel:
@@ -123,6 +142,10 @@ class Channel:
                 raise WireError("the connection ended inside a frame")
             done += got
         return memoryview(buffer)[:count]
+
+
+def _cannot(error: Exception) -> WireError:
+    return WireError(f"this cannot travel: {type(error).__name__}: {str(error)[:200]}")
 
 
 def _bounds(header: bytes) -> tuple[int, int]:
@@ -182,7 +205,8 @@ def _tensor(head: Any, payload: memoryview, start: int) -> tuple[torch.Tensor, i
 
 def _memory_order(tensor: torch.Tensor) -> list[int]:
     # A transposed or channels-last input must arrive as one: right answers may not depend on contiguity.
-    return sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride()[axis], axis))
+    strides = tensor.stride()
+    return sorted(range(len(strides)), key=lambda axis: (-strides[axis], axis))
 
 
 def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes], depth: int = 0) -> Any:
@@ -230,25 +254,93 @@ def _encode(value: Any, heads: list[dict[str, Any]], tensors: list[bytes], depth
 
 def carried(value: torch.Tensor | np.ndarray) -> bool:
     """Whether a tensor or array is of a kind that travels: dense, with data, of a dtype in the list, in bounds."""
-    if str(value.dtype).removeprefix("torch.") not in _DTYPES or value.ndim > MAX_DIMS:
+    if value.ndim > MAX_DIMS:
         return False
     if isinstance(value, np.ndarray):
-        return value.size * value.itemsize <= MAX_BYTES
+        return str(value.dtype) in _DTYPES and value.size * value.itemsize <= MAX_BYTES
+    if value.dtype not in _NAMES:
+        return False
     dense = value.layout is torch.strided and not value.is_nested and value.device.type != "meta"
     # An expanded tensor is small where it lies and huge once it is written out.
     return dense and value.numel() * value.element_size() <= MAX_BYTES
 
 
-def _put(tensor: torch.Tensor, heads: list[dict[str, Any]], tensors: list[bytes]) -> int:
-    dtype = str(tensor.dtype).removeprefix("torch.")
+def _plain(tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """The tensor's numbers on the CPU, and its axes in the order in which they lie in memory."""
     if not carried(tensor):
+        dtype = str(tensor.dtype).removeprefix("torch.")
         raise WireError(f"a {tensor.layout} tensor of {dtype} cannot travel")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-    order = _memory_order(plain)
+    return plain, _memory_order(plain)
+
+
+def _put(tensor: torch.Tensor, heads: list[dict[str, Any]], tensors: list[bytes]) -> int:
+    plain, order = _plain(tensor)
     flat = plain.permute(order).contiguous().reshape(-1)
-    heads.append({"dtype": dtype, "shape": list(tensor.shape), "order": order})
+    heads.append({"dtype": _NAMES[plain.dtype], "shape": list(tensor.shape), "order": order})
     tensors.append(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return len(heads) - 1
+
+
+class _Room:
+    """What a message takes up, of the characters its text has at least."""
+
+    def __init__(self) -> None:
+        self.text = 0
+        self.tensors = 0
+        self.size = 0
+
+
+def _copy(value: Any, room: _Room, depth: int = 0) -> Any:
+    if depth > MAX_DEPTH:
+        raise WireError("message nested too deeply")
+    room.text += 16
+    if value is None or type(value) is bool:
+        return value
+    if type(value) is int:
+        return _whole(value)
+    if isinstance(value, torch.Tensor):
+        return _copied_tensor(value, room)
+    if isinstance(value, str):
+        text = str(value[:MAX_STRING])
+        room.text += len(text)
+        return text
+    if isinstance(value, float):
+        return float(value)
+    deeper = depth + 1
+    if isinstance(value, list):
+        return [_copy(v, room, deeper) for v in value]
+    if isinstance(value, tuple):
+        return tuple([_copy(v, room, deeper) for v in value])
+    if isinstance(value, dict):
+        return {_copy(k, room, deeper): _copy(v, room, deeper) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        return {_copy(v, room, deeper) for v in value}
+    if isinstance(value, np.ndarray) and carried(value):
+        return _copied_tensor(torch.from_numpy(value.copy()), room).numpy()
+    match value:
+        case Batches(items):
+            return Batches(tuple(_copy(v, room, deeper) for v in items))
+        case Named(name, kwargs):
+            return Named(str(name), _copy(dict(kwargs), room, deeper))
+        case Network(layers, named, training):
+            made = _copy(layers, room, deeper), _copy(dict(named), room, deeper)
+            return Network(*made, tuple(map(str, training)))
+        case Generator(seed):
+            return Generator(int(seed))
+        case Ref(id, kind):
+            return Ref(_index(id), kind[:200])
+        case Foreign(kind, text):
+            return Foreign(kind[:200], text[:2000])
+    raise WireError(f"a {type(value).__name__} cannot travel")
+
+
+def _copied_tensor(tensor: torch.Tensor, room: _Room) -> torch.Tensor:
+    plain, order = _plain(tensor)
+    room.tensors += 1
+    room.size += plain.numel() * plain.element_size()
+    back = [order.index(axis) for axis in range(len(order))]
+    return plain.permute(order).clone(memory_format=torch.contiguous_format).permute(back)
 
 
 def _decode(body: Any, tensors: list[torch.Tensor], depth: int = 0) -> Any:

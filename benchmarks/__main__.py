@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from benchmarks import library, machine
+from benchmarks.checks import checks
 from benchmarks.measure import KEPT, Row, apart, as_json, listed
 
 
 def main() -> int:
     """Print a line for each claim, and whether other programs were at work beside it; 1 if one does not hold."""
-    every = {b.__name__: b for b in (*library.EVERYWHERE, *library.WITH_GPU)}
+    every = {b.__name__: b for b in (*library.EVERYWHERE, checks, *library.WITH_GPU)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(every)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")

@@ -148,8 +148,9 @@ class BatchNorm(nn.Module):
     Args:
         num_features: channels C of the (N, C) or (N, C, H, W) input.
         eps: added to the variance, inside the root.
-        momentum: m in running ← (1 − m) · running + m · batch, with the unbiased variance;
-            None makes the running statistics the plain average over all batches seen.
+        momentum: m from 0 to 1 in running ← (1 − m) · running + m · batch, with the unbiased variance;
+            None makes the running statistics the plain average over all batches that `num_batches_tracked`
+            counts.
 
     Raises:
         ValueError: an argument out of range; in `forward`, another number of channels, or training on a
@@ -207,7 +208,7 @@ def fold_batchnorm(conv: nn.Conv2d, bn: nn.BatchNorm2d | BatchNorm) -> nn.Conv2d
 
     Returns:
         A convolution with weights W · gamma / √(σ² + eps) and bias (b − μ) · gamma / √(σ² + eps) + beta, and
-        with the stride, padding, dilation, groups and training flag of `conv`.
+        with the stride, padding, padding mode, dilation, groups, dtype and training flag of `conv`.
 
     Raises:
         ValueError: either is of another type, the channels differ, or `bn` keeps no running statistics.

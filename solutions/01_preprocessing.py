@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import small_images
 from coursekit.metrics import accuracy
@@ -521,8 +521,8 @@ for numbers in (torch.tensor([1.0, 7.0]), torch.tensor([9.0, 15.0])):
 def streaming_statistics(batches) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of every channel, in one pass.
 
-    batches: an iterable of tensors (n, C, H, W), which can be walked once; n (at least 1), H and W may
-    differ from batch to batch. No batch is kept, none is changed.
+    batches: an iterable of tensors (n, C, H, W), which can be walked once; n, H and W (each at least 1)
+    may differ from batch to batch. None is changed, and keeping them would fill the memory.
     Returns mean (C,) and std (C,), in the dtype of the batches; float32 for integers. In float32 data
     with a mean of a million and a standard deviation of 1, both are accurate to two figures.
     """
@@ -626,7 +626,8 @@ print("whitened: ", [[round(v, 2) for v in row] for row in (points @ W).tolist()
 def zca_whiten(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Whiten samples and stay as close to them as can be.
 
-    x: (N, D), one sample a row. eps is added to every eigenvalue of the covariance, which divides by N.
+    x: (N, D), one sample a row; N may be at most D, and either of them 1. eps, at least 0, is added to
+    every eigenvalue of the covariance, which divides by N.
     Returns the whitened samples (N, D) and the symmetric W (D, D), in the dtype of x; float32 for
     integers.
     """

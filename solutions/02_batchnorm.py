@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import photographs, small_images
 from coursekit.metrics import accuracy
@@ -150,8 +150,8 @@ print("5 · x_hat + 8    ", [round(v, 2) for v in (5 * x_hat + 8).tolist()])
 def batchnorm_forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
     """Normalize every channel over the batch, then scale and shift it.
 
-    x: (N, C) or (N, C, H, W). gamma, beta: (C,). eps is added to the variance, inside the root.
-    Returns y of the shape of x.
+    x: (N, C) or (N, C, H, W), with any N. gamma, beta: (C,). eps, 0 or more, is added to the variance,
+    inside the root. Returns y of the shape and dtype of x.
     """
     ### BEGIN SOLUTION
     axes = [0, 2, 3][: x.ndim - 1]
@@ -558,8 +558,11 @@ class BatchNorm(nn.Module):
     """Batch normalization as a layer, for (N, C) and (N, C, H, W).
 
     Parameters weight (C,), ones at first, and bias (C,), zeros. Buffers running_mean (C,), zeros,
-    running_var (C,), ones, and num_batches_tracked, 0. In training, one value per channel is refused
-    with a ValueError.
+    running_var (C,), ones, and num_batches_tracked, 0; they keep no graph. momentum is the weight of
+    the new batch, from 0 (the running values stay) to 1 (they are the batch's), or None: the plain
+    average of all batches that num_batches_tracked counts.
+    In training, one value per channel is refused with a ValueError; one image of more pixels is not.
+    In eval mode nothing is refused, and nothing changes.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
@@ -574,7 +577,7 @@ class BatchNorm(nn.Module):
         ### END SOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
-        """x and the result: (N, C) or (N, C, H, W)."""
+        """x and the result: (N, C) or (N, C, H, W), of one dtype. x stays as it is."""
         ### BEGIN SOLUTION
         mean, variance = self.running_mean, self.running_var
         if self.training:
@@ -848,8 +851,8 @@ def batchnorm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of a loss in x, gamma and beta, from its gradient in y. Autograd may not be used.
 
-    grad_y, x: (N, C) or (N, C, H, W). gamma: (C,).
-    Returns grad_x of the shape of x, grad_gamma (C,), grad_beta (C,).
+    grad_y, x: (N, C) or (N, C, H, W), with any N. gamma: (C,). eps as in the forward pass, 0 or more.
+    Returns grad_x of the shape of x, grad_gamma (C,), grad_beta (C,), in the dtype of x.
     """
     ### BEGIN SOLUTION
     axes = [0, 2, 3][: x.ndim - 1]
@@ -947,8 +950,9 @@ for pixel in (3, -1, 0.5):
 def fold_batchnorm(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with the output of bn(conv(x)) in eval mode.
 
-    Filters of shape (K, C, h, w) keep it; bn has K features. Keeps stride, padding, dilation, groups
-    and the training flag of conv.
+    Filters of shape (K, C, h, w) keep it; bn has K features. Keeps stride, padding, padding mode,
+    dilation, groups, dtype and training flag of conv. conv and bn, in whatever modes they are, stay
+    as they are.
     """
     ### BEGIN SOLUTION
     gamma = 1 if bn.weight is None else bn.weight
@@ -1167,7 +1171,8 @@ for name, axes in {"batch": (0, 2, 3), "layer": (1, 2, 3), "instance": (2, 3)}.i
 def group_norm(x: Tensor, num_groups: int, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
     """Normalize each image over groups of neighboring channels, then scale and shift each channel.
 
-    x: (N, C, H, W). gamma, beta: (C,). Returns y (N, C, H, W). Refuses C not divisible by num_groups.
+    x: (N, C, H, W). gamma, beta: (C,). eps, 0 or more, as in batch norm. Returns y (N, C, H, W) in the
+    dtype of x. C not divisible by num_groups is refused with a ValueError.
     """
     ### BEGIN SOLUTION
     if x.shape[1] % num_groups != 0:

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import photographs, small_images
 from coursekit.models import pretrained, small_classifier
@@ -459,11 +459,12 @@ print("kept the tensor:", kept["tensor"].tolist(), "   kept a copy:", kept["copy
 def capture_activations(model: nn.Module, x: Tensor, layers: list[str]) -> dict[str, Tensor]:
     """The outputs of some layers of a network for the input x (N, C, H, W), by module path.
 
-    The network runs once, without gradients, in the mode it is in. A layer that is called twice gives
-    its last output. Outputs are detached copies, which later in-place layers do not change. Hooks and
-    modes are left as they were found, also where the network raises an error or a path is refused. An
-    unknown path is refused with a ValueError; the layers asked for are layers that run.
-    Returns a dict with one tensor for each of `layers`, for a convolution (N, K, h, w).
+    The network runs once, without gradients, each of its modules in the mode it is in. A layer that is
+    called twice gives its last output. Outputs are detached copies, of the dtype they have, which later
+    in-place layers do not change. Hooks and modes are left as they were found, also where the network
+    raises an error or a path is refused. An unknown path, also one that leads to no module, is refused
+    with a ValueError; the layers asked for are layers that run.
+    Returns a dict with one tensor for each of `layers`, for a convolution (N, K, h, w); none for [].
     """
     ### BEGIN SOLUTION
     modules = dict(model.named_modules())
@@ -680,10 +681,12 @@ def maximize_activation(
     layer, or the mean over the N images of its value at position=(row, column), minus
     l2 · mean(x²), minus tv · total_variation(x) / x.numel(). What counts is the output as the layer
     gives it, before an in-place layer behind it writes over it.
-    Step: x + step_size · g / rms(g), with one rms over all entries of g, the N images together. No
-    step where all of g is zero; a gradient that is merely small is stepped along like any other.
+    Step: x + step_size · g / rms(g), with one rms = √mean(g²) over all entries of g, the N images
+    together. No step where all of g is zero; a gradient that is merely small is stepped along like any
+    other, by a step of the same length.
     The network runs in eval mode. Its modes, hooks and parameters are left as they were found, and so
-    are the parameters' gradients and which of them require one.
+    are the parameters' gradients and which of them require one; modes and hooks also where the network
+    raises an error. Each module has a mode of its own.
     """
     ### BEGIN SOLUTION
     parameter = next(model.parameters())
@@ -1066,10 +1069,11 @@ for kernel, stride, pad in ((7, 1, 3), (2, 2, 0), (3, 1, 1)):
 def receptive_field(layers: list[tuple[int, int, int, int]]) -> tuple[int, int, float]:
     """What one unit sees through a chain of layers, along one axis.
 
-    layers: (kernel, stride, padding, dilation) of each layer, first to last.
-    Returns (size, jump, start): the pixels a unit sees, the pixels between neighboring units, and the
-    center of the first unit's field in pixels, where the center of pixel 0 is 0. No layers:
-    (1, 1, 0.0).
+    layers: (kernel, stride, padding, dilation) of each layer, first to last; a stride may be larger
+    than its kernel.
+    Returns (size, jump, start): the pixels from the first to the last one that a unit sees, and the
+    pixels between neighboring units, both integers; and the center of the first unit's field in
+    pixels, where the center of pixel 0 is 0. No layers: (1, 1, 0.0).
     """
     ### BEGIN SOLUTION
     first, last, jump = 0.0, 0.0, 1  # centers of the first and last pixel that unit 0 sees

@@ -42,7 +42,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, here, photographs, textures
 from coursekit.data.scenes import CLASSES, Scenes
@@ -163,7 +163,7 @@ def linear_to_conv(linear: nn.Linear, in_channels: int, kernel_size: tuple[int, 
     linear: in_channels · h · w inputs, kernel_size = (h, w); anything else is refused with a
     ValueError. A layer without bias (linear.bias is None) gives a convolution without one.
     Returns a convolution from (N, in_channels, H, W) to (N, out_features, H - h + 1, W - w + 1), with
-    copies of the weights.
+    copies of the weights, of their dtype, that can be trained; linear stays as it was.
     """
     ### BEGIN SOLUTION
     h, w = kernel_size
@@ -218,7 +218,8 @@ for name, kernel in {
 # Now layer by layer. Convolutions, batch norms, pools, ReLUs and dropout are copied as they are. `Flatten` becomes an
 # `nn.Identity`, so that every layer keeps its place. The first `Linear` becomes a convolution with the window of the map
 # that was flattened, those after it 1×1 convolutions. To know the window, follow the shape of an image of the size that
-# the classifier was made for: in eval mode, since batch norm takes note of every image that it sees in training mode.
+# the classifier was made for: in eval mode, since batch norm takes note of every image that it sees in training mode, and
+# best through copies, so that the classifier keeps its own modes.
 #
 # Newer classifiers end otherwise: `AdaptiveAvgPool2d(1)`, then `Flatten`, then `Linear`. Left as it is, that pool would average over *any* image and
 # leave one answer. It was trained on maps of one size; an average over a **window of that size**, moved one cell at a time, keeps the map.
@@ -228,11 +229,12 @@ for name, kernel in {
 def convolutionalize(cnn: nn.Sequential, input_size: tuple[int, int, int]) -> nn.Sequential:
     """A fully convolutional network with the weights of a classifier.
 
-    cnn: features, Flatten, then Linear, ReLU, Dropout…, Sequentials may nest; AdaptiveAvgPool2d(1)
-    before Flatten becomes an average over the window it saw, with stride 1. input_size: (C, H, W) the
-    classifier was made for.
+    cnn: features, Flatten, then Linear, ReLU, Dropout…, Sequentials may nest, and one ReLU may stand at
+    two places; AdaptiveAvgPool2d(1) before Flatten becomes an average over the window it saw, with
+    stride 1. input_size: (C, H, W) the classifier was made for.
     Returns a network from (N, C, H', W') to (N, L, h, w): (N, L, 1, 1) at input_size, with the
-    classifier's numbers. Weights are copies; the training flag carries over; the CNN stays as it was.
+    classifier's numbers. Weights are copies, of their dtype, that can be trained. Each layer's training
+    flag carries over (some may be frozen in eval mode while others train); the CNN stays as it was.
     """
     ### BEGIN SOLUTION
     shape: tuple[int, int, int] = input_size  # of the map that the next layer's convolutional twin reads
@@ -240,7 +242,8 @@ def convolutionalize(cnn: nn.Sequential, input_size: tuple[int, int, int]) -> nn
     def convert(layers: nn.Sequential) -> nn.Sequential:
         nonlocal shape
         twins = nn.Sequential()
-        for name, layer in layers.named_children():
+        # named_children() lists a layer that stands at two places only once.
+        for name, layer in layers._modules.items():
             if isinstance(layer, nn.Sequential):
                 twin = convert(layer)
             elif isinstance(layer, nn.Linear):
@@ -296,16 +299,18 @@ z = torch.tensor([[[[0.0, torch.tensor(3.0).log()]], [[0.0, 0.0]]]])
 print("class 0:", z.softmax(1)[0, 0].tolist(), " class 1:", z.softmax(1)[0, 1].tolist())
 
 # %% [markdown]
-# The function asks a network that is not its own. It has to run in eval mode and without gradients, and to be left in the mode it was in.
+# The function asks a network that is not its own. It has to run in eval mode and without gradients, and to be left as it was: a layer that
+# someone has frozen in eval mode while the rest is trained must be found so again. `fcn.train(was)` gives all layers *one* flag; remember each
+# one's, `{m: m.training for m in fcn.modules()}`, and put them back in a `finally` block, which an error cannot pass by.
 
 
 # %% exercise="class_heatmaps"
 def class_heatmaps(fcn: nn.Module, images: Tensor) -> Tensor:
     """The probability of every class in every cell.
 
-    fcn: from (N, C, H, W) to scores (N, L, h, w); it runs in eval mode without gradients, and its mode
-    is left as it was.
-    images: (N, C, H, W). Returns (N, L, h, w), softmax over the classes.
+    fcn: from (N, C, H, W) to scores (N, L, h, w); it runs in eval mode without gradients, and the
+    training flag of each of its layers is left as it was: they may differ, and fcn may raise an error.
+    images: (N, C, H, W). Returns (N, L, h, w), softmax over the classes, in the dtype of the scores.
     """
     ### BEGIN SOLUTION
     modes = {module: module.training for module in fcn.modules()}
@@ -466,10 +471,10 @@ print("windows of 4 in 10 rows, stride 3:", torch.arange(10).unfold(0, 4, 3).tol
 def sliding_window(cnn: nn.Module, image: Tensor, window: int, stride: int) -> Tensor:
     """The scores of every window of an image, each classified on its own.
 
-    cnn: from (n, C, window, window) to scores (n, L); it runs in eval mode without gradients, and its
-    mode is left as it was.
+    cnn: from (n, C, window, window) to scores (n, L); it runs in eval mode without gradients, and the
+    training flag of each of its layers is left as it was: they may differ, and cnn may raise an error.
     image: (C, H, W). Returns (L, h, w): cell (r, c) has its top left pixel at (stride · r, stride · c).
-    No softmax.
+    Whole windows only, in the dtype of the scores, no softmax.
     """
     ### BEGIN SOLUTION
     modes = {module: module.training for module in cnn.modules()}
@@ -660,7 +665,7 @@ def instances_to_targets(instances: Tensor, classes: dict[int, int]) -> dict:
     instances: (H, W) integers, 0 = background; classes: the class of each object's number.
     Returns "labels": set of classes; "semantic": (H, W) int64, 0 = background; "boxes": (M, 5) int64,
     rows x, y, w, h, label with (x, y) the top left pixel; "masks": (M, H, W) bool. Objects in ascending
-    order of their numbers; M = 0 keeps the shapes.
+    order of their numbers, which may have gaps; M = 0 keeps the shapes. Neither argument is changed.
     """
     ### BEGIN SOLUTION
     numbers = [n for n in instances.unique().tolist() if n != 0]
@@ -754,6 +759,7 @@ print(f"{len(labels)} objects, {len(set(labels))} classes: {same} of them share 
 # | A converted network guesses | weights reshaped in another order than `Flatten` counted: channels last, or height and width exchanged |
 # | The map has one cell, whatever the image | the adaptive pool was kept: it averages over everything |
 # | Numbers change from call to call | the copy is in training mode: dropout is on |
+# | A layer that was frozen in eval mode trains again | `train(was)`: one flag was given to all layers |
 # | Training the copy changes the original | weights shared instead of copied |
 # | Probabilities sum to 1 over the map | softmax over a wrong axis |
 # | Map and windows agree in the middle, and not at the border | padding |

@@ -43,7 +43,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import SmallImages, photographs, textures
 from coursekit.metrics import accuracy
@@ -203,7 +203,8 @@ print("every pair:     ", F.max_pool1d(row, 2, stride=1).tolist()[0])
 
 # %% [markdown]
 # Your function does it in two dimensions, for any network. Mind the sizes: maps of later shifts may be one row or
-# one column smaller. And mind the mode: the network is to answer as in inference, but it is not yours to keep.
+# one column smaller. And mind the mode: the network is to answer as in inference, but it is not yours to keep. Each of its
+# layers has a mode of its own, and somebody may have frozen one.
 
 
 # %% exercise="shift_and_stitch"
@@ -211,15 +212,17 @@ def shift_and_stitch(net: nn.Module, image: Tensor, factor: int) -> Tensor:
     """A dense map out of a network of stride factor: its maps of all shifts, interlaced.
 
     image: (N, C, H, W). The network gives maps (N, L, h, w); it runs in eval mode without gradients,
-    and its mode is left as it was. The map of image[..., r:, c:] fills out[..., r::factor, c::factor].
-    Returns (N, L, H', W'), H' and W' at least factor; for a network without padding H' = H - field + 1.
+    and each of its layers is left in the mode it had. The map of image[..., r:, c:] fills
+    out[..., r::factor, c::factor]. Returns (N, L, H', W') in the dtype of the maps, H' and W' at least
+    factor; for a network without padding H' = H - field + 1. factor may be 1.
     """
     ### BEGIN SOLUTION
-    was = net.training
+    training = [module for module in net.modules() if module.training]
     net.eval()
     with torch.no_grad():
         maps = [[net(image[..., r:, c:]) for c in range(factor)] for r in range(factor)]
-    net.train(was)
+    for module in training:
+        module.training = True
     height = sum(across[0].shape[2] for across in maps)
     width = sum(part.shape[3] for part in maps[0])
     out = maps[0][0].new_zeros(*maps[0][0].shape[:2], height, width)
@@ -295,21 +298,30 @@ print("à trous:           ", F.conv1d(maxima, add, dilation=2).tolist()[0])
 print("dilation forgotten:", F.conv1d(maxima, add).tolist()[0])
 
 # %% [markdown]
-# Now for whole networks, made of convolutions, max pools and layers that treat every position alike. Convolutions and
-# pools have square strides. An average pool has no dilation in PyTorch, and the border of a padded pool would lie between
-# the pixels: refuse both with a `ValueError`. A padded convolution gets its padding dilated with its kernel.
+# Now for whole networks, made of convolutions, max pools and layers that treat every position alike. A size, stride,
+# dilation or padding may be one number or a pair, of rows and of columns. An average pool has no dilation in PyTorch, and
+# the border of a padded pool would lie between the pixels: refuse both with a `ValueError`. A padded convolution gets its
+# padding multiplied like its dilation: what had none keeps none.
 
 
 # %% exercise="atrous"
 def atrous(net: nn.Sequential) -> nn.Sequential:
     """The dense twin of a network from (N, C, H, W) to (N, L, h, w): all strides 1, later layers dilated.
 
-    The dilation of every convolution and max pool is multiplied by the strides removed before it, and
-    so is a convolution's padding. Average pools and padded max pools are refused with a ValueError.
-    The original is left as it was, its mode too; weights and running statistics are copied.
+    The dilation of every convolution and max pool is multiplied by the strides removed before it, rows
+    and columns each by their own, and so is a convolution's padding. Average pools, adaptive ones too,
+    and padded max pools are refused with a ValueError. The original is left as it was, each layer's
+    mode too; weights and running statistics are copied in their dtype.
     """
+
     ### BEGIN SOLUTION
-    removed, layers = 1, []
+    def both(value: int | tuple[int, int]) -> tuple[int, int]:
+        return (value, value) if isinstance(value, int) else value
+
+    def times(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        return one[0] * other[0], one[1] * other[1]
+
+    removed, layers = (1, 1), []
     for original in net:
         layer = copy.deepcopy(original)
         pooling = isinstance(layer, nn.MaxPool2d)
@@ -317,19 +329,14 @@ def atrous(net: nn.Sequential) -> nn.Sequential:
             pooling and layer.padding not in (0, (0, 0))
         ):
             raise ValueError(f"net must have max pools without padding and no average pools, got {layer}")
-        if pooling:
-            stride = layer.stride if isinstance(layer.stride, int) else layer.stride[0]
-            dilation = layer.dilation if isinstance(layer.dilation, int) else layer.dilation[0]
-            layer.stride, layer.dilation = 1, dilation * removed
-            removed *= stride
-        elif isinstance(layer, nn.Conv2d):
-            stride = layer.stride[0]
-            layer.stride = (1, 1)
-            layer.dilation = tuple(removed * d for d in layer.dilation)
-            layer.padding = tuple(removed * p for p in layer.padding)
-            removed *= stride
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            stride = both(layer.stride)
+            layer.stride, layer.dilation = (1, 1), times(removed, both(layer.dilation))
+            if not pooling:
+                layer.padding = times(removed, layer.padding)
+            removed = times(removed, stride)
         layers.append(layer)
-    return nn.Sequential(*layers).train(net.training)
+    return nn.Sequential(*layers)
     ### END SOLUTION
 
 
@@ -364,7 +371,7 @@ def seconds(function, repeats: int = 3) -> float:
 holes = atrous(net)
 forgetful = atrous(net)  # the same, then its dilations taken out again
 for layer in forgetful:
-    if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+    if hasattr(layer, "dilation"):
         layer.dilation = (1, 1)
 with torch.no_grad():
     dense_twin, plain = holes(x).cpu(), forgetful(x).cpu()
@@ -611,7 +618,11 @@ print("nails:  ", torch.kron(pair, torch.tensor([1.0, 0.0, 0.0])).tolist())
 
 # %% exercise="nearest_upsample"
 def nearest_upsample(x: Tensor, factor: int) -> Tensor:
-    """Repeat every value of x (N, C, H, W) factor × factor times. Returns (N, C, factor·H, factor·W)."""
+    """Repeat every value of x (N, C, H, W) factor × factor times.
+
+    Returns (N, C, factor·H, factor·W), in the dtype of x. Gradients flow back to x.
+    x may lie in memory in any order.
+    """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
     return x[:, :, :, None, :, None].expand(N, C, H, factor, W, factor).reshape(N, C, factor * H, factor * W)
@@ -620,9 +631,10 @@ def nearest_upsample(x: Tensor, factor: int) -> Tensor:
 
 # %% exercise="bed_of_nails"
 def bed_of_nails(x: Tensor, factor: int) -> Tensor:
-    """Put every value of x (N, C, H, W) at the top left of a block of zeros.
+    """Put every value of x (N, C, H, W) at the top left of a block of factor × factor pixels, else zeros.
 
-    Returns (N, C, factor·H, factor·W).
+    Returns (N, C, factor·H, factor·W), in the dtype of x. Gradients flow back to x.
+    x may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
@@ -687,7 +699,7 @@ def max_pool_with_switches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Windows do not overlap; rows and columns that fill none are dropped. Of equal values the first in
     row order wins.
     Returns y (N, C, H // k, W // k), in the dtype of x, and switches, int64 of the same shape:
-    row · W + column in x.
+    row · W + column in x. Gradients flow from y back to x. x may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
@@ -706,7 +718,8 @@ def max_unpool(y: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
     """Put pooled values back where they stood, among zeros.
 
     y, switches: (N, C, h, w), a switch being row · W + column. size: (H, W).
-    Returns (N, C, H, W), in the dtype of y.
+    Returns (N, C, H, W), in the dtype of y. Gradients flow back to y. y and switches may lie in memory
+    in any order.
     """
     ### BEGIN SOLUTION
     N, C = y.shape[:2]
@@ -928,7 +941,8 @@ def conv_transpose2d(
     weight: (C, K, kh, kw), for K output channels. bias: (K,) or None. padding rows and columns are cut
     off at each side. With output_padding, so many more remain at the bottom and right; those that no
     copy reaches hold the bias alone. It is refused (ValueError) if it is not below stride.
-    Returns (N, K, stride·(H−1) + kh − 2·padding + output_padding, likewise for W).
+    Returns (N, K, stride·(H−1) + kh − 2·padding + output_padding, likewise for W), in the dtype of x.
+    Gradients flow back to x, weight and bias. They may lie in memory in any order.
     """
     ### BEGIN SOLUTION
     if output_padding >= stride:
@@ -1392,6 +1406,7 @@ print(pixels.grad[0, 0, 4:8, 4:10])
 # | The label map is shifted by half a field | a cell was placed at the first pixel of its window instead of at its center |
 # | Stitched maps do not fit by a row | later shifts are shorter; add up the sizes you have |
 # | The dilated network gives nonsense in a plausible size | dilation of the max pools forgotten, or taken from the last stride instead of from the product |
+# | "Input type (double) and bias type (float) should be the same" | a layer built anew is float32, whatever the network is, and its weights are random ones: copy them |
 # | Unpooling puts values into wrong places in odd-sized maps | the switch was divided by the cut width, or the size was guessed as $k \cdot h$ |
 # | Output of a transposed convolution a row too small for the skip | output_padding 0 where a convolution with odd $k$ and stride 2 came from an even size |
 # | The map is empty where padding is 0 | `y[..., p:-p]` with $p = 0$ is `y[..., 0:0]`; cut to an end that you computed |

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import here
 from coursekit.data.camvid import camvid
@@ -152,9 +152,10 @@ def sample_patches(
 ) -> tuple[Tensor, Tensor]:
     """Patches and the labels of their centers, every class equally often.
 
-    image: (C, H, W), labels: (H, W) integers, 255 = void. The center of a patch is its pixel
-    (size // 2, size // 2); patches lie fully inside. Each class with a legal center is drawn per_class
-    times, with replacement, in any order; void never.
+    image: (C, H, W), labels: (H, W) integers, 255 = void; size: 1 or more, even or odd. The center of a
+    patch is its pixel (size // 2, size // 2); patches lie fully inside, void elsewhere in them does not
+    matter. Each class with a legal center is drawn per_class times, with replacement, in any order,
+    also if it has fewer centers; void never.
     Returns patches (P, C, size, size), float32 where the image is uint8, and targets (P,) int64; P = 0
     where no class has a legal center.
     """
@@ -266,8 +267,9 @@ def pixel_cross_entropy(
 ) -> Tensor:
     """Σ w·M·ℓ / Σ w·M over the valid pixels, a scalar.
 
-    logits: (N, L, H, W), target: (N, H, W) integers, ignore_index where void. class_weights: (L,) or
-    None; mask: (N, H, W), bool or float, or None. 0, with a zero gradient, where Σ w·M = 0.
+    logits: (N, L, H, W), target: (N, H, W) integers of any dtype, ignore_index where void: any integer,
+    also a negative one or that of a class. class_weights: (L,) or None; mask: (N, H, W), bool or float,
+    or None. 0, with a zero gradient, where Σ w·M = 0.
     """
     ### BEGIN SOLUTION
     counts = target != ignore_index
@@ -428,7 +430,7 @@ def median_frequency_weights(
 
     label_maps: a list of maps (H, W) of any sizes, or one tensor (N, H, W); integers, ignore_index
     where void.
-    Returns (L,) float32; 0 for a class that no map contains.
+    Returns (L,) float32; 0 for a class that no map contains, and so zeros where all is void.
     """
     ### BEGIN SOLUTION
     pixels, valid = (
@@ -566,8 +568,8 @@ class SkipFCN(nn.Module):
 
     num_classes: L; channels: (c8, c16, c32), those of the features; variant: "32s", "16s" or "8s".
     Layers: score_32, score_16, score_8 (1×1 convolutions with bias, all zero) and up_32, up_16, up_8
-    (transposed convolutions without bias, bilinear): up_s enlarges the sum at stride s. Only those that
-    the variant needs.
+    (transposed convolutions without bias, bilinear at first, each with a weight of its own): up_s
+    enlarges the sum at stride s. Only those that the variant needs, as attributes of these names.
     forward(features, size): features {stride: (N, c, ⌈H / stride⌉, ⌈W / stride⌉)}, size (H, W). Returns
     logits (N, L, H, W).
     """
@@ -668,8 +670,8 @@ print(f"IU {iu.tolist()}, mean {iu.mean():.3f}, weighted {(matrix.sum(1) * iu).s
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """How many pixels of each class were taken for each class.
 
-    prediction, target: integers of the same shape, any shape; where target is ignore_index, the pixel
-    does not count.
+    prediction, target: integers of the same shape, any shape; where target is ignore_index, which may
+    be the number of a class too, the pixel does not count, whatever was predicted there.
     Returns (L, L) int64: rows = truth, columns = prediction.
     """
     ### BEGIN SOLUTION

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from autograder import check, hint, progress
+from autograder import check, example, hint, progress
 from coursekit import figures
 from coursekit.data import Item
 from coursekit.data.cells import Cells
@@ -233,7 +233,7 @@ def unet_output_size(size: int, depth: int = 4) -> int:
     """The side of the map that a U-Net makes of an image of side `size`; depth is the number of poolings.
 
     A size that some pooling does not divide evenly, or that leaves no pixel, is refused with a
-    ValueError.
+    ValueError; the smallest that leaves one is legal.
     """
     ### BEGIN SOLUTION
     sides = [size]
@@ -301,8 +301,8 @@ print(torch.stack([skip_row[left : left + len(up_row)], up_row]).tolist())
 def crop_and_concat(skip: Tensor, up: Tensor) -> Tensor:
     """Crop skip (N, C, H, W) to the center that up (N, C', h, w) covers; join them, skip's channels first.
 
-    An odd difference crops the extra row or column at the bottom or right; an up larger than skip is
-    refused with a ValueError. Returns (N, C + C', h, w).
+    An odd difference crops the extra row or column at the bottom or right; an up larger than skip along
+    either side is refused with a ValueError, one as large is not. Returns (N, C + C', h, w).
     """
     ### BEGIN SOLUTION
     for axis in (2, 3):
@@ -381,7 +381,8 @@ print(f"paper: {math.sqrt(2 / 576):.3f}, PyTorch: {nn.Conv2d(64, 64, 3).weight.s
 class DoubleConv(nn.Module):
     """Two 3×3 convolutions without padding, each followed by a ReLU; both have out_channels channels.
 
-    Weights are drawn with standard deviation √(2 / fan in), biases are 0.
+    Nothing else: no batch normalization, no dropout. Weights are drawn with standard deviation
+    √(2 / fan in), biases are 0.
     (N, in_channels, H, W) to (N, out_channels, H - 4, W - 4).
     """
 
@@ -454,7 +455,9 @@ figures.show(
 class UNet(nn.Module):
     """The U-Net: (N, in_channels, H, W) to logits (N, num_classes, H', W') of unet_output_size.
 
-    base: channels of the first level, doubled at each level down. depth: number of poolings.
+    base: channels of the first level, doubled at each level down. depth: number of poolings, 1 or more.
+    All convolutions have biases, and no other layer has parameters. Two calls have nothing to do with
+    each other.
     """
 
     def __init__(self, in_channels: int, num_classes: int, base: int = 64, depth: int = 4) -> None:
@@ -592,7 +595,7 @@ for context in (2, 5):
 
 # %% [markdown]
 # The function takes any network that maps a window of tile + 2·context to its central tile. The network answers as in
-# inference, without gradients; leave its mode as you found it.
+# inference, without gradients. Leave each of its layers in the mode you found it in: some may be frozen, others not.
 
 
 # %% exercise="overlap_tile"
@@ -600,10 +603,12 @@ def overlap_tile(net: nn.Module, image: Tensor, tile: int, context: int, num_cla
     """Segment an image (C, H, W) tile by tile; returns scores (num_classes, H, W).
 
     net maps (1, C, s, s) with s = tile + 2·context to the scores (1, num_classes, tile, tile) of the
-    central tile. Tiles begin at the top left. The border is mirrored without repeating the edge pixel,
-    again and again where the context is as large as the image or larger. The network runs in eval mode
-    without gradients, and its mode is left as it was. Scores have the dtype of the image; integers
-    become float32 and are not scaled.
+    central tile. Tiles lie side by side from the top left: every pixel is predicted once. The border is
+    mirrored without repeating the edge pixel, again and again where the context is as large as the
+    image or larger. H and W are at least 2, also where the tile is larger; the context may be 0. The
+    network runs in eval mode without gradients, and each of its layers keeps the training flag that it
+    had.
+    Scores have the dtype of the image; integers become float32 and are not scaled.
     """
     ### BEGIN SOLUTION
     H, W = image.shape[1:]
@@ -617,15 +622,14 @@ def overlap_tile(net: nn.Module, image: Tensor, tile: int, context: int, num_cla
     mirrored = image[:, places(H)][:, :, places(W)]
     mirrored = mirrored if mirrored.is_floating_point() else mirrored.float()
     side, rows = tile + 2 * context, []
-    training = getattr(net, "training", False)
-    if training:
-        net.eval()
+    flags = {layer: layer.training for layer in net.modules()}
+    net.eval()
     with torch.no_grad():
         for top in range(0, H, tile):
             windows = [mirrored[None, :, top : top + side, left : left + side] for left in range(0, W, tile)]
             rows.append(torch.cat([net(window)[0] for window in windows], dim=2))
-    if training:
-        net.train()
+    for layer, flag in flags.items():
+        layer.training = flag
     return torch.cat(rows, dim=1)[:num_classes, :H, :W]
     ### END SOLUTION
 
@@ -794,9 +798,10 @@ def elastic_deformation(
     """Bend an image (C, H, W) and its labels (H, W) by one random field.
 
     Displacements N(0, sigma²) in pixels, (row, column) × grid × grid, on a lattice whose corners are
-    the image's corners; bicubic between them. The image is interpolated bilinearly, labels take the
-    nearest pixel; beyond the border both are mirrored, the edge pixel not repeated. Shapes and dtypes
-    are kept (integer images become float32), and what was handed in is not changed.
+    the image's corners; bicubic between them, with the kernel of F.interpolate. Rows and columns are
+    displaced alike, whatever the image's sides. The image is read bilinearly, labels take the nearest
+    pixel; beyond the border both are mirrored, the edge pixel not repeated. Shapes and dtypes are kept
+    (integer images become float32), and what was handed in is not changed.
     """
     ### BEGIN SOLUTION
     H, W = labels.shape
@@ -908,8 +913,9 @@ def unet_weight_map(
 
     class_weights: (background, cell); None balances them, each class that is there summing to half of
     H·W.
-    d1, d2: Euclidean distances to the nearest pixel of the nearest and of the second nearest cell. With
-    fewer than two cells there is no border term. Returns (H, W) float32.
+    d1, d2: Euclidean distances to the nearest pixel of the nearest and of the second nearest cell.
+    Pixels of one id, whatever its number, are one cell, in one piece or not. With fewer than two cells
+    there is no border term. Returns (H, W) float32, also where there is no cell or nothing else.
     """
     ### BEGIN SOLUTION
     cell = instances != 0

@@ -9,6 +9,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,17 @@ def preserved() -> Iterator[None]:
         random.setstate(python)
 
 
+def compiles() -> bool:
+    """Whether anything was compiled in this process."""
+    return "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+
+
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """What `torch.compile` has wrapped runs as it is written: it means the same, the small inputs of a check would be
+    compiled again and again, and dynamo cannot see through those who watch."""
+    return torch.compiler.set_stance("force_eager") if compiles() else contextlib.nullcontext()
+
+
 def _strictness() -> tuple[bool, bool]:
     return (
         torch.are_deterministic_algorithms_enabled(),
@@ -54,16 +66,21 @@ def put_back() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
+        # A check is hundreds of calls: what is as it was is left alone.
+        if torch.is_grad_enabled() is not grad:
+            torch.set_grad_enabled(grad)
+        if torch.get_default_dtype() is not dtype:
+            torch.set_default_dtype(dtype)
         _set_default_device(device)
         if _strictness() != strict:
             # Only then: the setter imports torch's compiler, two seconds at a learner's first check.
             torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
         if sys.getprofile() is not profile:
             sys.setprofile(profile)
-        np.seterr(**errors)
-        sys.setrecursionlimit(depth)
+        if np.geterr() != errors:
+            np.seterr(**errors)
+        if sys.getrecursionlimit() != depth:
+            sys.setrecursionlimit(depth)
         if folder and folder != _folder():
             os.chdir(folder)
 

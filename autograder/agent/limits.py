@@ -88,7 +88,18 @@ def _kept(file: str) -> bool:
 
 _HERE = os.path.dirname(__file__)
 _AROUND = {contextlib.__file__, sys.modules[TorchDispatchMode.__module__].__file__}
-_ASKING = {"_call", "_export", "_message", "_raised", "_look", "_state", "gradients"}
+_ASKING = {
+    "_compiled_late",
+    "looked",
+    "<lambda>",
+    "<dictcomp>",
+    "_guarded",
+    "_export",
+    "_message",
+    "_raised",
+    "_look",
+    "gradients",
+}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from autograder.agent.calm import PRINTED, Printed, preserved, put_back, quiet, seed_all
+from autograder.agent.calm import (
+    PRINTED,
+    Printed,
+    compiles,
+    preserved,
+    put_back,
+    quiet,
+    seed_all,
+    uncompiled,
+)
 from autograder.agent.limits import Limit, TimeUp, threads_of
 from autograder.agent.source import code_of, fingerprint, source_of, unwrapped
 from autograder.agent.tensors import changes, gradients, snapshot
@@ -70,10 +79,11 @@ class Agent:
             "call": self._call,
             "build": self._make,
             "inspect": self._inspect,
-            "reset": self._reset,
         }.get(str(request.get("op")))
         if operation is None:
             return {"broken": f"unknown request {request.get('op')!r}"}
+        if request.get("fresh"):
+            self._objects.clear()
         try:
             return operation(request)
         except TimeUp:
@@ -82,10 +92,6 @@ class Agent:
             return {"broken": f"{type(error).__name__}: {_message(error)}"}
 
     # -- requests ---------------------------------------------------------------------------------------
-
-    def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._objects.clear()
-        return {"value": None}
 
     def _look(self, request: dict[str, Any]) -> dict[str, Any]:
         """What kind of thing bears the name, where it was defined, and its source where that can be had."""
@@ -113,37 +119,58 @@ class Agent:
         return {"value": self._keep(realize(request["value"], self._objects, request["device"]))}
 
     def _call(self, request: dict[str, Any]) -> dict[str, Any]:
-        device = request["device"]
-        try:
-            target = self._target(request["target"])
-        except (KeyError, AttributeError) as error:
-            return {"raised": _raised(error)}
-        args = realize(request["args"], self._objects, device)
-        kwargs = realize(request["kwargs"], self._objects, device)
-        wrt = self._leaves(request.get("wrt") or [], args, kwargs)
-        before = snapshot(args, kwargs) if request.get("untouched") else None
-        seed_all(request["seed"])
+        args, kwargs = self._arguments(request, request["device"])
 
+        def called(seen: set[str]) -> dict[str, Any]:
+            wrt = self._leaves(request.get("wrt") or [], args, kwargs)
+            before = snapshot(args, kwargs) if request.get("untouched") else None
+            grads = None
+            seed_all(request["seed"])
+            with WATCHES[request.get("watch", "nothing")](seen):
+                with put_back():
+                    result = _compiled_late(self._target(request["target"]), args, kwargs)
+                if wrt:
+                    with put_back(), gradient_pass():
+                        grads = gradients(result, wrt, request["grad_seed"])
+            going = _Outgoing()
+            reply = {
+                "value": self._export(result, going),
+                "grads": self._export(grads, _Outgoing()),
+                "devices": sorted(going.devices),
+            }
+            if before is not None:
+                reply["changed"] = changes(before, snapshot(args, kwargs))
+            return reply
+
+        return self._guarded(request, called)
+
+    def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A module's state, seen from outside: modes, hooks, grads, parameters, buffers, layer classes."""
+
+        def looked(seen: set[str]) -> dict[str, Any]:
+            module = self._objects[request["ref"]]
+            if not isinstance(module, nn.Module):
+                raise TypeError(f"expected an nn.Module, got {type(module).__name__}")
+            return {"value": self._export(self._state(module, request.get("parts")), _Outgoing())}
+
+        return self._guarded(request, looked)
+
+    def _guarded(self, request: dict[str, Any], work: Callable[[set[str]], dict[str, Any]]) -> dict[str, Any]:
+        """Do the request's steps ``before``, and then the work. Whatever runs of the learner's code is limited, and what
+        it prints, calls and raises is told."""
+        steps = [(step, *self._arguments(step, request["device"])) for step in request.get("before", ())]
         seen: set[str] = set()
         printed = Printed()
         start = time.perf_counter()
         try:
             # Reading the answer and its exception runs the learner's code too, so it is limited as well.
-            with threads_of(request.get("threads", 1)), quiet(printed), Limit(request["limit"]):
+            with threads_of(request.get("threads", 1)), quiet(printed), uncompiled(), Limit(request["limit"]):
                 try:
-                    grads = None
-                    with WATCHES[request.get("watch", "nothing")](seen):
-                        with put_back():
-                            result = target(*args, **kwargs)
-                        if wrt:
-                            with put_back(), gradient_pass():
-                                grads = gradients(result, wrt, request["grad_seed"])
-                    going = _Outgoing()
-                    reply = {
-                        "value": self._export(result, going),
-                        "grads": self._export(grads, _Outgoing()),
-                        "devices": sorted(going.devices),
-                    }
+                    for step, args, kwargs in steps:
+                        seed_all(request["seed"])
+                        with put_back(), WATCHES[request.get("watch", "nothing")](seen):
+                            self._target(step["target"])(*args, **kwargs)
+                    reply = work(seen)
                 except TimeUp:
                     raise
                 except BaseException as error:
@@ -155,39 +182,15 @@ class Agent:
         reply["seconds"] = time.perf_counter() - start
         reply["printed"] = printed.getvalue()[:PRINTED]
         reply["seen"] = sorted(seen)[:2000]
-        if before is not None and "value" in reply:
-            reply["changed"] = changes(before, snapshot(args, kwargs))
         return reply
 
-    def _inspect(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A module's state, seen from outside: modes, hooks, grads, parameters, buffers, layer classes."""
-        module = self._objects[request["ref"]]
-        if not isinstance(module, nn.Module):
-            return {"raised": _raised(TypeError(f"expected an nn.Module, got {type(module).__name__}"))}
-        try:
-            with Limit(LOOKING):
-                return {"value": self._export(self._state(module), _Outgoing())}
-        except Exception as error:
-            return {"raised": _raised(error)}
-
-    def _state(self, module: nn.Module) -> dict[str, Any]:
-        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        return {
-            "training": {path: m.training for path, m in module.named_modules()},
-            "hooks": {path: sum(len(getattr(m, h, ())) for h in hooks) for path, m in module.named_modules()},
-            "kinds": {path: type(m).__name__ for path, m in module.named_modules()},
-            "parameters": {n: p.detach().clone() for n, p in module.named_parameters()},
-            "buffers": {n: b.detach().clone() for n, b in module.named_buffers()},
-            "state": [str(k) for k in module.state_dict()],
-            "grads": {
-                n: None if p.grad is None else p.grad.detach().clone() for n, p in module.named_parameters()
-            },
-            "requires_grad": {n: p.requires_grad for n, p in module.named_parameters()},
-            "storages": {n: p.data_ptr() for n, p in module.named_parameters()},
-            "config": _described(module),
-        }
+    def _state(self, module: nn.Module, parts: Any) -> dict[str, Any]:
+        return {name: read(module) for name, read in _STATE.items() if not parts or name in parts}
 
     # -- helpers ----------------------------------------------------------------------------------------
+
+    def _arguments(self, step: dict[str, Any], device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return realize(step["args"], self._objects, device), realize(step["kwargs"], self._objects, device)
 
     def _target(self, target: dict[str, Any]) -> Callable[..., Any]:
         if "name" in target:
@@ -283,6 +286,39 @@ def _described(module: nn.Module) -> Any:
         return Network.describe(module).layers
     except ValueError:
         return None
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_STATE: dict[str, Callable[[nn.Module], Any]] = {
+    "training": lambda net: {path: m.training for path, m in net.named_modules()},
+    "hooks": lambda net: {
+        path: sum(len(getattr(m, h, ())) for h in _HOOKS) for path, m in net.named_modules()
+    },
+    "kinds": lambda net: {path: type(m).__name__ for path, m in net.named_modules()},
+    "parameters": lambda net: {name: p.detach() for name, p in net.named_parameters()},
+    "shapes": lambda net: {name: tuple(p.shape) for name, p in net.named_parameters()},
+    "buffers": lambda net: {name: b.detach() for name, b in net.named_buffers()},
+    "state": lambda net: [str(key) for key in net.state_dict()],
+    "grads": lambda net: {n: None if p.grad is None else p.grad.detach() for n, p in net.named_parameters()},
+    "requires_grad": lambda net: {name: p.requires_grad for name, p in net.named_parameters()},
+    "storages": lambda net: {
+        name: t.data_ptr() for name, t in (*net.named_parameters(), *net.named_buffers()) if t.numel()
+    },
+    "config": _described,
+}
+"""What can be seen of a module from outside, by name; tensors are copied as they leave."""
+
+
+def _compiled_late(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The call; once more, uncompiled, where it is this call that has brought the compiler in and failed."""
+    before = compiles()
+    try:
+        return target(*args, **kwargs)
+    except Exception:
+        if before or not compiles():
+            raise
+    with uncompiled():
+        return target(*args, **kwargs)
 
 
 def _raised(error: BaseException) -> dict[str, Any]:

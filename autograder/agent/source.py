@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import hashlib
 import inspect
 import linecache
@@ -19,19 +20,33 @@ def unwrapped(found: Any) -> Any:
 
 
 def fingerprint(thing: Any) -> str:
-    """A digest of the global names, attributes and constants of a function or class, in the order of their
-    use; it shows a copy whose source cannot be had. Empty for what has no code."""
+    """A digest of what the code of a function or class does, step by step, whatever its local variables are called;
+    it shows a copy whose source cannot be had. Empty for what has no code."""
     members = [thing] if not inspect.isclass(thing) else [unwrapped(m) for m in vars(thing).values()]
     codes = [c for c in (getattr(m, "__code__", None) for m in members) if isinstance(c, types.CodeType)]
     if not codes:
         return ""
-    return hashlib.sha256(repr(sorted(map(_used, codes))).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(map(_done, codes))).encode()).hexdigest()
 
 
-def _used(code: types.CodeType) -> str:
-    # The first constant is the docstring where there is one. Bytecode itself depends on the cell's imports.
-    inner = [_used(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts[1:]]
-    return repr((code.co_argcount, code.co_nlocals, code.co_names, inner))
+def _done(code: types.CodeType) -> str:
+    # How an attribute is called depends on whether the same cell has imported what it is of.
+    steps = [
+        (step.opname.replace("LOAD_METHOD", "LOAD_ATTR"), _meant(step))
+        for step in dis.get_instructions(code)
+        if step.opname not in ("PUSH_NULL", "PRECALL")
+    ]
+    inner = [_done(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return repr((code.co_argcount, steps, inner))
+
+
+def _meant(step: dis.Instruction) -> str:
+    """What a step works on: names of other modules and constants as they are, local variables by their number."""
+    if isinstance(step.argval, types.CodeType) or "JUMP" in step.opname:
+        return ""
+    if any(kind in step.opname for kind in ("FAST", "DEREF", "CLOSURE", "CELL")):
+        return str(step.arg)
+    return step.argrepr.replace("NULL|self + ", "").replace("NULL + ", "")
 
 
 def source_of(thing: Any) -> str:

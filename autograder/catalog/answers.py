@@ -30,10 +30,11 @@ import ast
 import inspect
 import linecache
 import re
+import symtable
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
@@ -87,9 +88,9 @@ class Code:
 
     def imports(self, known: Collection[str] = ()) -> list[str]:
         """The import lines that the text needs, as the catalogue has them; names that are ``known`` need none."""
-        body = ast.parse(self.body)
-        own = {node.name for node in body.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        used = {n.id for n in ast.walk(body) if isinstance(n, ast.Name)} - own - set(known)
+        body = ast.parse(self.body).body
+        own = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        used = _asked_for(self.body) - own - set(known)
         found: dict[str, None] = {}
         for module in dict.fromkeys(thing.__module__ for thing in self.things):
             for name, line in _imports(module).items():
@@ -327,14 +328,28 @@ def _parts(answer: Any) -> tuple[Any, ...]:
             continue
         found[thing.__name__] = thing
         home = vars(sys.modules[thing.__module__])
-        for node in ast.walk(ast.parse(_written(thing))):
-            used = home.get(node.id) if isinstance(node, ast.Name) else None
+        for name in _asked_for(_written(thing)):
+            used = home.get(name)
             ours = str(getattr(used, "__module__", "")).startswith(f"{PACKAGE}.")
             if ours and used is not answer and isinstance(used, types.FunctionType | type):
                 waiting.append(used)
     uses = [t for t in found.values() if t is not answer]
     place = {t: (t.__module__ == answer.__module__, inspect.getsourcelines(t)[1]) for t in uses}
     return (*sorted(uses, key=place.__getitem__), answer)
+
+
+def _asked_for(text: str) -> set[str]:
+    """The names that a text takes from its module: none that a function has for its own."""
+
+    def found(table: symtable.SymbolTable) -> Iterator[str]:
+        outermost = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (outermost or symbol.is_global()):
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from found(child)
+
+    return set(found(symtable.symtable(text, "<answer>", "exec")))
 
 
 @cache

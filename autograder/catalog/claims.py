@@ -33,6 +33,7 @@ class Trial(NamedTuple):
     judge: Callable[[Case, Any, Any], Mismatch | None] | None
     examples: int
     tolerance: tuple[float, float] | None
+    beside: str
 
 
 def on(
@@ -42,9 +43,10 @@ def on(
     *,
     examples: int = 8,
     tolerance: tuple[float, float] | None = None,
+    beside: str = "",
 ) -> Trial:
-    """What is drawn for a claim, and what is looked at."""
-    return Trial(draw, observe, judge, examples, tolerance)
+    """What is drawn for a claim, what is looked at, and beside which other claim it counts."""
+    return Trial(draw, observe, judge, examples, tolerance, beside)
 
 
 def claims(text: str, **trials: Trial) -> tuple[Property, ...]:
@@ -68,6 +70,11 @@ def claims(text: str, **trials: Trial) -> tuple[Property, ...]:
         made.append(Property(name, says, float(points), *trials.pop(name), tried="".join(tried)))
     if trials:
         raise ValueError(f"the claim {next(iter(trials))!r} is tried and not told")
+    for claim in made:
+        if claim.beside and claim.beside not in {c.name for c in made if not c.beside}:
+            raise ValueError(
+                f"the claim {claim.name!r} stands beside one that counts alone, got {claim.beside!r}"
+            )
     return tuple(made)
 
 

@@ -64,7 +64,7 @@ def share_memory(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def parameters_of(network: Handle, *inputs: Any) -> dict[str, torch.Tensor]:
     """The parameters of a network. One that has none is asked about the inputs: so a stub is told from a network
     whose layers are other ones."""
-    parameters = network.inspect()["parameters"]
+    parameters = network.inspect("parameters")["parameters"]
     if not parameters:
         try:
             network(*inputs)
@@ -76,10 +76,8 @@ def parameters_of(network: Handle, *inputs: Any) -> dict[str, torch.Tensor]:
 
 def carries(subject: Subject, case: Case) -> dict[str, Any]:
     """Kind of the answer and arguments changed in place; the numbers are other properties' business."""
-    return {
-        "answer": described(subject(*case.args, **case.kwargs)),
-        "arguments changed in place": [int(c) for c in subject.changed(*case.args, **case.kwargs)],
-    }
+    answer, changed = subject.with_changes(*case.args, **case.kwargs)
+    return {"answer": described(answer), "arguments changed in place": [int(c) for c in changed]}
 
 
 def numbers(subject: Subject, case: Case) -> Any:

@@ -4,6 +4,6 @@
 :class:`~autograder.attempt.Attempt` judges one at the far end of a wire in exactly the same way.
 """
 
-from autograder.oracle.evaluate import devices_present, evaluate
+from autograder.oracle.evaluate import devices_present, evaluate, first_failure
 
-__all__ = ["devices_present", "evaluate"]
+__all__ = ["devices_present", "evaluate", "first_failure"]

@@ -4,109 +4,149 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
 
 from autograder.attempt import Conditions, Odd, Raised, Trouble
-from autograder.exercise import Misconception, Training
+from autograder.exercise import Finding, Misconception, Property, Training
 from autograder.oracle.compare import compare
 from autograder.oracle.exam import Exam
-from autograder.oracle.examine import Evidence
-from autograder.oracle.observe import judged, refused
+from autograder.oracle.examine import Evidence, Failure, Look
+from autograder.oracle.observe import Fault, judged, refused
 from autograder.values import Foreign
 
 DIAGNOSIS_SECONDS = 2.0
+SINGLE = (1e-3, 1e-4)
 
 
-def diagnose(exam: Exam, evidence: Sequence[Evidence]) -> Misconception | None:
-    """The misconception that the answer shows, or None."""
+def diagnose(exam: Exam, evidence: Sequence[Evidence]) -> tuple[Finding, ...]:
+    """The mistakes that the answer shows, the one that explains most claims first; none explains a claim twice."""
     failed = [found for found in evidence if found.failed]
     if isinstance(exam.exercise, Training):
-        return _by_symptom(exam.exercise, failed)
-    return _by_behavior(exam, failed)
+        named = _by_symptom(exam.exercise, failed)
+    else:
+        named = _by_behavior(exam, failed)
+    return (*named, *_slips(failed, {claim for finding in named for claim in finding.claims}))
 
 
-def _by_symptom(exercise: Training, failed: Sequence[Evidence]) -> Misconception | None:
-    codes = {found.smallest.mismatch.code for found in failed if found.smallest is not None}
-    return next((m for m in exercise.misconceptions if m.name in codes), None)
+def _by_symptom(exercise: Training, failed: Sequence[Evidence]) -> list[Finding]:
+    codes = {found.claim.name: found.smallest.mismatch.code for found in failed if found.smallest is not None}
+    found = []
+    for m in exercise.misconceptions:
+        if claims := tuple(name for name, code in codes.items() if code == m.name):
+            found.append(Finding(m.name, m.mistake, m.repair, claims))
+    return found
 
 
-def _by_behavior(exam: Exam, evidence: Sequence[Evidence]) -> Misconception | None:
-    """The misconception that fails nothing the answer passes, and on every recorded failing input of some
-    property gives what the answer gave."""
-    failed = {found.claim.name: found for found in evidence}
+def _by_behavior(exam: Exam, failed: Sequence[Evidence]) -> list[Finding]:
+    """The misconceptions that fail nothing the answer passes, and on every recorded input of every claim they fail
+    show what the answer shows."""
+    by_name = {found.claim.name: found for found in failed}
     # Of this process, so that a busy machine diagnoses as well as an idle one.
     deadline = time.process_time() + DIAGNOSIS_SECONDS
-    ranked = []
-    for number, misconception in enumerate(exam.exercise.misconceptions):
-        if not set(misconception.fails) <= set(failed) or time.process_time() > deadline:
-            continue
-        explained = [
-            name for name in misconception.fails if _explains(exam, misconception, failed[name], deadline)
-        ]
-        if explained:
-            whole = len(explained) == len(failed) == len(misconception.fails)
-            ranked.append((not whole, -len(explained), number, misconception))
-    return min(ranked)[3] if ranked else None
+    left = set(by_name)
+    named: list[Finding] = []
+    numbered = enumerate(exam.exercise.misconceptions)
+    for _, m in sorted(numbered, key=lambda pair: (-len(pair[1].fails), pair[0])):
+        if (
+            set(m.fails) <= left
+            and time.process_time() < deadline
+            and all(_explains(exam, m, by_name[name], deadline) for name in m.fails)
+        ):
+            named.append(Finding(m.name, m.mistake, m.repair, m.fails))
+            left -= set(m.fails)
+    return named
 
 
-class Slip(NamedTuple):
-    """A mistake that can be made in any exercise."""
-
-    name: str
-    mistake: str
-    repair: str
-
-
-DEFAULT_DTYPE = Slip(
+DEFAULT_DTYPE = (
     "default_dtype",
     "Your result is float32, whatever dtype the input has.",
     "torch.zeros(…), torch.ones(…) and torch.tensor(…) make float32: pass dtype=x.dtype and device=x.device, or use "
     "x.new_zeros(…) or torch.zeros_like(x).",
 )
+"""A mistake that can be made in any exercise."""
 
 
-def slip(evidence: Sequence[Evidence]) -> Slip | None:
-    """The slip that shows somewhere, for an answer whose mistake has no name in the catalogue."""
-    found = {(f.smallest.mismatch.code, f.smallest.mismatch.got) for f in evidence if f.smallest is not None}
-    return DEFAULT_DTYPE if ("dtype", "float32") in found else None
+def _slips(failed: Sequence[Evidence], explained: Collection[str]) -> list[Finding]:
+    """The slip that shows in claims which no mistake of the catalogue explains; it explains those where nothing else
+    is wrong."""
+    shown = [
+        found
+        for found in failed
+        if found.claim.name not in explained
+        and found.smallest is not None
+        and found.smallest.mismatch.code == "dtype"
+        and all(look.mismatch.got == "float32" for look in found.failures if look.mismatch.code == "dtype")
+    ]
+    alone = [found.claim.name for found in shown if all(_only_dtype(look) for look in found.failures)]
+    return [Finding(*DEFAULT_DTYPE, tuple(alone))] if shown else []
+
+
+def _only_dtype(look: Failure) -> bool:
+    """Whether the answer is right but for its dtype, as far as float32 can tell."""
+    return not isinstance(look.got, Trouble) and _agree(look.expected, _as(look.expected, look.got), SINGLE)
+
+
+def _as(expected: Any, got: Any) -> Any:
+    """The answer, each tensor in the dtype that is expected in its place."""
+    if isinstance(expected, torch.Tensor) and isinstance(got, torch.Tensor):
+        return got.to(expected.dtype)
+    if isinstance(expected, dict) and isinstance(got, dict):
+        return {key: _as(expected.get(key), value) for key, value in got.items()}
+    if isinstance(expected, list | tuple) and isinstance(got, list | tuple) and len(expected) == len(got):
+        return type(got)(_as(e, g) for e, g in zip(expected, got, strict=True))
+    return got
 
 
 def _explains(exam: Exam, misconception: Misconception, evidence: Evidence, deadline: float) -> bool:
     prop = exam.exercise.property(evidence.claim.name)
-    for failure in [*evidence.failures, evidence.smallest]:
-        if failure is None or time.process_time() > deadline:
-            return failure is None
+    # The smallest first: there most misconceptions are told from the answer.
+    for look in (evidence.smallest, *evidence.failures, *evidence.looks):
+        if look is None:
+            continue
+        if time.process_time() > deadline:
+            return False
         # The same global random numbers, so that an ignored generator shows the same way.
-        conditions = Conditions(seed=failure.seed, seconds=DIAGNOSIS_SECONDS)
-        shown = exam.mistaken(misconception, prop, failure.case, conditions)
-        if prop.judge is not None:
-            mismatch = judged(prop, failure.case, failure.expected, shown)
-            if mismatch is None or mismatch.code != failure.mismatch.code:
-                return False
-        elif isinstance(failure.got, Raised) and isinstance(shown, Raised):
-            if not alike(failure.got, shown):
-                return False
-        elif isinstance(failure.got, Odd) and isinstance(shown, Odd):
-            if str(failure.got) != str(shown):
-                return False
-        elif (
-            isinstance(failure.got, Trouble)
-            or isinstance(shown, Trouble)
-            or not _agree(shown, failure.got, prop.tolerance)
-        ):
+        conditions = Conditions(seed=look.seed, seconds=exam.exercise.seconds)
+        if not _does_so(prop, look, exam.mistaken(misconception, prop, look.case, conditions)):
             return False
     return True
 
 
+def _does_so(prop: Property, look: Look, shown: Any) -> bool:
+    """Whether a misconception shows on an input what the answer showed there."""
+    # A judge never sees an error, and that there was one says nothing.
+    if isinstance(look.got, Raised) and isinstance(shown, Raised) and not isinstance(look.expected, Raised):
+        return alike(look.got, shown)
+    if look.mismatch is None or prop.judge is not None:
+        try:
+            mismatch = judged(prop, look.case, look.expected, shown)
+        except Fault:
+            return False
+        if look.mismatch is None or mismatch is None:
+            return look.mismatch is mismatch
+        return mismatch.code == look.mismatch.code
+    if isinstance(look.got, Raised) and isinstance(shown, Raised):
+        return alike(look.got, shown)
+    if isinstance(look.got, Odd) and isinstance(shown, Odd):
+        return str(look.got) == str(shown)
+    troubled = isinstance(look.got, Trouble) or isinstance(shown, Trouble)
+    return not troubled and _agree(shown, look.got, prop.tolerance)
+
+
 def alike(one: Raised, other: Raised) -> bool:
-    """Whether two errors say the same. torch raises one class for nearly everything, and a lookup for every
-    missing key: there the words count too, numbers left out, unless one of the two was raised on purpose."""
-    if one.kinds[0] != other.kinds[0]:
-        return False
-    if refused(one) or refused(other) or one.kinds[0] not in ("RuntimeError", "KeyError"):
-        return True
-    return _unnumbered(one) == _unnumbered(other)
+    """Whether two errors say the same: those raised on purpose by their kind, what Python and torch raise by their words
+    too, since a kind alone stands for nearly everything."""
+    if refused(one) or refused(other):
+        return one.kinds[0] == other.kinds[0]
+    return _essence(one) == _essence(other)
+
+
+def _essence(raised: Raised) -> str:
+    """What an error says, numbers left out. That None stands where a value is needed is worded by the place of its use."""
+    return "None" if "NoneType" in raised.message else f"{raised.kinds[0]}: {_unnumbered(raised)}"
 
 
 def _unnumbered(raised: Raised) -> str:

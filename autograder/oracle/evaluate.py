@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,21 +17,27 @@ from autograder.exercise import (
     Case,
     Claim,
     Exercise,
-    Misconception,
+    Finding,
     Outcome,
+    Property,
     PropertyResult,
+    Training,
     Verdict,
     without_verdict,
 )
+from autograder.oracle import arguments
 from autograder.oracle.compare import with_article
-from autograder.oracle.diagnose import Slip, diagnose, slip
+from autograder.oracle.describe import describe
+from autograder.oracle.diagnose import diagnose
 from autograder.oracle.exam import Exam
-from autograder.oracle.examine import Evidence, Examination, examination_of
+from autograder.oracle.examine import Evidence, Examination, Look, examination_of
 from autograder.oracle.observe import Lost
+from autograder.oracle.recorded import Recorded
 from autograder.oracle.shortcut import shortcut
-from autograder.values import short
 
+log = logging.getLogger(__name__)
 TEXT = 1000
+FAULT = "the check itself failed here, not the answer: a person looks at it"
 
 
 def devices_present() -> tuple[str, ...]:
@@ -45,6 +52,7 @@ def evaluate(
     exam: Exam | None = None,
     devices: Sequence[str] | None = None,
     allow_reference: bool = False,
+    outcomes_only: bool = False,
 ) -> Verdict:
     """Judge an answer to an exercise.
 
@@ -52,7 +60,8 @@ def evaluate(
     :class:`~autograder.attempt.Attempt`. ``seed`` replays the inputs of an earlier verdict, and an ``exam`` of that
     seed spares the drawing and the reference's part where many answers sit it; ``devices`` defaults to every
     one present. ``allow_reference`` switches the search for shortcuts off, and the watch that it needs: the gate
-    uses it for the reference itself.
+    uses it for the reference itself. ``outcomes_only`` leaves out what only feedback needs: a smaller input, names and
+    descriptions.
 
     Raises ValueError for an unknown exercise or device, or another exercise's exam. Whatever the answer does is in the verdict.
     """
@@ -71,10 +80,12 @@ def evaluate(
     if not issubclass(type(attempt), Attempt):
         attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
     start = time.perf_counter()
-    examination = examination_of(exam, attempt, devices, watched=not allow_reference)
+    examination = examination_of(
+        exam, attempt, devices, watched=not allow_reference, smaller=not outcomes_only
+    )
     try:
         with agent.preserved():
-            verdict = _evaluate(exam, attempt, examination, allow_reference)
+            verdict = _evaluate(exam, attempt, examination, allow_reference, outcomes_only)
     except (Gone, Lost) as gone:
         examination.spent += gone.seconds
         verdict = without_verdict(exercise, f"no verdict: {gone}")
@@ -89,7 +100,28 @@ def evaluate(
     )
 
 
-def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_reference: bool) -> Verdict:
+def first_failure(exercise_id: str, attempt: Any, *, seed: int | None = None) -> tuple[Claim, Look] | None:
+    """The first claim that an answer does not fulfill, and the smallest input that shows it; None where there is none.
+
+    Of an exercise that trains, the input alone: nothing is trained. Raises ValueError for an unknown exercise.
+    """
+    exercise = catalog.find(exercise_id)
+    exam = Exam(exercise, seed)
+    if isinstance(exercise, Training):
+        return exercise.properties[0], Look(exam.training(), None, None, None)
+    attempt = Attempt.local(attempt, exercise.id, seconds=exercise.seconds)
+    examination = examination_of(exam, attempt, devices_present(), watched=False)
+    with agent.preserved():
+        for claim in exercise.properties:
+            evidence = examination.of(claim)
+            if evidence.smallest is not None:
+                return claim, evidence.smallest
+    return None
+
+
+def _evaluate(
+    exam: Exam, attempt: Attempt, examination: Examination, allow_reference: bool, outcomes_only: bool
+) -> Verdict:
     exercise = exam.exercise
     looked = attempt.look()
     problem = _not_usable(exercise, looked)
@@ -105,11 +137,16 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
         if not allow_reference and (why := shortcut(exercise, looked, examination.calls)):
             return _as_shortcut(exercise, why)
 
-    results = tuple(_result(exercise, found) for found in evidence)
-    wrong = [r for r in results if r.outcome is not Outcome.CORRECT]
-    named: Misconception | Slip | None = None
-    if any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
-        named = diagnose(exam, evidence) or slip(evidence)
+    results = tuple(_result(exercise, found) for found in _counted(evidence))
+    wrong = [r for r in results if r.outcome not in (Outcome.CORRECT, Outcome.WAITING, Outcome.NO_VERDICT)]
+    findings: tuple[Finding, ...] = ()
+    if not outcomes_only and any(r.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.TIMED_OUT) for r in wrong):
+        findings = diagnose(exam, evidence)
+        named = {claim for finding in findings for claim in finding.claims}
+        results = tuple(
+            r if r.name in named or not found.failed else replace(r, described=_described(exam, found))
+            for r, found in zip(results, evidence, strict=True)
+        )
     return Verdict(
         exercise.id,
         _overall(results),
@@ -117,9 +154,8 @@ def _evaluate(exam: Exam, attempt: Attempt, examination: Examination, allow_refe
         exercise.points,
         results,
         0,
-        diagnosis=named.name if named else None,
-        mistake=named.mistake if named else "",
-        repair=named.repair if named else "",
+        findings=findings,
+        flags=tuple(f"no verdict on {found.claim.name}: {found.fault}" for found in evidence if found.fault),
     )
 
 
@@ -144,6 +180,35 @@ def _not_usable(exercise: Exercise, looked: Mapping[str, Any]) -> tuple[Outcome,
     return None
 
 
+def _described(exam: Exam, evidence: Evidence) -> str:
+    claim = evidence.claim
+    if not isinstance(claim, Property):
+        return ""
+    signature = inspect.signature(exam.exercise.reference)
+    recorded = Recorded(
+        evidence.looks,
+        claim.tolerance,
+        signature,
+        lambda case: exam.shown(claim, case),
+        compared=claim.judge is None,
+        differentiated="gradient" in claim.says,
+    )
+    try:
+        return describe(recorded)
+    except Exception:
+        # What cannot be described is only not said.
+        log.exception("no description of %s, %s, seed %s", exam.exercise.id, claim.name, exam.seed)
+        return ""
+
+
+def _counted(evidence: Sequence[Evidence]) -> Iterator[Evidence]:
+    """The evidence; of claims that hold and do not count alone, whether what they stand beside holds at all."""
+    found = {e.claim.name: e for e in evidence}
+    for one in evidence:
+        beside = found.get(getattr(one.claim, "beside", ""))
+        yield one if beside is None or beside.passed else replace(one, waits_for=beside.claim)
+
+
 def _as_shortcut(exercise: Exercise, why: str) -> Verdict:
     verdict = without_verdict(exercise, f"a shortcut: {why}", outcome=Outcome.SHORTCUT)
     return replace(verdict, flags=(f"shortcut: {why}",))
@@ -151,6 +216,11 @@ def _as_shortcut(exercise: Exercise, why: str) -> Verdict:
 
 def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
     claim, failure = evidence.claim, evidence.smallest
+    if evidence.fault:
+        return PropertyResult(claim.name, claim.says, Outcome.NO_VERDICT, 0.0, claim.points, message=FAULT)
+    if failure is None and evidence.waits_for is not None:
+        why = f"this counts once an input comes out right of: {evidence.waits_for.says}"
+        return PropertyResult(claim.name, claim.says, Outcome.WAITING, 0.0, claim.points, message=why)
     if failure is None:
         return PropertyResult(claim.name, claim.says, Outcome.CORRECT, claim.points, claim.points)
     found = failure.mismatch
@@ -161,26 +231,27 @@ def _result(exercise: Exercise[Any], evidence: Evidence) -> PropertyResult:
         0.0,
         claim.points,
         _tried(exercise, claim, failure.case),
-        *(text[:TEXT] for text in (found.where, found.message, found.expected, found.got, failure.printed)),
+        where=found.where[:TEXT],
+        message=found.message[:TEXT],
+        expected=found.expected[:TEXT],
+        got=found.got[:TEXT],
+        printed=failure.printed[:TEXT],
+        retypable=bool(arguments.statements(exercise, failure.case)),
     )
 
 
 def _tried(exercise: Exercise[Any], claim: Claim, case: Case) -> tuple[str, ...]:
-    lines = [claim.tried] if claim.tried else []
-    try:
-        bound = inspect.signature(exercise.reference).bind_partial(*case.args, **case.kwargs).arguments
-    except (TypeError, ValueError):
-        bound = {**{str(k): v for k, v in enumerate(case.args)}, **case.kwargs}
-    arguments = {**bound, **case.extra}
-    return tuple(lines + [f"{name} = {short(value)}" for name, value in arguments.items()])
+    return (*([claim.tried] if claim.tried else []), *arguments.lines(exercise, case))
 
 
 def _overall(results: Sequence[PropertyResult]) -> Outcome:
     outcomes = [r.outcome for r in results]
     if all(o is Outcome.CORRECT for o in outcomes):
         return Outcome.CORRECT
-    if all(o is Outcome.NOT_ATTEMPTED for o in outcomes):
+    if all(o in (Outcome.NOT_ATTEMPTED, Outcome.WAITING) for o in outcomes):
         return Outcome.NOT_ATTEMPTED
+    if Outcome.NO_VERDICT in outcomes:
+        return Outcome.NO_VERDICT
     # What is partly written was attempted: the rest of it raises.
-    wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.NOT_ATTEMPTED)]
+    wrong = [o for o in outcomes if o not in (Outcome.CORRECT, Outcome.WAITING, Outcome.NOT_ATTEMPTED)]
     return (wrong or [Outcome.RAISED])[0]

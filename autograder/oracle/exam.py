@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from autograder.attempt import Attempt, Conditions, Handle, TimedOut, Trouble
-from autograder.exercise import Case, Exercise, Misconception, Property
-from autograder.oracle.explore import entropy, explore
-from autograder.oracle.observe import Lost, observed, observed_of_learner, refused
+from autograder.attempt import Attempt, Conditions, Handle, Odd, Seen, Stumbled, TimedOut, Trouble
+from autograder.draw import Draw
+from autograder.exercise import Case, Claim, Exercise, Misconception, Property, Training
+from autograder.oracle.explore import drawn, entropy
+from autograder.oracle.observe import Fault, Lost, observed, observed_of_learner, refused
 
 REFERENCE_SECONDS = 120.0
 
@@ -23,42 +24,77 @@ class Exam:
     Args:
         exercise: whose properties draw the cases.
         seed: of the draws; None is a fresh one.
+        cases: what was drawn from that seed before, by the property's name; drawn when it is asked for otherwise.
     """
 
-    def __init__(self, exercise: Exercise[Any], seed: int | None = None):
+    def __init__(
+        self,
+        exercise: Exercise[Any],
+        seed: int | None = None,
+        cases: Mapping[str, Sequence[Case]] | None = None,
+    ):
         self.exercise = exercise
         self.seed = secrets.randbits(32) if seed is None else int(seed)
         self._reference = Attempt.local(exercise.reference, exercise.id, seconds=REFERENCE_SECONDS)
-        self._cases: dict[tuple[str, int], list[Case]] = {}
+        self._cases = {name: list(given) for name, given in (cases or {}).items()}
         # Kept for cases of this exam only: their identities are keys, and theirs are alive.
         self._shown: dict[tuple[str, str, int, int], Any] = {}
-        self._own: set[int] = set()
+        self._own = {id(case) for given in self._cases.values() for case in given}
 
-    def entropy(self, prop: Property) -> int:
+    def entropy(self, prop: Claim) -> int:
         """The seed of a property's draws."""
         return entropy(self.seed, prop.name)
 
-    def cases(self, prop: Property, examples: int) -> list[Case]:
+    def cases(self, prop: Property) -> list[Case]:
         """A property's cases, the simplest first."""
-        key = prop.name, examples
-        if key not in self._cases:
-            drawn: list[Case] = []
-            explore(prop.draw, self.entropy(prop), drawn.append, shrink=False, examples=examples)
-            self._cases[key] = drawn
-            self._own.update(map(id, drawn))
-        return self._cases[key]
+        return self._drawn(prop, prop.draw, prop.examples)
+
+    def training(self) -> Case:
+        """The one case of an exercise that trains."""
+        assert isinstance(self.exercise, Training)
+        (case,) = self._drawn(self.exercise.properties[0], self.exercise.draw, 1)
+        return case
+
+    def every(self) -> dict[str, list[Case]]:
+        """All cases, by the name of the property that draws them; a training's by that of the first."""
+        if isinstance(self.exercise, Training):
+            return {self.exercise.properties[0].name: [self.training()]}
+        return {prop.name: self.cases(prop) for prop in self.exercise.properties}
+
+    def _drawn(self, claim: Claim, draw: Callable[[Draw], Case], examples: int) -> list[Case]:
+        if claim.name not in self._cases:
+            cases = [one.case for one in drawn(draw, self.entropy(claim), examples)]
+            self._cases[claim.name] = cases
+            self._own.update(map(id, cases))
+        return self._cases[claim.name]
 
     def expected(self, prop: Property, case: Case) -> Any:
         """What the reference shows on a case. Raises :class:`Lost` where it fails by accident."""
 
         def shown() -> Any:
-            conditions = Conditions(seconds=REFERENCE_SECONDS)
-            value = observed(prop.observe, self._reference, case, conditions).value
+            value = self._of_reference(prop, case).value
             if isinstance(value, Trouble) and not refused(value):
                 raise Lost(f"the reference fails: {value}")
             return value
 
         return self._kept(("", prop.name, id(case), 0), shown)
+
+    def shown(self, prop: Property, case: Case) -> Any:
+        """What the reference shows on any case; a :class:`Trouble` where it cannot cope with that."""
+        try:
+            return self._of_reference(prop, case).value
+        except (Fault, Lost) as why:
+            return Odd(str(why))
+
+    def forms(self, prop: Property, case: Case) -> tuple[str, ...]:
+        """Of which forms the reference's answers to a case are, call by call."""
+        return self._of_reference(prop, case).forms
+
+    def _of_reference(self, prop: Property, case: Case) -> Seen:
+        try:
+            return observed(prop.observe, self._reference, case, Conditions(seconds=REFERENCE_SECONDS))
+        except Stumbled as stumbled:
+            raise Fault.of(stumbled.__cause__) from stumbled
 
     def mistaken(self, wrong: Misconception, prop: Property, case: Case, conditions: Conditions) -> Any:
         """What a misconception shows on a case, under such conditions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -21,30 +22,36 @@ from autograder.exercise import (
 )
 from autograder.oracle.compare import compare
 from autograder.oracle.exam import Exam
-from autograder.oracle.explore import entropy, explore, size_of
-from autograder.oracle.observe import judged, observed_of_learner
+from autograder.oracle.explore import drawn, entropy, shrink, size_of
+from autograder.oracle.observe import Fault, judged, observed_of_learner
+
+log = logging.getLogger(__name__)
 
 SHRINK_SECONDS = 1.0
 SHRINK_CALLS = 100
-KEPT = 4
-"""So many failing inputs of a property are kept, for the diagnosis."""
-WATCH_ALL_BELOW = 0.05
 
 FINAL = (Outcome.TIMED_OUT, Outcome.NOT_ATTEMPTED, Outcome.UNSTABLE)
 """Outcomes after which no further input is tried."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """One input on which a claim does not hold, and all that was seen there."""
+class Look:
+    """One input on which a claim was tried, and all that was seen there; no mismatch where it holds."""
 
     case: Case
     got: Any
     expected: Any
+    mismatch: Mismatch | None
+    printed: str = ""
+    size: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Failure(Look):
+    """A look that shows a mismatch."""
+
     mismatch: Mismatch
-    printed: str
-    size: int
-    seed: int
 
 
 @dataclass
@@ -52,14 +59,28 @@ class Evidence:
     """All that was seen of one claim."""
 
     claim: Claim
-    failures: list[Failure] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    """Of every input of the exam."""
     smallest: Failure | None = None
     simplest: bool = False
     """Whether the first input failed, which has every draw at its simplest."""
+    waits_for: Claim | None = None
+    """The claim beside which this one counts, where that one holds for no input."""
+    fault: str = ""
+    """What failed of the check itself, where it could not be completed."""
 
     @property
     def failed(self) -> bool:
         return self.smallest is not None
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [look for look in self.looks if isinstance(look, Failure)]
+
+    @property
+    def passed(self) -> bool:
+        """Whether some input was answered rightly."""
+        return len(self.failures) < len(self.looks)
 
     def add(self, failure: Failure) -> None:
         if self.smallest is None or failure.size < self.smallest.size:
@@ -77,11 +98,14 @@ class Examination(Protocol):
         ...
 
 
-def examination_of(exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool = True) -> Examination:
-    """The examination that suits the kind of the exam's exercise; ``watched``: it notes what the answer calls."""
+def examination_of(
+    exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool = True, smaller: bool = True
+) -> Examination:
+    """The examination that suits the kind of the exam's exercise; ``watched``: it notes what the answer calls;
+    ``smaller``: it looks for smaller inputs that fail."""
     if isinstance(exam.exercise, Training):
-        return OneTraining(exam.exercise, attempt, exam.seed)
-    return DrawnInputs(exam, attempt, devices, watched)
+        return OneTraining(exam, attempt)
+    return DrawnInputs(exam, attempt, devices, watched, SHRINK_SECONDS if smaller else 0.0)
 
 
 class Enough(BaseException):
@@ -91,7 +115,9 @@ class Enough(BaseException):
 class DrawnInputs:
     """The examination of a function or a layer: each property on inputs of its own, beside the reference."""
 
-    def __init__(self, exam: Exam, attempt: Attempt, devices: Sequence[str] = ("cpu",), watched: bool = True):
+    def __init__(
+        self, exam: Exam, attempt: Attempt, devices: Sequence[str], watched: bool, shrink_seconds: float
+    ):
         self.spent = 0.0
         self.calls: set[str] = set()
         self._attempt = attempt
@@ -100,8 +126,7 @@ class DrawnInputs:
         self._device = "cpu"
         self._asked = 0
         self._watched = watched
-        self._watching = False
-        self._shrink_seconds = SHRINK_SECONDS
+        self._shrink_seconds = shrink_seconds
 
     def of(self, claim: Property) -> Evidence:
         evidence = Evidence(claim)
@@ -111,17 +136,6 @@ class DrawnInputs:
                 break
         return evidence
 
-    def every_example(self, prop: Property) -> list[bool]:
-        """Of each example that is drawn for a property, whether the answer fails it."""
-        self._begin(prop, "cpu")
-        failed: list[bool] = []
-        for case in self._exam.cases(prop, prop.examples):
-            failure = self._look(prop, case)
-            if failure is None and not failed:
-                failure = self._again(prop, case)
-            failed.append(failure is not None)
-        return failed
-
     def _begin(self, prop: Property, device: str) -> None:
         self._device = device
         # Counted from anew, so that how long an earlier search took changes nothing here.
@@ -130,19 +144,28 @@ class DrawnInputs:
     def _on(self, device: str, prop: Property) -> Evidence:
         evidence = Evidence(prop)
         self._begin(prop, device)
-        examples = prop.examples if device == "cpu" else max(2, prop.examples // 2)
-        for number, case in enumerate(self._exam.cases(prop, examples)):
+        cases = self._exam.cases(prop)
+        if device != "cpu":
+            cases = cases[: max(2, len(cases) // 2)]
+        # Watching takes longer than most answers do: one call of a property, and nobody knows which.
+        watched = self._asked % len(cases) if self._watched else None
+        for number, case in enumerate(cases):
             first = number == 0
-            failure = self._look(prop, case, watch=(first and self._watched) or self._watching)
-            if first and failure is None:
-                failure = self._again(prop, case)
-            if failure is None:
+            try:
+                look = self._look(prop, case, watch=number == watched)
+                if first:
+                    look = self._again(prop, look)
+            except Fault as fault:
+                evidence.fault = _logged(
+                    fault, f"{self._exam.exercise.id}, {prop.name}, seed {self._exam.seed}"
+                )
+                return evidence
+            evidence.looks.append(look)
+            if not isinstance(look, Failure):
                 continue
-            evidence.add(failure)
+            evidence.add(look)
             evidence.simplest = evidence.simplest or first
-            if len(evidence.failures) < KEPT:
-                evidence.failures.append(failure)
-            if failure.mismatch.outcome in FINAL:
+            if look.mismatch.outcome in FINAL:
                 break
         if (
             evidence.smallest is not None
@@ -150,7 +173,7 @@ class DrawnInputs:
             and self._shrink_seconds > 0
             and evidence.smallest.mismatch.outcome not in FINAL
         ):
-            self._shrink(evidence, prop, examples)
+            self._shrink(evidence, prop)
         return evidence
 
     def _ask(self, prop: Property, case: Case, watch: bool) -> Seen:
@@ -162,14 +185,14 @@ class DrawnInputs:
             seconds=self._attempt.seconds,
             spent=self.spent,
         )
-        seen = observed_of_learner(prop.observe, self._attempt, case, conditions)
+        seen = observed_of_learner(
+            prop.observe, self._attempt, case, conditions, lambda: self._exam.forms(prop, case)
+        )
         self.spent += seen.seconds
         self.calls |= seen.calls
-        # Watching slows the learner's code down; where it is quick every call is watched.
-        self._watching = watch and seen.seconds < WATCH_ALL_BELOW
         return seen
 
-    def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Failure | None:
+    def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Look:
         seen = self._ask(prop, case, watch)
         expected = self._exam.expected(prop, case)
         mismatch = judged(prop, case, expected, seen.value)
@@ -178,14 +201,16 @@ class DrawnInputs:
             message = f"the inputs were on {self._device}, the answer on {elsewhere}"
             mismatch = Mismatch(Outcome.WRONG_KIND, message, code="device")
         if mismatch is None:
-            return None
+            return Look(case, seen.value, expected, None, seed=self._asked)
         return Failure(case, seen.value, expected, mismatch, seen.printed, size_of(case), self._asked)
 
-    def _again(self, prop: Property, case: Case) -> Failure | None:
+    def _again(self, prop: Property, look: Look) -> Look:
         """A right answer is right every time: the same input under other global random numbers."""
-        failure = self._look(prop, case, watch=self._watching)
-        if failure is None:
-            return None
+        if isinstance(look, Failure):
+            return look
+        failure = self._look(prop, look.case)
+        if not isinstance(failure, Failure):
+            return look
         mismatch = Mismatch(
             Outcome.UNSTABLE,
             f"the same input was right once and then not: {failure.mismatch.message}",
@@ -196,27 +221,29 @@ class DrawnInputs:
         )
         return replace(failure, mismatch=mismatch)
 
-    def _shrink(self, evidence: Evidence, prop: Property, examples: int) -> None:
+    def _shrink(self, evidence: Evidence, prop: Property) -> None:
         """Search for a smaller failing input, for a bounded time and a bounded number of calls."""
-        assert evidence.smallest is not None
-        wanted = evidence.smallest.mismatch.outcome
-        deadline = time.perf_counter() + self._shrink_seconds
+        smallest = evidence.smallest
+        assert smallest is not None
+        wanted = smallest.mismatch.outcome
+        seed = self._exam.entropy(prop)
+        number = next(n for n, case in enumerate(self._exam.cases(prop)) if case is smallest.case)
+        start = time.perf_counter()
         calls = 0
 
-        def visit(case: Case) -> None:
+        def fails(case: Case) -> bool:
             nonlocal calls
             calls += 1
-            if calls > SHRINK_CALLS or time.perf_counter() > deadline:
+            if calls > SHRINK_CALLS or time.perf_counter() > start + self._shrink_seconds:
                 raise Enough
-            failure = self._look(prop, case)
-            if failure is not None and failure.mismatch.outcome is wanted:
-                evidence.add(failure)
-                raise AssertionError
+            look = self._look(prop, case)
+            if not isinstance(look, Failure) or look.mismatch.outcome is not wanted:
+                return False
+            evidence.add(look)
+            return True
 
-        # Hypothesis ends a search by raising what the last failing call raised, or by calling it flaky.
-        start = time.perf_counter()
-        with contextlib.suppress(Enough, Exception):
-            explore(prop.draw, self._exam.entropy(prop), visit, shrink=True, examples=examples)
+        with contextlib.suppress(Enough, Fault):
+            shrink(prop.draw, seed, drawn(prop.draw, seed, prop.examples)[number], fails)
         self._shrink_seconds -= time.perf_counter() - start
 
 
@@ -226,33 +253,42 @@ class OneTraining:
     Training finds its own way to a GPU; the network that comes of it is asked where it lies.
     """
 
-    def __init__(self, exercise: Training, attempt: Attempt, seed: int):
+    def __init__(self, exam: Exam, attempt: Attempt):
+        assert isinstance(exam.exercise, Training)
         self.spent = 0.0
         self.calls: set[str] = set()
-        self._exercise = exercise
+        self._exam = exam
+        self._exercise = exam.exercise
         self._attempt = attempt
-        self._seed = entropy(seed, exercise.properties[0].name)
+        self._seed = exam.entropy(exam.exercise.properties[0])
         self._trained: tuple[Case, Seen] | None = None
 
     def of(self, claim: Reading) -> Evidence:
         case, seen = self._training()
         evidence = Evidence(claim)
-        mismatch = _read(claim, case, seen.value)
-        if mismatch is not None:
-            evidence.add(Failure(case, seen.value, None, mismatch, seen.printed, size_of(case), self._seed))
+        try:
+            mismatch = _read(claim, case, seen.value)
+        except Fault as fault:
+            evidence.fault = _logged(fault, f"{self._exercise.id}, {claim.name}, seed {self._seed}")
+            return evidence
+        if mismatch is None:
+            evidence.looks.append(Look(case, seen.value, None, None, seed=self._seed))
+            return evidence
+        failure = Failure(case, seen.value, None, mismatch, seen.printed, size_of(case), self._seed)
+        evidence.looks.append(failure)
+        evidence.add(failure)
         return evidence
 
     def _training(self) -> tuple[Case, Seen]:
         if self._trained is None:
-            cases: list[Case] = []
-            explore(self._exercise.draw, self._seed, cases.append, shrink=False, examples=1)
+            case = self._exam.training()
             conditions = Conditions(
                 seed=self._seed, threads=_cores(), watch="samples", seconds=self._attempt.seconds
             )
-            seen = observed_of_learner(self._exercise.observe, self._attempt, cases[0], conditions)
+            seen = observed_of_learner(self._exercise.observe, self._attempt, case, conditions)
             self.spent += seen.seconds
             self.calls |= seen.calls
-            self._trained = cases[0], seen
+            self._trained = case, seen
         return self._trained
 
 
@@ -261,8 +297,13 @@ def _read(claim: Reading, case: Case, got: Any) -> Mismatch | None:
         return compare(None, got)
     try:
         return claim.judge(case, got)
-    except Exception:
-        return Mismatch(Outcome.WRONG_KIND, "the answer is not of the expected kind")
+    except Exception as error:
+        raise Fault.of(error) from error
+
+
+def _logged(fault: Fault, where: str) -> str:
+    log.error("a check failed, and not its answer: %s", where, exc_info=fault)
+    return str(fault)
 
 
 def _cores() -> int:

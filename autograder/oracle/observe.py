@@ -24,6 +24,15 @@ class Lost(BaseException):
         self.seconds = seconds
 
 
+class Fault(BaseException):
+    """An observation or a judge of the catalogue failed at an answer that it should have coped with: nobody's answer is
+    wrong for that. Not an Exception, for the same reason as :class:`Lost`."""
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> Fault:
+        return cls(f"{type(error).__name__}: {error}")
+
+
 def observed(observe: Observation, attempt: Attempt, case: Case, conditions: Conditions) -> Seen:
     """What an observation sees; the learner's exceptions are seen too."""
     try:
@@ -32,11 +41,23 @@ def observed(observe: Observation, attempt: Attempt, case: Case, conditions: Con
         raise Lost(str(gone), gone.seconds) from gone
 
 
-def observed_of_learner(observe: Observation, attempt: Attempt, case: Case, conditions: Conditions) -> Seen:
-    """The same, where an observation may stumble over an answer of another kind than it was written for."""
+def observed_of_learner(
+    observe: Observation,
+    attempt: Attempt,
+    case: Case,
+    conditions: Conditions,
+    forms: Callable[[], tuple[str, ...]] = lambda: (),
+) -> Seen:
+    """The same, where an observation may stumble over an answer of another kind than it was written for.
+
+    ``forms`` are those of the reference's answers: where the learner's are the same, raises :class:`Fault`.
+    """
     try:
         return observed(observe, attempt, case, conditions)
     except Stumbled as stumbled:
+        own = stumbled.seen.forms
+        if own and own == forms()[: len(own)]:
+            raise Fault.of(stumbled.__cause__) from stumbled
         kind = with_article(stumbled.seen.kind)
         return replace(stumbled.seen, value=Odd(f"the answer is of another kind than expected: {kind}"))
 
@@ -53,7 +74,9 @@ def judged(prop: Property, case: Case, expected: Any, got: Any) -> Mismatch | No
         return compare(expected, got, prop.tolerance)
     try:
         return prop.judge(case, expected, got)
-    except Exception:
+    except Exception as error:
         # A judge is written for answers of the right kind; others are told apart from the reference's.
         other = compare(expected, got, prop.tolerance)
-        return other or Mismatch(Outcome.WRONG_KIND, "the answer is not of the expected kind")
+        if other is None or other.outcome is not Outcome.WRONG_KIND:
+            raise Fault.of(error) from error
+        return other

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 from nbformat import NotebookNode
 from nbgrader.coursedir import CourseDirectory
+
+from autograder import catalog
+
+if TYPE_CHECKING:
+    from autograder.oracle.exam import Exam
 
 
 def course_of(plugin: Any) -> CourseDirectory:
@@ -25,6 +32,38 @@ def release_path(plugin: Any, resources: dict[str, Any]) -> Path:
     course, here = course_of(plugin), resources["nbgrader"]
     folder = course.format_path(course.release_directory, ".", here["assignment"])
     return Path(folder) / f"{here['notebook']}.ipynb"
+
+
+def exam_path(plugin: Any, resources: dict[str, Any]) -> Path:
+    """Where the exam of an assignment lies, beside the gradebook of a course directory."""
+    return Path(course_of(plugin).root) / "exams" / f"{resources['nbgrader']['assignment']}.exam"
+
+
+def exam_of(
+    plugin: Any, resources: dict[str, Any], exercises: Iterable[str], seed: int | None
+) -> Mapping[str, Exam]:
+    """The exam that the class sits: the one that lies there, or else a new one. Raises ValueError for a file that is none."""
+    from autograder.oracle import exam_file
+
+    path = exam_path(plugin, resources)
+    known = [catalog.find(name) for name in exercises if _is_known(name)]
+    exam_file.shared(path, known, seed)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, written: int) -> Mapping[str, Exam]:
+    """Read once for all who sit it in this process: what the reference shows is then computed once, too."""
+    from autograder.oracle import exam_file
+
+    return exam_file.read(path)
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return bool(catalog.find(name))
+    except ValueError:
+        return False
 
 
 def release_of(plugin: Any, resources: dict[str, Any]) -> NotebookNode:

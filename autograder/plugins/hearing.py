@@ -7,19 +7,24 @@ import shutil
 import socket
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autograder.exercise import Exercise, Verdict
+
+if TYPE_CHECKING:
+    from autograder.oracle.exam import Exam
 
 
 class Hearing:
     """Listens while one check cell runs, and has the oracle question whoever connects first about one exercise.
 
-    ``seed`` fixes what the oracle draws. ``verdict`` is the oracle's, or None; ``trouble`` then says why where something went wrong here.
+    The answer sits that ``exam``. ``verdict`` is the oracle's, or None; ``trouble`` then says why where something went
+    wrong here.
     """
 
-    def __init__(self, exercise: Exercise, address: Path, seed: int | None = None):
+    def __init__(self, exercise: Exercise, address: Path, exam: Exam):
         self.exercise = exercise
-        self._seed = seed
+        self._exam = exam
         self.verdict: Verdict | None = None
         self.trouble = ""
         self.finished = threading.Event()
@@ -66,7 +71,7 @@ class Hearing:
             self._connection = self._accept()
             if self._connection is not None:
                 with self._connection:
-                    self.verdict = _evaluated(self.exercise, self._connection, self._seed)
+                    self.verdict = _evaluated(self.exercise, self._connection, self._exam)
         except Exception as error:
             self.trouble = f"the check broke off ({type(error).__name__}: {error})"
         finally:
@@ -84,9 +89,9 @@ class Hearing:
         return None
 
 
-def _evaluated(exercise: Exercise, connection: socket.socket, seed: int | None) -> Verdict:
+def _evaluated(exercise: Exercise, connection: socket.socket, exam: Exam) -> Verdict:
     from autograder.attempt import Attempt
     from autograder.oracle import evaluate
 
     attempt = Attempt.remote(connection, exercise.id, seconds=exercise.seconds)
-    return evaluate(exercise.id, attempt, seed=seed)
+    return evaluate(exercise.id, attempt, exam=exam)

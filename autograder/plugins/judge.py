@@ -9,9 +9,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 from nbclient.client import NotebookClient
@@ -23,12 +23,15 @@ from traitlets import Integer
 
 from autograder import catalog
 from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
-from autograder.exercise import Verdict, without_verdict
+from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.consent import Consent, demand_consent
-from autograder.plugins.course import release_of
+from autograder.plugins.course import exam_of, release_of
 from autograder.plugins.hearing import Hearing
 from autograder.sandbox.kernel import environment, scratch
+
+if TYPE_CHECKING:
+    from autograder.oracle.exam import Exam
 
 OUTPUT_BYTES = 200_000
 ALLOWED = ("text/plain", "image/png", "image/jpeg")
@@ -48,11 +51,12 @@ class Judge(Consent, Execute):
     )
 
     seed = Integer(
-        None, allow_none=True, help="Fixes what the checks draw; fresh for each check where it is None."
+        None, allow_none=True, help="Fixes what a new exam draws; a fresh one where it is None."
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._exams: Mapping[str, Exam] = {}
         self._died = ""
         self._written: dict[int, int] = {}
 
@@ -63,6 +67,9 @@ class Judge(Consent, Execute):
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         demand_consent(self)
         release = release_of(self, resources)
+        self._exams = exam_of(
+            self, resources, sorted(set(map(exercise_of, filter(is_check, release.cells)))), self.seed
+        )
         unreadable = about(nb).get("unreadable")
         verdicts: dict[str, Verdict] = {}
         if unreadable:
@@ -143,10 +150,19 @@ class Judge(Consent, Execute):
             return None, f"unknown exercise: {error}"
         source = sources.get(cell.id, f'check("{exercise.id}")')
         limit = min(2 * exercise.seconds + 30, left)
-        with Hearing(exercise, address, self.seed) as hearing:
+        exam = self._exam(exercise)
+        with Hearing(exercise, address, exam) as hearing:
             ended = self._run_cell(cell, index, source, limit, hearing.finished)
             hearing.conclude(self.patience)
         return hearing.verdict, hearing.trouble or ended or "its check never asked for a verdict"
+
+    def _exam(self, exercise: Exercise) -> Exam:
+        """The class's exam; of an exercise that its file lacks, what the same seed draws."""
+        from autograder.oracle.exam import Exam
+
+        if exercise.id in self._exams:
+            return self._exams[exercise.id]
+        return Exam(exercise, next((exam.seed for exam in self._exams.values()), self.seed))
 
     def _settle(
         self, cell: NotebookNode, verdicts: dict[str, Verdict], verdict: Verdict | None, reason: str

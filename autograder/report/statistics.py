@@ -58,9 +58,9 @@ def misconceptions(submissions: Sequence[Submission]) -> list[Shared]:
     found: dict[tuple[str, str], Shared] = {}
     for submission in submissions:
         for v in submission.verdicts:
-            if v.diagnosis:
-                new = Shared(v.exercise, v.diagnosis, v.mistake, [])
-                found.setdefault((v.exercise, v.diagnosis), new).students.append(submission.student)
+            for f in v.findings:
+                new = Shared(v.exercise, f.name, f.mistake, [])
+                found.setdefault((v.exercise, f.name), new).students.append(submission.student)
     return sorted(found.values(), key=lambda m: (-len(m.students), m.exercise, m.name))
 
 

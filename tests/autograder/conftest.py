@@ -38,6 +38,12 @@ def setup(exercise):
     return _set_up(exercise.topic)
 
 
+@pytest.fixture(scope="session")
+def set_up():
+    """``set_up(topic)``: what the setup cell of that lecture makes known."""
+    return _set_up
+
+
 @functools.cache
 def _set_up(topic):
     (path,) = LECTURES.glob(f"*_{topic}/{topic}.ipynb")

@@ -169,6 +169,7 @@ class TrainingContract(Contract):
     classes: ClassVar[int]
     margin: ClassVar[int]
     """Rows that a legal map has less than its image."""
+    """What a network that says one class everywhere is told."""
 
     def test_a_constant_predictor_gets_nothing_and_is_named(self, exercise):
         def constant(dataset, generator):
@@ -177,8 +178,8 @@ class TrainingContract(Contract):
 
         verdict = evaluate(exercise.id, constant)
         assert verdict.points == 0
-        assert verdict.diagnosis == "never_updated"
-        assert {r.outcome for r in verdict.results} == {Outcome.WRONG_VALUES}
+        assert verdict.diagnosis == "one_class_everywhere"
+        assert {r.outcome for r in verdict.results} == {Outcome.WRONG_VALUES, Outcome.WAITING}
 
     @pytest.mark.parametrize("answer", [None, 3, torch.zeros(2)], ids=["None", "a number", "a tensor"])
     def test_what_is_no_network_gets_nothing(self, exercise, answer):

@@ -54,7 +54,8 @@ def test_arguments_changed_in_place_are_told():
 
     attempt = Attempt.local(f, "f")
     arguments = (torch.ones(2), torch.ones(2))
-    changed = attempt.subject().changed(*arguments, z=torch.ones(4), net=Network.describe(nn.Linear(1, 1)))
+    net = Network.describe(nn.Linear(1, 1))
+    _, changed = attempt.subject().with_changes(*arguments, z=torch.ones(4), net=net)
     assert changed == ["1", "net", "z"]
 
 
@@ -62,7 +63,7 @@ def test_batches_changed_while_they_are_walked_are_told():
     batches = Batches((torch.ones(2), torch.ones(2)))
     for change, told in ((lambda b: b.add_(1), ["0"]), (lambda b: b + 1, [])):
         subject = Attempt.local(lambda batches, change=change: [change(b) for b in batches], "f").subject()
-        assert subject.changed(batches) == told
+        assert subject.with_changes(batches)[1] == told
 
 
 def test_arguments_keep_their_memory_layout():
@@ -133,10 +134,10 @@ def test_an_object_that_came_back_goes_in_again_as_itself():
     assert subject(subject()) is True
 
 
-def test_a_reset_forgets_what_was_kept():
+def test_a_new_question_forgets_what_was_kept():
     attempt = Attempt.local(lambda: nn.ReLU(), "f")
     kept = attempt.subject()()
-    attempt.subject()
+    attempt.subject()()
     with pytest.raises(Raised):
         kept(torch.ones(1))
 
@@ -189,7 +190,7 @@ def test_what_cannot_be_served_is_no_fault_of_the_learners():
             )
         ),
     ).filter(lambda v: isinstance(v, dict)),
-    st.sampled_from(["call", "look", "build", "inspect", "reset", ""]),
+    st.sampled_from(["call", "look", "build", "inspect", ""]),
 )
 def test_noise_is_answered(noise, op):  # fmt: skip
     assert isinstance(Agent({"f": lambda: 1}).answer(noise | {"op": op}), dict)
@@ -223,9 +224,8 @@ def test_an_awkward_module_can_be_inspected_or_says_why_not(module):
         assert net.inspect()["kinds"]
 
 
-def test_a_module_without_end_is_timed_out(monkeypatch):
-    monkeypatch.setattr("autograder.agent.serve.LOOKING", 0.2)
-    net = ask(lambda: Nameless())
+def test_a_module_without_end_is_timed_out():
+    net = Attempt.local(lambda: Nameless(), "f", seconds=1.0).subject()()
     with pytest.raises(TimedOut):
         net.inspect()
 
@@ -461,7 +461,7 @@ def test_a_far_side_that_answers_slowly_for_ever_is_given_up(monkeypatch):
         return {"value": None}
 
     attempt = Attempt(exchange, "f", remote=True, seconds=0.1)
-    many = (attempt.subject() for _ in range(50))
+    many = (attempt.look() for _ in range(50))
     with pytest.raises(Gone, match="slowly"):
         list(many)
 

@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook
 from nbgrader.utils import determine_grade
 
-from autograder.exercise import Outcome, PropertyResult, Verdict
+from autograder.exercise import Finding, Outcome, PropertyResult, Verdict
 from autograder.feedback import (
     STYLE,
     bounded,
@@ -56,9 +56,14 @@ VERDICT = Verdict(
     max_points=4.0,
     results=(RIGHT, WRONG, ERROR),
     seed=123,
-    diagnosis="unbiased_variance",
-    mistake="You divided by N − 1, the unbiased estimate.",
-    repair="Batch normalization uses the batch's own variance: pass `unbiased=False`.",
+    findings=(
+        Finding(
+            "unbiased_variance",
+            "You divided by N − 1, the unbiased estimate.",
+            "Batch normalization uses the batch's own variance: pass `unbiased=False`.",
+            (WRONG.name, ERROR.name),
+        ),
+    ),
 )
 
 
@@ -79,7 +84,7 @@ def hostile(payload: str) -> Verdict:
     )
     return replace(
         VERDICT,
-        **dict.fromkeys(("diagnosis", "mistake", "repair"), payload),
+        findings=(Finding(payload, payload, payload, (payload,)),),
         flags=(payload,),
         message=payload + " ",
         devices=(payload, "cuda"),
@@ -153,7 +158,7 @@ def test_only_the_first_failing_property_is_unfolded():
 def test_text_stays_on_one_screen_however_much_there_is_to_say():
     long = "\n".join(f"row {i}: " + "0.123 " * 40 for i in range(500))
     many = tuple(replace(WRONG, name=f"p{i}", tried=tuple(long.split("\n"))) for i in range(3))
-    wordy = replace(hostile(long), results=many, mistake="One sentence.", repair="Another.")
+    wordy = replace(hostile(long), results=many, findings=(Finding(long, "One sentence.", "Another.", ()),))
     lines = text(wordy).split("\n")
     assert 15 < len(lines) <= 26
     assert max(map(len, lines)) <= 100
@@ -259,6 +264,15 @@ def test_the_tone_is_calm():
 
 def test_a_message_is_not_said_twice():
     assert text(replace(VERDICT, message=WRONG.message)).count(WRONG.message) == 1
+
+
+@pytest.mark.parametrize(
+    ("show", "other", "times"), [(text, RIGHT, 1), (html, RIGHT, 1), (text, ERROR, 1), (html, ERROR, 2)]
+)
+def test_what_was_seen_of_a_claim_is_said_with_it_and_above_where_several_fail(show, other, times):
+    told = replace(WRONG, described="Your result is 0 everywhere.")
+    shown = show(replace(VERDICT, findings=(), results=(other, told)))
+    assert shown.count("Your result is 0 everywhere.") == times
 
 
 def graded_cell(verdict: Verdict, points: float):

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from autograder import catalog, gate
 from autograder.cli import main
 from autograder.exercise import Forbidden
-from autograder.gate import failed_examples
 from autograder.oracle.exam import Exam
 
 
@@ -24,6 +23,12 @@ def test_rows_have_the_form_of_the_file():
     assert all(list(m) == ["name", "points", "max_points", "diagnosis"] for m in row["misconceptions"])
     assert all(m["diagnosis"] == m["name"] for m in row["misconceptions"])
     assert row["same_through_wire"] is False, "nothing went through the wire"
+
+
+def test_wrong_answers_that_are_shown_what_can_be_retyped_are_counted():
+    rows = gate.run([catalog.find("segmentation_scores")], wire=False, seed=1)
+    assert gate.shown(rows) == (len(rows[0]["misconceptions"]), len(rows[0]["misconceptions"]))
+    assert gate.shown([{"shown": [True, False]}, {"shown": []}]) == (1, 2)
 
 
 def weakened(exercise, **changes):
@@ -143,10 +148,10 @@ def test_a_misconception_that_calls_what_is_forbidden_is_noticed_in_the_sample(f
     assert any(p.startswith(f"misconception/{wrong.name}: local") and "shortcut" in p for p in problems)
 
 
-# -- chances ------------------------------------------------------------------------------------------------
+# -- luck ---------------------------------------------------------------------------------------------------
 
 
-def test_a_mistake_that_no_input_shows_and_one_that_every_input_shows():
+def test_a_mistake_that_no_exam_shows_is_luck_and_one_that_every_exam_shows_is_none(monkeypatch):
     exercise = catalog.find("segmentation_scores")
     first = exercise.properties[0]
     blind = replace(first, name="blind", observe=lambda subject, case: subject(*case.args) and None)
@@ -154,67 +159,56 @@ def test_a_mistake_that_no_input_shows_and_one_that_every_input_shows():
     changed = replace(
         exercise, properties=(first, blind), misconceptions=(replace(wrong, fails=(first.name, "blind")),)
     )
-    (found,) = gate.chances(changed, seeds=3)
-    assert found == (f"misconception/{wrong.name}", "blind", True, 1.0)
+    monkeypatch.setattr(catalog, "find", lambda exercise_id: changed)
+    (found,) = gate.luck(changed, 3)
+    assert found == (f"misconception/{wrong.name}", "blind", True, (0, 1, 2))
 
 
-def test_the_chance_of_a_mistake_that_some_inputs_show(monkeypatch):
-    exercise = catalog.find("segmentation_scores")
-    first, wrong = exercise.properties[0], exercise.misconceptions[0]
-    changed = replace(
-        exercise, properties=(first,), right=(), misconceptions=(replace(wrong, fails=(first.name,)),)
-    )
-    seen = {0: [False, True, False, False], 1: [True, False, True, False]}
-    right = [False] * 4
-    monkeypatch.setattr(
-        gate,
-        "failed_examples",
-        lambda e, prop, answer, seed: seen[seed] if answer is wrong.answer else right,
-    )
-    (found,) = gate.chances(changed, seeds=2)
-    # The first input misses it in one of two, each of the three others in four of six.
-    assert found.chance == pytest.approx(1 / 2 * (4 / 6) ** 3)
-
-
-def test_examples_that_show_a_mistake_are_told_from_those_that_do_not():
+def test_a_mistake_that_some_exams_show_is_told_by_their_seeds(monkeypatch):
     exercise = catalog.find("segmentation_scores")
     first = exercise.properties[0]
     wrong = next(m for m in exercise.misconceptions if first.name in m.fails)
-    odd = []
 
-    def halved(subject, case):
-        shows = bool(case.args[0].sum() % 2)
-        odd.append(shows)
+    def seldom(subject, case):
+        shows = case.args[0].sum() % 16 == 3
         return subject(*case.args) and (first.observe(subject, case) if shows else None)
 
-    changed = replace(first, observe=halved, examples=8)
-    failed = failed_examples(exercise, changed, wrong.answer, seed=4)
-    assert len(failed) == 8
-    assert 0 < sum(failed) < 8
-    # Each input is shown to the answer and to the reference.
-    assert sum(failed) <= sum(odd) / 2
+    changed = replace(
+        exercise,
+        properties=(replace(first, observe=seldom, examples=8),),
+        right=(),
+        misconceptions=(replace(wrong, fails=(first.name,)),),
+    )
+    monkeypatch.setattr(catalog, "find", lambda exercise_id: changed)
+    (found,) = gate.luck(changed, 12, first=100)
+    assert found.declared
+    assert 0 < len(found.seeds) < 12
+    assert set(found.seeds) < set(range(100, 112))
 
 
-def test_an_answer_that_fails_what_it_should_pass():
+def test_an_answer_that_fails_what_it_should_pass(monkeypatch):
     exercise = catalog.find("segmentation_scores")
     wrong = exercise.misconceptions[0]
     changed = replace(exercise, misconceptions=(replace(wrong, fails=()),))
-    found = gate.chances(changed, seeds=2)
+    monkeypatch.setattr(catalog, "find", lambda exercise_id: changed)
+    found = gate.luck(changed, 2)
     assert {(f.answer, f.property) for f in found} == {
         (f"misconception/{wrong.name}", n) for n in wrong.fails
     }
-    assert all(not f.declared and f.chance == 1 for f in found)
+    assert all(not f.declared and f.seeds == (0, 1) for f in found)
 
 
-def test_chances_are_told_by_the_command(monkeypatch):
+def test_luck_is_told_by_the_command(monkeypatch):
     def run(*arguments):
         return CliRunner().invoke(main, ["gate", *arguments])
 
-    told = run("--chances", "2", "nearest_upsample")
+    told = run("nearest_upsample", "--chances", "2")
     assert (told.exit_code, told.output.split()) == (0, ["nearest_upsample", "ok"])
-    risk = gate.Chance("misconception/hasty", "mean_iou", True, 0.02)
-    monkeypatch.setattr(gate, "chances", lambda exercise, seeds: [risk])
-    told = run("--chances", "2", "segmentation_scores")
+    asked = []
+    found = gate.Luck("misconception/hasty", "mean_iou", True, (7, 31))
+    monkeypatch.setattr(gate, "luck", lambda exercise, exams, first: asked.append((exams, first)) or [found])
+    told = run("segmentation_scores", "--chances")
     assert told.exit_code == 1
-    assert "mean_iou passes misconception/hasty in 2.0% of checks" in told.output
-    assert run("--chances", "2", "--seed", "1").exit_code == 2
+    assert asked == [(40, 0)]
+    assert "mean_iou passes misconception/hasty in 2 of 40 exams: seeds 7, 31" in told.output
+    assert run("--chances", "2", "--local").exit_code == 2

@@ -9,9 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from autograder import catalog, check, hint, learner, progress
+from autograder import catalog, check, example, hint, learner, progress
 from autograder.attempt import Attempt
 from autograder.exercise import Outcome
 from autograder.oracle import evaluate
@@ -56,7 +57,37 @@ def test_a_check_looks_the_name_up_where_it_is_called(no_shell, capsys):
     assert "Not attempted" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("call", [check, hint])
+def test_the_input_that_a_check_shows_can_be_had_as_objects(no_shell, capsys):
+    check("batchnorm_forward", WRONG, seed=3)
+    shown = capsys.readouterr().out
+    assert 'example("batchnorm_forward", seed=3)' in shown
+    found = example("batchnorm_forward", WRONG, seed=3)
+    assert not torch.allclose(WRONG(*found.args, **found.kwargs), RIGHT(*found.args, **found.kwargs))
+    assert torch.allclose(found.expected, RIGHT(*found.args, **found.kwargs))
+    assert torch.allclose(found.got, WRONG(*found.args, **found.kwargs))
+    # What is shown can be typed in again.
+    (line,) = [t for t in check("batchnorm_forward", WRONG, seed=3).results[0].tried if t.startswith("x = ")]
+    typed = eval(line.removeprefix("x = "), {"torch": torch})
+    torch.testing.assert_close(typed, found.args[0], rtol=1e-15, atol=0)
+
+
+def test_an_answer_that_no_check_fails_has_no_example(no_shell, capsys):
+    assert example("batchnorm_forward", RIGHT, seed=3) is None
+    assert "No check of batchnorm_forward fails" in capsys.readouterr().out
+
+
+def test_the_input_of_a_training_is_its_data_set():
+    dataset, generator = example("train_unet", None, seed=3).args
+    assert len(dataset) > 10
+    assert isinstance(generator, torch.Generator)
+
+
+def test_a_graded_notebook_has_no_examples(monkeypatch, tmp_path):
+    monkeypatch.setenv(learner.SOCKET, str(tmp_path / "s"))
+    assert example("batchnorm_forward", WRONG) is None
+
+
+@pytest.mark.parametrize("call", [check, example, hint])
 def test_an_unknown_exercise_is_a_value_error(call):
     with pytest.raises(ValueError, match="batchnorm_forward"):
         call("batchnorm")

@@ -23,6 +23,7 @@ from nbgrader.coursedir import CourseDirectory
 from traitlets.config import PyFileConfigLoader
 
 from autograder import authoring, cells
+from autograder.oracle.exam import Exam
 from autograder.plugins import judge
 from autograder.plugins.hearing import Hearing
 from autograder.sandbox import kernel
@@ -481,12 +482,13 @@ def test_the_kernel_gets_no_tokens(monkeypatch, tmp_path):
 
 def test_a_place_that_cannot_be_listened_in_costs_the_verdict_only(tmp_path):
     exercise = tiny_course.find("double")
-    with Hearing(exercise, tmp_path / "gone" / "s") as hearing:
+    exam = Exam(exercise)
+    with Hearing(exercise, tmp_path / "gone" / "s", exam) as hearing:
         pass
     assert hearing.verdict is None
     assert "could not listen" in hearing.trouble
     (tmp_path / "s").mkdir()
-    with Hearing(exercise, tmp_path / "s") as hearing:
+    with Hearing(exercise, tmp_path / "s", exam) as hearing:
         assert (tmp_path / "s").is_socket()
     assert (hearing.verdict, hearing.trouble) == (None, "")
 

@@ -19,7 +19,7 @@ from nbgrader.api import Gradebook
 from rich.console import Console
 
 from autograder import report
-from autograder.exercise import Outcome, PropertyResult, Verdict
+from autograder.exercise import Finding, Outcome, PropertyResult, Verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.report import State, Submission, page
 
@@ -35,7 +35,8 @@ def verdict(exercise: str, share: float = 1.0, outcome: Outcome | None = None, *
 
 
 def diagnosed(share: float, name: str = "unbiased_variance", exercise: str = "batchnorm_forward") -> Verdict:
-    return verdict(exercise, share, diagnosis=name, mistake="You divided by N − 1.", repair="Divide by N.")
+    finding = Finding(name, "You divided by N − 1.", "Divide by N.", ("values",))
+    return verdict(exercise, share, findings=(finding,))
 
 
 def submission(student: str, *verdicts: Verdict, **more) -> Submission:
@@ -212,7 +213,7 @@ PAYLOADS = [
 def test_nothing_a_student_wrote_is_markup(payload):
     poor = replace(
         verdict("group_norm", 0.5),
-        exercise=payload, diagnosis=payload, mistake=payload, flags=(payload,), message=payload,
+        exercise=payload, findings=(Finding(payload, payload, payload, ()),), flags=(payload,), message=payload,
     )  # fmt: skip
     row = submission(payload, poor, notes=[payload], concerns=[payload], feedback=payload)
     page = soup([replace(row, notebook=payload), CLASS[0]], payload)
@@ -226,7 +227,8 @@ def test_nothing_a_student_wrote_is_markup(payload):
 
 def test_control_characters_and_lengths_do_not_get_through():
     nasty = "\x1b[31mred\x07\u202e \ud800" + "x" * 10**6
-    poor = replace(verdict("group_norm", 0.5), exercise=nasty, diagnosis=nasty, mistake=nasty, flags=(nasty,))
+    finding = Finding(nasty, nasty, nasty, (nasty,))
+    poor = replace(verdict("group_norm", 0.5), exercise=nasty, findings=(finding,), flags=(nasty,))
     rows = [submission(nasty, poor, notes=[nasty] * 1000, concerns=[nasty])]
     for shown in (report.html(rows, nasty), printed(rows), "\n".join(report.summary_lines(rows))):
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", shown)

@@ -442,6 +442,31 @@ def test_a_copied_class_and_longer_functions_are_shortcuts(name):
 # -- and what is none ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["source at hand", "source lost"])
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("batchnorm_forward", ") + _along(beta, x)", ") - _along(beta, x)"),
+        ("batchnorm_backward", "grad_y - _along(grad_beta / count, x) -", "grad_y - _along(grad_beta / count, x) +"),
+        ("batchnorm_backward", "gamma / (var + eps).sqrt()", "gamma * (var + eps).sqrt()"),
+        ("group_norm", "groups - mean", "mean - groups"),
+    ],
+)  # fmt: skip
+def test_a_reference_with_one_sign_or_one_place_changed_is_a_wrong_answer(name, one, other, kept):
+    source = source_of(name)
+    assert source.count(one) == 1
+    changed = source.replace(one, other)
+    if kept:
+        answer = typed(changed, name)
+    else:
+        namespace = dict(vars(reference)) | {"__name__": "__main__"}
+        exec(changed, namespace)
+        answer = namespace[name]
+    verdict = evaluate(name, answer, seed=1)
+    assert verdict.outcome is not Outcome.SHORTCUT
+    assert verdict.points < verdict.max_points
+
+
 def hand_written(x, gamma, beta, eps=1e-5):
     axes = (0,) if x.ndim == 2 else (0, 2, 3)
     var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)

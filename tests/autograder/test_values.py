@@ -3,9 +3,11 @@
 import inspect
 import socket
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
+from alike import same
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -15,7 +17,19 @@ from autograder.agent import Agent
 from autograder.attempt import Attempt
 from autograder.exercise import Case, Exercise, Misconception, Mismatch, Outcome, Property
 from autograder.oracle import evaluate
-from autograder.values import Batches, Foreign, Generator, Named, Network, Ref, maker, realize, short
+from autograder.values import (
+    Batches,
+    Foreign,
+    Generator,
+    Named,
+    Network,
+    Ref,
+    assigned,
+    maker,
+    realize,
+    short,
+    typed,
+)
 
 NETWORKS = {
     "one layer": lambda: nn.Sequential(nn.Conv2d(3, 4, 3)),
@@ -364,3 +378,80 @@ def test_a_network_that_comes_back_stays_and_changes_where_it_is():
     assert not any(net.inspect()["training"].values())
     assert net.inspect()["config"][0] == "Sequential"
     assert net.inspect()["kinds"] == {"": "Sequential", "0": "Conv2d", "1": "BatchNorm2d"}
+
+
+# -- code that makes a value again --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor([[1.25, -3.5], [0.0, 1e-9]], dtype=torch.float64),
+        torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(1)),
+        torch.randn(3, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
+        torch.tensor([0.1, 1 / 3, 1e20]),
+        torch.tensor([1, -2, 300]),
+        torch.tensor([True, False]),
+        torch.tensor(3, dtype=torch.uint8),
+        torch.tensor([float("nan"), float("inf"), -float("inf")]),
+        torch.zeros(0, 3),
+        [1, 2.5, (torch.ones(2),)],
+        {"a": torch.ones(1), "b": None},
+        {3: "x", 4: True},
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_is_typed_makes_the_value(value):
+    text = typed(value)
+    made = eval(text, {"torch": torch})
+    assert wire.dump(made) == wire.dump(value)
+    assert max(map(len, text.split("\n"))) < 140
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Conv2d(1, 2, (2, 3), stride=(1, 2), bias=False), nn.ReLU(inplace=True)).double(),
+        nn.Sequential(
+            OrderedDict(
+                features=nn.Sequential(
+                    nn.Conv2d(2, 4, 3, groups=2, padding=1), nn.MaxPool2d(2, 3, ceil_mode=True)
+                ),
+                flat=nn.Flatten(),
+                head=nn.Linear(4, 2).eval(),
+            )
+        ),
+        nn.Sequential(nn.BatchNorm2d(3, eps=0.5, momentum=None), nn.Dropout(0.25), nn.AvgPool2d(2)).eval(),
+        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=1).double().eval(),
+        nn.BatchNorm2d(2, affine=False),
+    ],
+    ids=lambda network: type(network[0] if isinstance(network, nn.Sequential) else network).__name__,
+)
+def test_what_is_assigned_makes_the_network(network):
+    described = Network.describe(network)
+    names = {"torch": torch, "nn": nn, "OrderedDict": OrderedDict}
+    exec(assigned("net", described), names)
+    assert same(Network.describe(names["net"]), described)
+
+
+def test_what_no_expression_makes_is_refused():
+    for value in (Ref(1, "x"), Foreign("x"), Named("twice"), [Named("twice")], nn.ReLU()):
+        with pytest.raises(ValueError, match="no expression makes a"):
+            assigned("x", value)
+
+
+def test_a_sum_s_last_bit_is_not_shown():
+    assert typed([4 - 0.53, 1 / 3, 1e-12, 5.0]) == f"[3.47, {1 / 3!r}, 1e-12, 5.0]"
+
+
+def test_many_short_rows_share_lines():
+    many = torch.arange(120.0).reshape(30, 2, 2)
+    text = typed(many)
+    assert text.count("\n") < 12
+    assert torch.equal(eval(text, {"torch": torch}), many)
+
+
+def test_a_long_row_is_cut_between_two_numbers():
+    row = torch.full((1, 60), -1.25, dtype=torch.float64)
+    assert all(line.count("-1.25") * 7 <= len(line) + 30 for line in typed(row).split("\n"))
+    assert torch.equal(eval(typed(row), {"torch": torch}), row)

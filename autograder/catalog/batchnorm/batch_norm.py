@@ -1,111 +1,287 @@
 """The exercise BatchNorm of lecture 02: the layer, in training and in inference."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from autograder.attempt import Handle, Subject
+from autograder.attempt import Handle, Odd, Raised, Subject
 from autograder.catalog.answers import Answers
-from autograder.catalog.batchnorm.draws import LOOSE, spread
+from autograder.catalog.batchnorm.draws import CLOSE, LOOSE, affine, spread
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
+from autograder.catalog.observations import as_double, changed_tensors, described
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
+from autograder.values import Named
 from coursekit import batchnorm as reference
 
+STATISTICS = ("running_mean", "running_var")
+NAMES = ("weight", "bias", *STATISTICS, "num_batches_tracked")
+ROWS, MAPS = (3, 2), (2, 3, 2, 3)
+ONE_IMAGE, TWO_VALUES, WIDE = (1, 2, 2, 3), (1, 3, 1, 2), (2, 2, 2, 6)
+Kind = tuple[tuple[int, ...], dict[str, Any]]
+"""The shape of a batch, and what the layer is made with."""
 
-def _layer_state(d: Draw, c: int) -> dict[str, torch.Tensor]:
+
+def _state(d: Draw, c: int, seen: int) -> dict[str, torch.Tensor]:
+    weight, bias = affine(d, c)
     return {
-        "weight": d.positive(c),
-        "bias": d.tensor(c),
+        "weight": weight,
+        "bias": bias,
         "running_mean": d.tensor(c),
         "running_var": d.positive(c),
-        "num_batches_tracked": torch.tensor(d.integer(0, 3)),
+        "num_batches_tracked": torch.tensor(seen),
     }
 
 
-def _layer_case(batches: int, **config: Sequence[Any]) -> Callable[[Draw], Case]:
-    def draw(d: Draw) -> Case:
-        c = d.integer(2, 4)
-        shape = d.choice([lambda: (), lambda: (d.integer(1, 3), d.integer(1, 4))])()
-        chosen = {
-            name: options[0] if len(options) == 1 else d.choice(options) for name, options in config.items()
-        }
-        xs = [spread(d, d.integer(2, 5), c, *shape) for _ in range(batches)]
-        return Case((c,), chosen, {"state": _layer_state(d, c), "batches": xs})
-
-    return draw
+def _case(
+    d: Draw, shape: Sequence[int], config: Mapping[str, Any], batches: int = 2, seen: int | None = None
+) -> Case:
+    """A layer of that state, and batches: the first of that shape, the others of other sizes."""
+    n, c, *size = shape
+    others = [(n + d.integer(1, 2), c, *size) for _ in range(batches - 1)]
+    xs = [spread(d, *own) for own in [tuple(shape), *others]]
+    state = _state(d, c, d.integer(1, 3) if seen is None else seen)
+    return Case((c,), config, {"state": state, "batches": xs})
 
 
-def _loaded(subject: Subject, case: Case) -> Handle:
+def _training(d: Draw) -> Case:
+    kinds: list[Kind] = [
+        (ROWS, {}),
+        (ONE_IMAGE, {}),
+        (MAPS, {"eps": 0.5}),
+        ((4, 1), {"momentum": 0.0}),
+        (TWO_VALUES, {}),
+        ((2, 1, 3, 2), {"momentum": 1.0}),
+        (WIDE, {"eps": 0.0}),
+        ((2, 4), {"momentum": None}),
+    ]
+    return _case(d, *d.each(kinds))
+
+
+def _tracking(d: Draw) -> Case:
+    momentum = d.each([0.1, 0.0, 0.4, 1.0])
+    return _case(d, d.each([ROWS, MAPS]), {"momentum": momentum})
+
+
+def _averaging(d: Draw) -> Case:
+    """A new layer, and one that has gone on from a state."""
+    seen = d.each([0, 2])
+    return _case(d, d.each([ROWS, MAPS]), {"momentum": None}, batches=3, seen=seen)
+
+
+def _inference(d: Draw) -> Case:
+    """Batches, and one value per channel, which training refuses and inference does not."""
+    kinds: list[Kind] = [
+        (ROWS, {}),
+        (MAPS, {"eps": 0.1}),
+        (ONE_IMAGE, {"eps": 0.0}),
+        ((3, 1), {"eps": 10.0, "momentum": None}),
+    ]
+    shape, config = d.each(kinds)
+    case = _case(d, shape, config, batches=1)
+    if "eps" not in config:
+        # So small that 1e-5 shows beside it.
+        case.extra["state"]["running_var"] *= 1e-3
+    single = d.tensor(1, shape[1], *[1] * (len(shape) - 2))
+    return Case(case.args, case.kwargs, {**case.extra, "batches": [*case.extra["batches"], single]})
+
+
+def _new(d: Draw) -> Case:
+    return _case(d, d.each([ROWS, MAPS]), {})
+
+
+def _differentiated(d: Draw) -> Case:
+    kinds: list[Kind] = [
+        (ROWS, {}),
+        (MAPS, {}),
+        (WIDE, {"momentum": None}),
+        ((5, 1), {"momentum": 0.0}),
+    ]
+    shape, config = d.each(kinds)
+    # The default of eps is the business of others.
+    return _case(d, shape, {"eps": 1e-5, **config}, batches=1)
+
+
+def _both_dtypes(d: Draw) -> Case:
+    shape, dtype = d.each([(MAPS, torch.float32), (ROWS, torch.float64)])
+    case = _case(d, shape, {}, batches=1)
+    return Case(case.args, {}, {"batches": [x.to(dtype) for x in case.extra["batches"]]})
+
+
+def _one_value(d: Draw) -> Case:
+    c, rank = d.each([2, 1]), d.each([0, 2])
+    return Case((c,), {}, {"batches": [d.tensor(1, c, *[1] * rank).float()]})
+
+
+class _Place(NamedTuple):
+    """Where something of NAMES lies: its name and shape in the layer, and whether the layer knows of it."""
+
+    own: str
+    shape: tuple[int, ...]
+    registered: bool = True
+
+
+Places = Mapping[str, _Place]
+
+
+def _made(subject: Subject, case: Case) -> tuple[Handle, Places]:
+    """A new layer in float64, and where each of NAMES lies in it."""
     layer = subject(*case.args, **case.kwargs)
-    layer.do("double")
-    # Not strict: a missing buffer is the business of the property about the state dict.
-    layer.do("load_state_dict", case.extra["state"], strict=False)
-    return layer
+    layer.then("double")
+    return layer, _places(layer)
 
 
-def _buffers(layer: Handle) -> dict[str, Any]:
-    seen = layer.inspect()
+def _loaded(subject: Subject, case: Case) -> tuple[Handle, Places]:
+    layer, places = _made(subject, case)
+    _load(layer, places, case.extra["state"])
+    return layer, places
+
+
+def _places(layer: Handle) -> Places:
+    """The parameter, buffer or plain attribute that is each of NAMES: the one of that name, or else one that
+    starts as it must. Which names, kinds and shapes they have is the business of one property."""
+    seen = layer.inspect("parameters", "buffers")
     known = {**seen["parameters"], **seen["buffers"]}
-    return {name: known.get(name) for name in ("running_mean", "running_var")}
+    places = {name: _Place(name, tuple(known[name].shape)) for name in NAMES if name in known}
+    for name in [name for name in NAMES if name not in places]:
+        taken = {*NAMES, *(place.own for place in places.values())}
+        like = [
+            own
+            for own, t in known.items()
+            if own not in taken and _starts_as(name, t, own in seen["parameters"])
+        ]
+        if like:
+            places[name] = _Place(like[0], tuple(known[like[0]].shape))
+        elif isinstance(plain := _attribute(layer, name), torch.Tensor | int | float):
+            places[name] = _Place(name, tuple(getattr(plain, "shape", ())), registered=False)
+    return places
+
+
+def _starts_as(name: str, tensor: torch.Tensor, learned: bool) -> bool:
+    counts = not tensor.is_floating_point() or tensor.dim() == 0
+    first = 1 if name in ("weight", "running_var") else 0
+    return (
+        counts is (name == "num_batches_tracked")
+        and learned is (name in ("weight", "bias"))
+        and bool((tensor == first).all())
+    )
+
+
+def _attribute(layer: Handle, name: str) -> Any:
+    try:
+        return layer.do("__getattribute__", name)
+    except Raised:
+        return None
+
+
+def _load(layer: Handle, places: Places, state: Mapping[str, torch.Tensor]) -> None:
+    fitting = {
+        name: state[name].reshape(place.shape)
+        if state[name].numel() == math.prod(place.shape)
+        else state[name]
+        for name, place in places.items()
+    }
+    layer.then(
+        "load_state_dict",
+        {place.own: fitting[name] for name, place in places.items() if place.registered},
+        strict=False,
+    )
+    for name, place in places.items():
+        if not place.registered:
+            layer.then("__setattr__", name, fitting[name])
+
+
+def _tracked(layer: Handle, places: Places) -> dict[str, Any]:
+    """The running statistics, wherever they lie, without shapes and dtypes."""
+    seen = layer.inspect("parameters", "buffers")
+    known = {**seen["parameters"], **seen["buffers"]}
+    found = {}
+    for name in STATISTICS:
+        if name not in places:
+            raise Odd(f"the layer has no {name}")
+        place = places[name]
+        value = known.get(place.own) if place.registered else _attribute(layer, name)
+        found[name] = as_double(value).reshape(-1) if isinstance(value, torch.Tensor) else value
+    return found
 
 
 def _trains(subject: Subject, case: Case) -> Any:
-    layer = _loaded(subject, case)
-    return [layer(x) for x in case.extra["batches"]]
+    layer, _ = _loaded(subject, case)
+    return [as_double(layer(x)) for x in case.extra["batches"]]
 
 
 def _tracks(subject: Subject, case: Case) -> Any:
-    layer = _loaded(subject, case)
+    layer, places = _made(subject, case)
+    # A layer that has seen nothing stays as it was made.
+    if int(case.extra["state"]["num_batches_tracked"]):
+        _load(layer, places, case.extra["state"])
     after = []
     for x in case.extra["batches"]:
         layer(x)
-        after.append(_buffers(layer))
-    return after
-
-
-def _accumulates(subject: Subject, case: Case) -> Any:
-    layer = subject(*case.args, **case.kwargs)
-    layer.do("double")
-    after = []
-    for x in case.extra["batches"]:
-        layer(x)
-        after.append(_buffers(layer))
+        after.append(_tracked(layer, places))
     return after
 
 
 def _evaluates(subject: Subject, case: Case) -> Any:
-    layer = _loaded(subject, case)
-    layer.do("eval")
-    before = _buffers(layer)
-    outputs = [layer(x) for x in case.extra["batches"]]
-    after = _buffers(layer)
-    return {"outputs": outputs, "buffers changed": not _same(before, after)}
-
-
-def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    return all(
-        isinstance(after[k], torch.Tensor) and isinstance(v, torch.Tensor) and torch.equal(v, after[k])
-        for k, v in before.items()
-        if v is not None
-    )
+    layer, places = _loaded(subject, case)
+    layer.then("eval")
+    before = layer.inspect("parameters", "buffers")
+    plain = [name for name, place in places.items() if not place.registered]
+    others = [_attribute(layer, name) for name in plain]
+    x, single = case.extra["batches"]
+    outputs = [as_double(layer(x))]
+    try:
+        outputs.append(as_double(layer(single)))
+    except Raised as raised:
+        # Apart from what cannot be evaluated at all.
+        raise Odd(f"in eval mode, one value per channel raises a {raised.kinds[0]}") from None
+    changed = changed_tensors(before, layer.inspect("parameters", "buffers"))
+    for name, old in zip(plain, others, strict=True):
+        if not torch.equal(torch.as_tensor(old), torch.as_tensor(_attribute(layer, name))):
+            changed.append(name)
+    return {"outputs": outputs, "changed": ", ".join(sorted(changed)) or "nothing"}
 
 
 def _holds(subject: Subject, case: Case) -> Any:
     layer = subject(*case.args, **case.kwargs)
-    fresh = layer.inspect()
+    fresh = layer.inspect("parameters", "buffers", "state")
     for x in case.extra["batches"]:
         layer(x.float())
-    after = layer.inspect()
+    after = layer.inspect("buffers")["buffers"]
+    _two_rounds(subject, layer, case.extra["batches"][0].float())
+    # What keeps a graph cannot be copied, attributes included.
+    subject.build(Named("copier"))(layer)
+    # What else a layer holds is nobody's business.
     return {
-        "parameters": {n: fresh["parameters"][n] for n in sorted(fresh["parameters"])},
-        "buffers": {n: fresh["buffers"][n] for n in sorted(fresh["buffers"])},
-        "keys of the state dict": sorted(fresh["state"]),
-        "num_batches_tracked afterwards": after["buffers"].get("num_batches_tracked"),
+        "parameters": {n: as_double(t) for n, t in fresh["parameters"].items() if n in NAMES},
+        "buffers": {n: as_double(t) for n, t in fresh["buffers"].items() if n in STATISTICS},
+        "in the state dict": [name for name in NAMES if name in fresh["state"]],
+        "num_batches_tracked": [_count(fresh["buffers"]), _count(after)],
     }
+
+
+def _count(buffers: Mapping[str, torch.Tensor]) -> float | None:
+    count = buffers.get("num_batches_tracked")
+    return float(count) if count is not None and count.numel() == 1 else None
+
+
+def _two_rounds(subject: Subject, layer: Handle, x: torch.Tensor) -> None:
+    """Gradients through the layer behind itself, in training and then in inference. Where its buffers have
+    kept the graph of the first round, its first application is in it, and cannot be gone through again."""
+    twice = subject.build(Named("twice", {"inner": layer.ref, "last": layer.ref}))
+    twice.then("train")
+    try:
+        twice.vjp(x, wrt=[0, twice])
+        twice.then("eval")
+        twice(x)
+    except Raised:
+        # What does not run at all is the business of other properties.
+        return
+    twice.vjp(x, wrt=[0, twice])
 
 
 def _refuses(subject: Subject, case: Case) -> Any:
@@ -113,20 +289,44 @@ def _refuses(subject: Subject, case: Case) -> Any:
     return layer(*case.extra["batches"])
 
 
-def _one_value(d: Draw) -> Case:
-    c = d.integer(1, 4)
-    x = d.tensor(1, c, *d.choice([(), (1, 1)]), dtype=torch.float32)
-    return Case((c,), {}, {"batches": [x]})
-
-
 def _layer_gradients(subject: Subject, case: Case) -> Any:
-    layer = _loaded(subject, case)
+    layer, places = _loaded(subject, case)
     (x,) = case.extra["batches"]
-    training = layer.vjp(x, wrt=[0, layer])["grads"]
+
+    def of_all(mode: str) -> dict[str, Any]:
+        grads = layer.vjp(x, wrt=[0, layer])["grads"]
+        learned = {
+            name: grads.get(places[name].own) if name in places else None for name in ("weight", "bias")
+        }
+        flat = {name: g.reshape(-1) if isinstance(g, torch.Tensor) else g for name, g in learned.items()}
+        return {f"{name} in {mode} mode": g for name, g in {"x": grads["0"], **flat}.items()}
+
+    training = of_all("training")
     # The training call has moved the running statistics; their update has a property of its own.
-    layer.do("load_state_dict", case.extra["state"], strict=False)
-    layer.do("eval")
-    return {"training": training, "eval": layer.vjp(x, wrt=[0, layer])["grads"]}
+    _load(layer, places, case.extra["state"])
+    layer.then("eval")
+    return {**training, **of_all("eval")}
+
+
+def _carries(subject: Subject, case: Case) -> Any:
+    layer = subject(*case.args, **case.kwargs)
+    (x,) = case.extra["batches"]
+    if x.dtype == torch.float64:
+        layer.then("double")
+    layer.then("train")
+    answer, changed = layer.with_changes(x)
+    seen = {"in training mode": described(answer), "x changed in place": bool(changed)}
+    layer.then("eval")
+    try:
+        answer, changed = layer.with_changes(x)
+    except Raised:
+        # What does not run in that mode is another property's business.
+        return {**seen, "in eval mode": described(x)}
+    return {
+        **seen,
+        "in eval mode": described(answer),
+        "x changed in place": bool(changed) or seen["x changed in place"],
+    }
 
 
 CLAIMS = Exercise(
@@ -138,29 +338,36 @@ CLAIMS = Exercise(
     difficulty=3,
     properties=claims(
         """
-        training_output (1): in training mode the batch is normalized by its own statistics
+        training_output (1): in training mode the batch is normalized by its own statistics, one image too
         tried: double(), load_state_dict, then training calls
-        running_statistics (1.25): running ← (1−momentum)·running + momentum·batch, with the unbiased variance
+        running_statistics (1): running ← (1−momentum)·running + momentum·batch, with the unbiased variance;
+          momentum from 0 to 1
         tried: double(), load_state_dict, then training calls; the buffers after each
-        eval_mode (1): in eval mode the running statistics are used and nothing changes
+        eval_mode (1): in eval mode the running statistics are used, also for one value per channel, and
+          nothing changes
         tried: double(), load_state_dict, eval(), then calls
         state (0.75): weight and bias are parameters; running_mean, running_var, num_batches_tracked are
-          buffers
-        tried: a new layer looked at, then two training calls
-        cumulative (0.5): momentum=None averages over all batches seen
-        tried: double(), three training calls; the buffers after each
+          buffers, outside of any graph, and copy.deepcopy copies the layer
+        tried: a new layer looked at, then two training calls; then the gradient through
+          layer(layer(layer(x))), in training mode and once more in eval mode; copy.deepcopy(layer)
+        cumulative (0.5): momentum=None averages over all batches that num_batches_tracked counts
+        tried: double(), load_state_dict where batches were seen before, three training calls; the buffers
+          after each
         refuses_one_value (0.5): training on one value per channel is refused with a ValueError
         tried: one training call on a single value per channel
         gradients (1): gradients reach x, weight and bias in both modes
         tried: double(), load_state_dict, the gradient in training mode, then in eval mode
+        carries (0.25): float32 stays float32 and float64 float64, and x is not modified in place
+        tried: a call in training mode, then one in eval mode
         """,
-        training_output=on(_layer_case(2), _trains, tolerance=LOOSE),
-        running_statistics=on(_layer_case(2, momentum=[0.1, 0.25, 0.4]), _tracks),
-        eval_mode=on(_layer_case(2, eps=[1e-5, 0.1]), _evaluates),
-        state=on(_layer_case(2), _holds, examples=3),
-        cumulative=on(_layer_case(3, momentum=[None]), _accumulates, examples=4),
-        refuses_one_value=on(_one_value, _refuses, examples=4),
-        gradients=on(_layer_case(1), _layer_gradients, tolerance=LOOSE),
+        training_output=on(_training, _trains, tolerance=LOOSE),
+        running_statistics=on(_tracking, _tracks, tolerance=CLOSE),
+        eval_mode=on(_inference, _evaluates, tolerance=CLOSE),
+        state=on(_new, _holds, examples=3, tolerance=CLOSE),
+        cumulative=on(_averaging, _tracks, examples=4, tolerance=CLOSE),
+        refuses_one_value=on(_one_value, _refuses, examples=4, beside="training_output"),
+        gradients=on(_differentiated, _layer_gradients, tolerance=LOOSE),
+        carries=on(_both_dtypes, _carries, examples=2, beside="training_output"),
     ),
     hints=hints("""
         Eval mode is wrong
@@ -171,8 +378,8 @@ CLAIMS = Exercise(
 
         I don't know how to start
         register_buffer for running_mean (zeros), running_var (ones), num_batches_tracked (0). Training:
-          count, m = momentum or 1/count, update both under no_grad with var·n/(n−1), normalize by the batch.
-          Eval: normalize by the buffers.
+          count, m = momentum, or 1/count where it is None (0 is not None), update both under no_grad with
+          var·n/(n−1), normalize by the batch. Eval: normalize by the buffers.
         """),
     forbidden=(BATCH_NORM, INSTANCE_NORM, GROUP_NORM, LAYER_NORM),
 )
@@ -219,8 +426,7 @@ biased_running_variance: running_statistics cumulative
 - m * var * n / (n - 1)
 + m * var
 Your running variance follows the biased variance of each batch.
-The running variance estimates the data set's: multiply by n/(n−1) before averaging; the normalization itself
-  keeps the biased one.
+It estimates the data set's: multiply by n/(n−1) before averaging; the normalization keeps the biased one.
 
 momentum_reversed: running_statistics
 - is None else self.momentum
@@ -234,12 +440,60 @@ eval_uses_the_batch: eval_mode gradients
 In eval mode you still normalize by the batch's statistics.
 Look at self.training: in eval mode use running_mean and running_var.
 
+eps_ignored: training_output eval_mode
+- (var.view(shape) + self.eps).sqrt()
++ var.view(shape).sqrt()
+You did not use eps.
+Add it to the variance before the root, in both modes; it keeps a constant channel from dividing by zero.
+
+eps_fixed: training_output eval_mode
+- (var.view(shape) + self.eps).sqrt()
++ (var.view(shape) + 1e-5).sqrt()
+You add 1e-5, whatever eps the layer was made with.
+Keep eps in __init__ (self.eps = eps) and add self.eps.
+
+eps_outside_root: training_output eval_mode
+- (var.view(shape) + self.eps).sqrt()
++ (var.view(shape).sqrt() + self.eps)
+You added eps to the standard deviation, after the root.
+It belongs to the variance: divide by sqrt(var + eps).
+
+not_affine: training_output eval_mode gradients
+- return self.weight.view(shape) * x_hat + self.bias.view(shape)
++ return x_hat
+You returned the normalized values without weight and bias.
+Scale and shift at the end: weight * x_hat + bias, one number per channel.
+
 eval_updates: eval_mode
 - mean, var = self.running_mean, self.running_var
 + mean, var = self.running_mean.clone(), self.running_var.clone()
 + self.track(x.mean(axes), x.var(axes, unbiased=False), n)
 Your running statistics move in eval mode.
 Update them only while self.training is true.
+
+eval_counts: eval_mode
+- if self.training:
++ self.num_batches_tracked += 1
++ if self.training:
+- self.num_batches_tracked += 1
+num_batches_tracked goes up in eval mode, too.
+In eval mode nothing changes: count only while self.training is true.
+
+refuses_in_eval: eval_mode
+- if self.training:
+-     if n == 1:
+-         raise ValueError(f"x must have more than one value per channel, got {tuple(x.shape)}")
++ if n == 1:
++     raise ValueError(f"x must have more than one value per channel, got {tuple(x.shape)}")
++ if self.training:
+You refuse one value per channel in eval mode, too.
+The running statistics can normalize any input: refuse only while self.training is true.
+
+refuses_one_image: training_output
+- if n == 1:
++ if len(x) == 1:
+You refuse to train on one image.
+An image has H·W values per channel; refuse only where a channel has one value, x.numel() / C = 1.
 
 normalizes_by_unbiased: training_output gradients
 - mean, var = x.mean(axes), x.var(axes, unbiased=False)
@@ -249,15 +503,55 @@ normalizes_by_unbiased: training_output gradients
 You normalize the batch by the unbiased variance.
 Two variances: biased (÷n) to normalize, unbiased (÷(n−1)) to track.
 
-plain_attributes: all but training_output refuses_one_value
+plain_attributes: state
 - self.register_buffer("running_mean", torch.zeros(num_features))
 - self.register_buffer("running_var", torch.ones(num_features))
 - self.register_buffer("num_batches_tracked", torch.tensor(0))
-+ self.running_mean = torch.zeros(num_features, dtype=torch.float64)
-+ self.running_var = torch.ones(num_features, dtype=torch.float64)
++ self.running_mean = torch.zeros(num_features)
++ self.running_var = torch.ones(num_features)
 + self.num_batches_tracked = torch.tensor(0)
 Your running statistics are plain attributes, so they are not saved, loaded or moved with the layer.
 Use self.register_buffer("running_mean", ...), likewise for the other two.
+
+plain_weights: state gradients
+- self.weight = nn.Parameter(torch.ones(num_features))
+- self.bias = nn.Parameter(torch.zeros(num_features))
++ self.weight = torch.ones(num_features, requires_grad=True)
++ self.bias = torch.zeros(num_features, requires_grad=True)
+Your weight and bias are plain tensors, so no optimizer finds them and no state dict saves them.
+Wrap them: self.weight = nn.Parameter(torch.ones(num_features)), likewise for the bias.
+
+statistics_as_parameters: state
+- self.register_buffer("running_mean", torch.zeros(num_features))
+- self.register_buffer("running_var", torch.ones(num_features))
++ self.running_mean = nn.Parameter(torch.zeros(num_features), requires_grad=False)
++ self.running_var = nn.Parameter(torch.ones(num_features), requires_grad=False)
+Your running statistics are parameters.
+They are tracked and not learned: self.register_buffer("running_mean", ...), likewise for the variance.
+
+kept_for_later: state
+- x_hat = (x
++ self.x_hat = x_hat = (x
+You keep tensors that belong to a graph as attributes, so the layer cannot be copied after a training call.
+Keep what you compute in local names; what must stay is kept as tensor.detach().
+
+statistics_in_the_graph: state
+- @torch.no_grad()
+Your running statistics keep the graph of the batches they were made of, so it grows with each batch, the
+  layer cannot be copied, and a second backward pass runs into the first one's graph.
+Update them under torch.no_grad(), or from mean.detach() and var.detach().
+
+zero_momentum_as_none: running_statistics
+- m = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
++ m = self.momentum or 1 / float(self.num_batches_tracked)
+With momentum=0 you average over all batches, as with momentum=None: `momentum or …` takes 0 for nothing.
+Ask for None: 1 / count if self.momentum is None else self.momentum. With 0 the statistics stay as they are.
+
+counts_images: running_statistics cumulative
+- self.track(mean, var, n)
++ self.track(mean, var, len(x))
+Your unbiased variance takes the number of images for n.
+n is the number of values that the variance was taken over, x.numel() / C.
 
 momentum_none_as_default: cumulative
 - 1 / float(self.num_batches_tracked) if self.momentum is None
@@ -281,6 +575,24 @@ trains_on_running_statistics: training_output gradients
 In training mode you normalize by the running statistics.
 Normalize by the batch and only track the running statistics; gradients must pass through the batch's.
 
+counts_afterwards: cumulative
+- self.num_batches_tracked += 1
+...
+- 1 / float(self.num_batches_tracked) if
++ 1 / self.num_batches_tracked if
+- self.running_var.copy_((1 - m) * self.running_var + m * var * n / (n - 1))
++ self.running_var.copy_((1 - m) * self.running_var + m * var * n / (n - 1))
++ self.num_batches_tracked += 1
+With momentum=None you take 1/num_batches_tracked before this batch is counted.
+Add 1 first: batch k has the weight 1/k.
+
+counts_by_itself: cumulative
+- m = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
++ self.seen = getattr(self, "seen", 0) + 1
++ m = 1 / self.seen if self.momentum is None else self.momentum
+With momentum=None you weigh by a counter of your own, which starts over when a state dict is loaded.
+Weigh by 1/num_batches_tracked: that count is saved and loaded with the layer.
+
 never_counts: state cumulative
 - self.num_batches_tracked += 1
 ...
@@ -294,6 +606,27 @@ running_standard_deviation: running_statistics cumulative
 + m * (var * n / (n - 1)).sqrt()
 Your running_var averages standard deviations.
 Average the variances; the root is taken when the layer normalizes.
+
+float32_returned: carries
+- return self.weight.view(shape) * x_hat + self.bias.view(shape)
++ return (self.weight.view(shape) * x_hat + self.bias.view(shape)).float()
+Your result is float32, also where layer and input are float64.
+Compute in the dtype of x; what you make yourself takes it from there, as x.new_zeros(…) does.
+
+float64_returned: carries
+- return self.weight.view(shape) * x_hat + self.bias.view(shape)
++ return (self.weight.view(shape) * x_hat + self.bias.view(shape)).double()
+Your result is float64, also where layer and input are float32.
+Compute in the dtype of x, or convert back at the end: `.to(x.dtype)`.
+
+in_place: gradients carries
+- x_hat = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
+- return self.weight.view(shape) * x_hat + self.bias.view(shape)
++ x -= mean.view(shape)
++ x /= (var.view(shape) + self.eps).sqrt()
++ return self.weight.view(shape) * x + self.bias.view(shape)
+You modified x in place (-=, /= or a method that ends in _).
+Write x - mean into a new name: the caller's tensor and the graph need the old one.
 
 detached_statistics: gradients
 - mean, var = x.mean(axes), x.var(axes, unbiased=False)
@@ -309,8 +642,7 @@ class Lerp(nn.Module):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1):
         super().__init__()
-        self.eps = eps
-        self.momentum = momentum
+        self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         for name, value in [("running_mean", torch.zeros), ("running_var", torch.ones)]:
@@ -318,8 +650,7 @@ class Lerp(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
 
     def forward(self, x):
-        last = x.movedim(1, -1)
-        mean, var = self.running_mean, self.running_var
+        last, mean, var = x.movedim(1, -1), self.running_mean, self.running_var
         if self.training:
             rows = last.reshape(-1, last.shape[-1])
             if len(rows) < 2:
@@ -359,7 +690,7 @@ class ByChannel(nn.Module):
                 square = ((v - mean) ** 2).sum()
                 var = square / v.numel()
                 with torch.no_grad():
-                    m = self.momentum or 1 / self.num_batches_tracked.item()
+                    m = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
                     self.running_mean[c] += m * (mean - self.running_mean[c])
                     self.running_var[c] += m * (square / (v.numel() - 1) - self.running_var[c])
             channels.append(self.weight[c] * (v - mean) / (var + self.eps) ** 0.5 + self.bias[c])

@@ -1,50 +1,73 @@
 """The exercise batchnorm_backward of lecture 02: the gradient by hand."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
-from autograder.catalog.batchnorm.draws import LOOSE, image_batch, spread
+from autograder.catalog.batchnorm.draws import CLOSE, LOOSE, entries, images, narrow_rows, rows, signed
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import AUTOGRAD, BATCH_NORM
-from autograder.catalog.observations import carries, component
+from autograder.catalog.observations import as_double, component
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import batchnorm as reference
 
-
-def _backward_case(draw_x: Callable[[Draw], torch.Tensor]) -> Callable[[Draw], Case]:
-    def draw(d: Draw) -> Case:
-        x = draw_x(d)
-        return Case((d.tensor(*x.shape), x, d.positive(x.shape[1], low=0.5, high=3.0)))
-
-    return draw
+# Two rows are symmetric: several terms vanish there, and wrong answers look right.
+FEWEST = 3
+# Given where eps is not asked about: another default is one property's business.
+DEFAULT = {"eps": 1e-5}
 
 
-def _backward_rows(d: Draw) -> torch.Tensor:
-    # Two rows are symmetric: several terms vanish there, and wrong answers look right.
-    return spread(d, d.integer(3, 7), d.integer(1, 5))
+def _with_gradient(d: Draw, x: torch.Tensor, given: Mapping[str, float] | None = None) -> Case:
+    gamma = signed(d.positive(x.shape[1], low=0.5, high=3.0))
+    return Case((d.tensor(*x.shape).to(x.dtype), x, gamma.to(x.dtype)), given or {})
 
 
-def _backward_small_variance(d: Draw) -> Case:
-    x = _backward_rows(d) * 0.1
-    eps = {"eps": d.choice([0.1, 0.5, 1e-2])}
-    return Case((d.tensor(*x.shape), x, d.positive(x.shape[1])), eps)
+def _rows(d: Draw) -> Case:
+    return _with_gradient(d, rows(d, least=FEWEST), DEFAULT)
 
 
-def _backward_both(d: Draw) -> Case:
-    x = d.choice([_backward_rows, image_batch])(d)
-    return Case((d.tensor(*x.shape), x, d.positive(x.shape[1])))
+def _images(d: Draw) -> Case:
+    return _with_gradient(d, images(d), DEFAULT)
 
 
-def _parameters(subject: Subject, case: Case) -> Any:
+def _narrow(d: Draw) -> Case:
+    return _with_gradient(d, *narrow_rows(d, least=FEWEST))
+
+
+def _rows_or_images(d: Draw) -> Case:
+    return d.each([_rows, _images])(d)
+
+
+def _both_dtypes(d: Draw) -> Case:
+    made, dtype = d.each(
+        [(rows, torch.float32), (images, torch.float64), (images, torch.float32), (rows, torch.float64)]
+    )
+    return _with_gradient(d, made(d).to(dtype))
+
+
+_first = component(0, 3)
+
+
+def _of_x(subject: Subject, case: Case) -> Any:
+    return as_double(_first(subject, case))
+
+
+def _of_parameters(subject: Subject, case: Case) -> Any:
+    """The numbers alone: shapes and dtypes are another property's business."""
     result = subject(*case.args, **case.kwargs)
     if not isinstance(result, list | tuple) or len(result) != 3:
         return result
-    return {"grad_gamma": result[1], "grad_beta": result[2]}
+    named = {"grad_gamma": result[1], "grad_beta": result[2]}
+    return {
+        name: as_double(g).reshape(-1)
+        if isinstance(g, torch.Tensor) and max(g.shape, default=1) == g.numel()
+        else g
+        for name, g in named.items()
+    }
 
 
 CLAIMS = Exercise(
@@ -57,16 +80,16 @@ CLAIMS = Exercise(
     properties=claims(
         """
         rows (1.25): (N, C): grad_x, with the mean's and the variance's share
-        images (1): (N, C, H, W): grad_x, every channel over its N·H·W values
+        images (1): (N, C, H, W): grad_x, every channel over its N·H·W values, also of one image
         parameters (0.75): grad_gamma and grad_beta
-        eps (0.5): grad_x has eps where the forward pass has it
-        carries (0.5): the three shapes, and no argument is modified in place
+        eps (0.5): grad_x has eps where the forward pass has it; it may be 0
+        carries (0.5): the three shapes and the dtype of x, and no argument is modified in place
         """,
-        rows=on(_backward_case(_backward_rows), component(0, 3), tolerance=LOOSE),
-        images=on(_backward_case(image_batch), component(0, 3), tolerance=LOOSE),
-        parameters=on(_backward_both, _parameters, tolerance=LOOSE),
-        eps=on(_backward_small_variance, component(0, 3)),
-        carries=on(_backward_both, carries, examples=4),
+        rows=on(_rows, _of_x, tolerance=LOOSE),
+        images=on(_images, _of_x, tolerance=LOOSE),
+        parameters=on(_rows_or_images, _of_parameters, tolerance=LOOSE),
+        eps=on(_narrow, _of_x, tolerance=CLOSE),
+        carries=on(_both_dtypes, entries, examples=4, beside="rows"),
     ),
     hints=hints("""
         I don't know where to begin
@@ -133,6 +156,26 @@ gamma_forgotten: rows images eps
 Your grad_x does not pass through gamma.
 The output is gamma·x_hat + beta, so the gradient that reaches x_hat is grad_y·gamma.
 
+variance_term_added: rows images eps
+- grad_x = grad_x - x_hat
++ grad_x = grad_x + x_hat
+You add the variance's share to grad_x.
+It is subtracted, as the mean's share is: grad_hat − mean(grad_hat) − x_hat·mean(grad_hat·x_hat).
+
+sums_for_means: rows images eps
+- grad_hat.sum(axes, keepdim=True) / m
++ grad_hat.sum(axes, keepdim=True)
+- (grad_hat * x_hat).sum(axes, keepdim=True) / m
++ (grad_hat * x_hat).sum(axes, keepdim=True)
+You subtract sums of grad_hat and of grad_hat·x_hat from grad_hat.
+They are means: divide by the m values that share the statistics.
+
+variance_without_root: rows images eps
+- return grad_x / std, grad_gamma, grad_beta
++ return grad_x / std**2, grad_gamma, grad_beta
+You divided grad_x by the variance.
+Divide by its root, sqrt(var + eps), once.
+
 batch_count: images
 - m = x.numel() // x.shape[1]
 + m = x.shape[0]
@@ -151,6 +194,30 @@ grad_gamma_from_x: parameters
 Your grad_gamma is the sum of grad_y·x.
 gamma multiplies the normalized values: sum grad_y·x_hat.
 
+parameters_times_gamma: parameters
+- grad_gamma = (grad_y * x_hat).sum(axes)
+- grad_beta = grad_y.sum(axes)
+- grad_hat = grad_y * gamma.view(shape)
++ grad_hat = grad_y * gamma.view(shape)
++ grad_gamma = (grad_hat * x_hat).sum(axes)
++ grad_beta = grad_hat.sum(axes)
+Your grad_gamma and grad_beta come out times gamma.
+Only the way to x leads through gamma: sum grad_y·x_hat and grad_y, before grad_y is multiplied by it.
+
+gradients_swapped: parameters
+- return grad_x / std, grad_gamma, grad_beta
++ return grad_x / std, grad_beta, grad_gamma
+You returned grad_beta before grad_gamma.
+The order is grad_x, grad_gamma, grad_beta.
+
+batch_axis_only: images parameters carries
+- axes = (0, 2, 3) if x.dim() == 4 else (0,)
++ axes = (0,)
+- m = x.numel() // x.shape[1]
++ m = x.shape[0]
+For images you reduced over the batch axis alone, as for rows.
+A channel's statistics, and its gamma and beta, are shared by all its pixels: reduce over N, H and W.
+
 averaged_parameters: parameters
 - grad_gamma = (grad_y * x_hat).sum(axes)
 - grad_beta = grad_y.sum(axes)
@@ -165,13 +232,37 @@ eps_ignored: eps
 You did not use eps.
 The standard deviation in the gradient is the forward pass's sqrt(var + eps).
 
-axes_kept: parameters carries
+eps_fixed: eps
+- (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
++ (x.var(axes, unbiased=False, keepdim=True) + 1e-5).sqrt()
+You add 1e-5, whatever eps is.
+eps is an argument, and 1e-5 only its default: add eps.
+
+eps_outside_root: eps
+- (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
++ x.var(axes, unbiased=False, keepdim=True).sqrt() + eps
+You added eps to the standard deviation, after the root.
+The forward pass divides by sqrt(var + eps), and so does its gradient.
+
+axes_kept: carries
 - grad_gamma = (grad_y * x_hat).sum(axes)
 - grad_beta = grad_y.sum(axes)
 + grad_gamma = (grad_y * x_hat).sum(axes, keepdim=True)
 + grad_beta = grad_y.sum(axes, keepdim=True)
 Your grad_gamma and grad_beta still have the axes of length 1 that keepdim left.
 A gradient has the shape of its tensor, here (C,): sum without keepdim, or flatten.
+
+float32_returned: carries
+- return grad_x / std, grad_gamma, grad_beta
++ return (grad_x / std).float(), grad_gamma.float(), grad_beta.float()
+Your gradients are float32, also for float64.
+Compute in the dtype of x; what you make yourself takes it from there, as x.new_zeros(…) does.
+
+float64_returned: carries
+- return grad_x / std, grad_gamma, grad_beta
++ return (grad_x / std).double(), grad_gamma.double(), grad_beta.double()
+Your gradients are float64, also for float32.
+Compute in the dtype of x, or convert back at the end: `.to(x.dtype)`.
 
 in_place: carries
 - grad_hat = grad_y * gamma.view(shape)

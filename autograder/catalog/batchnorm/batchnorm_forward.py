@@ -1,54 +1,65 @@
 """The exercise batchnorm_forward of lecture 02: normalize, then scale and shift."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
-from autograder.catalog.batchnorm.draws import LOOSE, affine, image_batch, spread
+from autograder.catalog.batchnorm.draws import (
+    CLOSE,
+    LOOSE,
+    affine,
+    entries,
+    images,
+    narrow_rows,
+    rows,
+    spread,
+)
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
-from autograder.catalog.observations import carries
+from autograder.catalog.observations import numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import batchnorm as reference
 
 
-def _rows(d: Draw) -> torch.Tensor:
-    return spread(d, d.integer(2, 7), d.integer(2, 5))
+def _with_affine(d: Draw, x: torch.Tensor) -> Case:
+    return Case((x, *affine(d, x.shape[1])))
 
 
-def _forward_case(draw_x: Callable[[Draw], torch.Tensor]) -> Callable[[Draw], Case]:
-    def draw(d: Draw) -> Case:
-        x = draw_x(d)
-        return Case((x, *affine(d, x.shape[1])))
-
-    return draw
+def _rows(d: Draw) -> Case:
+    return _with_affine(d, rows(d))
 
 
-def _forward_small_variance(d: Draw) -> Case:
-    x = _rows(d) * 0.1
-    return Case((x, *affine(d, x.shape[1])), {"eps": d.choice([0.1, 0.5, 1e-2])})
+def _images(d: Draw) -> Case:
+    return _with_affine(d, images(d))
 
 
-def _forward_float32(d: Draw) -> Case:
-    x = _rows(d).float()
-    return Case((x, *affine(d, x.shape[1], dtype=torch.float32)))
+def _narrow(d: Draw) -> Case:
+    x, given = narrow_rows(d)
+    return Case((x, *affine(d, x.shape[1])), given)
 
 
-def _forward_gradients(subject: Subject, case: Case) -> Any:
-    rows, images = case.args
+def _both_dtypes(d: Draw) -> Case:
+    dtype = d.each([torch.float32, torch.float64])
+    x = spread(d, d.integer(2, 7), d.integer(2, 5)).to(dtype)
+    return Case((x, *affine(d, x.shape[1], dtype)))
+
+
+def _rows_and_images(d: Draw) -> Case:
+    x = images(d)
+    some = torch.cat([x.movedim(1, -1).reshape(-1, x.shape[1]), d.tensor(1, x.shape[1])])
+    # The default of eps is the business of another property.
+    return Case(tuple((given, *affine(d, x.shape[1]), 1e-5) for given in (some, x)))
+
+
+def _gradients(subject: Subject, case: Case) -> Any:
+    some, maps = case.args
     return {
-        "rows": subject.vjp(*rows, wrt=[0, 1, 2])["grads"],
-        "images": subject.vjp(*images, wrt=[0, 1, 2])["grads"],
+        "rows": subject.vjp(*some, wrt=[0, 1, 2])["grads"],
+        "images": subject.vjp(*maps, wrt=[0, 1, 2])["grads"],
     }
-
-
-def _forward_gradient_case(d: Draw) -> Case:
-    rows, images = _rows(d), image_batch(d)
-    return Case(((rows, *affine(d, rows.shape[1])), (images, *affine(d, images.shape[1]))))
 
 
 CLAIMS = Exercise(
@@ -61,17 +72,17 @@ CLAIMS = Exercise(
     properties=claims(
         """
         rows (1): (N, C): every column is normalized over the batch, scaled by gamma, shifted by beta
-        images (1): (N, C, H, W): one mean and one variance per channel, over N, H and W
-        eps (0.5): eps is added to the variance, inside the root
+        images (1): (N, C, H, W): one mean and one variance per channel, over N, H and W, also of one image
+        eps (0.5): eps is added to the variance, inside the root; it may be 0
         gradients (1): gradients flow to x, gamma and beta, through the batch statistics as well
         tried: the gradient of the output's inner product with fixed random numbers
-        carries (0.5): float32 stays float32, and no argument is modified in place
+        carries (0.5): float32 stays float32 and float64 float64, and no argument is modified in place
         """,
-        rows=on(_forward_case(_rows), tolerance=LOOSE),
-        images=on(_forward_case(image_batch), tolerance=LOOSE),
-        eps=on(_forward_small_variance),
-        gradients=on(_forward_gradient_case, _forward_gradients, tolerance=LOOSE),
-        carries=on(_forward_float32, carries, examples=4),
+        rows=on(_rows, numbers, tolerance=LOOSE),
+        images=on(_images, numbers, tolerance=LOOSE),
+        eps=on(_narrow, numbers, tolerance=CLOSE),
+        gradients=on(_rows_and_images, _gradients, tolerance=LOOSE),
+        carries=on(_both_dtypes, entries, examples=4, beside="rows"),
     ),
     hints=hints("""
         My shapes don't match
@@ -123,6 +134,26 @@ eps_ignored: eps
 You did not use eps.
 Add it to the variance before the root; it keeps a constant channel from dividing by zero.
 
+eps_fixed: eps
+- (var + eps).sqrt()
++ (var + 1e-5).sqrt()
+You add 1e-5, whatever eps is.
+eps is an argument, and 1e-5 only its default: add eps.
+
+eps_as_least: eps
+- (var + eps).sqrt()
++ var.clamp(min=eps).sqrt()
+You took eps for the least that the variance may be.
+It is added to every variance, however large: divide by sqrt(var + eps).
+
+unbiased_std_plus_eps: all but carries
+- var = x.var(axes, unbiased=False, keepdim=True)
+- x_hat = (x - mean) / (var + eps).sqrt()
++ std = x.std(axes, keepdim=True)
++ x_hat = (x - mean) / (std + eps)
+You divided by x.std() + eps: torch's std divides the squares by N−1, and eps comes after the root.
+Divide by sqrt(var + eps), with the biased variance, `x.var(..., unbiased=False)`.
+
 whole_tensor: all but carries
 - mean = x.mean(axes, keepdim=True)
 - var = x.var(axes, unbiased=False, keepdim=True)
@@ -142,6 +173,29 @@ batch_axis_only: images gradients
 + axes = (0,)
 For images you took the statistics over the batch axis alone, so every pixel has its own.
 A channel's statistics run over all its pixels: reduce over N, H and W together.
+
+rows_only: images gradients
+- axes = (0, 2, 3) if x.dim() == 4 else (0,)
+- shape = (1, -1, 1, 1) if x.dim() == 4 else (1, -1)
++ axes = (0,)
++ shape = (1, -1)
+With images you do what is right for rows: statistics over the batch axis alone, gamma and beta along the
+  width.
+For (N, C, H, W) reduce over N, H and W together, and give gamma and beta the shape (1, C, 1, 1).
+
+instance_norm: images gradients
+- axes = (0, 2, 3) if x.dim() == 4 else (0,)
++ axes = (2, 3) if x.dim() == 4 else (0,)
+You normalized each channel of each image by itself, as instance normalization does.
+A channel's statistics run over the images, too: reduce over N, H and W together.
+
+statistics_on_last_axis: images gradients
+- mean = x.mean(axes, keepdim=True)
+- var = x.var(axes, unbiased=False, keepdim=True)
++ mean = x.mean(axes)
++ var = x.var(axes, unbiased=False)
+For images your mean and variance have the shape (C,), and were broadcast along the width.
+Keep the axes that are reduced, `keepdim=True`, or give them the shape (1, C, 1, 1) afterwards.
 
 variance_without_root: all but carries
 - (var + eps).sqrt()
@@ -174,6 +228,18 @@ affine_on_last_axis: images gradients
 + gamma * x_hat + beta
 For images gamma and beta were broadcast along the width instead of the channels.
 Give them the shape (1, C, 1, 1) first: gamma.view(1, -1, 1, 1).
+
+float32_returned: carries
+- return gamma.view(shape) * x_hat + beta.view(shape)
++ return (gamma.view(shape) * x_hat + beta.view(shape)).float()
+Your result is float32, also for float64.
+Compute in the dtype of x; what you make yourself takes it from there, as x.new_zeros(…) does.
+
+float64_returned: carries
+- return gamma.view(shape) * x_hat + beta.view(shape)
++ return (gamma.view(shape) * x_hat + beta.view(shape)).double()
+Your result is float64, also for float32.
+Compute in the dtype of x, or convert back at the end: `.to(x.dtype)`.
 
 in_place: gradients carries
 - x_hat = (x - mean) / (var + eps).sqrt()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.attempt import Odd, Subject, kind_of
@@ -25,7 +26,8 @@ def _box_case(sizes: list[int], *, padded: bool = False) -> Callable[[Draw], Cas
         for size in (d.choice(sizes), d.choice(sizes[::-1])):
             first = -d.integer(1, 3) if padded else d.choice([1, 2, 0, 3])
             fields.append(_field(size, d.choice([2, 4, 3, 1]), first))
-        cell = (0, d.choice([1, 0])) if padded else (d.integer(1, 5), d.integer(2, 9))
+        # The first row and the first column too, one of them at a time.
+        cell = (0, d.choice([1, 0])) if padded else d.each([(1, 2), (3, 7), (0, 4), (2, 0)])
         return Case((*cell, *fields))
 
     return draw
@@ -36,16 +38,23 @@ def _one_box_case(d: Draw) -> Case:
     return _box_case(sizes)(d)
 
 
+SIDES = ("top", "left", "bottom", "right")
+
+
 def _sides(subject: Subject, case: Case) -> Any:
-    """The four numbers, whole or not, which is another property's business."""
+    """The four numbers, whole or not and in a tuple or not, which is another property's business."""
     box = subject(*case.args)
+    if isinstance(box, dict) and set(box) == set(SIDES):
+        box = [box[name] for name in SIDES]
+    if isinstance(box, torch.Tensor | np.ndarray) and box.shape == (4,):
+        box = box.tolist()
     if not isinstance(box, list | tuple):
         raise Odd(f"expected a tuple (top, left, bottom, right), got a {kind_of(box)}")
     if len(box) != 4:
         raise Odd(f"expected a tuple of four numbers, got {len(box)}")
     if any(isinstance(side, bool) or not isinstance(side, int | float | torch.Tensor) for side in box):
         return box
-    return {name: float(side) for name, side in zip(("top", "left", "bottom", "right"), box, strict=True)}
+    return {name: float(side) for name, side in zip(SIDES, box, strict=True)}
 
 
 def _kinds(subject: Subject, case: Case) -> Any:
@@ -72,9 +81,9 @@ CLAIMS = Exercise(
         tried: their types
         """,
         odd_fields=on(_box_case([3, 5, 1, 7]), _sides, examples=6),
-        even_fields=on(_box_case([2, 4, 8, 6]), _sides, examples=6),
+        even_fields=on(_box_case([4, 2, 8, 6]), _sides, examples=6),
         beyond_the_image=on(_box_case([8, 7, 9, 10], padded=True), _sides, examples=6),
-        integers=on(_one_box_case, _kinds, examples=3),
+        integers=on(_one_box_case, _kinds, examples=3, beside="odd_fields"),
     ),
     hints=hints("""
         I don't know what start means
@@ -205,6 +214,14 @@ even_fields_off_by_one: all but odd_fields integers
 Your fields of even size begin one pixel early: you cut the half off their center.
 Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
 
+center_rounded: even_fields beyond_the_image
+- center = start + cell * jump
+- first = math.floor(center - (size - 1) / 2)
++ center = round(start + cell * jump)
++ first = center - size // 2
+You rounded the center to a pixel before you went back: some fields of even size begin one pixel early.
+Go back first, then round: start + i·jump − (size − 1)/2 is a whole number.
+
 even_fields_one_larger: all but odd_fields integers
 - first = math.floor(center - (size - 1) / 2)
 - return first, first + size
@@ -255,13 +272,19 @@ floats: integers
 Your numbers are floats.
 Make them integers: they are whole once (size − 1)/2 is taken off.
 
-one_tensor: all
+tensors: integers
+- math.floor(center - (size - 1) / 2)
++ torch.tensor(center - (size - 1) / 2).long()
+Your numbers are tensors.
+Make them integers, with int(…) or .item().
+
+one_tensor: integers
 - return top, left, bottom, right
 + return torch.tensor([top, left, bottom, right])
 You returned a tensor.
 Return four integers, one after the other: return top, left, bottom, right.
 
-named_sides: all
+named_sides: integers
 - return top, left, bottom, right
 + return {"top": top, "left": left, "bottom": bottom, "right": right}
 You returned a dict.

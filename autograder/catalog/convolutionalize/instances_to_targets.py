@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-from autograder.attempt import Subject, kind_of
+from autograder.attempt import Odd, Subject, kind_of
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import as_double
@@ -15,38 +16,47 @@ from coursekit import convolutionalize as reference
 
 
 def _instances(d: Draw, ids: list[int], classes: dict[int, int]) -> Case:
-    """A map of boxes, one below the other in another order than their ids, some with a second part."""
-    h, w = 2 * max(len(ids), 1) + d.integer(0, 2), d.integer(4, 7)
+    """A map of boxes, one below the other in another order than their ids, some with a second part. One of
+    several is a single pixel."""
+    h, w = 2 * max(len(ids), 1) + d.integer(0, 2), d.choice([5, 4, 7, 3 * 2 * max(len(ids), 1)])
     instances = torch.zeros(h, w, dtype=torch.int64)
     for band, number in enumerate(ids):
         left, top = d.integer(0, w - 3), 2 * band
-        instances[top : top + d.choice([2, 1]), left : left + d.choice([2, 3, 1])] = number
+        pixel = band == 1
+        rows, columns = (1, 1) if pixel else (d.choice([2, 1]), d.choice([2, 3, 1]))
+        instances[top : top + rows, left : left + columns] = number
         free = (instances[: max(0, top - 1)] == 0).nonzero().tolist()
-        if len(free) > 0 and d.choice([True, False]):
+        if len(free) > 0 and not pixel and d.choice([True, False]):
             row, column = d.choice(free)
             instances[row, column] = number
     return Case((instances.to(d.choice([torch.int64, torch.uint8, torch.int32])), classes))
 
 
-# Ids are neither dense nor in order; ascending, descending, by class, in the order of `classes` and in that of the map
-# they stand differently. A class may have the number of another id, two objects may share a class, and
-# `classes` may know more ids than the map has.
+# Ids are neither dense nor in order; ascending, descending, by class, in the order of `classes` and in that
+# of the map they stand differently. A class may have the number of another id, two objects may share a class,
+# and `classes` may know more ids than the map has. The last is as large as a map of bytes can hold.
 OBJECTS: list[tuple[list[int], dict[int, int]]] = [
     ([4, 1, 3], {3: 2, 1: 3, 4: 2, 2: 6}),
     ([7, 2, 4], {4: 2, 2: 7, 7: 2}),
     ([3], {9: 4, 3: 1}),
-    ([5, 3, 9], {5: 3, 8: 6, 9: 1, 3: 3}),
+    ([5, 3, 255], {5: 3, 8: 6, 255: 1, 3: 3}),
 ]
 
 
 def _objects_case(d: Draw) -> Case:
-    return _instances(d, *d.choice(OBJECTS))
+    return _instances(d, *d.each(OBJECTS))
+
+
+def _transposed_case(d: Draw) -> Case:
+    case = _objects_case(d)
+    return Case((d.layout(case.args[0]), case.args[1]))
 
 
 def _small_integers_case(d: Draw) -> Case:
     """A map of fewer bits than the answer has to have."""
+    kind = d.each([torch.uint8, torch.int32])
     case = _objects_case(d)
-    return Case((case.args[0].to(d.choice([torch.uint8, torch.int32])), case.args[1]))
+    return Case((case.args[0].to(kind), case.args[1]))
 
 
 def _nothing_case(d: Draw) -> Case:
@@ -60,45 +70,101 @@ def _full_case(d: Draw) -> Case:
 
 
 def _as_plain(found: Any) -> Any:
-    """Numbers whatever their dtype, which is another property's business; a bool mask is told from numbers."""
+    """Numbers whatever their dtype, which is another property's business."""
     if isinstance(found, torch.Tensor):
-        return found if found.dtype == torch.bool else as_double(found)
+        return as_double(found)
     if isinstance(found, set) and any(isinstance(label, torch.Tensor) for label in found):
         return "a set of tensors"
     return found
 
 
-def _target(*wanted: str) -> Callable[[Subject, Case], Any]:
-    """Some entries of the answer, so that each can earn its own points."""
+def _target(wanted: str) -> Callable[[Subject, Case], Any]:
+    """One entry of the answer, so that each can earn its own points."""
 
     def observe(subject: Subject, case: Case) -> Any:
         targets = subject(*case.args)
         if not isinstance(targets, dict):
             return targets
-        return {name: _as_plain(targets[name]) for name in wanted if name in targets}
+        return {wanted: _as_plain(targets[wanted])} if wanted in targets else {}
 
     return observe
 
 
-def _numbers(subject: Subject, case: Case) -> Any:
-    targets = subject(*case.args)
-    if not isinstance(targets, dict):
-        return targets
-    found = {name: targets[name] for name in ("semantic", "boxes") if name in targets}
+PARTS = ("labels", "semantic", "boxes", "masks")
+
+
+def _nothing_seen(subject: Subject, case: Case) -> Any:
+    """Sizes alone: a slip in what the entries say is judged by other maps, and costs nothing here."""
+    found = _complete(subject(*case.args))
+    if not isinstance(found, dict):
+        return found
+    semantic, here = found["semantic"], case.args[0].shape
+    labeled = isinstance(semantic, torch.Tensor) and semantic.shape == here and bool(semantic.any())
     return {
-        name: str(t.dtype).removeprefix("torch.") if isinstance(t, torch.Tensor) else kind_of(t)
-        for name, t in found.items()
+        "labels": _many(found["labels"]),
+        "a class in semantic": labeled,
+        **{f"shape of {name}": _shape(found[name]) for name in ("boxes", "masks")},
     }
 
 
+def _objects_seen(subject: Subject, case: Case) -> Any:
+    """How many objects there are, however they are told."""
+    found = _complete(subject(*case.args))
+    if not isinstance(found, dict):
+        return found
+    semantic, boxes, masks = (found[name] for name in ("semantic", "boxes", "masks"))
+    pixels = case.args[0].numel()
+    return {
+        "labels": _many(found["labels"]),
+        "a class in semantic": isinstance(semantic, torch.Tensor) and bool(semantic.any()),
+        "boxes": _many(boxes),
+        "masks": masks.numel() // pixels if isinstance(masks, torch.Tensor) else _many(masks),
+    }
+
+
+def _complete(found: Any) -> Any:
+    if isinstance(found, dict) and (missing := [name for name in PARTS if name not in found]):
+        raise Odd(f"the dict has no {missing[0]!r}")
+    if not isinstance(found, dict):
+        return found
+    # That numbers must be in a tensor is what the entries' own properties say.
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in found.items()}
+
+
+def _many(found: Any) -> Any:
+    if isinstance(found, torch.Tensor):
+        return len(found) if found.ndim else found
+    return len(found) if isinstance(found, set | frozenset | list | tuple) else found
+
+
+def _shape(found: Any) -> Any:
+    return list(found.shape) if isinstance(found, torch.Tensor) else kind_of(found)
+
+
+def _numbers(subject: Subject, case: Case) -> Any:
+    found = _complete(subject(*case.args))
+    if not isinstance(found, dict):
+        return found
+    return {name: _dtype(found[name]) for name in ("semantic", "boxes", "masks")}
+
+
+def _dtype(found: Any) -> str:
+    # That it must be one tensor is another property's business.
+    found = found[0] if isinstance(found, list | tuple) and found else found
+    return str(found.dtype).removeprefix("torch.") if isinstance(found, torch.Tensor) else kind_of(found)
+
+
 def _unchanged(subject: Subject, case: Case) -> Any:
-    targets = subject(*case.args)
-    if not isinstance(targets, dict) or set(PARTS) - set(targets):
+    instances, given = case.args
+    classes = subject.build(given)
+    targets, changed = subject.with_changes(instances, classes)
+    if not isinstance(_complete(targets), dict):
         return targets
-    return {"arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
+    return {
+        "instances": "changed" if "0" in changed else "as they were",
+        "classes": "as they were" if classes.do("copy") == given else "changed",
+    }
 
-
-PARTS = ("labels", "semantic", "boxes", "masks")
 
 CLAIMS = Exercise(
     id="instances_to_targets",
@@ -112,22 +178,24 @@ CLAIMS = Exercise(
         labels (0.5): "labels": the set of the classes in the map; classes may know ids that the map has not
         semantic (0.5): "semantic": the class of every pixel, (H, W), 0 for background
         boxes (0.5): "boxes": (M, 5), a row x, y, w, h, label for each object, in ascending order of the ids
-        masks (0.5): "masks": (M, H, W) bool, in the same order
-        dtype (0.25): "semantic" and "boxes" are int64, whatever integers the map holds
-        tried: the dtypes of both
+        masks (0.5): "masks": (M, H, W), the pixels of each object, in the same order
+        dtype (0.25): "semantic" and "boxes" are int64, whatever integers the map holds, and "masks" bool
+        tried: the dtypes of the three
         nothing (0.25): a map without objects: an empty set, and boxes (0, 5) and masks (0, H, W)
-        no_background (0.25): a map that one object fills to the last pixel
-        unchanged (0.25): instances is not modified in place
-        tried: instances afterwards
+        tried: how many labels there are, and the shapes of boxes and masks
+        no_background (0.25): a map that one object fills to the last pixel has that object
+        tried: how many labels, boxes and masks there are
+        unchanged (0.25): neither instances nor classes is modified in place
+        tried: both afterwards
         """,
         labels=on(_objects_case, _target("labels"), examples=6),
         semantic=on(_objects_case, _target("semantic"), examples=6),
         boxes=on(_objects_case, _target("boxes"), examples=8),
-        masks=on(_objects_case, _target("masks"), examples=6),
-        dtype=on(_small_integers_case, _numbers, examples=4),
-        nothing=on(_nothing_case, _target(*PARTS), examples=4),
-        no_background=on(_full_case, _target(*PARTS), examples=3),
-        unchanged=on(_objects_case, _unchanged, examples=4),
+        masks=on(_transposed_case, _target("masks"), examples=6),
+        dtype=on(_small_integers_case, _numbers, examples=4, beside="masks"),
+        nothing=on(_nothing_case, _nothing_seen, examples=4, beside="masks"),
+        no_background=on(_full_case, _objects_seen, examples=3),
+        unchanged=on(_objects_case, _unchanged, examples=4, beside="masks"),
     ),
     hints=hints("""
         I don't know where to begin
@@ -168,25 +236,25 @@ def object_by_object(instances, classes):
 
 
 answers.edits("""
-extent_without_the_last_pixel: boxes no_background
+extent_without_the_last_pixel: boxes
 - w, h = right - left + 1, bottom - top + 1
 + w, h = right - left, bottom - top
 Your boxes lack a column and a row: max − min counts the steps, not the pixels.
 w = max − min + 1, and h likewise.
 
-rows_before_columns: boxes no_background
+rows_before_columns: boxes
 - [left, top, w, h, label]
 + [top, left, h, w, label]
 Your boxes are (y, x, h, w, label).
 Boxes have x first: x, y, w, h, label.
 
-width_and_height_swapped: boxes no_background
+width_and_height_swapped: boxes
 - [left, top, w, h, label]
 + [left, top, h, w, label]
 Your boxes have height and width swapped.
 x, y, w, h, label: the width is the extent along the columns.
 
-corners: boxes no_background
+corners: boxes
 - w, h = right - left + 1, bottom - top + 1
 + w, h = right, bottom
 Your boxes hold the bottom right pixel where width and height belong.
@@ -198,25 +266,25 @@ half_open_corners: boxes
 Your boxes hold right and bottom, exclusive, where width and height belong.
 w = max − min + 1, and h likewise.
 
-centers: boxes no_background
+centers: boxes
 - [left, top, w, h, label]
 + [(left + right) // 2, (top + bottom) // 2, w, h, label]
 Your boxes begin with the center of the object.
 x and y are its leftmost column and topmost row.
 
-label_first: boxes no_background
+label_first: boxes
 - [left, top, w, h, label]
 + [label, left, top, w, h]
 Your boxes begin with the label.
 It stands last: x, y, w, h, label.
 
-ids_in_the_boxes: boxes no_background
+ids_in_the_boxes: boxes
 - [left, top, w, h, label]
 + [left, top, w, h, number]
 Your boxes end with the object's id.
 They end with its class: classes[id].
 
-boxes_without_label: boxes nothing no_background
+boxes_without_label: boxes nothing
 - len(ids), 5
 + len(ids), 4
 - [left, top, w, h, label]
@@ -249,13 +317,13 @@ one_object_per_part: boxes masks
 You made an object of every connected part.
 An object that something else hides in the middle has two parts and one id: go by the ids.
 
-ids_as_semantic: semantic no_background
+ids_as_semantic: semantic
 - semantic[instances == number] = classes[number]
 + semantic[instances == number] = number
 Your semantic map holds the ids.
 A semantic map does not tell objects apart: write classes[id].
 
-foreground_only: semantic no_background
+foreground_only: semantic
 - semantic[instances == number] = classes[number]
 + semantic[instances == number] = 1
 Your semantic map says 1 for every object.
@@ -280,14 +348,14 @@ You go through classes and relabel the map that you search in: a class that look
   again.
 Search in instances, and write into a map of zeros.
 
-channel_per_class: semantic nothing no_background
+channel_per_class: semantic
 - return
 + semantic = torch.stack([semantic == k for k in range(1 + max(classes.values(), default=0))]).long()
 + return
 Your semantic map has a channel for each class.
 It is (H, W): one class number for every pixel.
 
-ids_as_labels: labels no_background
+ids_as_labels: labels
 - labels = {classes[i] for i in ids}
 + labels = set(ids)
 Your labels are the ids of the objects.
@@ -305,32 +373,32 @@ all_classes: labels nothing no_background
 Your labels are all the classes that could be there.
 Take the classes of the ids that are in the map.
 
-labels_as_list: labels nothing no_background
+labels_as_list: labels
 - labels = {classes[i] for i in ids}
 + labels = [classes[i] for i in ids]
 Your labels are a list.
 Return a set: classification does not count objects.
 
-labels_as_tensors: labels no_background
+labels_as_tensors: labels
 - labels = {classes[i] for i in ids}
 + labels = set(semantic[semantic > 0].unique())
 Your labels are tensors, and two tensors with the same number are two entries of a set.
 Make them integers, with int(…) or tolist().
 
-masks_as_numbers: masks nothing no_background
+masks_as_numbers: dtype
 - dtype=torch.bool
 + dtype=torch.int64
 Your masks are numbers.
 Masks are bool: instances == id as it is.
 
-masks_as_list: masks nothing no_background
+masks_as_list: masks nothing
 - masks = instances.new_zeros(len(ids), *instances.shape, dtype=torch.bool)
 + masks = [instances == number for number in ids]
 - masks[m] = mask
 Your masks are a list.
 Stack them into one tensor, (M, H, W), also where there are none.
 
-masks_last: masks nothing no_background
+masks_last: masks nothing
 - len(ids), *instances.shape
 + *instances.shape, len(ids)
 - masks[m] = mask
@@ -416,6 +484,20 @@ shapes_lost: nothing
 Without objects, your boxes and masks lose their shapes.
 Begin with torch.zeros(len(ids), 5, dtype=torch.int64) and torch.zeros(len(ids), H, W, dtype=torch.bool): with
   no ids their shapes remain.
+
+columns_counted: boxes
+- w, h = right - left + 1, bottom - top + 1
++ w, h = len(x.unique()), len(y.unique())
+You counted the columns and rows that hold a pixel of the object, and between two parts of it there are
+  others.
+The box reaches from the first to the last: w = max − min + 1, and h likewise.
+
+classes_extended: unchanged
+- semantic = torch.zeros_like
++ classes[0] = 0
++ semantic = torch.zeros_like
+You wrote into the dictionary `classes`.
+Make one of your own, {0: 0, **classes}, or leave the background out.
 
 changed_in_place: unchanged
 - return

@@ -1,22 +1,23 @@
 """The exercise linear_to_conv of lecture 04: a dense layer is a convolution with a large window."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from autograder.attempt import Subject
+from autograder.attempt import Handle, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.convolutionalize.draws import kept
-from autograder.catalog.observations import applied, filled, share_memory
+from autograder.catalog.convolutionalize.draws import expect_copies, kept, moved_flags, tied_to
+from autograder.catalog.observations import filled, share_memory
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
-WINDOWS = [(2, 3), (3, 2), (1, 2), (3, 1)]
+WINDOWS = [(2, 3), (3, 2), (1, 2), (3, 1), (1, 1)]
 
 
 def _dense_case(
@@ -27,38 +28,79 @@ def _dense_case(
     dtype: torch.dtype = torch.float32,
 ) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
-        c, (h, w) = d.choice([2, 3, 1]), (1, 1) if default else d.choice(WINDOWS)
-        # More outputs than inputs, so that the two numbers changed about show.
-        linear = filled(d, nn.Linear(c * h * w, c + d.integer(1, 2), bias=bias)).to(dtype)
-        extra = (d.integer(1, 3), d.integer(2, 4)) if larger else (0, 0)
+        h, w = (1, 1) if default else d.each(WINDOWS)
+        c = d.choice([2, 3, 1])
+        # Most often more outputs than inputs, so that the two numbers changed about show.
+        linear = filled(d, nn.Linear(c * h * w, d.choice([c + 1, c, c + 2, 1]), bias=bias)).to(dtype)
+        extra = (d.integer(1, 3), d.choice([2, 0, 4])) if larger else (0, 0)
         x = d.tensor(d.choice([1, 2]), c, h + extra[0], w + extra[1], dtype=dtype)
         return Case((Network.describe(linear), c, *([] if default else [(h, w)])), {}, {"x": x})
 
     return draw
 
 
+def _found(d: Draw) -> Case:
+    frozen, training = d.each([False, True]), d.each([False, True])
+    case = _dense_case()(d)
+    linear = Network.describe(case.args[0].build().train(training))
+    return Case((linear, *case.args[1:]), {}, {**case.extra, "linear is frozen": frozen})
+
+
+def _convolved(subject: Subject, case: Case) -> Any:
+    conv = subject(*case.args)
+    return _answered(conv, case) if callable(conv) else conv
+
+
+def _answered(conv: Handle, case: Case) -> Any:
+    y = conv(case.extra["x"])
+    expect_copies(case.args[0], conv, y, _right(case.extra["x"], *case.args))
+    return y
+
+
+# Layers and maps are told apart by identity: of an exam, each is asked about once.
+@functools.lru_cache(maxsize=256)
+@torch.no_grad()
+def _right(x: torch.Tensor, linear: Network, *sizes: Any) -> torch.Tensor:
+    layer: Any = linear.build()
+    return reference.linear_to_conv(layer, *sizes)(x)
+
+
 def _convolved_bare(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
-    return {"linear_to_conv(…)(x)": conv(case.extra["x"]), "parameters": sorted(conv.inspect()["parameters"])}
+    y = _answered(conv, case)
+    bias = conv.inspect("parameters")["parameters"].get("bias")
+    if bias is None or not bias.any():
+        return {"bias": "none" if bias is None else "of zeros", "linear_to_conv(…)(x)": y}
+    # A bias that was drawn at random says something else each time.
+    return {"bias": "of other numbers"}
 
 
 def _dense_apart(subject: Subject, case: Case) -> Any:
     linear = subject.build(case.args[0])
+    frozen = case.extra["linear is frozen"]
+    if frozen:
+        linear.then("requires_grad_", False)
     before = linear.inspect()
     conv = subject(linear, *case.args[1:])
     after = linear.inspect()
     if not callable(conv):
         return conv
     seen = conv.inspect()
+    shared = share_memory(seen, before)
+    tied = tied_to(conv, case.extra["x"], linear)
     found: tuple[str, dict[str, Any]] = seen["config"] or (seen["kinds"].get(""), {})
     kind, config = found
     return {
         "result": kind,
-        **{name: config.get(name) for name in ("in_channels", "out_channels", "kernel_size")},
+        **{name: config.get(name) for name in ("in_channels", "out_channels")},
         "linear": kept(before, after),
-        "weights shared with linear": share_memory(seen, before),
+        "linear's training flag": moved_flags(before, after),
+        "memory shared with linear": shared,
+        "gradients of the result that reach linear": "none" if shared else tied,
+        # What was frozen may come frozen or not.
+        "can be trained": frozen or all(seen["requires_grad"].values()),
     }
 
 
@@ -66,7 +108,8 @@ def _dense_kind(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
-    return {name: str(p.dtype).removeprefix("torch.") for name, p in conv.inspect()["parameters"].items()}
+    kinds = {str(p.dtype).removeprefix("torch.") for p in conv.inspect("parameters")["parameters"].values()}
+    return " and ".join(sorted(kinds))
 
 
 def _let_through(subject: Subject, case: Case) -> Any:
@@ -74,7 +117,7 @@ def _let_through(subject: Subject, case: Case) -> Any:
     conv = subject(*case.args)
     if not callable(conv):
         return conv
-    shapes = {name: list(p.shape) for name, p in conv.inspect()["parameters"].items()}
+    shapes = {name: list(shape) for name, shape in conv.inspect("shapes")["shapes"].items()}
     return {"a convolution with parameters": shapes}
 
 
@@ -107,19 +150,19 @@ CLAIMS = Exercise(
         tried: linear_to_conv(linear, in_channels, kernel_size)
         refuses (0.5): sizes that do not fit the layer's inputs are refused with a ValueError
         tried: linear_to_conv(linear, in_channels, kernel_size)
-        apart (0.5): the result is an nn.Conv2d with these channels and weights of its own, and linear stays
-          as it was: its numbers, mode and requires_grad
+        apart (0.5): the result is an nn.Conv2d with these channels and weights of its own, which can be
+          trained, and linear stays as it was: its numbers, training flag and requires_grad
         tried: linear before and after, and the result
         dtype (0.25): a float64 layer gives a float64 convolution
         tried: dtypes of the result's parameters
         """,
-        one_position=on(_dense_case(), applied("x"), examples=6),
-        default_window=on(_dense_case(default=True, larger=True), applied("x"), examples=4),
-        every_position=on(_dense_case(larger=True), applied("x"), examples=4),
+        one_position=on(_dense_case(), _convolved, examples=6),
+        default_window=on(_dense_case(default=True, larger=True), _convolved, examples=4),
+        every_position=on(_dense_case(larger=True), _convolved, examples=4),
         without_bias=on(_dense_case(bias=False), _convolved_bare, examples=4),
-        refuses=on(_misfit, _let_through, examples=6),
-        apart=on(_dense_case(), _dense_apart, examples=4),
-        dtype=on(_dense_case(dtype=torch.float64), _dense_kind, examples=4),
+        refuses=on(_misfit, _let_through, examples=6, beside="one_position"),
+        apart=on(_found, _dense_apart, examples=4, beside="one_position"),
+        dtype=on(_dense_case(dtype=torch.float64), _dense_kind, examples=4, beside="one_position"),
     ),
     hints=hints("""
         I don't see where the convolution comes in
@@ -166,7 +209,7 @@ channels_last_order: one_position every_position without_bias
 You reshaped the weights as (out, h, w, C), the order of Keras.
 torch flattens channels first: weight.view(out, C, h, w).
 
-width_first: all but default_window refuses dtype
+width_first: all but default_window refuses apart dtype
 - h, w = kernel_size
 + w, h = kernel_size
 You read kernel_size as (w, h).
@@ -218,7 +261,7 @@ stride_of_the_window: every_position
 Your convolution jumps by its own window.
 Leave the stride at 1: neighboring windows overlap.
 
-bias_dropped: all but without_bias refuses apart
+bias_dropped: all but without_bias refuses apart dtype
 - bias=linear.bias is not None
 + bias=False
 - if linear.bias is not None:
@@ -252,7 +295,7 @@ bias_required: without_bias
 - if linear.bias is not None:
 -     conv.bias.copy_(linear.bias)
 + conv.bias.copy_(linear.bias.detach())
-You read linear.bias where it is None.
+You copy a bias also where there is none: linear.bias may be None.
 Build the convolution with bias=linear.bias is not None, and copy the bias only then.
 
 bias_as_truth: all but without_bias refuses
@@ -263,11 +306,52 @@ bias_as_truth: all but without_bias refuses
 You asked whether linear.bias is true, and a tensor of several values has no answer to that.
 Ask whether it is there: linear.bias is not None.
 
+weights_not_copied: all but refuses apart dtype
+- with torch.no_grad():
+-     conv.weight.copy_(weight)
+-     if linear.bias is not None:
+-         conv.bias.copy_(linear.bias)
+Your convolution holds the random numbers that it was built with, not those of the dense layer.
+Copy linear.weight, as (out, C, h, w), and linear.bias into it, under torch.no_grad().
+
+copied_with_gradients: all but refuses
+- with torch.no_grad():
+-     conv.weight.copy_(weight)
+-     if linear.bias is not None:
+-         conv.bias.copy_(linear.bias)
++ conv.weight.copy_(weight)
++ if linear.bias is not None:
++     conv.bias.copy_(linear.bias)
+You write into a parameter in place while torch records gradients, which it refuses.
+Copy under torch.no_grad().
+
 weights_shared: apart
 - conv.weight.copy_(weight)
 + conv.weight = nn.Parameter(weight)
-The two layers share their weights: training one changes the other.
-A view is not a copy: clone the weights, or copy_ them into the new layer.
+The two layers share numbers in memory: training one changes the other.
+Neither a view nor an assignment is a copy: clone weights and bias, or copy_ them into the new layer.
+
+tied_to_linear: apart
+- weight = linear.weight.detach().reshape
++ weight = linear.weight.reshape
+- with torch.no_grad():
+-     conv.weight.copy_(weight)
+-     if linear.bias is not None:
+-         conv.bias.copy_(linear.bias)
++ conv.requires_grad_(False)
++ conv.weight.copy_(weight)
++ if linear.bias is not None:
++     conv.bias.copy_(linear.bias)
+The new weights are no parameters of their own but results computed from linear's:
+  gradients go on into linear.
+Copy under torch.no_grad(), or from linear.weight.detach(), and leave requires_grad as it is.
+
+frozen_copy: apart
+- conv.weight.copy_(weight)
++ conv.requires_grad_(False)
++ conv.weight.copy_(weight)
+You switched requires_grad off in the convolution, so it cannot be trained.
+Leave it as it is: under torch.no_grad() parameters can be written all the same.
 
 linear_frozen: apart
 - weight = linear.weight.detach()
@@ -329,7 +413,7 @@ refused_by_assert: refuses
 - if in_channels * h * w != linear.in_features:
 -     raise ValueError(f"{in_channels}·{h}·{w} does not give {linear.in_features} inputs")
 + assert in_channels * h * w == linear.in_features
-You refuse with an assert, which says nothing about the sizes and is gone under python -O.
+You refuse with an assert, which is an AssertionError, and nothing at all under python -O.
 raise ValueError(…), with the numbers in the message.
 """)
 

@@ -12,10 +12,12 @@ from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.convolutionalize.draws import (
-    in_both_modes,
-    mode_case,
+    as_in_eval_mode,
+    found_case,
+    left_as_found,
     normalized_features,
     reached_by_gradients,
+    running_case,
 )
 from autograder.catalog.observations import filled
 from autograder.draw import Draw
@@ -24,13 +26,15 @@ from autograder.values import Network
 from coursekit import convolutionalize as reference
 
 
-def _patch_classifier(d: Draw, c: int, window: int, *features: nn.Module) -> nn.Sequential:
+def _patch_classifier(
+    d: Draw, c: int, window: int, *features: nn.Module, classes: tuple[int, ...] = (3, 2, 4)
+) -> nn.Sequential:
     k = d.choice([2, 3])
-    features = features or (nn.Conv2d(c, k, 2), nn.Tanh())
-    inputs = len(features[0].get_parameter("weight")) * (window - 1) ** 2
-    return filled(
-        d, nn.Sequential(*features, nn.Flatten(), nn.Linear(inputs, d.choice([3, 2, 4]))), scale=0.5
-    )
+    kernel = min(2, window)
+    features = features or (nn.Conv2d(c, k, kernel), nn.Tanh())
+    inputs = len(features[0].get_parameter("weight")) * (window - kernel + 1) ** 2
+    outputs = d.choice(classes)
+    return filled(d, nn.Sequential(*features, nn.Flatten(), nn.Linear(inputs, outputs)), scale=0.5)
 
 
 def _window_case(
@@ -43,22 +47,31 @@ def _window_case(
     dtype: torch.dtype = torch.float32,
 ) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
-        c, window, (h, w) = d.choice([2, 1]), d.choice(windows), d.choice(cells)
+        classes = (d.each([3, 1]),) if apart else (3, 2, 4)
+        c, window, (h, w) = d.choice([2, 1]), d.choice(windows), d.each(cells)
         stride = d.choice(strides) + (window if apart else 0)
         # At least two rows in one direction: half of a single one would be none.
         more = d.choice([(stride - 1, 1), (1, stride - 1)]) if leftover else (0, 0)
         size = (window + stride * (h - 1) + more[0], window + stride * (w - 1) + more[1])
-        cnn = _patch_classifier(d, c, window).to(dtype)
+        cnn = _patch_classifier(d, c, window, classes=classes).to(dtype)
         return Case((Network.describe(cnn), d.layout(d.tensor(c, *size, dtype=dtype)), window, stride))
 
     return draw
 
 
-def _window_modes(d: Draw) -> Case:
+def _normalized(d: Draw) -> tuple[nn.Sequential, torch.Tensor, int, int]:
     c, window, stride = d.choice([1, 2]), 3, d.choice([2, 1])
     cnn = _patch_classifier(d, c, window, *normalized_features(d, c, d.choice([2, 3])))
-    image = d.tensor(c, window + stride, window + 2 * stride)
-    return mode_case(cnn, image, window, stride)
+    return cnn, d.tensor(c, window + stride, window + 2 * stride), window, stride
+
+
+def _in_some_mode(d: Draw) -> Case:
+    return running_case(d, *_normalized(d))
+
+
+def _found_in_some_mode(d: Draw) -> Case:
+    cnn, *args = _normalized(d)
+    return found_case(d, cnn, nn.Sequential(*list(cnn)[:-1], nn.Linear(5, 3)), *args)
 
 
 def _window_dtype(subject: Subject, case: Case) -> Any:
@@ -78,20 +91,26 @@ CLAIMS = Exercise(
         scores (1.5): cell (i, j) holds the scores, no softmax, of the crop whose top left is (i·stride,
           j·stride)
         leftover (0.75): rows and columns that no whole window reaches are left out
-        sparse (0.75): a single row or column of windows, and strides larger than the window
-        mode (0.5): the classifier runs in eval mode, and its mode is left as it was
-        tried: one classifier in eval and in training mode, looked at after each call
+        sparse (0.75): a single row or column of windows, a single class, and strides larger than the window
+        mode (0.25): the classifier runs in eval mode, every layer of it
+        tried: one classifier in eval mode, and with layers in training mode
+        as_found (0.25): every layer's training flag is left as it was, where layers differ and where the
+          classifier raises an error too; nothing else of it changes, nor does the image
+        tried: the classifier after a call, and one whose last layer raised an error
         no_grad (0.25): the result keeps no graph: no gradients
         tried: the gradients of the result's inner product with fixed random numbers
         dtype (0.25): a float64 classifier gives float64 scores
         tried: the dtype of the result
         """,
-        scores=on(_window_case([(2, 3), (3, 2), (3, 3)], [2, 1, 3]), examples=6),
+        scores=on(_window_case([(2, 3), (3, 2), (2, 6)], [2, 1, 3], windows=(3, 4, 1)), examples=6),
         leftover=on(_window_case([(2, 3), (3, 2)], [3, 4], leftover=True, windows=(5, 6)), examples=4),
         sparse=on(_window_case([(1, 3), (3, 1), (1, 1)], [1, 2], apart=True), examples=6),
-        mode=on(_window_modes, in_both_modes, examples=3),
-        no_grad=on(_window_case([(2, 3)], [2, 1]), reached_by_gradients, examples=3),
-        dtype=on(_window_case([(2, 3)], [2, 1], dtype=torch.float64), _window_dtype, examples=3),
+        mode=on(_in_some_mode, as_in_eval_mode, examples=4, beside="scores"),
+        as_found=on(_found_in_some_mode, left_as_found, examples=4, beside="scores"),
+        no_grad=on(_window_case([(2, 3)], [2, 1]), reached_by_gradients, examples=3, beside="scores"),
+        dtype=on(
+            _window_case([(2, 3)], [2, 1], dtype=torch.float64), _window_dtype, examples=3, beside="scores"
+        ),
     ),
     hints=hints("""
         I don't know how many windows there are
@@ -105,7 +124,8 @@ CLAIMS = Exercise(
         I don't know how to start
         In eval mode without gradients, two loops: for top in range(0, H − window + 1, stride), for left in
           range(0, W − window + 1, stride): cnn(image[None, :, top : top + window, left : left + window])[0].
-          Stack them, transpose, reshape to (L, h, w), and put the mode back.
+          Stack them, transpose, reshape to (L, h, w). Remember flags = {m: m.training for m in
+          cnn.modules()} before, and put every flag back in a finally block.
         """),
 )
 
@@ -120,11 +140,14 @@ def one_by_one(cnn, image, window, stride):
     lefts = range(0, W - window + 1, stride)
     h, w = len(tops), len(lefts)
     crops = [image[:, top : top + window, left : left + window] for top in tops for left in lefts]
-    was = cnn.training
+    flags = {m: m.training for m in cnn.modules()}
     cnn.eval()
-    with torch.no_grad():
-        scores = torch.cat([cnn(crop[None]) for crop in crops])
-    cnn.train(was)
+    try:
+        with torch.no_grad():
+            scores = torch.cat([cnn(crop[None]) for crop in crops])
+    finally:
+        for m, flag in flags.items():
+            m.training = flag
     return scores.T.reshape(-1, h, w)
 
 
@@ -135,7 +158,7 @@ softmax_applied: scores leftover sparse
 You returned probabilities.
 Return the scores as the classifier gives them: probabilities are class_heatmaps' business.
 
-winners_only: all but no_grad
+winners_only: scores leftover sparse dtype
 - scores.T.reshape(-1, h, w)
 + scores.argmax(1).reshape(h, w)
 You returned the best class of every window.
@@ -234,6 +257,15 @@ axes_squeezed: sparse
 Where there is one row or one column of windows, your map loses that axis.
 Take out the batch axis only, with [0] or squeeze(0): the result is (L, h, w) always.
 
+single_class_squeezed: sparse
+- scores = torch.cat([cnn(crop[None]) for crop in crops])
++ scores = torch.stack([cnn(crop[None]).squeeze() for crop in crops])
+- scores.T.reshape(-1, h, w)
++ scores.unflatten(0, (h, w)).permute(2, 0, 1)
+Where there is a single class, the axis of the classes was dropped with the batch axis, as squeeze() drops
+  every axis of size 1: permute then finds one too few.
+Take out the batch axis only, with [0] or squeeze(0).
+
 grid_centered: leftover
 - range(0, H - window + 1, stride)
 + range((H - window) % stride // 2, H - window + 1, stride)
@@ -296,27 +328,108 @@ Your result has a batch axis.
 One image, one map: (L, h, w).
 
 eval_forgotten: mode
-- was = cnn.training
 - cnn.eval()
-...
-- cnn.train(was)
-The classifier ran in the mode you found it in: in training mode, batch norm uses the batch and dropout drops.
-Call cnn.eval() before, which reaches every layer, and put the mode back afterwards.
+Layers of the classifier ran in training mode: their batch norm used the batch, their dropout dropped.
+Call cnn.eval() before, which reaches every layer, and put the flags back afterwards.
 
-left_in_eval_mode: mode
-- was = cnn.training
+outermost_flag_only: mode as_found
+- flags = {m: m.training for m in cnn.modules()}
+- cnn.eval()
++ cnn.training = False
+- try:
+-     with torch.no_grad():
+-         scores = torch.cat([cnn(crop[None]) for crop in crops])
+- finally:
+-     for m, flag in flags.items():
+-         m.training = flag
++ with torch.no_grad():
++     scores = torch.cat([cnn(crop[None]) for crop in crops])
+You set the outermost training flag alone, which changes nothing for the layers inside, and left it so.
+Call cnn.eval(), which reaches every layer, and put every layer's own flag back afterwards.
+
+left_in_eval_mode: as_found
+- flags = {m: m.training for m in cnn.modules()}
 ...
-- cnn.train(was)
+- try:
+-     with torch.no_grad():
+-         scores = torch.cat([cnn(crop[None]) for crop in crops])
+- finally:
+-     for m, flag in flags.items():
+-         m.training = flag
++ with torch.no_grad():
++     scores = torch.cat([cnn(crop[None]) for crop in crops])
 You left the classifier in eval mode.
-Remember cnn.training before, and call cnn.train(was) afterwards.
+Remember every layer's training flag before, and put it back in a finally block.
 
-left_in_training_mode: mode
-- was = cnn.training
+left_in_training_mode: as_found
+- flags = {m: m.training for m in cnn.modules()}
 ...
-- cnn.train(was)
+- try:
+-     with torch.no_grad():
+-         scores = torch.cat([cnn(crop[None]) for crop in crops])
+- finally:
+-     for m, flag in flags.items():
+-         m.training = flag
++ with torch.no_grad():
++     scores = torch.cat([cnn(crop[None]) for crop in crops])
 + cnn.train()
-You put the classifier into training mode at the end, also where it was in eval mode.
-Remember cnn.training before, and call cnn.train(was) afterwards.
+You put the classifier into training mode at the end, whatever it was in.
+Remember every layer's training flag before, and put it back in a finally block.
+
+one_flag_for_all: as_found
+- flags = {m: m.training for m in cnn.modules()}
++ was = cnn.training
+- try:
+-     with torch.no_grad():
+-         scores = torch.cat([cnn(crop[None]) for crop in crops])
+- finally:
+-     for m, flag in flags.items():
+-         m.training = flag
++ with torch.no_grad():
++     scores = torch.cat([cnn(crop[None]) for crop in crops])
++ cnn.train(was)
+You gave every layer the flag of the outermost one, so what was frozen on purpose is not any more; and after
+  an error of the classifier nothing is put back.
+Remember each layer's own flag, {m: m.training for m in cnn.modules()}, and put them back in a finally block.
+
+one_flag_for_all_after_errors_too: as_found
+- flags = {m: m.training for m in cnn.modules()}
++ was = cnn.training
+- for m, flag in flags.items():
+-     m.training = flag
++ cnn.train(was)
+You gave every layer the flag of the outermost one, so what was frozen on purpose is not any more.
+Remember each layer's own flag, {m: m.training for m in cnn.modules()}, and put them back one by one.
+
+only_training_put_back: as_found
+- m.training = flag
++ if flag:
++     m.train()
+You put layers back with train(), which switches everything inside them too: what was in eval mode inside a
+  classifier in training mode is not any more.
+m.training = flag, for each of cnn.modules(), switches m alone.
+
+not_after_an_error: as_found
+- try:
+-     with torch.no_grad():
+-         scores = torch.cat([cnn(crop[None]) for crop in crops])
+- finally:
+-     for m, flag in flags.items():
+-         m.training = flag
++ with torch.no_grad():
++     scores = torch.cat([cnn(crop[None]) for crop in crops])
++ for m, flag in flags.items():
++     m.training = flag
+Where the classifier raises an error, the line that puts the flags back is never reached.
+Put them back in the finally block of a try.
+
+frozen_for_good: as_found
+- with torch.no_grad():
+-     scores = torch.cat([cnn(crop[None]) for crop in crops])
++ cnn.requires_grad_(False)
++ scores = torch.cat([cnn(crop[None].detach()) for crop in crops])
+You switched requires_grad off in the classifier that you were given, so it can no longer be trained.
+Run it under torch.no_grad(): then no parameter has to change.
 
 graph_kept: no_grad
 - with torch.no_grad():
@@ -339,10 +452,11 @@ def one_batch(cnn, image, window, stride):
     h, w = ((size - window) // stride + 1 for size in image.shape[1:])
     crops = F.unfold(image[None], window, stride=stride)[0].T
     was = [(m, m.training) for m in cnn.modules()]
-    cnn.eval()
-    scores = cnn(crops.reshape(-1, image.shape[0], window, window)).detach()
-    for m, flag in was:
-        m.training = flag
+    try:
+        scores = cnn.eval()(crops.reshape(-1, image.shape[0], window, window)).detach()
+    finally:
+        for m, flag in was:
+            m.training = flag
     return scores.T.unflatten(1, (h, w))
 
 

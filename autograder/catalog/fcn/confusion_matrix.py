@@ -1,53 +1,78 @@
 """The exercise confusion_matrix of lecture 06: count who was taken for whom."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import carries, numbers
+from autograder.catalog.observations import described, numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import fcn as reference
 
 
-def _pair_case(*, void: bool = False, other_void: bool = False) -> Callable[[Draw], Case]:
-    def draw(d: Draw) -> Case:
-        classes, shape = d.integer(3, 5), (d.integer(3, 5), d.choice([4, 7]))
-        prediction, target = (d.integers(*shape, low=0, high=classes - 1) for _ in range(2))
-        # The first class is mistaken for the last more often than the other way round; the last one occurs.
-        prediction.view(-1)[:4] = classes - 1
-        target.view(-1)[:4] = torch.tensor([0, 0, 0, classes - 1])
-        # Where class 0 is void, a pixel that is predicted so still counts.
-        prediction.view(-1)[4], target.view(-1)[4] = 0, 1
-        holes = d.integers(*shape, low=0, high=3) == 0
-        holes.view(-1)[3:5] = False
-        holes[-1, -2:] = True
-        given = {}
-        if void:
-            target = target.masked_fill(holes, 255)
-            prediction[-1, -1] = d.choice([0, 255, 77])
-        if other_void:
-            given["ignore_index"] = d.choice([0, -1, 9])
-            target = target.masked_fill(holes, given["ignore_index"])
-        return Case((prediction, target, classes), given)
+def _pair(d: Draw) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
+    """Prediction, target and number of classes, and where void may stand."""
+    classes, shape = d.integer(3, 5), (d.integer(3, 5), d.choice([4, 12]))
+    prediction, target = (d.integers(*shape, low=0, high=classes - 1) for _ in range(2))
+    # The first class is mistaken for the last more often than the other way round; the last one occurs.
+    prediction.view(-1)[:4] = classes - 1
+    target.view(-1)[:4] = torch.tensor([0, 0, 0, classes - 1])
+    # Where a class is void, a pixel that is predicted so still counts.
+    prediction.view(-1)[4:6] = torch.tensor([0, 1])
+    target.view(-1)[4:6] = torch.tensor([1, 0])
+    holes = d.integers(*shape, low=0, high=3) == 0
+    holes.view(-1)[3:6] = False
+    holes[-1, -2:] = True
+    return prediction, target, classes, holes
 
-    return draw
+
+def _counted(d: Draw) -> Case:
+    return Case(_pair(d)[:3])
+
+
+def _void(d: Draw) -> Case:
+    """Void at some pixels or at all, where the prediction may say anything."""
+    prediction, target, classes, holes = _pair(d)
+    holes |= d.each([False, False, True])
+    target = target.masked_fill(holes, 255)
+    prediction[-1, -1] = d.each([0, 255, 77, -1])
+    return Case((prediction, target, classes))
+
+
+def _other_void(d: Draw) -> Case:
+    prediction, target, classes, holes = _pair(d)
+    void = d.each([0, -1, 9, 1])
+    return Case((prediction, target.masked_fill(holes, void), classes), {"ignore_index": void})
+
+
+def _kinds(d: Draw) -> Case:
+    """A void label that is a class too: whoever counts it has another property to care for."""
+    prediction, target, classes, holes = _pair(d)
+    return Case((prediction, target.masked_fill(holes, 1), classes), {"ignore_index": 1})
 
 
 def _any_shape(d: Draw) -> Case:
     """Another rank, another memory order, and more classes than there are labels."""
-    shape = d.choice([(3, 4, 5), (11,), (2, 1, 3, 3)])
+    shape = d.each([(3, 4, 5), (11,), (2, 1, 3, 3)])
     prediction, target = (d.integers(*shape, low=0, high=2) for _ in range(2))
-    return Case((d.layout(prediction), target, d.integer(4, 6)))
+    return Case((d.layout(prediction), d.layout(target), d.integer(4, 6)))
 
 
 def _many_classes(d: Draw) -> Case:
-    classes = d.choice([20, 40])
+    classes = d.each([20, 40])
     prediction, target = (d.integers(9, 11, low=0, high=classes - 1, dtype=torch.uint8) for _ in range(2))
     prediction[0, 0] = target[0, 0] = classes - 1
     return Case((prediction, target, classes))
+
+
+def _kind(subject: Subject, case: Case) -> dict[str, Any]:
+    """Dtype and changes; the shape is another property's business."""
+    matrix, changed = subject.with_changes(*case.args, **case.kwargs)
+    dtype = str(matrix.dtype) if isinstance(matrix, torch.Tensor) else described(matrix)
+    return {"matrix": dtype, "arguments changed in place": [int(c) for c in changed]}
 
 
 CLAIMS = Exercise(
@@ -61,17 +86,17 @@ CLAIMS = Exercise(
         """
         counts (1): entry [t, p] counts the pixels of class t predicted as p
         void (0.5): pixels whose target is void count nowhere, whatever their prediction is
-        ignore_index (0.25): the void label may be any integer, also the number of a class
+        ignore_index (0.25): the void label may be any integer, negative or the number of a class too
         shapes (0.5): any number of axes, and classes that do not occur
         bytes (0.5): labels of bytes and many classes
         kinds (0.25): int64; nothing is modified in place
         """,
-        counts=on(_pair_case(), numbers),
-        void=on(_pair_case(void=True), numbers),
-        ignore_index=on(_pair_case(other_void=True), numbers),
-        shapes=on(_any_shape, numbers),
+        counts=on(_counted, numbers),
+        void=on(_void, numbers, examples=12),
+        ignore_index=on(_other_void, numbers),
+        shapes=on(_any_shape, numbers, examples=9),
         bytes=on(_many_classes, numbers, examples=4),
-        kinds=on(_pair_case(void=True), carries, examples=4),
+        kinds=on(_kinds, _kind, examples=4, beside="counts"),
     ),
     hints=hints("""
         I don't want to loop over pixels
@@ -107,12 +132,20 @@ transposed: all but kinds
 Rows and columns have changed places: your rows are predictions.
 The truth chooses the row: target · num_classes + prediction.
 
-void_not_left_out: void ignore_index kinds
+void_not_left_out: void ignore_index
 - if t != ignore_index:
 -     matrix[t][p] += 1
 + matrix[t][p] += 1
-Void pixels are not left out: 255 is no row of the matrix.
+Void pixels are not left out: 255 is looked up as if it were a row of the matrix.
 Keep only pixels with target != ignore_index, of both maps, before you count.
+
+one_memory_order: shapes
+- target.reshape(-1)
++ target.view(-1)
+- prediction.reshape(-1)
++ prediction.view(-1)
+You flattened the maps with view, which takes them in one memory order alone.
+reshape(-1) and flatten() take any.
 """)
 
 
@@ -128,19 +161,39 @@ def numbered(prediction, target, num_classes, ignore_index=255):
 
 
 answers.edits("""
+void_numbered: void ignore_index
+- target[valid].long()
++ target.flatten().long()
+- prediction[valid].long()
++ prediction.flatten().long()
+You did not leave void pixels out: 255 gives pairs as if it were a class, and they do not fit in the matrix.
+Keep only pixels with target != ignore_index, of both maps, before you count.
+
 void_is_class_0: void ignore_index
 - truth = target[valid].long()
 - predicted = prediction[valid].long()
 + truth = target.masked_fill(~valid, 0).flatten().long()
-+ predicted = prediction.masked_fill(prediction >= num_classes, 0).flatten().long()
++ predicted = prediction.masked_fill(~valid, 0).flatten().long()
 Void pixels are counted as class 0.
 Leave them out of both maps: prediction[valid], target[valid].
 
-void_by_prediction: void ignore_index kinds
+prediction_not_left_out: void ignore_index kinds
+- prediction[valid].long()
++ prediction.flatten().long()
+You left void pixels out of the target alone: the two maps have no longer the same number of pixels.
+Select with the same mask from both: prediction[valid], target[valid].
+
+void_by_prediction: void ignore_index
 - target != ignore_index
 + prediction != ignore_index
 You looked for void in the prediction.
 The truth says where void is: valid = target != ignore_index.
+
+void_by_range: ignore_index
+- target != ignore_index
++ (target >= 0) & (target < num_classes)
+You leave out what is no class, and not what is ignore_index: that may be the number of a class, too.
+valid = target != ignore_index.
 
 void_is_always_255: ignore_index
 - target != ignore_index
@@ -162,7 +215,7 @@ bytes_overflow: bytes
 Your pair numbers overflow: in uint8, 20 · 19 + 3 is 127.
 Make the labels int64 before you multiply: .long().
 
-last_classes_missing: shapes
+last_classes_missing: void shapes
 - pairs.bincount(minlength=num_classes**2)
 + pairs.bincount()
 Your counts end at the largest pair that occurs, and don't fill the matrix.

@@ -1,14 +1,17 @@
 """The exercise median_frequency_weights of lecture 06: weights that balance classes."""
 
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
 
+from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import carries, numbers
+from autograder.catalog.observations import described, numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import fcn as reference
@@ -24,9 +27,11 @@ def _filled_map(d: Draw, h: int, w: int, classes: list[int]) -> torch.Tensor:
 
 
 def _stack_case(d: Draw) -> Case:
-    """Three classes, the last of which is missing from one of the images."""
+    """Three classes, the last of which is missing from one of the images, or from none."""
     h, w = d.integer(4, 6), d.choice([5, 7])
-    maps = [_filled_map(d, h, w, [0, 1])] + [_filled_map(d, h, w, [2, 0, 1]) for _ in range(d.integer(1, 2))]
+    maps = [_filled_map(d, h, w, d.each([[0, 1], [0, 1, 2]]))] + [
+        _filled_map(d, h, w, [2, 0, 1]) for _ in range(d.integer(1, 2))
+    ]
     return Case((torch.stack(maps), 3))
 
 
@@ -43,14 +48,19 @@ def _even_case(d: Draw) -> Case:
     return Case((_filled_map(d, d.integer(5, 7), d.integer(6, 9), [0, 2, 1, 3])[None], 4))
 
 
-def _absent_case(d: Draw) -> Case:
-    classes = d.choice([[0, 1, 2], [3, 1, 0], [1, 3, 2]])
-    return Case(([_filled_map(d, d.integer(4, 6), d.integer(5, 7), classes)], d.choice([4, 6])))
+def _absent_case(*present: list[int]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        classes = d.each(present)
+        h, w, count = d.integer(4, 6), d.integer(5, 7), d.choice([5, 6])
+        labels = _filled_map(d, h, w, classes) if classes else torch.full((h, w), 255)
+        return Case(([labels], count), {}, {"present": sorted(classes)})
+
+    return draw
 
 
 def _void_case(d: Draw) -> Case:
-    """Void takes half of the image from which class 2 is missing."""
-    void = d.choice([255, -1, 7])
+    """Void takes half of the image from which class 2 is missing, and all of another one."""
+    void = d.each([255, -1, 7])
     h, w = d.integer(5, 6), d.choice([6, 8])
     one, other = _filled_map(d, h, w, [0, 1]), _filled_map(d, h, w, [0, 2, 1])
     one[h // 2 :] = void
@@ -58,13 +68,32 @@ def _void_case(d: Draw) -> Case:
     other[-1, : d.integer(1, 2)] = void
     other[:2, 2] = 2
     other[0, :2] = torch.tensor([0, 1])
-    maps = torch.stack([one, other])
+    maps = torch.stack([one, other, torch.full_like(one, void)])
     return Case((maps, 3), {} if void == 255 else {"ignore_index": void})
 
 
 def _weights_kinds(d: Draw) -> Case:
-    (maps, count) = _stack_case(d).args
-    return Case((d.choice([maps.to(torch.uint8), list(maps), maps.int()]), count))
+    maps, count = _stack_case(d).args
+    return Case((d.each([maps.to(torch.uint8), list(maps), maps.int()]), count))
+
+
+def _of(present: bool) -> Callable[[Subject, Case], Any]:
+    """The weights of the classes that are there, or of the others."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        weights, count = numbers(subject, case), case.args[1]
+        which = [c for c in range(count) if (c in case.extra["present"]) == present]
+        of_all = isinstance(weights, torch.Tensor) and weights.shape == (count,)
+        return {f"weights of classes {which}": weights[which] if of_all else weights}
+
+    return observe
+
+
+def _kind(subject: Subject, case: Case) -> dict[str, Any]:
+    """Dtype and changes; the shape is another property's business."""
+    weights, changed = subject.with_changes(*case.args, **case.kwargs)
+    dtype = str(weights.dtype) if isinstance(weights, torch.Tensor) else described(weights)
+    return {"weights": dtype, "arguments changed in place": [int(c) for c in changed]}
 
 
 CLAIMS = Exercise(
@@ -79,16 +108,18 @@ CLAIMS = Exercise(
         stack (0.75): median(freq) / freq(c), freq over the images where c is present
         list (0.75): a list of maps of different sizes: pixels are pooled
         even (0.5): of an even number, the median is the mean of the middle two
-        absent (0.5): a class that is nowhere weighs 0 and has no part in the median
+        absent (0.25): a class that is nowhere weighs 0, also where no class is anywhere
+        present (0.25): and has no part in the median of the others
         void (0.25): void pixels count nowhere, whatever integer labels them
-        kinds (0.25): maps of any integers; float32 weights
+        kinds (0.25): maps of any integers; float32 weights; nothing is modified in place
         """,
         stack=on(_stack_case, numbers),
         list=on(_list_case, numbers),
         even=on(_even_case, numbers),
-        absent=on(_absent_case, numbers),
+        absent=on(_absent_case([0, 1, 2], [3, 1], []), _of(present=False), examples=6, beside="stack"),
+        present=on(_absent_case([0, 1, 2], [3, 1, 0], [1, 3]), _of(present=True), examples=6),
         void=on(_void_case, numbers, examples=12),
-        kinds=on(_weights_kinds, carries, examples=6),
+        kinds=on(_weights_kinds, _kind, examples=6, beside="stack"),
     ),
     hints=hints("""
         My weights are off where a class is missing from an image
@@ -144,35 +175,41 @@ shares_averaged: list void
 You averaged the shares of the images; a small image then counts as much as a large one.
 Sum the pixels above, sum the pixels below, then divide once.
 
-lower_median: even
+lower_median: even present
 - frequency.quantile(0.5)
 + frequency.median()
 Of an even number of classes you took the lower of the middle two: torch.median does that.
 frequency.quantile(0.5) takes their mean.
 
-mean_for_median: all but kinds
+mean_for_median: all but absent kinds
 - frequency.quantile(0.5)
 + frequency.mean()
 You divided the mean frequency, where the median belongs.
 The median: a single huge class would pull the mean up, and all weights with it.
 
-inverse_frequency: all but kinds
+inverse_frequency: all but absent kinds
 - frequency.quantile(0.5) / frequency
 + 1 / frequency
 You returned 1 / freq, without the median.
 Multiply by the median, so that the class in the middle weighs 1.
 
-upside_down: all but kinds
+upside_down: all but absent kinds
 - frequency.quantile(0.5) / frequency
 + frequency / frequency.quantile(0.5)
 Common classes get the large weights.
 weight = median / freq, not freq / median.
 
-absent_in_the_median: absent
+absent_in_the_median: present
 - frequency.quantile(0.5)
 + (above / below.clamp(min=1)).quantile(0.5)
 Absent classes enter the median as frequency 0.
 Take the median over the classes that have a pixel.
+
+absent_in_a_lower_median: even present
+- frequency.quantile(0.5)
++ (above / below.clamp(min=1)).median()
+Absent classes enter your median as frequency 0, and of an even number you took the lower of the middle two.
+Take the median over the classes that have a pixel: frequency[there].quantile(0.5).
 
 absent_is_infinite: absent
 - torch.zeros_like(above)
@@ -192,7 +229,16 @@ absent_is_one: absent
 An absent class weighs 1.
 There is nothing to weigh: set it to 0.
 
-nan_spreads: absent
+nothing_there_fails: absent
+- if there.any():
+-     frequency = above[there] / below[there]
+-     weights[there] = frequency.quantile(0.5) / frequency
++ frequency = above[there] / below[there]
++ weights[there] = frequency.quantile(0.5) / frequency
+Your function breaks down where no class has a pixel: there is no median of nothing.
+Return zeros then: every class is absent.
+
+nan_spreads: absent present
 - frequency = above[there] / below[there]
 - weights[there] = frequency.quantile(0.5) / frequency
 + frequency = above / below
@@ -216,6 +262,39 @@ always_float64: kinds
 + weights
 Your weights are float64.
 Count as exactly as you like, and return .float().
+""")
+
+
+@answers.right
+def binned(label_maps, num_classes, ignore_index=255):
+    """counted with bincount"""
+    pixels = torch.zeros(num_classes, dtype=torch.float64, device=label_maps[0].device)
+    valid = torch.zeros_like(pixels)
+    for labels in label_maps:
+        known = labels[labels != ignore_index].long()
+        count = known.bincount(minlength=num_classes)
+        pixels = pixels + count
+        valid = valid + (count > 0) * len(known)
+    there = pixels > 0
+    weights = torch.zeros_like(pixels)
+    if there.any():
+        frequency = pixels[there] / valid[there]
+        weights[there] = frequency.quantile(0.5) / frequency
+    return weights.to(torch.float32)
+
+
+answers.edits("""
+void_not_left_out: absent void
+- labels[labels != ignore_index].long()
++ labels.flatten().long()
+You did not leave void out: 255 is counted as if it were a class, and there are too many counts.
+Take the valid pixels first: labels[labels != ignore_index].
+
+list_of_one_size: list
+- for labels in label_maps:
++ for labels in torch.stack(list(label_maps)):
+You put the maps of a list into one tensor, and their sizes may differ.
+Go through them one by one: the sums of pixels are all that is needed.
 """)
 
 

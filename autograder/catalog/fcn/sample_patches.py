@@ -1,223 +1,12 @@
 """The exercise sample_patches of lecture 06: patches, every class equally often."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
-from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import described, named, wrong
-from autograder.draw import Draw
-from autograder.exercise import Case, Exercise, Mismatch, Outcome
+from autograder.catalog.fcn import draws
+from autograder.exercise import Exercise
 from coursekit import fcn as reference
-
-# Drawn so often that a legal center is left out once in 10^9 right answers.
-OFTEN = 150
-
-
-def _addressed(d: Draw, h: int, w: int) -> torch.Tensor:
-    """An image whose first channels are row and column, so that a patch tells where it was cut."""
-    rows = torch.arange(h, dtype=torch.float64)[:, None].expand(h, w)
-    columns = torch.arange(w, dtype=torch.float64).expand(h, w)
-    return torch.stack([rows, columns, d.tensor(h, w)])
-
-
-def _patch_case(sizes: tuple[int, ...], per_class: int = 12) -> Callable[[Draw], Case]:
-    def draw(d: Draw) -> Case:
-        h, w = d.integer(8, 11), d.integer(9, 13)
-        labels = d.integers(h, w, low=0, high=2)
-        return Case((_addressed(d, h, w), labels, d.choice(sizes), per_class, d.generator()))
-
-    return draw
-
-
-def _unbalanced(d: Draw) -> Case:
-    """A common class, a rare one, one pixel of a third, and a class that only lines the border."""
-    h, w, size = d.integer(9, 11), d.integer(10, 13), d.choice([3, 5])
-    labels = torch.zeros(h, w, dtype=torch.int64)
-    labels[size // 2 : -(size // 2), size // 2] = 1
-    labels[h // 2, w // 2] = 4
-    # Beside the only center of a class: void in a patch is no reason to refuse it.
-    labels[h // 2 - 1, w // 2 + 1] = 255
-    labels[-1] = labels[:, -1] = 3
-    return Case((_addressed(d, h, w), labels, size, d.integer(3, 9), d.generator()))
-
-
-def _with_void(d: Draw) -> Case:
-    image, labels, *rest = _patch_case((3, 4))(d).args
-    h, w = labels.shape
-    labels[: h // 2, w // 3 :] = 255
-    return Case((image, labels, *rest), {}, {"void everywhere": torch.full_like(labels, 255)})
-
-
-def _few_centers(d: Draw) -> Case:
-    """The centers of class 1 are few, and the four corners of what is legal are among them."""
-    h, w, size = d.integer(8, 10), d.integer(9, 11), d.choice([4, 3, 5, 2])
-    first, rows, columns = size // 2, h - size, w - size
-    labels = torch.zeros(h, w, dtype=torch.int64)
-    for row in (first, first + rows):
-        for column in (first, first + columns):
-            labels[row, column] = 1
-    labels[h // 2, w // 2] = 1
-    return Case((_addressed(d, h, w), labels, size, OFTEN, d.generator()))
-
-
-def _twice(d: Draw) -> Case:
-    case = _patch_case((3,))(d)
-    return Case(case.args[:-1], {}, {"generators": (case.args[-1], d.generator())})
-
-
-def _patch_kinds(d: Draw) -> Case:
-    image, labels, *rest = _patch_case((3,), per_class=3)(d).args
-    labels[0, :2] = 255
-    bytes_too = (image.abs() * 20).clamp(0, 255).to(torch.uint8)
-    return Case((image, d.choice([labels, labels.to(torch.uint8)]), *rest), {}, {"as bytes": bytes_too})
-
-
-_drawn = named("patches", "targets")
-
-
-def _drawn_with_void(subject: Subject, case: Case) -> Any:
-    image, _, *rest = case.args
-    everywhere = Case((image, case.extra["void everywhere"], *rest))
-    return [_drawn(subject, case), _drawn(subject, everywhere)]
-
-
-def _drawn_twice(subject: Subject, case: Case) -> Any:
-    one, other = case.extra["generators"]
-    return [_drawn(subject, Case((*case.args, g))) for g in (one, one, other)]
-
-
-def _drawn_kinds(subject: Subject, case: Case) -> Any:
-    seen: dict[str, Any] = {}
-    for kind, image in (("float64", case.args[0]), ("uint8", case.extra["as bytes"])):
-        result = subject(image, *case.args[1:])
-        pair = isinstance(result, list | tuple)
-        parts = result if pair else [result]
-        seen[f"patches and targets of a {kind} image"] = [
-            str(v.dtype).removeprefix("torch.") if isinstance(v, torch.Tensor) else described(v)
-            for v in parts
-        ]
-        if kind == "uint8" and pair and isinstance(result[0], torch.Tensor):
-            found, there = result[0].double().unique(), image.double().unique()
-            seen["bytes keep their values"] = bool((found[:, None] == there).any(1).all())
-    return {**seen, "arguments changed in place": [int(c) for c in subject.changed(*case.args)]}
-
-
-def _are_patches(image: torch.Tensor, size: int, got: Any) -> Mismatch | None:
-    """Whether this is a pair (n, C, size, size), (n,) at all."""
-    if not isinstance(got, dict) or not all(isinstance(v, torch.Tensor) for v in got.values()):
-        message = "expected a pair of tensors (patches, targets)"
-        return Mismatch(Outcome.WRONG_KIND, message, code="kind")
-    patches, targets = got["patches"], got["targets"]
-    wanted = (len(targets) if targets.dim() == 1 else 0, len(image), size, size)
-    if targets.dim() != 1 or tuple(patches.shape) != wanted:
-        return Mismatch(
-            Outcome.WRONG_KIND,
-            f"expected patches (n, {len(image)}, {size}, {size}) and targets (n,), got {tuple(patches.shape)} and"
-            f" {tuple(targets.shape)}",
-            code="shape",
-        )
-    return None
-
-
-def _tops(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return patches[:, 0, 0, 0].round().long(), patches[:, 1, 0, 0].round().long()
-
-
-def _judge_crops(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    """Every patch is cut from the image, and its target is the label of its center."""
-    image, labels, size = case.args[:3]
-    if mismatch := _are_patches(image, size, got):
-        return mismatch
-    patches, targets = got["patches"], got["targets"].long()
-    if patches.is_floating_point():  # its dtype is another property's business
-        image = image.to(patches.dtype)
-    if not len(targets):
-        return wrong("there is no patch", "none")
-    tops, lefts = _tops(patches)
-    h, w = labels.shape
-    inside = (tops >= 0) & (tops <= h - size) & (lefts >= 0) & (lefts <= w - size)
-    cut = torch.stack(
-        [
-            image[:, t : t + size, left : left + size] if ok else torch.full_like(p, torch.nan)
-            for t, left, ok, p in zip(tops.tolist(), lefts.tolist(), inside.tolist(), patches, strict=True)
-        ]
-    )
-    off = (patches != cut).flatten(1).any(1)
-    if off.any():
-        where = f"patches[{int(off.nonzero()[0])}]"
-        return wrong(f"{int(off.sum())} of {len(off)} patches are no piece of the image", "crop", where)
-    if torch.equal(targets, labels[tops + size // 2, lefts + size // 2]):
-        return None
-    for name, offset in (("the top left pixel", 0), ("row and column (size − 1) // 2", (size - 1) // 2)):
-        if offset != size // 2 and torch.equal(targets, labels[tops + offset, lefts + offset]):
-            return wrong(f"the targets are the labels of {name}", f"center:{offset - size // 2}")
-    return wrong("targets are not the labels of the patches' center pixels", "center")
-
-
-def _judge_counts(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    image, _, size, per_class = case.args[:4]
-    if mismatch := _are_patches(image, size, got):
-        return mismatch
-    wanted = {int(c): per_class for c in expected["targets"].unique()}
-    counts = dict(zip(*(v.tolist() for v in got["targets"].long().unique(return_counts=True)), strict=True))
-    if counts == wanted:
-        return None
-    message = f"expected {wanted} patches of each class, got {counts}"
-    if set(counts) - set(wanted):
-        return wrong(message, "count:classes without a center")
-    if missing := set(wanted) - set(counts):
-        return wrong(message, "count:class 0 missing" if missing == {0} else "count:missing")
-    if len(set(counts.values())) == 1:
-        return wrong(message, "count:all fewer" if max(counts.values()) < per_class else "count:all more")
-    return wrong(message, "count:fewer" if sum(counts.values()) < sum(wanted.values()) else "count")
-
-
-def _judge_void(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    image, _, size = case.args[:3]
-    found, nothing = got
-    for part in (found, nothing):
-        if mismatch := _are_patches(image, size, part):
-            return mismatch
-    if (found["targets"] == 255).any() or (nothing["targets"] == 255).any():
-        return wrong("patches with a void center were drawn", "void")
-    return (
-        wrong("patches come from an image without a class", "void:all") if len(nothing["targets"]) else None
-    )
-
-
-def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if mismatch := _judge_crops(case, expected, got) or _judge_counts(case, expected, got):
-        return mismatch
-    _, labels, size, per_class = case.args[:4]
-    tops, lefts = _tops(got["patches"][got["targets"] == 1])
-    seen = list(zip((tops + size // 2).tolist(), (lefts + size // 2).tolist(), strict=True))
-    legal = [(r, c) for r, c in (labels == 1).nonzero().tolist()]
-    missing = [place for place in legal if place not in seen]
-    if missing:
-        last = max(r for r, _ in legal), max(c for _, c in legal)
-        at_end = all(r == last[0] or c == last[1] for r, c in missing) and len(missing) < len(legal) - 1
-        message = f"centers of class 1 at {legal}, of which {missing} never came up in {per_class} draws"
-        return wrong(message, "spread:last" if at_end else "spread:missing")
-    share = max(seen.count(place) for place in legal) * len(legal) / per_class
-    return wrong("some centers come up far more often than others", "spread:uneven") if share > 2.2 else None
-
-
-def _judge_twice(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    image, _, size = case.args[:3]
-    for part in got:
-        if mismatch := _are_patches(image, size, part):
-            return mismatch
-    one, again, other = (part["patches"] for part in got)
-    if one.shape == again.shape == other.shape and torch.equal(one, again) and torch.equal(one, other):
-        return wrong("another generator gives the same patches", "generator:ignored")
-    if one.shape != again.shape or not torch.equal(one, again):
-        return wrong("the same generator gives other patches", "generator:not repeatable")
-    return None
-
 
 CLAIMS = Exercise(
     id="sample_patches",
@@ -228,29 +17,34 @@ CLAIMS = Exercise(
     difficulty=3,
     properties=claims(
         """
-        centers (1): patches are pieces of the image, their targets the labels of row and column size // 2
-        tried: the patches, compared with the image
+        centers (0.75): patches are pieces of the image, their targets the labels of row and column size // 2
+        tried: the patches, compared with the image; void is all around, where no center can lie
         even_sizes (0.5): the same for even sizes, where there is no middle
-        tried: the patches, compared with the image
-        balanced (0.75): each class with a center that lies far enough inside comes per_class times, others
-          never
+        tried: the patches, compared with the image; void is all around, where no center can lie
+        inside (0.75): no patch runs over the border; a class without a center that is far enough inside never
+          comes
+        tried: the patches, compared with the image; class 5 is at the border alone
+        balanced (0.5): each class with a legal center comes per_class times, also one with fewer centers
+          than that
         tried: how often each class was drawn
-        void (0.5): void centers (255) are never drawn, and an image of nothing but void gives no patch
+        void (0.5): void centers (255) are never drawn, void elsewhere in a patch does not matter, and an
+          image of nothing but void gives no patch
         tried: once with these labels, once with void everywhere
         spread (0.5): with replacement, every legal center of a class equally likely
-        tried: which centers came up
-        generator (0.5): the draws come from the generator
+        tried: which centers came up, and how often
+        generator (0.25): the draws come from the generator
         tried: twice with the first generator, once with the second
-        kinds (0.25): targets are int64; patches keep a float dtype, bytes become float32; nothing is modified
-          in place
+        kinds (0.25): targets are int64 of shape (P,); patches keep a float dtype, bytes become float32;
+          nothing is modified in place
         """,
-        centers=on(_patch_case((3, 5, 1)), _drawn, _judge_crops, examples=6),
-        even_sizes=on(_patch_case((4, 2, 6)), _drawn, _judge_crops, examples=4),
-        balanced=on(_unbalanced, _drawn, _judge_counts, examples=6),
-        void=on(_with_void, _drawn_with_void, _judge_void, examples=6),
-        spread=on(_few_centers, _drawn, _judge_spread, examples=4),
-        generator=on(_twice, _drawn_twice, _judge_twice, examples=4),
-        kinds=on(_patch_kinds, _drawn_kinds, examples=6),
+        centers=on(draws.patch_case((3, 5, 1)), draws.drawn, draws.judge_crops, examples=6),
+        even_sizes=on(draws.patch_case((4, 2, 6)), draws.drawn, draws.judge_crops, examples=6),
+        inside=on(draws.at_the_border, draws.drawn, draws.judge_inside, examples=6),
+        balanced=on(draws.unbalanced, draws.drawn, draws.judge_counts, examples=6),
+        void=on(draws.with_void, draws.drawn_with_void, draws.judge_void, examples=6),
+        spread=on(draws.few_and_many, draws.drawn, draws.judge_spread, examples=4),
+        generator=on(draws.twice, draws.drawn_twice, draws.judge_twice, examples=4, beside="centers"),
+        kinds=on(draws.patch_kinds, draws.drawn_kinds, examples=6, beside="centers"),
     ),
     hints=hints("""
         A patch runs over the border
@@ -258,7 +52,8 @@ CLAIMS = Exercise(
           labels down to the legal centers first.
 
         A rare class gives too few patches
-        With replacement, ten draws from three centers are no problem: draw ten indices below three.
+        With replacement, ten draws from three centers are no problem: draw ten indices below three. And draw
+          from the legal centers: what is dropped afterwards is missing.
 
         I don't know how to start
         inner = labels[size // 2 :, size // 2 :][: H − size + 1, : W − size + 1]. For each class c in inner
@@ -298,7 +93,7 @@ label_of_the_corner: centers even_sizes spread
 Your targets are the labels of the top left pixels.
 A patch is named after its center: add size // 2 to row and column.
 
-center_rounded_down: even_sizes spread
+center_rounded_down: even_sizes
 - center = size // 2
 + center = (size - 1) // 2
 For even sizes you took the pixel at (size − 1) // 2 as the center.
@@ -311,7 +106,7 @@ classes_as_they_come: balanced spread
 + if classes:
 +     corners = (inner != 255).nonzero()
 +     index = torch.randint(len(corners), (per_class * len(classes),), generator=generator)
-You drew from all pixels alike, so common classes come often and rare ones hardly ever.
+You drew as many patches in all as are asked for, and not equally many of each class: common ones come often.
 Go class by class, and draw per_class centers of each.
 
 without_replacement: balanced spread
@@ -320,7 +115,24 @@ without_replacement: balanced spread
 You drew without replacement: a class with few centers gives too few patches.
 Draw indices with torch.randint; the same center may come twice.
 
-void_is_a_class: balanced void
+without_replacement_where_enough: spread
+- index = torch.randint(len(corners), (per_class,), generator=generator)
++ if len(corners) < per_class:
++     index = torch.randint(len(corners), (per_class,), generator=generator)
++ else:
++     index = torch.randperm(len(corners), generator=generator)[:per_class]
+Where a class has enough centers, none comes twice: you drew without replacement there.
+Draw indices with torch.randint in any case: each draw is from all centers.
+
+rare_classes_left_out: balanced spread
+- corners = (inner == c).nonzero()
++ corners = (inner == c).nonzero()
++ if len(corners) < per_class:
++     continue
+A class with fewer centers than per_class does not come at all.
+With replacement it can: draw per_class indices below the number of its centers.
+
+void_is_a_class: void
 - [c for c in inner.unique().tolist() if c != 255]
 + inner.unique().tolist()
 You drew patches with void centers, as if 255 were a class.
@@ -329,26 +141,38 @@ Skip 255 when you go through the classes.
 void_alone_fails: void
 - if not drawn:
 -     return image.new_zeros(0, len(image), size, size), targets
-Your function breaks down where no class has a center: there is nothing to stack.
+Your function breaks down on an image of nothing but void: no patch is left to put together.
 Return patches of shape (0, C, size, size) then, and no targets.
 
-borders_padded: all but void generator kinds
+empty_without_axes: void
+- image.new_zeros(0, len(image), size, size)
++ image.new_zeros(0)
+Where no class has a center, what you return has not the shapes of patches and targets.
+Return patches of shape (0, C, size, size) and targets of shape (0,).
+
+borders_padded: inside
 - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
 + image = torch.nn.functional.pad(image, (center, size, center, size))
 + inner = labels
-You padded the image, so some patches hold pixels that are not in it.
+Near the border your patches are no pieces of the image: it was padded, or pixels were repeated.
 Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
 
-pushed_inside: all but void generator kinds
+pushed_inside: inside
 - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
 + inner = labels
 - if not drawn:
 + drawn = [(min(max(r - center, 0), h - size), min(max(c - center, 0), w - size)) for r, c in drawn]
 + if not drawn:
-You drew centers near the border too and pushed their patches inside: the center is then another pixel.
+You drew centers near the border too, and their patches lie inside: their center is then another pixel.
 Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
 
-void_anywhere_refused: balanced
+no_center_fails: inside
+- inner.unique()
++ labels.unique()
+Your function breaks down over a class without a legal center: there is nothing to draw from.
+Go through the classes of the legal centers alone, or skip a class that has none.
+
+void_anywhere_refused: void spread
 - inner = labels[center:, center:][: h - size + 1, : w - size + 1]
 + windows = labels.unfold(0, size, 1).unfold(1, size, 1)
 + with_void = (windows == 255).flatten(2).any(2)
@@ -356,7 +180,7 @@ void_anywhere_refused: balanced
 You refused every patch that holds a void pixel.
 Only the center decides: it gives the target, and the other pixels are what the network sees.
 
-class_0_left_out: balanced spread
+class_0_left_out: balanced
 - if c != 255
 + if c not in (0, 255)
 Class 0 never comes: you took it for the background.
@@ -371,8 +195,26 @@ per_class is how many each class gets, not all of them together.
 same_place_again: spread
 - torch.randint(len(corners), (per_class,), generator=generator)
 + torch.randint(len(corners), (1,), generator=generator).expand(per_class)
-You drew one center of each class and repeated it.
+You drew some centers of a class again and again, and others never.
 Draw per_class indices: torch.randint(count, (per_class,), generator=generator).
+
+row_drawn_first: spread
+- index = torch.randint(len(corners), (per_class,), generator=generator)
++ rows = corners[:, 0].unique()
++ rows = rows[torch.randint(len(rows), (per_class,), generator=generator)]
++ index = [(corners[:, 0] == row).nonzero().flatten() for row in rows]
++ index = [int(of[torch.randint(len(of), (), generator=generator)]) for of in index]
+A center that is alone in its row comes too often, as where a row is drawn first and then a column in it.
+Draw from the list of all centers of the class at once: (inner == c).nonzero() has them.
+
+column_drawn_first: spread
+- index = torch.randint(len(corners), (per_class,), generator=generator)
++ columns = corners[:, 1].unique()
++ columns = columns[torch.randint(len(columns), (per_class,), generator=generator)]
++ index = [(corners[:, 1] == column).nonzero().flatten() for column in columns]
++ index = [int(of[torch.randint(len(of), (), generator=generator)]) for of in index]
+A center that is alone in its column comes too often, as where a column is drawn first and then a row in it.
+Draw from the list of all centers of the class at once: (inner == c).nonzero() has them.
 
 last_row_left_out: spread
 - [: h - size + 1, : w - size + 1]
@@ -380,11 +222,31 @@ last_row_left_out: spread
 The last legal row and column never come up.
 A patch fits at H − size + 1 places, not at H − size.
 
+last_row_of_even_left_out: spread
+- [: h - size + 1, : w - size + 1]
++ [: h - 2 * center, : w - 2 * center]
+For even sizes the last legal row and column never come up.
+An even size has one row fewer below its center than above: a patch fits at H − size + 1 places.
+
+ends_at_minus_half: centers spread
+- labels[center:, center:][: h - size + 1, : w - size + 1]
++ labels[center:-center, center:-center]
+For size 1 you find no center at all, since [0:-0] is empty, and for even sizes the last row and column are
+  missing.
+Count from the front: a patch fits at H − size + 1 places.
+
 generator_ignored: generator
 - torch.randint(len(corners), (per_class,), generator=generator)
 + torch.randint(len(corners), (per_class,))
 Your draws do not come from the generator, but from torch's global numbers or one of your own.
 Hand on the one you are given: torch.randint(…, generator=generator).
+
+generator_seeded_anew: generator
+- h, w = labels.shape
++ h, w = labels.shape
++ generator.manual_seed(0)
+You seeded the generator that you were given: every call draws the same patches.
+Draw from it as it comes; whoever calls has seeded it.
 
 bytes_scaled: kinds
 - image.float()
@@ -441,6 +303,48 @@ def listed(image, labels, size, per_class, generator):
     return torch.stack([patches[i] for i in mixed]), targets
 
 
+answers.edits("""
+over_the_border: inside balanced
+- range(half, labels.shape[0] - size + half + 1)
++ range(labels.shape[0])
+- range(half, labels.shape[1] - size + half + 1)
++ range(labels.shape[1])
+Some of your patches run over the border: they have fewer rows or columns than the others, and cannot be put
+  together.
+Draw only centers whose patch lies inside: rows size // 2 to H − size + size // 2.
+
+dropped_at_the_border: balanced
+- range(half, labels.shape[0] - size + half + 1)
++ range(labels.shape[0])
+- range(half, labels.shape[1] - size + half + 1)
++ range(labels.shape[1])
+- patches.append(image[:, r - half : r - half + size, c - half : c - half + size])
+- targets.append(label)
++ patch = image[:, r - half : r - half + size, c - half : c - half + size]
++ if patch.shape[1:] == (size, size):
++     patches.append(patch)
++     targets.append(label)
+Of some classes too few patches are left: you drew among all pixels and dropped what did not fit.
+Take the legal centers first, and draw per_class of them: rows size // 2 to H − size + size // 2.
+
+a_row_too_many: even_sizes spread
+- range(half, labels.shape[0] - size + half + 1)
++ range(half, labels.shape[0] - half)
+- range(half, labels.shape[1] - size + half + 1)
++ range(half, labels.shape[1] - half)
+- image[:, r - half : r - half + size, c - half : c - half + size]
++ image[:, r - half : r + half + 1, c - half : c + half + 1]
+For even sizes your patches have a row and a column too many, and the last legal centers never come up.
+From row r − size // 2 on, take size rows: there is one fewer below the center than above.
+
+a_row_too_few: centers
+- image[:, r - half : r - half + size, c - half : c - half + size]
++ image[:, r - half : r + half, c - half : c + half]
+For odd sizes your patches have a row and a column too few.
+From row r − size // 2 on, take size rows: the center itself counts too.
+""")
+
+
 @answers.right
 def weighted(image, labels, size, per_class, generator):
     """multinomial and index arithmetic"""
@@ -449,7 +353,7 @@ def weighted(image, labels, size, per_class, generator):
     legal = torch.zeros(h, w, dtype=torch.bool, device=labels.device)
     legal[size // 2 : size // 2 + h - size + 1, size // 2 : size // 2 + w - size + 1] = True
     drawn = []
-    for label in range(255):
+    for label in sorted({*labels.flatten().tolist()} - {255}):
         weights = ((labels == label) & legal).flatten().double().cpu()
         if weights.any():
             drawn.append(torch.multinomial(weights, per_class, replacement=True, generator=generator))

@@ -67,14 +67,14 @@ def _look(subject: Subject, case: Case) -> dict[str, Any]:
         says = f"for images {tuple(images[:20].shape)} the network gave {shape}, not the logits {wanted}"
         return {**found, "kind": str(shape), "shape": shape, "says": says}
     predicted = torch.cat([network(part).argmax(1) for part in images.split(20)])
+    on_bytes = network(images[:40] * 255).argmax(1)
     own = _stacked(Scenes(IMAGES, SIZE, seed=case.args[0].kwargs["seed"]), AGAIN)
-    some = images[:40], labels[:40]
     return {
         **found,
         "score": _scored(predicted, labels),
         "of one class": predicted.flatten().bincount().max().item() / predicted.numel(),
         "on training images": _mean_iou(network, *own),
-        "on bytes": _mean_iou(network, some[0] * 255, some[1]),
+        "on bytes": _scored(on_bytes, labels[:40]),
         "transposed": _scored(predicted.mT, labels),
         "usable": _unusable(network, images, found["training"]),
     }
@@ -96,19 +96,20 @@ def _unusable(network: Handle, images: torch.Tensor, training: bool) -> tuple[st
 def symptom(seen: dict[str, Any]) -> str:
     if "score" not in seen:
         shape = seen.get("shape", ())
-        if len(shape) == 3:
+        if isinstance(shape, tuple) and shape[1:] == (SIZE, SIZE):
             return "classes_returned"
         return "not_upsampled" if len(shape) == 4 and max(shape[2:]) < SIZE else ""
-    score = seen["score"]
-    if seen["on bytes"] > score + MARGIN:
+    score, constant = seen["score"], seen["of one class"] > 0.99
+    # One class everywhere has a low score by itself: a little more shows then what it was trained on.
+    if seen["on bytes"] > score + (MARGIN / 3 if constant else MARGIN):
         return "trained_on_bytes"
     if seen["transposed"] > score + MARGIN:
         return "transposed_images"
-    if seen["of one class"] > 0.99:
-        return "never_updated"
+    if constant:
+        return "one_class_everywhere"
     if seen["on training images"] > score + 0.2:
         return "few_images"
-    return "too_short" if score < 0.25 else ""
+    return "learned_too_little" if score < LEVELS["learns"][0] else ""
 
 
 CLAIMS = Training(
@@ -175,21 +176,24 @@ def own_loop(dataset, generator):
 
 
 answers.edits("""
-never_updated: all
+one_class_everywhere: all but usable repeatable
 - steps = 400
 + steps = 40
 ...
 - optimizer.step()
-Your network says the same class everywhere: it has not learned anything.
-Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.
+Your network says the same class everywhere, whatever it is shown.
+Train on one batch alone and print the loss. Where it stays the same, no step reaches this network's
+  parameters; where it jumps, the learning rate is too large; where it falls, compare how images come in: 0
+  to 1 when it is asked.
 
-too_short: all
+learned_too_little: all but usable repeatable
 - steps = 400
 + steps = 40
 Your network has learned too little, also of the images it was trained on.
-Train for more steps, and look at the loss: where it still falls at the end, go on or raise the learning rate.
+Look at the loss: where it still falls at the end, train for more steps; where it jumps, lower the learning
+  rate; where it hardly moves, raise it.
 
-few_images: all
+few_images: all but usable repeatable
 - range(len(dataset))
 + range(4)
 - steps = 400
@@ -202,23 +206,24 @@ Draw every batch from the whole data set, in a new order in each epoch, mirrored
 left_in_training_mode: usable
 - net.eval()
 + net.train()
-Your network is still in training mode: its batch normalization would go on learning from test images.
+Your network, or a part of it, is still in training mode: batch normalization would go on learning from test
+  images.
 return net.eval().
 
 generator_ignored: repeatable
 - with drawn_from(generator):
 + generator = torch.default_generator
 + with drawn_from(generator):
-You drew from torch's global random numbers: the same generator gives another network each time.
+You drew nothing from the generator: what is left to chance does not follow from it.
 Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).
 """)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def trained_on_bytes(dataset, generator):
-    """Your network expects pixels from 0 to 255.
+    """Your network does better on pixels from 0 to 255 than on those from 0 to 1, about which it is asked.
 
-    It is asked about images from 0 to 1: divide by 255 when you train.
+    Divide the bytes by 255 when you train, as fit does.
     """
     return OnBytes(own_loop(dataset, generator)).eval()
 
@@ -228,7 +233,7 @@ class Transposed(Around):
         return self.net(x.mT)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def transposed_images(dataset, generator):
     """Your maps are transposed: rows and columns have changed places between image and labels.
 
@@ -242,7 +247,7 @@ class Classes(Around):
         return self.net(x).argmax(1)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def classes_returned(dataset, generator):
     """Your network returns classes, (N, H, W).
 
@@ -256,7 +261,7 @@ class Coarse(Around):
         return F.avg_pool2d(self.net(x), 8)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def not_upsampled(dataset, generator):
     """Your map is smaller than the image.
 
@@ -272,7 +277,7 @@ class OneSize(Around):
 
 @answers.wrong("usable")
 def one_size_only(dataset, generator):
-    """Your network takes images of one size only.
+    """Of images of another size, 64 × 32, your network does not make maps of that size.
 
     Without dense layers and fixed sizes it takes any H and W that 32 divides; ask x.shape for the size.
     """

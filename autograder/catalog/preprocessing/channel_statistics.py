@@ -10,6 +10,7 @@ from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import as_double
 from autograder.catalog.preprocessing.draws import (
+    OVERFLOW,
     SCALERS,
     bright_bytes,
     kinds_of_answers,
@@ -23,19 +24,18 @@ from autograder.exercise import Case, Exercise
 from coursekit import preprocessing as reference
 
 
-def _doubles(pair: Any) -> Any:
-    return {k: as_double(v) for k, v in pair.items()} if isinstance(pair, dict) else pair
-
-
 def _several_images(d: Draw) -> Case:
+    h, w = d.each([(2, 3), (1, 6), (4, 2), (3, 3)])
     n, c = d.choice([2, 1, 3, 4]), d.choice([2, 3, 1])
-    return Case((d.layout(varied_images(d, n, c, d.integer(2, 4), d.integer(2, 5))),))
+    return Case((d.layout(varied_images(d, n, c, h, w)),))
 
 
 def _offset(d: Draw) -> Case:
-    n, c = d.integer(2, 4), d.integer(1, 3)
-    x = d.tensor(n, c, 9, 10, scale=d.choice([3.0, 2.0]), shift=1e4)
-    return Case(((x + 2.0 * torch.arange(n).view(n, 1, 1, 1)).float(),))
+    n, c = d.choice([2, 3]), d.choice([2, 1])
+    bright = 3 * (torch.arange(n) % 2).view(n, 1, 1, 1)
+    # The variance of the first channel is 3, and E[x²] in single precision is a multiple of 8.
+    x = d.tensor(n, c, 4, 5) * (1 + torch.arange(c).view(1, c, 1, 1)) + bright + 1e4
+    return Case((x.float(),))
 
 
 def _far(subject: Subject, case: Case) -> Any:
@@ -47,14 +47,24 @@ def _far(subject: Subject, case: Case) -> Any:
 
 
 def _flat_channels(d: Draw) -> Case:
-    n, c, h, w = d.integer(1, 3), d.integer(2, 4), d.integer(2, 4), d.integer(2, 5)
+    n, c, h, w = d.integer(1, 3), d.integer(2, 3), d.integer(2, 3), d.integer(2, 4)
     images = d.positive(1, c, 1, 1, low=0.1, high=1.0).expand(n, c, h, w).contiguous()
     # One channel at a level where E[x²] is rounded to below E[x]².
     for level in d.positive(50, low=0.1, high=1.0):
         images[:, -1] = level
-        if images[:, -1].square().mean() < images[:, -1].mean() ** 2:
+        if (images**2).mean((0, 2, 3))[-1] < images.mean((0, 2, 3))[-1] ** 2:
             break
     return Case((images,))
+
+
+def _spread_of_flat(subject: Subject, case: Case) -> Any:
+    """In words, since nobody cares how far above 0 a std is that must be 0."""
+    std = numbers_of(1)(subject, case)
+    if not isinstance(std, torch.Tensor) or std.shape != case.args[0].shape[1:2]:
+        return std
+    return {
+        "std of each channel": ["NaN" if s != s else "above 0" if s > 5e-7 else "0" for s in std.tolist()]
+    }
 
 
 CLAIMS = Exercise(
@@ -79,11 +89,9 @@ CLAIMS = Exercise(
         mean=on(_several_images, numbers_of(0), tolerance=(1e-4, 1e-5)),
         std=on(_several_images, numbers_of(1), tolerance=(1e-4, 1e-5)),
         large_offset=on(_offset, _far, tolerance=(1e-2, 1e-2), examples=4),
-        bytes=on(
-            bright_bytes, lambda subject, case: _doubles(mean_and_std(subject, case)), tolerance=(1e-4, 1e-5)
-        ),
-        constant=on(_flat_channels, numbers_of(1), tolerance=(1e-5, 5e-7), examples=12),
-        kinds=on(whole_numbers, kinds_of_answers, examples=4),
+        bytes=on(bright_bytes, mean_and_std, tolerance=OVERFLOW),
+        constant=on(_flat_channels, _spread_of_flat, examples=12, beside="std"),
+        kinds=on(whole_numbers, kinds_of_answers, examples=4, beside="mean"),
     ),
     hints=hints("""
         My shapes are wrong
@@ -115,11 +123,23 @@ def plain(images):
 
 
 answers.edits("""
-divided_by_one_less: std bytes
+spread_around_the_mean_image: std large_offset
+- x.std(axes, correction=0)
++ x.var(0, correction=0).mean((1, 2)).sqrt()
+You took the variance of each pixel over the images, and averaged these: the spread around the mean image.
+A channel has one mean, over N, H and W, and the spread around it is asked for: all three axes at once.
+
+divided_by_one_less: std
 - x.std(axes, correction=0)
 + x.std(axes)
 Your std divides by the number of pixels minus one, as torch does by default.
 These are population statistics: std(..., correction=0).
+
+divided_by_images: std large_offset bytes
+- std = x.std(axes, correction=0)
++ std = (((x - mean[:, None, None]) ** 2).sum(axes) / len(x)).sqrt()
+You divided the squared deviations by the number of images.
+A channel has N·H·W pixels: mean((0, 2, 3)) divides by all of them.
 
 variance: std large_offset bytes
 - x.std(axes, correction=0)
@@ -132,6 +152,12 @@ average_of_stds: std large_offset bytes
 + x.std((2, 3), correction=0).mean(0)
 You averaged the stds of the single images.
 Images of different brightness add to the spread: measure deviations from the mean of all images.
+
+average_of_unbiased_stds: std large_offset bytes
+- x.std(axes, correction=0)
++ x.std((2, 3)).mean(0)
+You averaged the stds of the single images, each divided by its number of pixels minus one.
+Measure deviations from the mean of all images, and divide by the number of all pixels: correction=0.
 
 std_of_the_mean_image: std large_offset bytes
 - x.std(axes, correction=0)
@@ -171,6 +197,18 @@ axes_kept: all
 Your statistics still have axes of length 1.
 Leave keepdim=True out here: the shape is (C,).
 
+channels_last: all
+- axes = (0, 2, 3)
++ axes = (0, 1, 2)
+You reduced over axes 0, 1 and 2, which leaves a number for each column of pixels.
+The channels are axis 1: reduce over axes 0, 2 and 3.
+
+std_mean_returned: all but kinds
+- mean.to(dtype), std.to(dtype)
++ x.std(axes).to(dtype), mean.to(dtype)
+You returned the std first, and it divides by N − 1: what torch.std_mean gives.
+The order is mean, std, and correction=0 makes it the std of the population.
+
 swapped: all but kinds
 - mean.to(dtype), std.to(dtype)
 + std.to(dtype), mean.to(dtype)
@@ -185,6 +223,14 @@ squares_in_single_precision: large_offset
 You took E[x²] − E[x]² in float32: two numbers near 10⁸ whose difference is 4 or 9.
 Subtract the mean first, then square; or compute in float64.
 
+one_pass_in_single_precision: large_offset constant
+- images.double()
++ images.float()
+- x.std(axes, correction=0)
++ ((x**2).mean(axes) - mean**2).sqrt()
+You took E[x²] − E[x]² in float32, where it can come out as anything, and the root of what is below 0 is NaN.
+Subtract the mean first, then square; or compute in float64, and clamp the difference at 0.
+
 integers_not_converted: bytes kinds
 - x = images.double()
 + x = images
@@ -198,11 +244,36 @@ bytes_squared: bytes
 You squared uint8 pixels: 200·200 does not fit into a byte.
 Convert the images to floats before any arithmetic.
 
+divided_by_255: mean std large_offset bytes
+- x = images.double()
++ x = images.double() / 255
+You divided the images by 255.
+The statistics are those of the pixels as they come, whatever their unit.
+
+bytes_divided_by_255: bytes
+- x = images.double()
++ x = images.double() if images.is_floating_point() else images.double() / 255
+You divided whole numbers by 255.
+The statistics are those of the pixels as they come: 0 to 255 here.
+
+eps_added: constant
+- std = x.std(axes, correction=0)
++ std = (x.var(axes, correction=0) + 1e-8).sqrt()
+The std of a constant channel is above 0 with you.
+It is 0: nothing is added to a variance here, and nothing clamped; compute in float64 where it is rounding.
+
 negative_under_the_root: constant
 - x.std(axes, correction=0)
 + ((x**2).mean(axes) - mean**2).sqrt()
 For a constant channel your E[x²] − E[x]² is rounded to a little below zero, and its root is NaN.
 Subtract the mean before squaring, or clamp the difference at 0.
+
+in_place: kinds
+- std = x.std(axes, correction=0)
++ x -= mean[:, None, None]
++ std = x.std(axes, correction=0)
+You wrote into the images that you were handed.
+Write x - mean, which makes a new tensor, and not x -= mean: double() of a float64 tensor is that tensor.
 
 always_single: kinds
 - images.dtype if images.is_floating_point() else torch.float32

@@ -21,8 +21,12 @@ def varied_images(d: Draw, n: int, c: int, h: int, w: int) -> torch.Tensor:
 
 
 def bright_bytes(d: Draw) -> Case:
-    shape = (d.integer(2, 5), d.integer(2, 3), d.integer(2, 4), d.integer(2, 5))
-    return Case((d.integers(*shape, low=150, high=255, dtype=torch.uint8),))
+    """Bytes of which two do not fit into one; brightness differs by image, spread by channel."""
+    n, c, (h, w) = d.choice([2, 3]), d.choice([2, 3, 1]), d.choice([(3, 4), (2, 6), (4, 3)])
+    bright = 70 * (torch.arange(n) % 2).view(n, 1, 1, 1)
+    channel = torch.arange(c).view(1, c, 1, 1)
+    pixels = (d.integers(n, c, h, w, low=0, high=40) + bright) // (1 + channel) + 130 + 20 * channel
+    return Case((pixels.to(torch.uint8),))
 
 
 def whole_numbers(d: Draw) -> Case:
@@ -34,17 +38,31 @@ def whole_numbers(d: Draw) -> Case:
 KINDS = (torch.uint8, torch.int64, torch.float32, torch.float64)
 
 
+def kind_of_answer(answer: Any) -> str:
+    """Shape and dtype; whether several tensors come as a tuple or as a list is all one."""
+    return described(tuple(answer) if isinstance(answer, list) else answer)
+
+
 def kinds_of_answers(subject: Subject, case: Case) -> Any:
     """Shape and dtype of the answer for each dtype of the input, and what was modified in place."""
     seen: dict[str, Any] = {}
     for dtype in KINDS:
         images = case.args[0].to(dtype)
-        seen[f"for {str(dtype).removeprefix('torch.')} images"] = described(subject(images))
-        seen["modified in place"] = bool(subject.changed(images)) or seen.get("modified in place", False)
+        answer, changed = subject.with_changes(images)
+        seen[f"for {str(dtype).removeprefix('torch.')} images"] = kind_of_answer(answer)
+        seen["modified in place"] = bool(changed) or seen.get("modified in place", False)
     return seen
 
 
-mean_and_std = named("mean", "std")
+def mean_and_std(subject: Subject, case: Case) -> Any:
+    """The two statistics by name, without their dtype."""
+    result = _named(subject, case)
+    return {name: as_double(v) for name, v in result.items()} if isinstance(result, dict) else result
+
+
+_named = named("mean", "std")
+OVERFLOW = (5e-2, 5e-2)
+"""Tolerance where it is asked whether something overflowed, and not by what was divided."""
 
 
 def numbers_of(index: int) -> Callable[[Subject, Case], Any]:

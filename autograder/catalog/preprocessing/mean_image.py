@@ -17,8 +17,9 @@ from coursekit import preprocessing as reference
 
 
 def _some_images(d: Draw) -> Case:
-    n, c = d.choice([3, 1, 2, 4, 5]), d.choice([2, 3, 1])
-    return Case((d.layout(varied_images(d, n, c, d.integer(1, 4), d.integer(2, 5))),))
+    h, w = d.each([(2, 3), (1, 6), (4, 2), (3, 3)])
+    n, c = d.choice([3, 1, 2, 4]), d.choice([2, 3, 1])
+    return Case((d.layout(varied_images(d, n, c, h, w)),))
 
 
 CLAIMS = Exercise(
@@ -37,7 +38,7 @@ CLAIMS = Exercise(
         """,
         average=on(_some_images, numbers, tolerance=(1e-4, 1e-5)),
         bytes=on(bright_bytes, numbers, tolerance=(1e-4, 1e-5)),
-        kinds=on(whole_numbers, kinds_of_answers, examples=4),
+        kinds=on(whole_numbers, kinds_of_answers, examples=4, beside="average"),
     ),
     hints=hints("""
         My shape is wrong
@@ -107,6 +108,13 @@ integers_not_converted: bytes kinds
 You asked for the mean of integers, which torch does not take.
 Convert them first: images.float(), unless they are floats already.
 
+only_bytes_converted: kinds
+- mean = images.double().mean(0)
++ images = images.float() if images.dtype == torch.uint8 else images
++ mean = images.mean(0)
+You turn bytes into floats, but int64 images reach mean() as they are, and torch takes no mean of integers.
+Ask whether they are floats, images.is_floating_point(), and not whether they are bytes.
+
 summed_in_bytes: bytes
 - images.double().mean(0)
 + sum(images) / len(images)
@@ -121,6 +129,28 @@ first_image_overwritten: bytes kinds
 + mean = total / len(images)
 You added the other images into the first one: images[0] is a view, and += writes through it.
 Begin with zeros, or write total = total + image.
+
+added_in_place: kinds
+- mean = images.double().mean(0)
++ total = images[0].double()
++ for image in images[1:]:
++     total += image
++ mean = total / len(images)
+You wrote into the images that you were handed.
+images[0] is a view, and .double() of a float64 tensor is that tensor: begin with zeros, or write
+  total = total + image.
+
+divided_by_255: average bytes
+- images.double().mean(0)
++ images.double().mean(0) / 255
+You divided the images by 255.
+The mean image is in the unit of the images, whatever that is.
+
+bytes_divided_by_255: bytes
+- images.double().mean(0)
++ images.double().mean(0) / (1 if images.is_floating_point() else 255)
+You divided whole numbers by 255.
+The mean image is in the unit of the images: from 0 to 255 here.
 
 rounded_to_bytes: bytes kinds
 - images.dtype if images.is_floating_point() else torch.float32

@@ -17,24 +17,26 @@ from coursekit import preprocessing as reference
 
 
 def _given(d: Draw, n: int) -> torch.Tensor:
-    """Images that can be told apart, of different brightness and contrast."""
-    c, h, w = d.integer(1, 3), d.integer(2, 3), d.integer(4, 5)
+    """Images that can be told apart, of different brightness and contrast, and few numbers."""
+    c, (h, w) = d.integer(1, min(3, max(1, 17 // n))), d.choice([(2, 4), (1, 9), (3, 3)])
     contrast = 1.0 + 0.5 * torch.arange(n, dtype=torch.float64).view(n, 1, 1, 1)
     return d.layout(varied_images(d, n, c, h, w) * contrast)
 
 
 def _to_split(d: Draw) -> Case:
-    n, fraction = d.choice([8, 12, 16]), d.choice([0.25, 0.5])
+    n, fraction = d.each([(8, 0.25), (6, 0.5), (5, 0.6), (12, 0.25)])
     return Case((_given(d, n), fraction, d.generator()))
 
 
 def _to_round(d: Draw) -> Case:
-    up, down = _given(d, d.choice([27, 31])), _given(d, d.choice([29, 33]))
-    return Case((up, 0.25, d.generator()), {}, {"another set of images": down})
+    up, down, fraction = d.each([(7, 5, 0.25), (9, 11, 0.3), (12, 13, 0.4)])
+    images, others = d.tensor(up, 1, 2, 3), d.tensor(down, 1, 2, 3)
+    return Case((images, fraction, d.generator()), {}, {"another set of images": others})
 
 
 def _to_keep_whole(d: Draw) -> Case:
-    return Case((_given(d, d.integer(3, 6)), 0, d.generator()))
+    n, fraction = d.each([(3, 0), (1, 0.0), (4, 0.0), (5, 0)])
+    return Case((_given(d, n), fraction, d.generator()))
 
 
 def _to_shuffle(d: Draw) -> Case:
@@ -67,6 +69,24 @@ def _found(images: torch.Tensor, part: torch.Tensor) -> list[int]:
     return [int(row.argmax()) if row.max() > 0.999 else -1 for row in likeness]
 
 
+def _whose(images: torch.Tensor, result: Any) -> tuple[list[int], list[int]]:
+    """Which images the two parts are."""
+    train, val = (_found(images, part) for part in result[:2])
+    if -1 in [*train, *val] and callable(result[2]):
+        # A mean image, for one, changes what is compared: then by what the standardizer makes of each image.
+        made = result[2](images)
+        if isinstance(made, torch.Tensor) and made.shape == images.shape:
+            train, val = (_equal_to(made, part) for part in result[:2])
+    return train, val
+
+
+def _equal_to(images: torch.Tensor, part: torch.Tensor) -> list[int]:
+    if len(part) == 0 or part.shape[1:] != images.shape[1:]:
+        return [-1] * len(part)
+    apart = torch.cdist(part.double().flatten(1), images.double().flatten(1))
+    return [int(row.argmin()) if row.min() < 1e-3 else -1 for row in apart]
+
+
 def _source_of(
     images: torch.Tensor, which: list[int], part: torch.Tensor, train: list[int], val: list[int]
 ) -> str:
@@ -84,6 +104,14 @@ def _source_of(
                 return name
             if torch.allclose(part, x - mean, rtol=1e-3, atol=1e-3):
                 return f"{name}, by the mean alone"
+            if torch.allclose(part, x - some.mean(0), rtol=1e-3, atol=1e-3):
+                return f"the mean image of {name}"
+            larger = some.transpose(0, 1).flatten(1).std(1).view(1, -1, 1, 1)
+            if torch.allclose(part, (x - mean) / larger, rtol=1e-3, atol=1e-3):
+                return f"{name}, by the std that divides by N − 1"
+    own = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), correction=0, keepdim=True)
+    if torch.allclose(part, own, rtol=1e-3, atol=1e-3):
+        return "each image by its own"
     return "nothing: these are raw pixels" if torch.allclose(part, x) else "something else"
 
 
@@ -105,8 +133,8 @@ def _parts(subject: Subject, case: Case) -> Any:
     result = subject(*case.args)
     if not _is_split(result):
         return result
-    found = [_found(case.args[0], part) for part in result[:2]]
-    together = sorted(found[0] + found[1])
+    train, val = _whose(case.args[0], result)
+    together = sorted(train + val)
     return {
         "all of them images that were given": -1 not in together,
         "an image twice": len(set(together)) < len(together),
@@ -119,13 +147,17 @@ def _sources(subject: Subject, case: Case) -> Any:
     if not _is_split(result):
         return result
     images = case.args[0]
-    train, val = (_found(images, part) for part in result[:2])
-    everything = list(range(len(images)))
-    return {
+    train, val = _whose(images, result)
+    seen = {
         "train, standardized by": _source_of(images, train, result[0], train, val),
         "validation, standardized by": _source_of(images, val, result[1], train, val),
-        "the standardizer has": _source_of(images, everything, result[2](images), train, val),
     }
+    # Whether the third is a module is another claim's business.
+    seen["the standardizer has"] = seen["train, standardized by"]
+    if callable(result[2]):
+        everything = list(range(len(images)))
+        seen["the standardizer has"] = _source_of(images, everything, result[2](images), train, val)
+    return seen
 
 
 def _unseen(subject: Subject, case: Case) -> Any:
@@ -133,14 +165,15 @@ def _unseen(subject: Subject, case: Case) -> Any:
     before = subject(images, fraction, generator)
     if not _is_split(before):
         return before
-    val = [i for i in _found(images, before[1]) if i >= 0]
+    val = [i for i in _whose(images, before)[1] if i >= 0]
     changed = images.clone()
     changed[val] = 3 * changed[val] + 50
     after = subject(changed, fraction, generator)
     if not _is_split(after):
         return after
-    outputs = [split[2](images) for split in (before, after)]
-    parts = [split[0] for split in (before, after)]
+    splits = (before, after)
+    outputs = [split[2](images) if callable(split[2]) else images for split in splits]
+    parts = [split[0] for split in splits]
     return {
         f"changed with them: {name}": one.shape != other.shape or not torch.allclose(one, other, rtol=1e-4)
         for name, (one, other) in {"the standardizer": outputs, "the training images": parts}.items()
@@ -149,17 +182,22 @@ def _unseen(subject: Subject, case: Case) -> Any:
 
 def _shuffles(subject: Subject, case: Case) -> Any:
     images, fraction, generator = case.args
-    drawn = []
-    for source in (generator, generator, *case.extra["other generators"]):
+    drawn: list[frozenset[Any]] = []
+    again = subject.build(generator)
+    for source in (generator, generator, *case.extra["other generators"], again, again, again):
         result = subject(images, fraction, source)
         if not _is_split(result):
             return result
-        drawn.append(frozenset(_found(images, result[1])))
+        val = _whose(images, result)[1]
+        # Images that cannot be told are the same where their numbers are.
+        drawn.append(frozenset(result[1].flatten().tolist() if -1 in val else val))
+    drawn, used = drawn[:-3], drawn[-3:]
     k = len(drawn[0])
     ends = (frozenset(range(k)), frozenset(range(len(images) - k, len(images))))
     return {
         "the same generator gives the same split": drawn[0] == drawn[1],
         "other generators give other splits": len(set(drawn[1:])) > 1,
+        "one generator used three times gives one split": len(set(used)) == 1,
         "validation is always the first or the last images": all(d in ends for d in drawn),
     }
 
@@ -176,14 +214,13 @@ def _split_manners(subject: Subject, case: Case) -> Any:
     seen: dict[str, Any] = {}
     for dtype in KINDS:
         given = images.to(dtype)
-        result = subject(given, *rest)
+        result, changed = subject.with_changes(given, *rest)
         if not _is_split(result):
             return result
-        changed = bool(subject.changed(given, *rest))
         # How many they are is the business of other properties.
         each = [described(part.new_empty(part.shape[1:])) for part in result[:2]]
         seen[f"each of {str(dtype).removeprefix('torch.')} images"] = each
-        seen["modified in place"] = changed or seen.get("modified in place", False)
+        seen["modified in place"] = bool(changed) or seen.get("modified in place", False)
         seen["the third is a module"] = _is_module(result[2])
     return seen
 
@@ -213,19 +250,19 @@ CLAIMS = Exercise(
         unseen (0.5): changing the pixels of validation images changes nothing in the statistics
         tried: the same split again, after the validation images were made brighter
         shuffled (0.25): the images are shuffled, by the generator that is handed in
-        tried: the same images split with the same and with other generators
+        tried: the same images split with the same and with other generators, and with one used three times
         no_validation (0.25): val_fraction = 0 leaves all images for training, and validation is (0, C, H, W)
         kinds (0.25): two tensors and a module; floats keep their dtype, integers give float32; nothing in
           place
         tried: the call for uint8, int64, float32 and float64 images
         """,
-        sizes=on(_to_round, _sizes, examples=4),
+        sizes=on(_to_round, _sizes, examples=6),
         parts=on(_to_split, _parts),
         statistics=on(_to_split, _sources),
         unseen=on(_to_split, _unseen),
         shuffled=on(_to_shuffle, _shuffles, examples=4),
-        no_validation=on(_to_keep_whole, _keeps_all, examples=4),
-        kinds=on(_whole_to_split, _split_manners, examples=4),
+        no_validation=on(_to_keep_whole, _keeps_all, examples=4, beside="parts"),
+        kinds=on(_whole_to_split, _split_manners, examples=4, beside="parts"),
     ),
     hints=hints("""
         My validation images get into the statistics
@@ -255,10 +292,11 @@ class Standardizer(nn.Module):
     def fit(self, images):
         dtype = images.dtype if images.is_floating_point() else torch.float32
         x = images.double()
-        mean = x.mean((0, 2, 3), keepdim=True)
-        std = x.std((0, 2, 3), correction=0, keepdim=True)
+        axes = 0 if self.mode == "mean_image" else (0, 2, 3)
+        mean = x.mean(axes, keepdim=True)
+        std = x.std(axes, correction=0, keepdim=True)
         std = torch.where(std > 1e-9, std, 1)
-        if self.mode == "channel_mean":
+        if self.mode != "channel_standard":
             std = torch.ones_like(mean)
         self.mean, self.std = mean.to(dtype), std.to(dtype)
         return self
@@ -314,6 +352,18 @@ validation_left_raw: statistics kinds
 You standardized the training images only.
 The model expects standardized images wherever it is used: standardizer(val) as well.
 
+divided_by_one_less: statistics
+- x.std(axes, correction=0, keepdim=True)
++ x.std(axes, keepdim=True)
+Your standardizer divides by the std that divides by N − 1.
+Its std is the population's, as in channel_statistics: std(..., correction=0).
+
+mean_image_subtracted: statistics
+- Standardizer()
++ Standardizer("mean_image")
+You subtracted the mean image.
+The mode here is "channel_standard": a mean and a std for each channel.
+
 mean_only: statistics
 - Standardizer()
 + Standardizer("channel_mean")
@@ -352,14 +402,26 @@ Shuffle the numbers of the images, torch.randperm(N, generator=generator), and c
 not_shuffled: shuffled
 - torch.randperm(len(images), generator=generator)
 + torch.arange(len(images))
-You cut the images in the order they came.
+Your validation images are always the first ones or the last.
 Data sets are often sorted by class: take torch.randperm(N, generator=generator) first.
 
 generator_ignored: shuffled
 - torch.randperm(len(images), generator=generator)
 + torch.randperm(len(images))
-Your order does not come from the generator that is handed in.
-Hand the generator on, torch.randperm(N, generator=generator), and seed nothing.
+Your split does not depend on the generator that is handed in.
+Take the order from it, torch.randperm(N, generator=generator), and seed nothing yourself.
+
+seed_taken_from_the_generator: shuffled
+- torch.randperm(len(images), generator=generator)
++ torch.randperm(len(images), generator=torch.Generator().manual_seed(generator.initial_seed()))
+Your split follows from the seed of the generator, however much was drawn from it before.
+Draw from the generator itself, torch.randperm(N, generator=generator): used again, it gives another split.
+
+at_least_one: no_validation
+- round(len(images) * val_fraction)
++ max(1, round(len(images) * val_fraction))
+You put an image into validation where none is asked for.
+val_fraction = 0 leaves all images for training: round(len(images) * val_fraction) is 0 there.
 
 minus_zero: no_validation
 - val, train = images[order[:num_val]], images[order[num_val:]]
@@ -382,7 +444,7 @@ shuffled_in_place: kinds
 You changed the caller's images in place.
 images[order] is a new tensor: give it a new name, and write nothing into the one you were handed.
 
-numbers_returned: statistics unseen kinds
+numbers_returned: kinds
 - standardizer(val), standardizer
 + standardizer(val), (standardizer.mean, standardizer.std)
 You returned the statistics, not the standardizer.

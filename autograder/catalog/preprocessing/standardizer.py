@@ -1,5 +1,6 @@
 """The exercise Standardizer of lecture 01: statistics that travel with the model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,28 +9,41 @@ from torch import nn
 from autograder.attempt import Handle, Raised, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import described
+from autograder.catalog.observations import as_double, described
 from autograder.catalog.preprocessing.draws import KINDS, SCALERS, varied_images, whole_numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import preprocessing as reference
 
 _MODES = ("mean_image", "channel_mean", "channel_standard")
+# Where a width is the number of channels, statistics of the wrong shape raise nothing.
+_SHAPES = ((2, 2, 3, 4), (1, 3, 2, 3), (2, 1, 2, 6), (3, 2, 4, 2))
+_FAINT = 5e-6
 
 
-def _to_fit(d: Draw) -> Case:
-    n, c, h, w = d.integer(2, 4), d.integer(2, 3), d.integer(2, 4), d.integer(4, 5)
-    images = d.layout(varied_images(d, n, c, h, w)) * d.positive(c, 1, 1, low=1.5, high=4.0)
+def _to_fit(d: Draw, least: int = 2, shapes: Sequence[tuple[int, int, int, int]] = _SHAPES) -> Case:
+    n, c, h, w = d.each(shapes)
+    images = d.layout(varied_images(d, max(n, least), c, h, w)) * d.positive(c, 1, 1, low=1.5, high=4.0)
     images[:, -1] *= 0.02  # stds on both sides of 1
-    others = d.tensor(d.integer(1, 3), c, h, w, shift=5.0)
-    larger = d.tensor(1, c, h + 1, w + 2)
+    others = d.tensor(d.integer(1, 2), c, h, w, shift=5.0)
+    larger = d.tensor(1, c, h + 2, w if w == c else w + 1)
     return Case((), {}, {"images": images, "others": others, "larger": larger})
 
 
+def _to_use(d: Draw) -> Case:
+    case = _to_fit(d, least=1)
+    mode = d.each(["channel_standard", "mean_image", "channel_mean"])
+    return Case((), {}, {"mode": mode, **case.extra})
+
+
 def _fit(layer: Handle, images: torch.Tensor) -> Any:
-    """What fit returns; a class without it is one that is not written yet."""
+    return _with_fit(layer, "fit", images)
+
+
+def _with_fit(layer: Handle, method: str, *args: Any) -> Any:
+    """What a method gives; a class without `fit` is one that is not written yet."""
     try:
-        return layer.do("fit", images)
+        return layer.do(method, *args)
     except Raised as error:
         if error.kinds[0] == "AttributeError" and "no attribute 'fit'" in error.message:
             raise Raised(("NotImplementedError",)) from error
@@ -42,31 +56,66 @@ def _fitted(subject: Subject, mode: str, images: torch.Tensor) -> Handle:
     return layer
 
 
+def _forward(layer: Handle, images: torch.Tensor) -> Any:
+    """What forward gives without its dtype, or the error: other images are worth seeing too."""
+    try:
+        return as_double(layer(images))
+    except Raised as error:
+        if error.kinds[0] == "NotImplementedError":
+            raise
+        return error
+
+
 def _standardizes(subject: Subject, case: Case) -> Any:
-    seen = {}
-    for mode in _MODES:
-        layer = _fitted(subject, mode, case.extra["images"])
-        seen[mode] = layer(case.extra["others"])
-        if mode != "mean_image":
-            seen[f"{mode}, larger images"] = layer(case.extra["larger"])
-    default = subject()
-    _fit(default, case.extra["others"])
-    _fit(default, case.extra["images"])
-    default.do("eval")
-    return {**seen, "no mode given, fitted a second time, in eval mode": default(case.extra["others"])}
+    mode, images, others, larger = (case.extra[name] for name in ("mode", "images", "others", "larger"))
+    layer = _fitted(subject, mode, images)
+    seen = {"other images": _forward(layer, others)}
+    if mode != "mean_image":
+        seen["larger images"] = _forward(layer, larger)
+    again = _fitted(subject, mode, larger)
+    _fit(again, images)
+    again.then("eval")
+    seen["fitted a second time, in eval mode"] = _forward(again, others)
+    if mode == "channel_standard":
+        default = subject()
+        _fit(default, images)
+        seen["no mode given"] = _forward(default, others)
+    return seen
 
 
 def _to_fit_flat(d: Draw) -> Case:
-    case = _to_fit(d)
-    images = case.extra["images"].contiguous()
-    images[:, 0] = d.choice(
-        [0.5, 0.25, 2.0]
-    )  # exact in binary, so that a std of 0 is 0 however it is computed
-    return Case((), {}, {"images": images, "others": case.extra["others"]})
+    case = _to_fit(d, shapes=((2, 3, 2, 3), (2, 4, 3, 2), (2, 1, 2, 6), (3, 2, 4, 2)))
+    images, others = case.extra["images"].contiguous(), case.extra["others"]
+    # Exact in binary, so that a std of 0 is 0 however it is computed.
+    images[:, 0] = d.each([0.5, 0.0, 2.0, -0.25])
+    # Around 0, where float32 is as exact as elsewhere: its std is small, and no error of rounding.
+    for faint in (images[:, 1:2], others[:, 1:2]):
+        faint.copy_(d.tensor(*faint.shape, scale=_FAINT))
+    return Case((), {}, {"images": images, "others": others})
 
 
 def _standardizes_flat(subject: Subject, case: Case) -> Any:
-    return _fitted(subject, "channel_standard", case.extra["images"])(case.extra["others"])
+    images, others = case.extra["images"], case.extra["others"]
+    result = _fitted(subject, "channel_standard", images)(others)
+    if not isinstance(result, torch.Tensor) or result.shape != others.shape:
+        return result
+    constant = _divided_by((others[:, 0] - images[0, 0, 0, 0]) / result[:, 0].double())
+    # What is added to every std, or is the least of them, is told by the constant channel, however little.
+    faint = result[:, 1:2].double() if constant == "divided by 1" else "not looked at"
+    return {
+        "the constant channel": constant,
+        "the faint channel": faint,
+        "the other channels": result[:, 2:].double(),
+    }
+
+
+def _divided_by(divisor: torch.Tensor) -> str:
+    """In words, since there are many numbers near 0 that somebody may have added."""
+    if torch.allclose(divisor, torch.ones_like(divisor), rtol=1e-3):
+        return "divided by 1"
+    if not divisor.any():
+        return "divided by 0"
+    return "divided by a number near 0" if divisor.abs().max() < 1e-2 else "something else"
 
 
 def _one_number(values: Any) -> Any:
@@ -78,21 +127,28 @@ def _one_number(values: Any) -> Any:
 
 
 def _keeps(subject: Subject, case: Case) -> Any:
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for mode in _MODES:
         layer = _fitted(subject, mode, case.extra["images"])
         layer.do("double")
-        found = layer.inspect()
+        found = layer.inspect("buffers", "state", "parameters")
+        own = {name: found["buffers"][name] for name in ("mean", "std") if name in found["buffers"]}
         seen[mode] = {
-            "buffers": {name: _one_number(found["buffers"].get(name)) for name in ("mean", "std")},
+            "buffers": {name: _one_number(values) for name, values in own.items()},
             "in the state dict": [name for name in ("mean", "std") if name in found["state"]],
-            "parameters": len(found["parameters"]),
+            "parameters": [name for name in ("mean", "std") if name in found["parameters"]],
         }
+        if not own:
+            seen[mode]["buffers of other names"] = bool(found["buffers"])
+        # Another number than 1 is all one.
+        if mode != "channel_standard" and isinstance(own.get("std"), torch.Tensor):
+            ones = bool((own["std"] == 1).all())
+            seen[mode]["buffers"]["std"] = "1" if ones else "not 1"
     return seen
 
 
 def _loads(subject: Subject, case: Case) -> Any:
-    seen = {}
+    seen: dict[str, Any] = {}
     for mode in _MODES:
         state = _fitted(subject, mode, case.extra["images"]).do("state_dict")
         fresh = subject(mode=mode)
@@ -101,14 +157,9 @@ def _loads(subject: Subject, case: Case) -> Any:
         try:
             fresh.do("load_state_dict", state)
         except Raised as error:
-            seen[mode] = f"load_state_dict raised a {error.kinds[0]}"
-            continue
-        try:
-            seen[mode] = fresh(case.extra["others"])
-        except Raised as error:
-            if error.kinds[0] == "NotImplementedError":
-                raise
-            seen[mode] = f"forward raised a {error.kinds[0]} after the load"
+            seen[mode] = {"load_state_dict": error, "forward": error}
+        else:
+            seen[mode] = {"load_state_dict": "done", "forward": _forward(fresh, case.extra["others"])}
     return seen
 
 
@@ -127,18 +178,32 @@ def _to_refuse(d: Draw) -> Case:
     return Case((), {}, {"mode": d.choice(_MODES[::-1]), "images": d.tensor(2, 3, 2, 4)})
 
 
+def _to_carry(d: Draw) -> Case:
+    return Case(whole_numbers(d).args, {}, {"mode": d.each(_MODES[::-1])})
+
+
 def _standardizer_manners(subject: Subject, case: Case) -> Any:
-    seen = {}
+    seen: dict[str, Any] = {}
+    answers, changed = [], {"fit": False, "forward": False}
     for dtype in KINDS:
         images = case.args[0].to(dtype)
-        layer = subject()
-        back = _fit(layer, images)
-        name = str(dtype).removeprefix("torch.")
+        layer = subject(mode=case.extra["mode"])
+        fit = _with_fit(layer, "__getattribute__", "fit")
+        back, by_fit = fit.with_changes(images)
+        answer, by_forward = layer.with_changes(images)
+        changed = {"fit": changed["fit"] or bool(by_fit), "forward": changed["forward"] or bool(by_forward)}
         seen["fit returns the Standardizer itself"] = isinstance(back, Handle) and back.ref == layer.ref
-        seen[f"for {name} images"] = described(layer(images))
-        changed = bool(layer.changed(images))
-        seen["images modified in place"] = changed or seen.get("images modified in place", False)
+        seen[f"for {str(dtype).removeprefix('torch.')} images"] = described(answer)
+        answers.append(as_double(answer))
+    seen["images modified in place by"] = [name for name, yes in changed.items() if yes]
+    seen["the same numbers for each dtype"] = all(_near(answer, answers[-1]) for answer in answers)
     return seen
+
+
+def _near(one: Any, other: Any) -> bool:
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor) or one.shape != other.shape:
+        return False
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-2, equal_nan=True)
 
 
 CLAIMS = Exercise(
@@ -151,25 +216,27 @@ CLAIMS = Exercise(
     properties=claims(
         """
         modes (1.25): forward subtracts and divides by what fit has measured, in each of the three modes
-        tried: fit(images), then forward on other images, in the channel modes on larger ones, and after a
-          second fit
-        constant_channel (0.5): a channel that was constant in fit is divided by 1
-        tried: fit on images whose first channel never changes, then forward on others
+        tried: fit(images), then forward on other images, in the channel modes on larger ones too; again where
+          fit(larger) came before
+        constant_channel (0.5): a channel that was constant in fit is divided by 1, and every other by its std
+        tried: fit on images whose first channel never changes and whose second is faint, then forward on
+          others
         buffers (0.75): mean and std are buffers, in the state dict; std is 1 where the mode does not divide
         tried: fit, double(), then buffers, parameters and state dict looked at (any shape will do)
         loadable (0.75): an unfitted Standardizer loads the state of a fitted one, and then standardizes
         tried: fit one; state_dict() loaded into another of the same mode; forward of that one
         refuses_unfitted (0.5): forward before fit or a load is refused with a RuntimeError
         tried: forward of a Standardizer that was never fitted, in both modes of a module
-        kinds (0.25): fit returns self; floats keep their dtype, integers give float32; nothing in place
+        kinds (0.25): fit returns self; floats keep their dtype, integers give float32 and the same numbers;
+          nothing in place
         tried: fit(images) and forward(images) for uint8, int64, float32 and float64
         """,
-        modes=on(_to_fit, _standardizes, tolerance=(1e-3, 1e-4)),
+        modes=on(_to_use, _standardizes, tolerance=(1e-3, 1e-4), examples=12),
         constant_channel=on(_to_fit_flat, _standardizes_flat, tolerance=(1e-3, 1e-4)),
         buffers=on(_to_fit, _keeps, tolerance=(1e-3, 1e-4), examples=4),
         loadable=on(_to_fit, _loads, tolerance=(1e-3, 1e-4), examples=4),
-        refuses_unfitted=on(_to_refuse, _unfitted, examples=4),
-        kinds=on(whole_numbers, _standardizer_manners, examples=4),
+        refuses_unfitted=on(_to_refuse, _unfitted, examples=4, beside="modes"),
+        kinds=on(_to_carry, _standardizer_manners, examples=4, beside="modes"),
     ),
     hints=hints("""
         My statistics are not saved
@@ -245,6 +312,31 @@ plain_attributes: buffers loadable
 + self.std = torch.empty(0)
 Your mean and std are plain attributes, so they are neither saved nor moved with the model.
 Register them in __init__: self.register_buffer('mean', torch.empty(0)).
+
+other_names: buffers
+- self.register_buffer("mean", torch.empty(0))
+- self.register_buffer("std", torch.empty(0))
++ self.register_buffer("center", torch.empty(0))
++ self.register_buffer("spread", torch.empty(0))
+- self.mean, self.std = mean.to(dtype), std.to(dtype)
++ self.center, self.spread = mean.to(dtype), std.to(dtype)
+- if self.mean.numel() == 0:
++ if self.center.numel() == 0:
+- return (images - self.mean) / self.std
++ return (images - self.center) / self.spread
+- for name in ("mean", "std"):
++ for name in ("center", "spread"):
+You have buffers, but none of the names mean and std.
+Whoever reads or loads a state dict goes by these names: register both under them.
+
+not_one: buffers
+- if self.mode != "channel_standard":
+-     std = torch.ones_like(mean)
+...
+- return (images - self.mean) / self.std
++ return (images - self.mean) / (self.std if self.mode == "channel_standard" else 1)
+Your buffer std is not 1 in the modes that do not divide.
+Put ones into it there: then forward does the same in every mode.
 
 not_persistent: buffers loadable
 - self.register_buffer("mean", torch.empty(0))
@@ -322,8 +414,14 @@ Put 1 where the std is 0: torch.where(std == 0, 1, std).
 eps_added: constant_channel
 - std = torch.where(std > 1e-9, std, 1)
 + std = std + 1e-5
-You added 0.00001 to the std: a channel that was constant in training is then multiplied by 100,000.
-Leave every other std as it is, and put 1 where it is 0.
+You divide a constant channel by a number near 0, which multiplies it by thousands or more.
+Leave every other std as it is, and put 1 where it is 0: no eps is added, and nothing is clamped.
+
+small_std_as_zero: constant_channel
+- std > 1e-9
++ std > 1e-3
+You divide by 1 where the std is small, although the channel was not constant.
+Put 1 where the std is 0 and nowhere else: a faint channel is divided by its own std.
 
 not_refused: refuses_unfitted
 - raise RuntimeError("fit the statistics first, or load them")
@@ -338,7 +436,7 @@ fails_on_none: refuses_unfitted
 + self.register_buffer("std", None)
 - if self.mean.numel() == 0:
 -     raise RuntimeError("fit the statistics first, or load them")
-An unfitted Standardizer fails by accident, with a TypeError.
+An unfitted Standardizer raises a TypeError.
 Look first whether there are statistics, and raise a RuntimeError that says what to do.
 
 fit_returns_nothing: kinds
@@ -354,6 +452,46 @@ in_place: kinds
 + return images
 Your forward modifies the images in place.
 Write (images - self.mean) / self.std, without -= and /=.
+
+in_place_in_fit: kinds
+- return self
++ x -= mean
++ return self
+Your fit modifies the images in place.
+double() of a float64 tensor is that tensor: write x - mean, which makes a new one, and not x -= mean.
+
+fitted_only_once: modes
+- axes = 0 if self.mode == "mean_image" else (0, 2, 3)
++ if self.mean.numel() > 0:
++     return self
++ axes = 0 if self.mode == "mean_image" else (0, 2, 3)
+A second fit changes nothing: your statistics are those of the first.
+fit measures the images that it is given, whatever has been measured before.
+
+integers_not_converted: kinds
+- x = images.double()
++ x = images
+You asked for the mean of integers, which torch does not take.
+Convert them first: images.double(), and the statistics back at the end.
+
+integers_subtracted: kinds
+- (images - self.mean)
++ (images - self.mean.to(images.dtype))
+For uint8 or int64 images you get other numbers than for the same images as floats.
+Convert before you compute: nothing is below 0 in a byte, and a mean has a fraction.
+
+always_single: kinds
+- return (images - self.mean) / self.std
++ return ((images - self.mean) / self.std).float()
+Your answer is float32 even for float64 images.
+Only integers become float32; floats keep their own dtype.
+
+always_double: kinds
+- mean.to(dtype), std.to(dtype)
++ mean, std
+Your answer is float64 whatever the images are.
+Return the statistics in the dtype of the images (float32 for integers): a float64 buffer lifts all that
+  meets it.
 
 broadcast_on_the_last_axis: all but buffers refuses_unfitted
 - mean = x.mean(axes, keepdim=True)

@@ -1,6 +1,6 @@
 """The exercise crop_and_concat of lecture 07: the skip, cropped to the middle and put in front."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -8,22 +8,22 @@ from torch.nn import functional as F
 from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import carries, described, gradients, numbers
-from autograder.catalog.unet.draws import LOOSE
+from autograder.catalog.observations import described, gradients, numbers
+from autograder.catalog.unet.draws import LOOSE, dtype_and_changes
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import unet as reference
 
 
-def _skip_case(extra_rows: Sequence[int], extra_columns: Sequence[int]) -> Callable[[Draw], Case]:
+def _skip_case(*differences: tuple[int, int]) -> Callable[[Draw], Case]:
+    """Skips that have so many rows and columns more than the map beside them."""
+
     def draw(d: Draw) -> Case:
         n, c, c_up = d.choice([2, 1]), d.choice([1, 2, 3]), d.choice([2, 1, 3])
         h, w = d.choice([2, 1, 3]), d.choice([3, 2, 5])
-        rows, columns = d.choice(extra_rows), d.choice(extra_columns)
-        if d.flag():
-            rows, columns = columns, rows
+        rows, columns = d.each(differences)
         skip = d.layout(d.tensor(n, c, h + rows, w + columns))
-        return Case((skip, d.tensor(n, c_up, h, w)))
+        return Case((skip, d.layout(d.tensor(n, c_up, h, w))))
 
     return draw
 
@@ -53,7 +53,7 @@ def _refuses_ups(subject: Subject, case: Case) -> dict[str, str]:
 
 def _skip_kinds(d: Draw) -> Case:
     dtype = d.choice([torch.float64, torch.float32])
-    args = (d.tensor(2, 2, 8, 5, dtype=dtype), d.tensor(2, 1, 4, 3, dtype=dtype))
+    args = (d.tensor(2, 2, 8, 5, dtype=dtype), d.tensor(2, 2, 4, 3, dtype=dtype))
     return Case(tuple(d.layout(a) for a in args))
 
 
@@ -74,12 +74,12 @@ CLAIMS = Exercise(
         gradients (0.25): gradients reach both inputs
         carries (0.25): the dtype is kept and the inputs are not modified
         """,
-        joined=on(_skip_case([2, 4], [4, 6]), numbers, tolerance=LOOSE),
-        odd=on(_skip_case([1, 5], [3, 7]), numbers, tolerance=LOOSE),
-        same_size=on(_skip_case([0], [2, 0]), numbers, tolerance=LOOSE),
-        refuses_larger_up=on(_up_too_large, _refuses_ups, examples=3),
-        gradients=on(_skip_case([2, 4], [4, 6]), gradients(0, 1), tolerance=LOOSE, examples=4),
-        carries=on(_skip_kinds, carries),
+        joined=on(_skip_case((2, 4), (4, 2), (6, 2), (2, 6)), numbers, tolerance=LOOSE),
+        odd=on(_skip_case((1, 3), (3, 2), (4, 7), (5, 1)), numbers, tolerance=LOOSE),
+        same_size=on(_skip_case((0, 2), (2, 0), (0, 0)), numbers, tolerance=LOOSE),
+        refuses_larger_up=on(_up_too_large, _refuses_ups, examples=3, beside="joined"),
+        gradients=on(_skip_case((2, 4), (4, 2)), gradients(0, 1), tolerance=LOOSE, examples=4),
+        carries=on(_skip_kinds, dtype_and_changes, examples=4, beside="joined"),
     ),
     hints=hints("""
         The result is shifted against the skip
@@ -158,7 +158,7 @@ skip_resized: joined odd same_size gradients
 You shrank the skip instead of cropping it.
 Features must stay where they are: cut the middle out, pixel for pixel.
 
-up_padded: all but refuses_larger_up
+up_padded: joined odd same_size gradients
 - cropped = skip[:, :, top : top + h, left : left + w]
 - return torch.cat([cropped, up], dim=1)
 + padded = F.pad(up, (left, W - w - left, top, H - h - top))
@@ -166,7 +166,21 @@ up_padded: all but refuses_larger_up
 You padded up to the size of skip.
 Crop skip to the size of up: the padded border would be made up.
 
-stacked_as_images: all but refuses_larger_up
+up_resized: joined odd same_size gradients
+- cropped = skip[:, :, top : top + h, left : left + w]
+- return torch.cat([cropped, up], dim=1)
++ resized = F.interpolate(up, size=(H, W), mode="bilinear")
++ return torch.cat([skip, resized], dim=1)
+You enlarged up to the size of skip.
+Crop skip to the size of up: enlarged, up no longer lies where it belongs.
+
+equal_refused: same_size
+- if h > H or w > W:
++ if h >= H or w >= W:
+You refuse an up that is as large as skip along a side.
+Only larger is too large: where a side fits already, nothing is cropped there.
+
+stacked_as_images: joined odd same_size gradients
 - dim=1
 + dim=0
 You joined along the first axis, as if these were more images.
@@ -204,6 +218,18 @@ skip_detached: gradients
 + [cropped.detach(), up]
 No gradient reaches skip.
 Leave out detach(), .data and no_grad(): the contracting path learns through the skips as well.
+
+up_detached: gradients
+- [cropped, up]
++ [cropped, up.detach()]
+No gradient reaches up.
+Leave out detach(), .data and no_grad(): everything below learns through up.
+
+graph_cut: gradients
+- return torch.cat([cropped, up], dim=1)
++ return torch.cat([cropped, up], dim=1).detach()
+No gradient reaches either input.
+Leave out detach(), .data and no_grad(), and stay with torch: numpy keeps no graph.
 
 default_dtype: carries
 - return torch.cat([cropped, up], dim=1)

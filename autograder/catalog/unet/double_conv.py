@@ -25,13 +25,13 @@ from coursekit import unet as reference
 
 
 def _double_case(d: Draw) -> Case:
-    c, k = d.choice([(2, 3), (3, 2), (1, 4)])
+    c, k = d.each([(2, 3), (3, 2), (1, 4), (2, 2)])
     x = d.tensor(d.choice([2, 1]), c, d.integer(5, 9), d.integer(6, 10))
     return Case((c, k), {}, {"x": x, "seed": d.seed()})
 
 
 def _double_float32(d: Draw) -> Case:
-    c, k = d.choice([(2, 3), (3, 2), (1, 4)])
+    c, k = d.each([(2, 3), (3, 1), (1, 4), (2, 2)])
     return Case((c, k), {}, {"x": d.tensor(2, c, d.integer(5, 9), d.integer(6, 10), dtype=torch.float32)})
 
 
@@ -49,7 +49,7 @@ def _double_applied(subject: Subject, case: Case) -> dict[str, Any]:
     """In both modes, which a block without further layers does not tell apart."""
     network = filled_network(subject, case)
     seen = {"in eval mode": network(case.extra["x"])}
-    network.do("train")
+    network.then("train")
     return {**seen, "in training mode": network(case.extra["x"])}
 
 
@@ -69,9 +69,9 @@ def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
             )
         right, std = math.sqrt(2 / (9 * c)), float(weight.std())
         # Hundreds of numbers: right answers come within 12 % in all but one of 10⁹ cases.
-        if abs(std / right - 1) < 0.2 and abs(float(weight.mean())) < 0.3 * right:
+        if abs(std / right - 1) < 0.2 and abs(float(weight.mean())) < 0.3 * max(right, std):
             continue
-        if abs(float(weight.mean())) >= 0.3 * right:
+        if abs(float(weight.mean())) >= 0.3 * max(right, std):
             message = (
                 f"the weights of the {which} convolution have mean {float(weight.mean()):.3f}, expected 0"
             )
@@ -99,9 +99,25 @@ def _judge_drawn(case: Case, expected: Any, got: Any) -> Mismatch | None:
             f"{std:.3f}",
             f"weights: {code}",
         )
-    if any(p.dim() == 1 and bool(p.any()) for p in got.values()):
-        return Mismatch(Outcome.WRONG_VALUES, "biases are not 0", "biases", code="biases")
-    return None
+    return _judge_biases(outputs, inputs, got)
+
+
+def _judge_biases(outputs: int, inputs: int, got: dict[str, torch.Tensor]) -> Mismatch | None:
+    """The biases beside the convolutions' weights; of other names, every vector."""
+    weights = [name for name, p in got.items() if p.dim() == 4 and "weight" in name]
+    beside = [got.get(name.replace("weight", "bias")) for name in weights]
+    biases = [b for b in beside if b is not None] or [p for p in got.values() if p.dim() == 1]
+    drawn = [b for b in biases if bool(b.any())]
+    if not drawn:
+        return None
+    # torch draws them evenly up to 1/√fan_in, the second's smaller.
+    bounds = [(1 / (9 * c)) ** 0.5 for c in (inputs, outputs)]
+    default = any(
+        0.3 * bound < float(drawn[0].std()) < float(drawn[0].abs().max()) <= bound for bound in bounds
+    )
+    most = max(float(b.abs().max()) for b in drawn)
+    code = "biases: default" if default else "biases: other"
+    return Mismatch(Outcome.WRONG_VALUES, f"biases are not 0, but up to {most:.2g}", "biases", code=code)
 
 
 CLAIMS = Exercise(
@@ -115,7 +131,7 @@ CLAIMS = Exercise(
         """
         made (0.5): two 3×3 convolutions with biases, in → out → out channels; 4 rows and 4 columns less
         tried: a new block: its parameters by shape, and one call
-        output (0.5): convolution, ReLU, convolution, ReLU, in either mode
+        output (0.5): convolution, ReLU, convolution, ReLU, and nothing else, in either mode
         tried: double(), every parameter filled with numbers drawn for its shape, a call after eval() and one
           after train()
         drawn (0.5): weights are drawn with standard deviation √(2 / fan_in), biases are 0
@@ -203,7 +219,7 @@ one_convolution: all
 There is one convolution.
 Two of them, each followed by a ReLU.
 
-batch_normalization_added: all
+batch_normalization_added: all but drawn
 - self.two = nn.Conv2d(out_channels, out_channels, 3)
 + self.two = nn.Conv2d(out_channels, out_channels, 3)
 + self.norm_one, self.norm_two = nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels)
@@ -211,7 +227,18 @@ batch_normalization_added: all
 + F.relu(self.norm_one(self.one(x)))
 - F.relu(self.two(x))
 + F.relu(self.norm_two(self.two(x)))
-You added batch normalization.
+You added batch normalization between each convolution and its ReLU.
+The block is convolution, ReLU, convolution, ReLU; this network has none.
+
+batch_normalization_last: all but drawn
+- self.two = nn.Conv2d(out_channels, out_channels, 3)
++ self.two = nn.Conv2d(out_channels, out_channels, 3)
++ self.norm_one, self.norm_two = nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels)
+- F.relu(self.one(x))
++ self.norm_one(F.relu(self.one(x)))
+- F.relu(self.two(x))
++ self.norm_two(F.relu(self.two(x)))
+You added batch normalization after each ReLU.
 The block is convolution, ReLU, convolution, ReLU; this network has none.
 
 dropout_added: output
@@ -248,6 +275,18 @@ default_biases: drawn
 - nn.init.zeros_(conv.bias)
 Your weights are right, your biases are as torch draws them.
 nn.init.zeros_(conv.bias).
+
+biases_not_zero: drawn
+- nn.init.zeros_(conv.bias)
++ nn.init.normal_(conv.bias, std=math.sqrt(2 / fan_in))
+Your weights are right, your biases are not 0.
+nn.init.zeros_(conv.bias).
+
+standard_normal: drawn
+- std=math.sqrt(2 / fan_in)
++ std=1
+Your weights have standard deviation 1, as normal_ and torch.randn draw them.
+Scale them: nn.init.normal_(conv.weight, std=√(2 / fan_in)).
 
 variance_for_deviation: drawn
 - math.sqrt(2 / fan_in)

@@ -5,52 +5,73 @@ that is deformed carries its own row and column coordinates as channels: reading
 displacement of every pixel, and all claims are judged on that.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import named, wrong
+from autograder.catalog.observations import described, named, wrong
+from autograder.catalog.unet.draws import (
+    REACH,
+    changed_at_rest,
+    coordinate_image,
+    cubic_axis,
+    displacement,
+    fitted,
+    fitted_lattice,
+    inner_pixels,
+    lattice_axis,
+    mirrored_places,
+    of_kind,
+    own_places,
+    read_places,
+    spread_of_any_field,
+    straightened,
+    way_of_reading,
+)
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Mismatch, Outcome
 from coursekit import unet as reference
 
 SIGMA = 1.0
-# Neither 1, which would hide a square, nor so large that the border is reached.
-SPREAD = 1.5
-# Displacements above this are rarer than one in 10⁸ on the lattice; bicubic interpolation overshoots a little.
-REACH = 8
-
-
-def _scene(d: Draw) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image whose channels are row, column and random numbers, and random blocks of labels, framed by another."""
-    h, w = d.integer(37, 44), d.integer(37, 47)
-    labels = d.integers(-(-h // 3), -(-w // 3), low=0, high=3).repeat_interleave(3, 0).repeat_interleave(3, 1)
-    labels = F.pad(labels[1 : h - 1, 1 : w - 1], (1, 1, 1, 1), value=4)
-    return torch.cat([_pixels(h, w), d.tensor(1, h, w)]), labels * 50
+# Not 1, which would hide a square; three times of it, on a side three times as long, must not reach the border.
+SPREAD = 0.6
+WIDE, TALL, SQUARISH = (33, 99), (99, 33), (39, 44)
 
 
 def _bent(d: Draw) -> Case:
-    return Case((*_scene(d),), {"grid": d.integer(4, 5), "sigma": SIGMA, "generator": d.generator()})
+    grid, size = d.each([(4, SQUARISH), (5, WIDE), (3, TALL), (2, WIDE)])
+    return Case((*coordinate_image(d, size),), {"grid": grid, "sigma": SIGMA, "generator": d.generator()})
 
 
 def _still(d: Draw) -> Case:
-    return Case((*_scene(d),), {"grid": d.integer(2, 4), "sigma": 0.0, "generator": d.generator()})
+    """The generator is left out once: then nothing that is drawn can matter."""
+    size, grid, left_out = d.each([(SQUARISH, 3, False), (WIDE, 2, True), (TALL, 4, False)])
+    generator = {} if left_out else {"generator": d.generator()}
+    return Case((*coordinate_image(d, size),), {"grid": grid, "sigma": 0.0, **generator})
 
 
 def _many(d: Draw) -> Case:
     generators = [d.generator() for _ in range(40)]
-    return Case((*_scene(d),), {"grid": 3, "sigma": SPREAD}, {"generators": generators})
+    size = d.each([(25, 75), (75, 25)])
+    return Case((*coordinate_image(d, size),), {"grid": 3, "sigma": SPREAD}, {"generators": generators})
 
 
 def _small(d: Draw) -> Case:
-    image, labels = _scene(d)
-    # Numbers of instances may be large.
-    kinds = {"bytes": labels.to(torch.uint8), "numbers": labels + 100_003}
-    return Case((image.float(),), {"grid": 3, "sigma": SIGMA, "generator": d.generator()}, kinds)
+    image, labels = coordinate_image(d, (d.integer(9, 14), d.integer(20, 24)))
+    # Numbers of instances may be large, and images may have one channel.
+    others = {
+        "numbers": (image.float(), labels + 100_003),
+        "pixels": (d.integers(1, *labels.shape, high=255, dtype=torch.uint8), labels.to(torch.int32)),
+    }
+    settings = {"grid": 3, "sigma": SIGMA, "generator": d.generator()}
+    return Case((d.choice([image.float(), image]), labels.to(torch.uint8)), settings, others)
 
 
 _deform = named("image", "labels")
@@ -70,170 +91,108 @@ def _deform_often(subject: Subject, case: Case) -> Any:
 
 def _kinds(subject: Subject, case: Case) -> Any:
     seen = {}
-    for given in case.extra.values():
-        image, labels = subject(*case.args, given, **case.kwargs)
-        allowed = set(given.unique().tolist())
+    for given in (case.args, *case.extra.values()):
+        (image, labels), changed = subject.with_changes(*given, **case.kwargs)
+        allowed = set(given[1].unique().tolist())
         known = set(labels.unique().tolist()) <= allowed if isinstance(labels, torch.Tensor) else None
-        seen[f"{given.dtype} labels".removeprefix("torch.")] = {
-            "image": [str(image.dtype), list(image.shape)],
-            "labels": [str(labels.dtype), list(labels.shape)],
+        seen[f"{described(given[0])}, {described(given[1])}"] = {
+            "image": described(image),
+            "labels": described(labels),
             "only labels that were there": known,
-            "modified in place": bool(subject.changed(*case.args, given, **case.kwargs)),
+            "modified in place": bool(changed),
         }
     return seen
 
 
-# -- reading the field off the result -----------------------------------------------------------------------
-
-
-def _basis(grid: int, h: int, w: int, mode: str = "bicubic", aligned: bool = True) -> torch.Tensor:
-    """(H·W, grid²): what one unit of displacement at each lattice point moves each pixel."""
-    points = torch.eye(grid * grid, dtype=torch.float64).reshape(1, grid * grid, grid, grid)
-    return F.interpolate(points, size=(h, w), mode=mode, align_corners=aligned)[0].flatten(1).T
-
-
-def _inner(h: int, w: int) -> torch.Tensor:
-    """Pixels so far inside that no displacement reaches the border."""
-    inside = torch.zeros(h, w, dtype=torch.bool)
-    inside[REACH:-REACH, REACH:-REACH] = True
-    return inside
-
-
-def _pixels(h: int, w: int) -> torch.Tensor:
-    """(2, H, W): row and column of every pixel."""
-    return torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).double()
-
-
-def _places(image: torch.Tensor) -> torch.Tensor:
-    """(2, H, W): the row and column each pixel of the result was read from."""
-    return image[:2].double()
-
-
-def _displacement(image: torch.Tensor) -> torch.Tensor:
-    return _places(image) - _pixels(*image.shape[1:])
-
-
-def _fitted(image: torch.Tensor, grid: int) -> tuple[torch.Tensor, float]:
-    """The lattice (2, grid²) that explains the inner displacements best, and the largest remainder in px."""
-    h, w = image.shape[1:]
-    inside = _inner(h, w).flatten()
-    basis = _basis(grid, h, w)
-    shifts = _displacement(image).flatten(1).T
-    lattice = torch.linalg.lstsq(basis[inside], shifts[inside], driver="gelsd").solution
-    remainder = float((basis[inside] @ lattice - shifts[inside]).abs().max())
-    return lattice.T, remainder
-
-
-def _of_kind(case: Case, got: Any) -> Mismatch | None:
-    image, labels = case.args
-    pair = isinstance(got, dict) and all(isinstance(got[n], torch.Tensor) for n in ("image", "labels"))
-    if not pair or not bool(torch.isfinite(got["image"].double()).all()):
-        return Mismatch(Outcome.WRONG_KIND, "expected a pair of finite tensors (image, labels)", code="kind")
-    for name, one, other in (("image", image, got["image"]), ("labels", labels, got["labels"])):
-        if one.shape != other.shape:
-            message = f"expected shape {tuple(one.shape)}, got {tuple(other.shape)}"
-            return Mismatch(Outcome.WRONG_KIND, message, name, code="shape")
-    return None
-
-
-def _changed_at_rest(image: torch.Tensor) -> Mismatch:
-    h, w = image.shape[1:]
-    seen, rest = _places(image), _places(image) - _displacement(image)
-    across = torch.stack([rest[1] * (h - 1) / (w - 1), rest[0] * (w - 1) / (h - 1)])
-    if torch.allclose(seen, across, atol=1e-3):
-        return wrong("with sigma=0 rows and columns change places", "identity:swapped", "image")
-    stretched = torch.stack([rest[0] * h / (h - 1), rest[1] * w / (w - 1)]) - 0.5
-    if torch.allclose(seen[:, 1:-1, 1:-1], stretched[:, 1:-1, 1:-1], atol=1e-3):
-        return wrong("with sigma=0 the image is stretched by a pixel", "identity:unaligned", "image")
-    change = float((seen - rest).abs().max())
-    message = f"with sigma=0 the image changes: pixels are read up to {change:.2g} px away"
-    return wrong(message, f"identity {change:.2g}", "image")
+def _still_there(got: Any) -> Mismatch | None:
+    """Where nothing is displaced, nothing can be seen of how it would be read."""
+    if float(displacement(got["image"]).abs().max()) > 1e-3 * SIGMA:
+        return None
+    return wrong("the image comes back as it was", "still", "image")
 
 
 def _judge_identity(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if mismatch := _of_kind(case, got):
+    if mismatch := of_kind(case, got):
         return mismatch
     image, labels = case.args
     # A field in float32 moves coordinates by some 10⁻⁶ of the image's side.
     if not torch.allclose(got["image"], image, atol=1e-3):
-        return _changed_at_rest(got["image"])
+        return changed_at_rest(got["image"])
     if not torch.equal(got["labels"].long(), labels.long()):
         return wrong("with sigma=0 the labels change", "identity", "labels")
     return None
 
 
+CORNERS = "are those of a lattice whose corners do not lie on the image's (align_corners=False)"
+# How far a read coordinate may lie from its place, in the mean where it is a whole pixel: an image read otherwise
+# than bilinearly is a claim of its own.
+READ = {"bilinear": 1e-4, "bicubic": 5e-3, "nearest": 0.36, "otherwise": 1e-4}
+
+
 def _judge_field(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if mismatch := _of_kind(case, got):
+    if mismatch := of_kind(case, got) or _still_there(got):
         return mismatch
-    grid = case.kwargs["grid"]
-    _, remainder = _fitted(got["image"], grid)
-    if remainder < 1e-4:
+    image, grid, reading = got["image"], case.kwargs["grid"], way_of_reading(case, got)
+    near, whole = READ[reading], reading == "nearest"
+    if reading == "bicubic":
+        image = straightened(read_places(image))
+    _, remainder = fitted_lattice(image, grid, whole)
+    if remainder < near:
         return None
     for other in range(2, 7):
-        if _fitted(got["image"], other)[1] < 1e-4:
+        if fitted_lattice(image, other, whole)[1] < near:
             message = f"a lattice of {grid}×{grid} points was asked for, yours has {other}×{other}"
             return wrong(message, f"field:grid {other}")
-    h, w = case.args[1].shape
-    inside = _inner(h, w).flatten()
-    shifts = _displacement(got["image"]).flatten(1).T[inside]
-    for name, mode, aligned, why in (
-        ("bilinear", "bilinear", True, "the displacements are bilinear between the lattice points"),
-        (
-            "corners",
-            "bicubic",
-            False,
-            "the lattice's corners do not lie on the image's (align_corners=False)",
-        ),
-    ):
-        basis = _basis(grid, h, w, mode, aligned)[inside]
-        lattice = torch.linalg.lstsq(basis, shifts, driver="gelsd").solution
-        if float((basis @ lattice - shifts).abs().max()) < 1e-4:
-            return wrong(why, f"field:{name}")
-    # Of the whole field: a single displacement can be small by chance, and the mirror keeps all of them in the image.
-    if float(shifts.square().mean().sqrt()) > 3 * SIGMA:
-        return wrong(
-            f"displacements of up to {float(shifts.abs().max()):.0f} px at sigma={SIGMA:g}", "field:huge"
-        )
-    if float((shifts - shifts.round()).abs().max()) < 1e-6:
-        return wrong("every pixel is read at a whole coordinate", "field:whole")
-    message = (
-        f"the displacements are no bicubic field of a {grid}×{grid} lattice: up to {remainder:.2g} px off"
+    field = displacement(image)
+    kernels: tuple[tuple[str, Callable[[int, int], torch.Tensor], str], ...] = (
+        ("bilinear", partial(lattice_axis, mode="bilinear"), "are bilinear between the lattice points"),
+        ("corners", partial(lattice_axis, aligned=False), CORNERS),
+        ("corners", partial(lattice_axis, aligned=False, antialias=True), CORNERS),
+        ("kernel", cubic_axis, "are cubic, but by another kernel than F.interpolate's"),
+        ("corners", partial(cubic_axis, aligned=False), CORNERS),
     )
-    return wrong(message, f"field {remainder:.2g}")
-
-
-def _folded(places: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
-    folded = []
-    for place, size in zip(places, sizes, strict=True):
-        period = 2 * (size - 1)
-        folded.append(((place % period + period) % period - (size - 1)).abs().neg() + (size - 1))
-    return torch.stack(folded)
+    for name, axis, why in kernels:
+        along_rows, along_columns = (axis(grid, size) for size in field.shape[1:])
+        if fitted(field, along_rows, along_columns, whole)[1] < near:
+            return wrong(f"the displacements {why}", f"field:{name}")
+    field = field[:, REACH:-REACH, REACH:-REACH]
+    size = field.square().mean()
+    if float((field.diff().abs() < 1e-5).double().mean()) > 0.5:
+        return wrong("the displacements are the same in whole blocks of pixels", "field:blocks")
+    if min((field[:, 1:] * field[:, :-1]).mean(), (field[..., 1:] * field[..., :-1]).mean()) < 0.3 * size:
+        return wrong("the displacements jump from pixel to pixel", "field:noise")
+    # Noise that was smoothed over no more than a few pixels bends as much as it rises.
+    rough = float(field.diff(n=2).square().mean() / field.diff().square().mean()) > 0.6
+    # Of the whole field: a single displacement can be small by chance, and the mirror keeps all of them in the image.
+    if float(size) > 9 * SIGMA**2 and not rough:
+        return wrong(f"displacements of up to {field.abs().max():.0f} px at sigma={SIGMA:g}", "field:huge")
+    return wrong(
+        f"the displacements are smooth, but no bicubic field of a {grid}×{grid} lattice: up to {remainder:.2g} px off",
+        "field:smooth",
+    )
 
 
 def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if mismatch := _of_kind(case, got):
+    if mismatch := of_kind(case, got) or _still_there(got):
         return mismatch
-    h, w = case.args[1].shape
-    grid = case.kwargs["grid"]
-    if mismatch := _judge_field(case, expected, got):
-        message = "the field is not the one asked for, so the border cannot be judged"
-        return wrong(message, f"border after {mismatch.code}")
-    lattice, _ = _fitted(got["image"], grid)
-    shifts = (_basis(grid, h, w) @ lattice.T).T.reshape(2, h, w)
-    places = _pixels(h, w) + shifts
-    seen = _places(got["image"])
+    (h, w), grid = case.args[1].shape, case.kwargs["grid"]
+    lattice, remainder = fitted_lattice(got["image"], grid)
+    if remainder >= READ["bilinear"]:
+        return _judge_border_of_any_field(case, got)
+    places = own_places(h, w) + lattice_axis(grid, h) @ lattice @ lattice_axis(grid, w).T
+    seen = read_places(got["image"])
     # Just outside, bilinear reading mixes the two sides of the mirror: exact only from one pixel on.
     last = torch.tensor([h - 1, w - 1])[:, None, None]
     off_the_edges = torch.cat([places.abs(), (places - last).abs()]).amin(0) > 1
     clear = off_the_edges & ((places < 0) | (places > last)).any(0)
     if not clear.any():
         return None
-    if float((seen - _folded(places, (h, w))).abs().amax(0)[clear].max()) < 1e-2:
+    if float((seen - mirrored_places(places, (h, w))).abs().amax(0)[clear].max()) < 1e-2:
         return _judge_border_labels(case, got, clear)
     clamped = torch.stack([places[0].clamp(0, h - 1), places[1].clamp(0, w - 1)])
     if float((seen - clamped).abs().amax(0)[clear].max()) < 1e-2:
         return wrong("beyond the border the edge pixel is repeated", "border:clamped")
-    outer = _folded(places + 0.5, (h + 1, w + 1)) - 0.5
+    outer = mirrored_places(places + 0.5, (h + 1, w + 1)) - 0.5
     twice = torch.stack([outer[0].clamp(0, h - 1), outer[1].clamp(0, w - 1)])
     if float((seen - twice).abs().amax(0)[clear].max()) < 1e-2:
         return wrong("the mirror stands beside the edge pixel, which is there twice", "border:edge twice")
@@ -242,12 +201,34 @@ def _judge_border(case: Case, expected: Any, got: Any) -> Mismatch | None:
     return wrong("beyond the border the image is not mirrored at its edge pixel", "border")
 
 
+def _judge_border_of_any_field(case: Case, got: Any) -> Mismatch | None:
+    """Another field than the one asked for is a claim of its own. Where it leads beyond the border is not
+    known, but a mirror at the edge pixel hardly ever shows the very edge, nor black, nor the other side of
+    the image."""
+    seen, (h, w) = read_places(got["image"]), case.args[1].shape
+    rest, last = own_places(h, w), torch.tensor([h - 1, w - 1])[:, None, None]
+    ring = ~inner_pixels(h, w)
+    away = (rest > REACH).any(0)
+    if bool(((seen.abs().amax(0) < 1e-6) & ring & away).any()):
+        return wrong("beyond the border the image is black", "border:zeros")
+    at_the_edge = ((seen.abs() < 1e-6) & (rest > 0.5)) | (((seen - last).abs() < 1e-6) & (rest < last - 0.5))
+    # A few are there by chance.
+    if way_of_reading(case, got) != "nearest" and int(at_the_edge.sum()) > 5:
+        return wrong("beyond the border the edge pixel is read", "border:edges")
+    near = float(displacement(got["image"])[:, inner_pixels(h, w)].square().mean().sqrt()) < 3 * SIGMA
+    if near and bool(((seen - rest).abs() > (last + 1) / 2)[:, ring].any()):
+        return wrong("beyond the border the image begins again at its other side", "border:wrapped")
+    return _judge_border_labels(case, got, ring)
+
+
 def _judge_border_labels(case: Case, got: Any, clear: torch.Tensor) -> Mismatch | None:
     """Labels beyond the border; not where they are wrong inside already."""
     if _judge_labels(case, None, got) is not None:
         return None
-    labels, places = case.args[1].long(), _places(got["image"])
-    clear = clear & ((places.frac().abs() - 0.5).abs().amin(0) > 2e-2)
+    labels, places = case.args[1].long(), read_places(got["image"])
+    # By as much as a cubic kernel bends coordinates at the mirror.
+    near = 0.2 if way_of_reading(case, got) == "bicubic" else 2e-2
+    clear = clear & ((places.frac().abs() - 0.5).abs().amin(0) > near)
     y, x = (places[k].round().long().clamp(0, n - 1) for k, n in enumerate(labels.shape))
     if bool((got["labels"].long() != labels[y, x])[clear].any()):
         return wrong(
@@ -257,35 +238,26 @@ def _judge_border_labels(case: Case, got: Any, clear: torch.Tensor) -> Mismatch 
 
 
 def _judge_image(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if mismatch := _of_kind(case, got):
+    if mismatch := of_kind(case, got) or _still_there(got):
         return mismatch
-    image, _ = case.args
-    h, w = image.shape[1:]
-    inside = _inner(h, w)
-    y, x = _places(got["image"])[:, inside]
-    if float(torch.stack([y, x]).frac().abs().max()) < 1e-6:
-        return wrong("the image is read at whole pixels", "image:nearest")
-    top, left = y.floor().long().clamp(0, h - 2), x.floor().long().clamp(0, w - 2)
-    down, right = y - top, x - left
-    v = image[2]
-    upper = v[top, left] * (1 - right) + v[top, left + 1] * right
-    lower = v[top + 1, left] * (1 - right) + v[top + 1, left + 1] * right
-    off = float((got["image"][2].double()[inside] - (upper * (1 - down) + lower * down)).abs().max())
-    if off < 1e-4:
+    reading = way_of_reading(case, got)
+    if reading == "bilinear":
         return None
-    return wrong(f"the image is not read bilinearly between its pixels: up to {off:.2g} off", "image")
+    if reading == "nearest":
+        return wrong("the image is read at whole pixels", "image:nearest")
+    return wrong("the image is not read bilinearly between its pixels", f"image:{reading}")
 
 
 def _judge_labels(case: Case, expected: Any, got: Any) -> Mismatch | None:
-    if mismatch := _of_kind(case, got):
+    if mismatch := of_kind(case, got) or _still_there(got):
         return mismatch
     _, labels = case.args
     h, w = labels.shape
-    inside = _inner(h, w)
+    inside = inner_pixels(h, w)
     new = set(got["labels"].unique().tolist()) - set(labels.unique().tolist())
     if new:
         return wrong(f"labels appear that were not there: {sorted(new)[:4]}", "labels:new", "labels")
-    places = _places(got["image"])
+    places = read_places(got["image"])
     # At the middle between two pixels either label is the nearest.
     clear = inside & ((places.frac().abs() - 0.5).abs().amin(0) > 1e-3)
     if not clear.any():
@@ -311,31 +283,57 @@ def _judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         return wrong("the same generator gives another deformation", "spread:not repeatable")
     if torch.equal(images[0], images[1]):
         return wrong("another generator gives the same deformation", "spread:constant")
-    fits = [_fitted(image, 3) for image in images]
-    # (40, 2, 9) lattices, each point of which is one draw; of another field only the middle can be told.
-    drawn = torch.stack([lattice for lattice, _ in fits])
-    told = max(remainder for _, remainder in fits) < 1e-3
-    drawn = drawn if told else drawn[:, :, 4:5]
-    size, std, mean = case.kwargs["sigma"], float(drawn.std()), float(drawn.mean())
-    # Of 720 or 80 normal numbers: outside once in 10⁶ right answers.
-    low, high, shift, flat = (0.87, 1.14, 0.3, 2.05) if told else (0.5, 1.62, 0.75, 0.0)
-    if std < 0.05 * size:
+    size = case.kwargs["sigma"]
+    fits = [fitted_lattice(image, 3) for image in images]
+    if max(remainder for _, remainder in fits) > 1e-3:
+        return spread_of_any_field(images, size)
+    # (40, 2, 9), each point of which is one draw.
+    drawn = torch.stack([lattice.flatten(1) for lattice, _ in fits])
+    std, (rows, columns) = float(drawn.std()), (drawn.transpose(0, 1).flatten(1).std(1) / size).tolist()
+    if max(rows, columns) < 0.05:
         return wrong("the displacements are the same in every place and every time", "spread:constant")
-    lattices = drawn.unflatten(2, (3, 3)) if told else None
-    if lattices is not None and min(float(lattices.std(axis).mean()) for axis in (2, 3)) < 0.5 * std:
+    if min(rows, columns) < 0.05:
+        moved, still = ("columns", "rows") if rows < columns else ("rows", "columns")
+        return wrong(f"{moved} are displaced and {still} are not", f"spread:{moved} only")
+    by_point = drawn.transpose(0, 2).flatten(1).std(1)
+    if float(by_point.min()) < 0.4 * float(by_point.max()):
+        return wrong("some points of the lattice are hardly displaced", "spread:points at rest")
+    if min(float(drawn.unflatten(2, (3, 3)).std(axis).mean()) for axis in (2, 3)) < 0.5 * std:
         return wrong("points of one lattice are displaced alike", "spread:points alike")
-    if float(((drawn - mean) / std).pow(4).mean()) < flat:
-        most = float(drawn.abs().max())
-        return wrong(f"displacements are spread evenly, up to {most:.2g} px", "spread:uniform")
-    correlation = float(torch.corrcoef(drawn.transpose(0, 1).flatten(1))[0, 1])
-    if abs(correlation) > 0.8:
+    if abs(float(torch.corrcoef(drawn.transpose(0, 1).flatten(1))[0, 1])) > 0.8:
         return wrong("rows and columns are displaced alike", "spread:alike")
-    if low < std / size < high and abs(mean) < shift * size:
+    if float((drawn / drawn.std((0, 2), keepdim=True)).pow(4).mean()) < 2.05:
+        return wrong(f"displacements are spread evenly, up to {drawn.abs().max():.2g} px", "spread:uniform")
+    # Of 360 normal numbers: outside less than once in 10⁶ right answers.
+    if not all(0.8 < one < 1.22 for one in (rows, columns)):
+        return _judge_unequal(case, size, rows, columns)
+    mean = float(drawn.transpose(0, 1).flatten(1).mean(1).abs().max())
+    # Of 720: as above.
+    if 0.87 < std / size < 1.14 and mean < 0.3 * size:
         return None
-    known = {"half": 0.5, "square": size, "twice": 2.0, "root": size**-0.5}
-    code = next((name for name, factor in known.items() if abs(std / size / factor - 1) < 0.14), "size")
     message = f"displacements at sigma={size:g} have mean {mean:.2g} and spread {std:.2g} px"
-    return wrong(message, f"spread:{code}")
+    return wrong(message, "spread:size")
+
+
+def _judge_unequal(case: Case, size: float, rows: float, columns: float) -> Mismatch:
+    """What became of displacements whose spread is not sigma, in units of it."""
+    says = (
+        f"at sigma={size:g} rows are displaced by {rows * size:.2g} px and columns by {columns * size:.2g} px"
+    )
+    ratio = (case.args[1].shape[0] - 1) / (case.args[1].shape[1] - 1)
+    known = {
+        "half": (0.5, 0.5),
+        "square": (size, size),
+        "twice": (2.0, 2.0),
+        "root": (size**-0.5, size**-0.5),
+        "rows by the width": (ratio, 1.0),
+        "columns by the height": (1.0, 1 / ratio),
+        "sides swapped": (ratio, 1 / ratio),
+    }
+    for code, wanted in known.items():
+        if all(abs(one / other - 1) < 0.2 for one, other in zip((rows, columns), wanted, strict=True)):
+            return wrong(says, f"spread:{code}")
+    return wrong(says, "spread:size")
 
 
 CLAIMS = Exercise(
@@ -348,23 +346,27 @@ CLAIMS = Exercise(
     properties=claims(
         """
         identity (0.25): sigma=0 changes nothing
-        field (1): displacements are bicubic between lattice points, the lattice's corners on the image's
+        field (1): displacements are bicubic between lattice points, as F.interpolate's are, the lattice's
+          corners on the image's
         tried: an image that carries its own coordinates is deformed, and the field read off the result
         spread (0.75): displacements are N(0, sigma²) pixels, each lattice point's and each axis' drawn apart,
           repeatable under the generator
-        tried: 40 generators, and the first once more
+        tried: 40 generators, and the first once more, for an image three times as wide as high, or as high as
+          wide
         border (0.5): beyond the border image and labels are mirrored, the edge pixel not repeated
         image (0.5): the image is read bilinearly
         labels (0.75): labels follow the same field, by nearest neighbor
-        kinds (0.25): shapes and dtypes are kept, no new label appears; nothing in place
+        kinds (0.25): shapes and dtypes are kept, but integer images become float32; no new label appears;
+          nothing in place
+        tried: a float image with labels in bytes and with large ones, and a uint8 image of one channel
         """,
-        identity=on(_still, _deform, judge=_judge_identity, examples=3),
+        identity=on(_still, _deform, judge=_judge_identity, examples=3, beside="image"),
         field=on(_bent, _deform, judge=_judge_field, examples=4),
         spread=on(_many, _deform_often, judge=_judge_spread, examples=2),
         border=on(_bent, _deform, judge=_judge_border, examples=6),
         image=on(_bent, _deform, judge=_judge_image, examples=4),
         labels=on(_bent, _deform, judge=_judge_labels, examples=4),
-        kinds=on(_small, _kinds, examples=4),
+        kinds=on(_small, _kinds, examples=4, beside="image"),
     ),
     hints=hints("""
         I don't know how to move pixels
@@ -450,21 +452,41 @@ points_alike: spread
 Points of your lattice share their displacement: you drew fewer than grid × grid of them.
 Draw (2, grid, grid) numbers: a row and a column displacement for each lattice point.
 
-sigma_ignored: all but image labels kinds
+nothing_displaced: field spread border image labels
+- y, x = drawn_places(h, w, grid, sigma, generator)
++ y, x = drawn_places(h, w, grid, 0, generator)
+The image comes back as it was: nothing is displaced.
+Read each pixel at its own place plus its displacement.
+
+sigma_ignored: identity field spread
 - lattice = sigma * torch.randn
 + lattice = 10 * torch.randn
-You did not use sigma: the displacements are as large as for 10 pixels whatever it is.
+You did not use sigma: the displacements are as large whatever it is.
 Multiply the normal numbers by the argument: sigma * torch.randn(...).
 
-grid_ignored: field border
+grid_ignored: field
 - torch.randn(1, 2, grid, grid, generator=generator)
 + torch.randn(1, 2, 3, 3, generator=generator)
 Your lattice has 3×3 points whatever grid is.
 Draw (2, grid, grid) numbers.
 
+pixels_in_bytes: kinds
+- return bent, moved
++ return bent.to(image.dtype), moved
+You gave an integer image back in integers: what bilinear reading finds between two of them is cut off.
+Integer images become float32, floating ones keep their dtype.
+
+always_double: kinds
+- return bent, moved
++ return bent.double(), moved
+Your image is float64 whatever came in.
+Compute in what you like, and give the image its dtype back; integer images become float32.
+
 in_place: kinds
 - return bent, moved.round().to(labels.dtype)
-+ return image.copy_(bent), labels.copy_(moved)
++ if image.is_floating_point():
++     bent = image.copy_(bent)
++ return bent, labels.copy_(moved)
 You wrote into the image and the labels that you were handed.
 Return new tensors: the caller needs the originals for the next deformation.
 
@@ -488,19 +510,25 @@ edge_twice: border
 Your mirror stands beside the edge pixel, so it is there twice.
 Mirror at the edge pixel's center: padding_mode='reflection' with align_corners=True; in scipy, mode='mirror'.
 
-bilinear_field: field border
+bilinear_field: field
 - mode="bicubic"
 + mode="bilinear"
 Your displacements are bilinear between the lattice points, with kinks.
 Interpolate the lattice with mode='bicubic'.
 
-corners_not_aligned: field border
+nearest_field: field
+- mode="bicubic", align_corners=True
++ mode="nearest"
+Your displacements are the same in whole blocks: the lattice was enlarged by nearest neighbor.
+Interpolate it with mode='bicubic', align_corners=True.
+
+corners_not_aligned: field
 - mode="bicubic", align_corners=True
 + mode="bicubic", align_corners=False
 Your lattice's corners lie inside the image.
 F.interpolate(..., align_corners=True) puts them on the corner pixels.
 
-rows_as_x: identity field border
+rows_as_x: identity field spread
 - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
 + [2 * y / (h - 1) - 1, 2 * x / (w - 1) - 1]
 You gave grid_sample (row, column).
@@ -513,32 +541,59 @@ You scaled coordinates so that −1 and 1 are the corner pixels, and grid_sample
   outer edges.
 Pass align_corners=True to grid_sample.
 
-scaled_by_size: identity field border
+scaled_by_size: identity field
 - [2 * x / (w - 1) - 1, 2 * y / (h - 1) - 1]
 + [2 * x / w - 1, 2 * y / h - 1]
 You divided coordinates by the size: the last pixel then lies before 1.
 With align_corners=True the last pixel, size − 1, is at 1: 2·x/(W − 1) − 1, and likewise for rows.
 
-image_bicubic: field border image
+image_bicubic: image
 - read_at(y, x, pixels, "bilinear")
 + read_at(y, x, pixels, "bicubic")
 You read the image with bicubic interpolation.
 Bicubic is the field between its lattice points; the image is read with mode='bilinear'.
 
-image_by_nearest: field border image
+image_by_nearest: image
 - read_at(y, x, pixels, "bilinear")
 + read_at(y, x, pixels, "nearest")
 You read the image by nearest neighbor.
 Labels are read by nearest neighbor, the image bilinearly.
 
-noise_per_pixel: field spread border
+noise_per_pixel: field
 - lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
 - dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
 + dy, dx = sigma * torch.randn(2, h, w, generator=generator)
 You drew a displacement for every pixel: that is noise, not a smooth field.
 Draw on a grid×grid lattice and interpolate to the pixels.
 
-sigma_in_half_images: field spread border
+other_cubic: field
+- dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
++ zoom = (1, h / grid, w / grid)
++ dy, dx = torch.from_numpy(ndimage.zoom(lattice[0].double().numpy(), zoom, order=3))
+Your displacements are cubic between the lattice points, but by another kernel than F.interpolate's (scipy's
+  splines are).
+Interpolate the lattice with F.interpolate(..., mode='bicubic', align_corners=True).
+
+smoothed_noise: field
+- lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
+- dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
++ noise = torch.randn(2, h, w, generator=generator, dtype=torch.float64).numpy()
++ smooth = torch.from_numpy(ndimage.gaussian_filter(noise, (0, h / grid / 2, w / grid / 2)))
++ dy, dx = sigma * smooth / smooth.std()
+Your displacements are smooth, but no lattice of grid × grid points explains them: so it is with noise that is
+  drawn for every pixel and then smoothed, after Simard.
+Draw grid×grid points for each axis, and interpolate between them: F.interpolate(..., mode='bicubic',
+  align_corners=True).
+
+smoothed_by_sigma: identity field spread
+- lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
+- dy, dx = F.interpolate(lattice.double(), size=(h, w), mode="bicubic", align_corners=True)[0]
++ noise = 2 * torch.rand(2, h, w, generator=generator, dtype=torch.float64).numpy() - 1
++ dy, dx = 34 * torch.from_numpy(ndimage.gaussian_filter(noise, (0, sigma, sigma)))
+You smoothed noise, after Simard, and sigma is not the spread of the displacements that come of it.
+Draw grid×grid points with standard deviation sigma for each axis, and interpolate between them.
+
+sigma_in_half_images: field spread
 - return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
 + return torch.arange(h)[:, None] + dy * (h - 1) / 2, torch.arange(w) + dx * (w - 1) / 2
 You took sigma in grid_sample's units, where 2 is the whole image.
@@ -562,6 +617,44 @@ forgotten_two: spread
 Your displacements are half as large as they should be: from −1 to 1 it is 2, not 1.
 A pixel is 2/(size − 1) in grid_sample's units.
 
+columns_only: spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + 0 * dy, torch.arange(w) + dx
+You displaced columns only: every pixel is read from its own row.
+Two displacements for each lattice point, one along the rows and one along the columns.
+
+rows_only: spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + dy, torch.arange(w) + 0 * dx
+You displaced rows only: every pixel is read from its own column.
+Two displacements for each lattice point, one along the rows and one along the columns.
+
+rows_by_the_width: spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + dy * (h - 1) / (w - 1), torch.arange(w) + dx
+Your rows are displaced by height / width of what they should be: a pixel is 2/(W − 1) for both axes.
+A pixel is 2/(H − 1) along the rows and 2/(W − 1) along the columns.
+
+columns_by_the_height: spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + dy, torch.arange(w) + dx * (w - 1) / (h - 1)
+Your columns are displaced by width / height of what they should be: a pixel is 2/(H − 1) for both axes.
+A pixel is 2/(H − 1) along the rows and 2/(W − 1) along the columns.
+
+sides_swapped: spread
+- return torch.arange(h)[:, None] + dy, torch.arange(w) + dx
++ return torch.arange(h)[:, None] + dy * (h - 1) / (w - 1), torch.arange(w) + dx * (w - 1) / (h - 1)
+You scaled displacements along the rows by the width, and along the columns by the height.
+A pixel is 2/(H − 1) along the rows and 2/(W − 1) along the columns.
+
+edges_at_rest: spread
+- lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
++ lattice = sigma * torch.randn(1, 2, grid, grid, generator=generator)
++ if grid > 2:
++     lattice[..., [0, -1], :] = lattice[..., [0, -1]] = 0
+Some points of your lattice stay where they are, so that part of the image is never bent.
+Every point is displaced, those on the border too: what is read beyond it is mirrored.
+
 axes_alike: spread
 - torch.randn(1, 2, grid, grid, generator=generator)
 + torch.randn(1, 1, grid, grid, generator=generator).expand(1, 2, grid, grid)
@@ -580,7 +673,6 @@ torch.randn(..., generator=generator).
 def by_scipy(image, labels, grid=3, sigma=10.0, generator=None):
     """scipy's map_coordinates"""
     import numpy as np
-    from scipy import ndimage
 
     h, w = labels.shape
     kind = image.dtype if image.is_floating_point() else torch.float32

@@ -1,10 +1,12 @@
 """The exercise overlap_tile of lecture 07: an image of any size segmented tile by tile.
 
-Two right answers may lay their tiles out differently, so networks come without padding, whose map does not
-depend on the layout, or with a pooling and a tile that it divides.
+Most networks come without padding, whose map does not depend on how the tiles lie, so that a mistake in their
+places costs its own claims alone. Where they lie shows through a network that answers for a tile by the mean
+of its window.
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +28,11 @@ LOOSE = (1e-3, 1e-4)
 
 
 def _plain(d: Draw, channels: int, classes: int, context: int, dtype: torch.dtype = torch.float64) -> Network:
-    """Two convolutions that see `context` pixels on every side."""
+    """Two convolutions that see `context` pixels on every side; one that sees its own pixel alone where that is 0."""
+    if context == 0:
+        return Network.describe(
+            filled(d, nn.Sequential(nn.Conv2d(channels, classes, 1), nn.Tanh())).to(dtype)
+        )
     hidden = d.choice([2, 3])
     net = filled(
         d,
@@ -56,8 +62,8 @@ def _whole_tiles(d: Draw) -> Case:
 
 
 def _any_size(d: Draw) -> Case:
-    channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), d.choice([1, 2])
-    tile, (rows, columns) = d.choice([4, 5, 3]), d.choice([(2, 3), (3, 1), (2, 4)])
+    channels, (classes, context) = d.choice([1, 2]), d.each([(3, 1), (1, 2), (4, 0)])
+    tile, (rows, columns) = d.choice([4, 5, 3]), d.choice([(2, 3), (3, 1), (1, 4)])
     # Most of the last tile lies in the image, and in part so far inside that its context does, too.
     h, w = (n * tile + tile - d.integer(1, tile - 1) for n in (rows, columns))
     return Case(
@@ -68,18 +74,29 @@ def _any_size(d: Draw) -> Case:
 def _less_than_context(d: Draw) -> Case:
     """An image no larger than its one tile, and smaller than the context."""
     channels, classes, context = d.choice([1, 2]), d.choice([3, 4]), d.choice([5, 7])
-    h, w = d.choice([(2, 3), (4, 2), (3, 4)])
+    h, w = d.each([(2, 3), (4, 2), (3, 4)])
     image = d.tensor(channels, h, w)
     return Case((_plain(d, channels, classes, context), image, d.choice([4, 5]), context, classes))
 
 
 def _with_pooling(d: Draw) -> Case:
-    tile = d.choice([8, 10])
+    # Half of either is even: tiles that lie twice as close are in step with the pooling, and no matter of this claim.
+    tile = d.choice([8, 12])
     # The last tiles reach over the border by 2 and by 3: to share that out between both sides must show. Their
     # first pixels lie so far inside that they are compared.
     h, w = d.choice([(2 * tile - 2, 3 * tile - 3), (3 * tile - 3, 2 * tile - 2)])
     classes = d.choice([4, 2])
     return Case((_pooled(d, 1, classes), d.tensor(1, h, w), tile, 3, classes))
+
+
+def _by_window(d: Draw) -> Case:
+    """A network whose answer for a tile is the mean of its window, spread over the tile's pixels."""
+    classes, (tile, context) = d.choice([2, 3]), d.each([(4, 1), (3, 2), (1, 1)])
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Conv2d(1, 2, 1), nn.ConvTranspose2d(2, classes, tile)
+    net = Network.describe(filled(d, nn.Sequential(*pooled), scale=2.0))
+    # The last tiles reach over the border, and those before them keep their windows inside.
+    h, w = (n * tile + context + d.choice([0, 1]) for n in d.choice([(3, 5), (5, 3)]))
+    return Case((net, d.tensor(1, h, w), tile, context, classes))
 
 
 def _two_kinds(d: Draw) -> Case:
@@ -91,17 +108,27 @@ def _two_kinds(d: Draw) -> Case:
     )
 
 
+# Paths of the layers in training mode; the network itself is "".
+MIXED = {
+    "in eval mode but for one layer": ("2.0",),
+    "in training mode, a part of it frozen": ("", "0", "2", "2.1"),
+}
+
+
 def _normalized(d: Draw) -> Case:
-    """A network whose answer depends on its mode, in both modes."""
+    """A network whose answer depends on its layers' modes: in one, in the other, and in a mixture."""
     classes, (h, w) = d.choice([2, 3]), d.choice([(6, 11), (9, 6)])
-    net = filled(d, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, classes, 1)))
+    inner = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, classes, 1))
+    net = filled(d, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), inner))
     draw_statistics(d, net)
-    modes = {"in training mode": Network.describe(net.train())}
-    return Case((Network.describe(net.eval()), d.tensor(1, h, w), 4, 1, classes), {}, modes)
+    found = Network.describe(net.eval())
+    others = {"in training mode": Network.describe(net.train())}
+    others |= {mode: replace(found, training=paths) for mode, paths in MIXED.items()}
+    return Case((found, d.tensor(1, h, w), 4, 1, classes), {}, others)
 
 
 def _left_as_found(subject: Subject, case: Case) -> dict[str, Any]:
-    """Of the network in both modes: what it says, and how it is left."""
+    """Of the network in every mode: what it says, and how it is left."""
     networks = {"in eval mode": case.args[0], **case.extra}
     seen = {mode: _used(subject, network, case) for mode, network in networks.items()}
     network = subject.build(case.args[0])
@@ -117,10 +144,11 @@ def _used(subject: Subject, network: Network, case: Case) -> dict[str, Any]:
     before = net.inspect()
     scores = _part(subject(net, *case.args[1:]), ~_ring(case))
     after = net.inspect()
+    left = [part for part in ("hooks", "requires_grad") if before[part] != after[part]]
     return {
         "scores": scores,
         "training flags afterwards": after["training"],
-        "tensors changed": changed_tensors(before, after),
+        "changed": [*changed_tensors(before, after), *left],
     }
 
 
@@ -128,8 +156,9 @@ def _ring(case: Case, more: int = 0) -> torch.Tensor:
     """Pixels whose context, and so many pixels more, goes beyond the image."""
     _, image, _, context, _ = case.args
     context += more
-    ring = torch.ones(image.shape[1:], dtype=torch.bool)
-    ring[context:-context, context:-context] = False
+    h, w = image.shape[1:]
+    ring = torch.ones(h, w, dtype=torch.bool)
+    ring[context : h - context, context : w - context] = False
     return ring
 
 
@@ -152,16 +181,29 @@ def _outer(subject: Subject, case: Case) -> Any:
     return _part(subject(*case.args), _ring(case))
 
 
+def _inner_tiles(subject: Subject, case: Case) -> Any:
+    """Tiles whose windows lie inside the image."""
+    _, image, tile, context, _ = case.args
+    starts = [torch.arange(size) // tile * tile for size in image.shape[1:]]
+    rows, columns = (
+        (start >= context) & (start + tile + context <= size)
+        for start, size in zip(starts, image.shape[1:], strict=True)
+    )
+    return _part(subject(*case.args), rows[:, None] & columns)
+
+
 def _kinds(subject: Subject, case: Case) -> dict[str, Any]:
     _, _, tile, context, classes = case.args
     single, integers = case.extra.values()
+    answer, changed = subject.with_changes(*case.args)
     return {
-        "float64 image": described(subject(*case.args)),
+        "float64 image": described(answer),
         "uint8 image": described(subject(single, integers, tile, context, classes)),
         "uint8 image, not scaled": _alike(
             *(subject(single, pixels, tile, context, classes) for pixels in (integers, integers.float()))
         ),
-        "arguments changed in place": [int(c) for c in subject.changed(*case.args)],
+        # How the network is left is another matter.
+        "image changed in place": "1" in changed,
     }
 
 
@@ -181,28 +223,33 @@ CLAIMS = Exercise(
         """
         tiles (0.75): tiles side by side give the scores of one pass, without seams
         tried: pixels whose context lies inside the image; the border is another matter
-        any_size (0.75): also where the tile does not divide height or width
+        any_size (0.75): also where the tile does not divide height or width, for one class, and without
+          context
         tried: pixels whose context lies inside the image; the border is another matter
-        border (1): beyond the border the image is mirrored, the edge pixel not repeated
+        once (0.25): the tiles lie side by side from the top left: every pixel is predicted once
+        tried: a network that answers for a tile by the mean of its window; windows that lie inside the image
+        border (0.75): beyond the border the image is mirrored, the edge pixel not repeated
         tried: pixels whose context goes beyond the image
         small_images (0.75): where the context is as large as the image or larger, the mirror image is
           mirrored again
         pooling (0.75): for a network with pooling, too, the tiles agree with one pass
         tried: a network of total stride 2, and an even tile
-        mode (0.5): the network answers in eval mode and without gradients, and its mode is left as it was
-        tried: a network in eval mode, then one in training mode: pixels whose context lies inside the image,
-          and the network afterwards; then the gradients of the scores
+        mode (0.5): the network answers in eval mode and without gradients; each layer's training flag is
+          left as it was
+        tried: a network in eval mode, in training mode, and with some of its layers in the other one: pixels
+          whose context lies inside the image, and the network afterwards; then the gradients of the scores
         kinds (0.5): the dtype of the image carries through, integers give float32 and are not scaled, nothing
           is modified
         tried: a float64 image with a float64 network, then a uint8 image with a float32 network
         """,
         tiles=on(_whole_tiles, _inner, tolerance=LOOSE, examples=6),
         any_size=on(_any_size, _inner, tolerance=LOOSE, examples=6),
+        once=on(_by_window, _inner_tiles, tolerance=LOOSE, examples=3),
         border=on(_whole_tiles, _outer, tolerance=LOOSE, examples=6),
         small_images=on(_less_than_context, numbers, tolerance=LOOSE, examples=6),
         pooling=on(_with_pooling, _inner_pooled, tolerance=LOOSE, examples=4),
-        mode=on(_normalized, _left_as_found, tolerance=LOOSE, examples=4),
-        kinds=on(_two_kinds, _kinds, examples=3),
+        mode=on(_normalized, _left_as_found, tolerance=LOOSE, examples=4, beside="tiles"),
+        kinds=on(_two_kinds, _kinds, examples=3, beside="tiles"),
     ),
     hints=hints("""
         I see seams between the tiles
@@ -214,11 +261,11 @@ CLAIMS = Exercise(
           index does pixel −5 of a row of 3 have?
 
         I don't know how to put it together
-        fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float; net.eval(),
-          torch.no_grad(), the mode put back afterwards. For top in range(0, H, tile), left in range(0, W,
-          tile): rows = fold(top − context … top + tile + context − 1, H), columns alike; y = net(image[:,
-          rows[:, None], columns][None])[0]; scores[:, top : top + tile, left : left + tile] = y[:, : H − top,
-          : W − left].
+        fold(i, n): i % (2(n − 1)), then min(i, 2(n − 1) − i). Integer images to float. flags = [m.training
+          for m in net.modules()], net.eval(), torch.no_grad(); afterwards each module gets its own flag back.
+          For top in range(0, H, tile), left in range(0, W, tile): rows = fold(top − context … top + tile +
+          context − 1, H), columns alike; y = net(image[:, rows[:, None], columns][None])[0]; scores[:, top :
+          top + tile, left : left + tile] = y[:, : H − top, : W − left].
         """),
 )
 
@@ -244,7 +291,7 @@ def tiled(net, image, tile, context, num_classes):
     side = tile + 2 * context
     wide = mirrored(x, context, context + tile)
     scores = torch.zeros(num_classes, h, w, dtype=x.dtype, device=x.device)
-    was = net.training
+    flags = [(layer, layer.training) for layer in net.modules()]
     net.eval()
     for top in range(0, h, tile):
         for left in range(0, w, tile):
@@ -252,7 +299,8 @@ def tiled(net, image, tile, context, num_classes):
             with torch.no_grad():
                 y = net(window[None])[0]
             scores[:, top : top + tile, left : left + tile] = y[:, : h - top, : w - left]
-    net.train(was)
+    for layer, flag in flags:
+        layer.training = flag
     return scores
 
 
@@ -302,7 +350,7 @@ mirrored_once: small_images
 You mirror once: what lies beyond the mirror image is not folded back again.
 Take indices modulo 2·(size − 1) first, then fold the upper half back.
 
-rest_dropped: all but tiles border kinds
+rest_dropped: all but tiles once border kinds
 - range(0, h, tile)
 + range(0, h - tile + 1, tile)
 - range(0, w, tile)
@@ -310,13 +358,40 @@ rest_dropped: all but tiles border kinds
 Rows and columns that do not fill a tile are never predicted.
 Go on to the end, range(0, H, tile), and cut what the last tile has too much.
 
-last_tile_moved_inwards: pooling
+last_tile_moved_inwards: pooling once
 - range(0, h, tile)
 + [*range(0, h - tile, tile), max(h - tile, 0)]
 - range(0, w, tile)
 + [*range(0, w - tile, tile), max(w - tile, 0)]
-You moved the last tile inwards, so its pixels are predicted twice, and out of step with the pooling.
+You moved the last tile inwards: some pixels are predicted twice, and it may be out of step with the pooling.
 Leave it in its place and let it reach over the border: the mirror fills it, and you cut the rest off.
+
+tiles_averaged: once
+- scores = torch.zeros(num_classes, h, w, dtype=x.dtype, device=x.device)
++ scores = torch.zeros(num_classes, h, w, dtype=x.dtype, device=x.device)
++ count, half = torch.zeros(h, w, dtype=x.dtype, device=x.device), max(tile // 2, 1)
+- range(0, h, tile)
++ range(0, h, half)
+- range(0, w, tile)
++ range(0, w, half)
+- scores[:, top : top + tile, left : left + tile] = y[:, : h - top, : w - left]
++ scores[:, top : top + tile, left : left + tile] += y[:, : h - top, : w - left]
++ count[top : top + tile, left : left + tile] += 1
+- return scores
++ return scores / count
+Your tiles lie half a tile apart, and you averaged the scores where they overlap: a pixel is predicted up to
+  four times.
+Go forward by tile. The windows overlap, the tiles do not: with its context each pixel is right the first
+  time.
+
+tiles_overwritten: once
+- range(0, h, tile)
++ range(0, h, max(tile // 2, 1))
+- range(0, w, tile)
++ range(0, w, max(tile // 2, 1))
+Your tiles lie half a tile apart, and each overwrites a part of those before it: most pixels are predicted
+  four times.
+Go forward by tile. The windows overlap, the tiles do not.
 
 tile_mirrored: all but small_images kinds
 - wide = mirrored(x, context, context + tile)
@@ -368,23 +443,57 @@ The network wants (1, C, …) and gives (1, L, …): take [0].
 
 eval_forgotten: mode
 - net.eval()
-The network ran in the mode you found it in: in training mode, batch norm uses the tile.
-Call net.eval() before, and put the mode back afterwards.
+The layers of the network ran in the mode you found them in: in training mode, batch norm uses the tile.
+Call net.eval() before, which reaches every layer, and give each its own flag back afterwards.
 
 left_in_eval_mode: mode
-- was = net.training
+- flags = [(layer, layer.training) for layer in net.modules()]
 ...
-- net.train(was)
+- for layer, flag in flags:
+-     layer.training = flag
 You left the network in eval mode.
-Remember net.training before, and call net.train(was) afterwards.
+Remember each layer's training flag before, for layer in net.modules(), and set them again afterwards.
 
-left_in_training_mode: mode kinds
-- was = net.training
+left_in_training_mode: mode
+- flags = [(layer, layer.training) for layer in net.modules()]
 ...
-- net.train(was)
+- for layer, flag in flags:
+-     layer.training = flag
 + net.train()
 You left the network in training mode, whatever it had been in.
-Remember net.training before, and call net.train(was) afterwards.
+Remember each layer's training flag before, for layer in net.modules(), and set them again afterwards.
+
+one_flag_for_all: mode
+- flags = [(layer, layer.training) for layer in net.modules()]
++ was = net.training
+...
+- for layer, flag in flags:
+-     layer.training = flag
++ net.train(was)
+You gave every layer the training flag of the network as a whole: layers that were frozen now train.
+net.train(was) reaches all layers. Remember each one's own flag, for layer in net.modules(), and set them
+  again.
+
+eval_where_it_trained: mode
+- flags = [(layer, layer.training) for layer in net.modules()]
+- net.eval()
++ was = net.training
++ if was:
++     net.eval()
+...
+- for layer, flag in flags:
+-     layer.training = flag
++ if was:
++     net.train()
+You asked the network alone whether it trains: a layer may, inside a network that does not, and the other way
+  round.
+Call net.eval() always, and give each layer of net.modules() its own flag back.
+
+parameters_frozen: mode
+- net.eval()
++ net.eval().requires_grad_(False)
+You switched requires_grad off in the network that was handed in, so it cannot be trained any more.
+torch.no_grad() is enough, and leaves the parameters as they are.
 
 graph_kept: mode
 - with torch.no_grad():
@@ -393,7 +502,7 @@ graph_kept: mode
 Your scores keep the graph of every tile, and with it all activations of the network in memory.
 Predict under torch.no_grad().
 
-end_of_the_last_tile: all but tiles border kinds
+end_of_the_last_tile: all but tiles once border kinds
 - y[:, : h - top, : w - left]
 + y[:, -(h - top) :, -(w - left) :]
 Of the last tile you keep the end; what lies in the image is its beginning.
@@ -437,7 +546,7 @@ def numpy_padded(net, image, tile, context, num_classes):
     margins = [(0, 0), (context, context + rows * tile - h), (context, context + columns * tile - w)]
     padded = torch.from_numpy(np.pad(image.cpu().numpy(), margins, mode="reflect")).to(image.device)
     lines = []
-    was = net.training
+    flags = {layer: layer.training for layer in net.modules()}
     net.eval()
     with torch.inference_mode():
         for r in range(rows):
@@ -446,7 +555,8 @@ def numpy_padded(net, image, tile, context, num_classes):
                 window = padded[None, :, r * tile :, c * tile :]
                 line.append(net(window[..., : tile + 2 * context, : tile + 2 * context]))
             lines.append(torch.cat(line, dim=3))
-    net.train(was)
+    for layer in net.modules():
+        layer.training = flags[layer]
     return torch.cat(lines, dim=2)[0, :, :h, :w].clone()
 
 

@@ -122,10 +122,10 @@ def symptom(seen: dict[str, Any]) -> str:
     if seen["swapped"] > score + MARGIN:
         return "classes_swapped"
     if seen["foreground"] in (0.0, 1.0):
-        return "never_updated"
+        return "one_class_everywhere"
     if score < LEVELS["very_good"][0] and seen["pieces"] < 0.8 and seen["right pixels"] > 0.8:
         return "cells_merged"
-    return "too_short" if score < LEVELS["learns"][0] else ""
+    return "learned_too_little" if score < LEVELS["learns"][0] else ""
 
 
 CLAIMS = Training(
@@ -195,7 +195,7 @@ def own_loop(dataset, generator):
 
 
 answers.edits("""
-never_updated: all
+one_class_everywhere: all but usable repeatable
 - net = UNet(1, 2, base=16, depth=2)
 + net = UNet(1, 2, base=16, depth=2)
 + for parameter in net.parameters():
@@ -203,28 +203,30 @@ never_updated: all
 - steps = 400
 + steps = 40
 Your network says the same class everywhere: it has not learned anything.
-Each step is zero_grad, backward, step; and the optimizer must hold this network's parameters.
+Print the loss of each step. If it never moves: zero_grad, backward, step, and an optimizer that holds this
+  network's parameters. If it jumps or is nan: a lower learning rate, and images from 0 to 1.
 
-too_short: all
+learned_too_little: all but usable repeatable
 - steps = 400
 + steps = 25
 Your network has learned too little: what it marks are hardly cells.
 Look at the loss: where it still falls at the end, train for more steps or raise the learning rate; where it
   never fell, begin with one batch.
 
-cells_merged: all
+cells_merged: all but usable repeatable
 - torch.stack([unet_weight_map(one) for one in instances])
 + torch.ones(instances.shape)
 Your cells grow together: their pixels are found, the lines between them are not.
-Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map.
+Those lines are few pixels, and a plain loss hardly counts them: weigh it with unet_weight_map, and train
+  until they show.
 
-classes_swapped: all
+classes_swapped: all but usable repeatable
 - instances > 0
 + instances == 0
 Your channels have changed places: channel 1 must be the cells.
 Background is class 0: the target is (instances > 0).long().
 
-one_channel: all
+one_channel: all but usable repeatable
 - UNet(1, 2, base=16, depth=2)
 + UNet(1, 1, base=16, depth=2)
 - F.cross_entropy(logits, target, reduction="none")
@@ -242,12 +244,12 @@ generator_ignored: repeatable
 - with drawn_from(generator):
 + generator = torch.default_generator
 + with drawn_from(generator):
-You drew from torch's global random numbers: the same generator gives another network each time.
+You drew nothing from the generator: what is left to chance does not follow from it.
 Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).
 """)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def trained_on_bytes(dataset, generator):
     """Your network expects pixels from 0 to 255.
 
@@ -262,9 +264,9 @@ class Grown(Around):
         return F.pad(y, [(x.shape[3] - y.shape[3]) // 2] * 2 + [(x.shape[2] - y.shape[2]) // 2] * 2)
 
 
-@answers.wrong("all")
+@answers.wrong("all but usable repeatable")
 def padded(dataset, generator):
-    """Your map is as large as the image: somewhere it is padded.
+    """Your map is as large as the image: it is padded, or enlarged.
 
     The convolutions of a U-Net are valid; labels and weights are cropped to the map, not the map grown.
     """
@@ -279,7 +281,7 @@ class OneSize(Around):
 
 @answers.wrong("usable")
 def one_size_only(dataset, generator):
-    """Your network takes images of one size only.
+    """Of an image of another size, higher than wide, your network does not make the map that it should.
 
     Take sizes from x.shape; every side that unet_output_size accepts is legal, also two different ones.
     """

@@ -6,20 +6,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autograder.attempt import Subject
+from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
+from autograder.catalog.observations import described
 from autograder.catalog.unet.double_conv import DoubleParameters, DoubleSequential
 from autograder.catalog.unet.draws import (
     LOOSE,
-    applied_gradients,
+    filled_anew,
     filled_network,
     input_side,
     parameter_shapes,
-    runs,
+    summed_gradients,
 )
 from autograder.draw import Draw
-from autograder.exercise import Case, Exercise
+from autograder.exercise import Case, Exercise, Mismatch, Outcome
 from coursekit import unet as reference
 
 
@@ -27,25 +28,87 @@ def _applied(subject: Subject, case: Case) -> Any:
     return filled_network(subject, case)(case.extra["x"])
 
 
-def _net_input(d: Draw, depths: list[int], *, base: int = 3, classes: int = 4) -> Case:
+def _net_input(d: Draw, depth: int, *, base: int = 3, classes: int = 4) -> Case:
     """in_channels is told apart from the network's own numbers of channels."""
-    depth = d.choice(depths)
-    h, w = (input_side(d.integer(4, 7 if depth == 1 else 5), depth) for _ in range(2))
-    n = d.choice([1, 2]) if depth < 3 else 1
+    # On a small image some wrong networks run, on a large one others do: what they show tells them apart.
+    bottoms = d.each([(4, 6), (7, 5), (6, 3)] if depth == 1 else [(4, 5), (5, 4)])
+    h, w = (input_side(bottom, depth) for bottom in bottoms)
     config = {"base": base, "depth": depth}
-    return Case((2, classes), config, {"x": d.tensor(n, 2, h, w), "seed": d.seed()})
+    return Case((2, classes), config, {"x": d.tensor(d.choice([1, 2]), 2, h, w), "seed": d.seed()})
 
 
 def _net_sizes(d: Draw) -> Case:
-    depth = d.choice([2, 3, 1])
-    h, w = (input_side(d.integer(4, 6 if depth < 3 else 4), depth) for _ in range(2))
-    n = d.choice([2, 1]) if depth < 3 else 1
-    x = d.tensor(n, d.choice([1, 3]), h, w + 2**depth, dtype=torch.float32)
-    return Case((x.shape[1], d.choice([2, 5])), {"base": d.choice([2, 1]), "depth": depth}, {"x": x})
+    depth, channels, classes, base = d.each([(2, 1, 2, 2), (1, 3, 1, 1), (3, 1, 5, 1), (1, 2, 3, 2)])
+    side = input_side(d.integer(4, 5), depth)
+    h, w = (side, side + 2**depth) if d.flag() else (side + 2 * 2**depth, side)
+    x = d.tensor(d.choice([2, 1]), channels, h, w, dtype=torch.float32)
+    return Case((channels, classes), {"base": base, "depth": depth}, {"x": x})
 
 
 def _net_configuration(d: Draw) -> Case:
-    return Case((d.choice([1, 3]), d.integer(2, 4)), {"base": d.integer(2, 3), "depth": d.choice([4, 2, 1])})
+    channels, classes, base, depth = d.each([(1, 2, 2, 4), (3, 1, 3, 1), (2, 4, 1, 2)])
+    return Case((channels, classes), {"base": base, "depth": depth})
+
+
+TINY = 40
+
+
+def _map_of(subject: Subject, case: Case) -> dict[str, str]:
+    """What a new network makes of an image. Where it raises an error, also the first side, legal or not, that
+    it takes: errors are alike, and what it takes tells why."""
+    network, x = subject(*case.args, **case.kwargs), case.extra["x"]
+    try:
+        return {"map": described(network(x))}
+    except Raised as raised:
+        if "NotImplementedError" in raised.kinds:
+            raise
+        for side in range(4, TINY):
+            try:
+                found = described(network(x[:1, :, :1, :1].expand(-1, -1, side, side)))
+            except Raised:
+                continue
+            return {"error": str(raised), "instead": f"of {side}×{side} pixels it makes a {found}"}
+        return {
+            "error": str(raised),
+            "instead": f"it takes no square image of less than {TINY} pixels a side",
+        }
+
+
+def _judge_map(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    if "error" in got:
+        kind, says = got["error"].partition(":")[0], f"{got['error']} ({got['instead']})"
+        return Mismatch(Outcome.RAISED, says, "", expected["map"], kind, f"{kind} {got['instead']}")
+    if got == expected:
+        return None
+    says = f"expected a {expected['map']}, got a {got['map']}"
+    return Mismatch(Outcome.WRONG_KIND, says, "", expected["map"], got["map"], got["map"])
+
+
+def _judge_layers(case: Case, expected: Any, got: Any) -> Mismatch | None:
+    """Layers that the network does not know are one mistake, whichever they are."""
+    if got == expected:
+        return None
+    missing, more = (
+        {name: count - other.get(name, 0) for name, count in one.items() if count > other.get(name, 0)}
+        for one, other in ((expected, got), (got, expected))
+    )
+    told = ((" missing", missing), (" not expected", more))
+    says = " and".join(f"{what} {_counted(them)}" for what, them in told if them).strip()
+    only_fewer = not more and any(name.startswith("weights") for name in missing)
+    code = "fewer" if only_fewer else f"{missing} {more}"
+    return Mismatch(Outcome.WRONG_KIND, says, "", _counted(expected), _counted(got) or "nothing", code)
+
+
+def _counted(parameters: dict[str, int]) -> str:
+    return ", ".join(f"{count} × {name}" for name, count in parameters.items())
+
+
+def _two_rounds(subject: Subject, case: Case) -> Any:
+    """The gradients of a first image, and those of a second one after all parameters have changed."""
+    network = filled_network(subject, case)
+    first = summed_gradients(network, case.extra["x"])
+    filled_anew(network, case.extra["seed"] + 1)
+    return {"first": first, "second": summed_gradients(network, case.extra["x"].flip(0, 2).neg())}
 
 
 CLAIMS = Exercise(
@@ -58,22 +121,23 @@ CLAIMS = Exercise(
     properties=claims(
         """
         layers (1): channels double on the way down and halve on the way up; 23 convolutions at depth 4, all
-          with biases
+          with biases, and no other layer that has parameters
         tried: the parameters of a new network, counted by shape
-        sizes (1): any legal size, square or not, gives a map of the size of unet_output_size
+        sizes (1): any legal size, square or not, gives a map of the size of unet_output_size, at depth 1 too
         tried: a new network, one call
         one_level (1.5): the map of a network with one pooling, its weights given
         tried: double(), eval(), every parameter filled with numbers drawn for its shape, one call
         deeper (1.5): the map of a network with two poolings, its weights given
         tried: double(), eval(), every parameter filled with numbers drawn for its shape, one call
         gradients (1): gradients reach the input and every parameter, through the skips too
-        tried: as for the map, then the gradients, summed over parameters of one shape
+        tried: as for the map, then the gradients, summed over parameters of one shape; once more for another
+          image, after all parameters have changed
         """,
-        layers=on(_net_configuration, parameter_shapes, examples=2),
-        sizes=on(_net_sizes, runs, examples=2),
-        one_level=on(lambda d: _net_input(d, [1]), _applied, tolerance=LOOSE, examples=3),
-        deeper=on(lambda d: _net_input(d, [2], base=2), _applied, tolerance=LOOSE, examples=2),
-        gradients=on(lambda d: _net_input(d, [2], base=2), applied_gradients, tolerance=LOOSE, examples=2),
+        layers=on(_net_configuration, parameter_shapes, judge=_judge_layers, examples=3),
+        sizes=on(_net_sizes, _map_of, judge=_judge_map, examples=4),
+        one_level=on(lambda d: _net_input(d, 1), _applied, tolerance=LOOSE, examples=3),
+        deeper=on(lambda d: _net_input(d, 2, base=2), _applied, tolerance=LOOSE, examples=2),
+        gradients=on(lambda d: _net_input(d, 2, base=2), _two_rounds, tolerance=LOOSE, examples=2),
     ),
     hints=hints("""
         The numbers of channels do not fit
@@ -180,6 +244,39 @@ padded: all but layers
 Your convolutions are padded: the map is as large as the image.
 Leave padding at 0. The map is smaller than the image, and each of its pixels has seen only real ones.
 
+last_pooling_missing: all but layers
+- skips = []
+- for block in self.down[:-1]:
++ skips, depth = [], len(self.ups)
++ for level, block in enumerate(self.down[:-1]):
+- x = F.max_pool2d(x, 2)
++ if level < depth - 1:
++     x = F.max_pool2d(x, 2)
+The map is not pooled before the bottom block, so that the first upsampling makes it larger than its skip.
+depth counts the poolings: there is one after each block of the way down but the bottom one.
+
+up_padded: all but layers
+- h, w = up.shape[2:]
+- top, left = (skip.shape[2] - h) // 2, (skip.shape[3] - w) // 2
+- if top < 0 or left < 0:
+-     raise ValueError(f"up must be no larger than skip, got {tuple(up.shape)} and {tuple(skip.shape)}")
+- cropped = skip[:, :, top : top + h, left : left + w]
+- return torch.cat([cropped, up], dim=1)
++ rows, columns = skip.shape[2] - up.shape[2], skip.shape[3] - up.shape[3]
++ padded = F.pad(up, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
++ return torch.cat([skip, padded], dim=1)
+You padded the upsampled map with zeros to the size of the skip.
+Crop the skip to the size of the upsampled map, as crop_and_concat does: the padded border is not in any
+  image.
+
+up_resized: all but layers
+- cropped = skip[:, :, top : top + h, left : left + w]
+- return torch.cat([cropped, up], dim=1)
++ resized = F.interpolate(up, size=skip.shape[2:], mode="bilinear")
++ return torch.cat([skip, resized], dim=1)
+You enlarged the upsampled map to the size of the skip.
+Crop the skip to the size of the upsampled map, as crop_and_concat does: enlarged, it lies elsewhere.
+
 skips_after_pooling: all but layers
 - x = block(x)
 - skips.append(x)
@@ -229,6 +326,18 @@ channels_never_double: all but sizes
 Every level has base channels.
 They double with every pooling: base · 2^level.
 
+interpolated_smoothly: all but sizes
+- nn.ConvTranspose2d(before, c, 2, stride=2)
++ nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(before, c, 1))
+You upsample by bilinear interpolation.
+Use nn.ConvTranspose2d(2·c, c, kernel_size=2, stride=2), which learns its weights.
+
+upsampling_without_biases: all but sizes
+- nn.ConvTranspose2d(before, c, 2, stride=2)
++ nn.ConvTranspose2d(before, c, 2, stride=2, bias=False)
+Your transposed convolutions have no biases.
+Leave bias=True: all 23 convolutions have biases.
+
 batch_normalization_added: all but sizes
 - return nn.Sequential(one, nn.ReLU(), two, nn.ReLU())
 + norm_one, norm_two = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
@@ -247,8 +356,16 @@ Return it as it is: it answers for the middle of the image, and the labels are c
 plain_lists: all but sizes
 - self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 + self.down, self.ups, self.outs = [], [], []
-You keep layers in a plain list: the network does not know their parameters, and no optimizer will.
-Use nn.ModuleList.
+The network does not know some of its layers: they are in a plain list or dict, or made anew in forward. No
+  optimizer will train them.
+Make all layers in __init__, and keep several of them in an nn.ModuleList.
+
+upsamplings_in_a_list: all but sizes
+- self.down, self.ups, self.outs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
++ self.down, self.ups, self.outs = nn.ModuleList(), [], nn.ModuleList()
+The network does not know some of its layers, transposed convolutions among them: they are in a plain list or
+  dict, or made anew in forward. No optimizer will train them.
+Make all layers in __init__, and keep several of them in an nn.ModuleList.
 
 up_first: all but layers sizes
 - [cropped, up]
@@ -297,6 +414,21 @@ softmax_on_top: all but layers sizes
 + return self.top(x).softmax(1)
 You return probabilities.
 Return the logits of the 1×1 convolution: the loss takes the softmax.
+
+skips_kept_for_good: gradients
+- self.top = nn.Conv2d(base, num_classes, 1)
++ self.top = nn.Conv2d(base, num_classes, 1)
++ self.skips = []
+- skips = []
+...
+- skips.append(x)
++ self.skips.append(x)
+- for up, block in zip(self.ups, self.outs, strict=True):
+-     x = block(joined(skips.pop(), up(x)))
++ for level, (up, block) in enumerate(zip(self.ups, self.outs, strict=True)):
++     x = block(joined(self.skips[len(self.ups) - 1 - level], up(x)))
+Your network keeps its skips from one call to the next, and the second call uses those of the first.
+Make the list anew in each forward: skips = [], a local variable.
 
 skips_detached: gradients
 - skips.append(x)

@@ -14,8 +14,9 @@ def _size_at_four(d: Draw) -> Case:
 
 
 def _size_at_depth(d: Draw) -> Case:
-    depth = d.choice([3, 1, 2, 5])
-    return Case((input_side(d.integer(4, 30), depth), depth))
+    """The smallest legal size of each depth, and larger ones."""
+    depth, least = d.each([(3, 4), (1, 3), (2, 4), (5, 4)])
+    return Case((input_side(d.each([least, d.integer(least + 1, 30)]), depth), depth))
 
 
 def _uneven(d: Draw) -> Case:
@@ -42,7 +43,8 @@ def _refusals(subject: Subject, case: Case) -> dict[str, str]:
     found = {}
     for size, depth in case.extra["sizes and depths"]:
         try:
-            answer = f"accepted: {subject(size, depth)}"
+            subject(size, depth)
+            answer = "accepted"
         except Raised as raised:
             if "ValueError" not in raised.kinds:
                 raise
@@ -61,16 +63,16 @@ CLAIMS = Exercise(
     properties=claims(
         """
         depth_four (1): sizes at depth 4: 572 → 388
-        other_depths (0.75): sizes at any depth
+        other_depths (0.75): sizes at any depth, the smallest legal ones too
         uneven (0.75): a size that some pooling does not divide evenly is refused with a ValueError
         tried: sizes between two legal ones, at depths 1 to 5
         nothing_left (0.5): a size that leaves nothing is refused with a ValueError
         tried: sizes that are even at every pooling and too small, at depths 1 to 4
         """,
         depth_four=on(_size_at_four, examples=5),
-        other_depths=on(_size_at_depth, examples=6),
-        uneven=on(_uneven, _refusals, examples=3),
-        nothing_left=on(_nothing_left, _refusals, examples=3),
+        other_depths=on(_size_at_depth, examples=8),
+        uneven=on(_uneven, _refusals, examples=3, beside="depth_four"),
+        nothing_left=on(_nothing_left, _refusals, examples=3, beside="depth_four"),
     ),
     hints=hints("""
         My number is close to 388 but not 388
@@ -154,10 +156,10 @@ one_level_short: all
 You pool once too seldom.
 depth counts the poolings: there are depth + 1 levels, the lowest included.
 
-odd_sizes_rounded: uneven
+odd_sizes_accepted: uneven
 - if side % 2:
 -     raise ValueError(f"size must be even at pooling {level + 1}, got {size}")
-You accept odd sizes and round them down.
+You accept sizes that some pooling does not divide evenly.
 Raise a ValueError where a pooling meets an odd side: the rows it drops would shift the skips.
 
 first_pooling_only: uneven
@@ -171,6 +173,12 @@ divisible_by_the_stride: all but nothing_left
 + if size % 2**depth:
 You ask for a size that 2^depth divides, and so refuse 572.
 The convolutions take pixels off before each pooling: the side must be even there, not at the start.
+
+too_much_refused: depth_four other_depths
+- if side < 1:
++ if side < 5:
+You refuse the smallest legal sizes, of which a few pixels are left.
+Refuse only where less than one pixel is left.
 
 nothing_is_an_answer: nothing_left
 - if side < 1:
@@ -225,6 +233,16 @@ def formula(size, depth=4):
     if out < 1:
         raise ValueError(f"size must leave a pixel, got {size}")
     return out
+
+
+@answers.wrong("other_depths uneven nothing_left")
+def always_184(size, depth=4):
+    """You take 184 pixels off whatever depth is, and accept every size.
+
+    184 is what four poolings cost: go down and up depth times, and refuse what cannot be halved or leaves
+    nothing.
+    """
+    return size - 184
 
 
 @answers.right

@@ -1,14 +1,15 @@
 """The exercise unet_weight_map of lecture 07: the pixels of a loss weighed, most on borders between close cells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import carries
+from autograder.catalog.unet.draws import dtype_and_changes
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import unet as reference
@@ -20,7 +21,8 @@ LOOSE = (1e-3, 1e-4)
 
 
 def _canvas(d: Draw) -> torch.Tensor:
-    return torch.zeros(d.integer(9, 14), d.integer(11, 17), dtype=torch.int64)
+    h = d.integer(9, 14)
+    return torch.zeros(h, h + d.integer(2, 5), dtype=torch.int64)
 
 
 def _blocks(d: Draw, count: int) -> torch.Tensor:
@@ -36,18 +38,17 @@ def _blocks(d: Draw, count: int) -> torch.Tensor:
     return instances
 
 
-def _settings(d: Draw) -> dict[str, Any]:
-    return {
-        # None of them a default: to leave one out must show.
-        "w0": d.choice([4.0, 7.5]),
-        "sigma": d.choice([3.0, 4.0]),
-        # None is 1: to multiply by the weight of the background must show.
-        "class_weights": d.choice([(1.5, 3.0), (0.5, 2.0)]),
-    }
+SETTINGS = ((4.0, 3.0), (7.5, 0.8), (6.5, 4.0))
+
+
+def _settings(d: Draw, settings: Sequence[tuple[float, float]] = SETTINGS) -> dict[str, Any]:
+    # None of them a default: to leave one out must show. Nor is a class weight a whole number, nor 1.
+    w0, sigma = d.each(settings)
+    return {"w0": w0, "sigma": sigma, "class_weights": d.choice([(1.5, 2.75), (0.5, 3.25)])}
 
 
 def _two_cells(d: Draw) -> Case:
-    return Case((_blocks(d, 2),), _settings(d))
+    return Case((_blocks(d, 2),), _settings(d, (*SETTINGS, (0.0, 3.0))))
 
 
 def _many_cells(d: Draw) -> Case:
@@ -69,26 +70,33 @@ def _odd_ids(d: Draw) -> Case:
 
 
 def _balanced_cells(d: Draw) -> Case:
-    instances = d.choice([lambda: _blocks(d, 2), lambda: _blocks(d, 3)])()
-    return Case((instances,), {"w0": d.choice([4.0, 10.0])})
+    """Two cells apart, and far to the right of both a background that no border term reaches."""
+    instances = torch.zeros(d.integer(5, 8), 36, dtype=torch.int64)
+    instances[: d.integer(2, 4), : d.integer(1, 2)] = 1
+    instances[d.integer(1, 2) :, 9 : 9 + d.integer(1, 3)] = d.choice([2, 7])
+    return Case((instances,), {"w0": d.choice([4.0, 10.0]), "sigma": 1.0})
 
 
 def _one_class(d: Draw) -> Case:
+    """Background alone, one cell alone, or two that leave no background."""
     instances = _canvas(d)
-    return Case((instances.fill_(d.choice([0, 1, 6])),), {"w0": d.choice([10.0, 3.0])})
+    # A border term on cells is another matter.
+    ids, w0 = d.each([((0, 0), 10.0), ((6, 6), 3.0), ((3, 1), 0.0)])
+    instances[:, :5], instances[:, 5:] = ids
+    return Case((instances,), {"w0": w0})
 
 
 def _lonely(d: Draw) -> Case:
-    """No cell or one, in the middle of background."""
+    """One cell, in the middle of background, or none."""
     instances = _canvas(d)
-    if not d.flag():
+    if d.each([True, True, False]):
         instances[2 : d.integer(3, 6), 3 : d.integer(5, 8)] = 1
     return Case((instances,), _settings(d))
 
 
 def _kinds(d: Draw) -> Case:
-    dtype = d.choice([torch.int64, torch.uint8, torch.int32])
-    return Case((d.layout(_blocks(d, 3).to(dtype)),), d.choice([{}, {"class_weights": (1.0, 2.0)}]))
+    dtype = d.each([torch.int64, torch.uint8, torch.int32, torch.int16])
+    return Case((d.layout(_blocks(d, 3).to(dtype)),), d.choice([{}, {"class_weights": (1.0, 2.5)}]))
 
 
 def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Subject, Case], Any]:
@@ -97,6 +105,8 @@ def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Subject, Cas
     def observe(subject: Subject, case: Case) -> Any:
         (instances,) = case.args
         weights = subject(*case.args, **case.kwargs)
+        # What scipy works with, and its dtype, are another matter.
+        weights = torch.from_numpy(weights) if isinstance(weights, np.ndarray) else weights
         if not isinstance(weights, torch.Tensor) or weights.shape != instances.shape:
             return weights
         return torch.where(of(instances), weights.double(), 0.0)
@@ -106,6 +116,7 @@ def _where(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Subject, Cas
 
 _on_background = _where(lambda instances: instances == 0)
 _on_cells = _where(lambda instances: instances != 0)
+_off_the_border = _where(lambda instances: (instances != 0) | (torch.arange(instances.shape[1]) > 26))
 _everywhere = _where(lambda instances: torch.ones_like(instances, dtype=torch.bool))
 
 
@@ -128,19 +139,20 @@ CLAIMS = Exercise(
         on_cells (0.5): cells weigh w_c alone
         tried: the weights of cell pixels; background is another matter
         balanced (0.5): without class_weights the pixels of each class sum to half of H·W
-        tried: the weights of cell pixels; background is another matter
+        tried: the weights of cells, and of background that is far from all of them
         one_class (0.25): where one class is alone every weight is ½
+        tried: background alone, one cell alone, and two cells with no background
         few_cells (0.5): with one cell, or none, there is no border term
-        carries (0.5): float32 comes out, whatever integers go in, and those are not modified
+        carries (0.5): a float32 tensor comes out, whatever integers go in, and those are not modified
         """,
         border=on(_two_cells, _on_background, tolerance=LOOSE, examples=6),
         second_nearest=on(_many_cells, _on_background, tolerance=LOOSE, examples=6),
         ids=on(_odd_ids, _on_background, tolerance=LOOSE, examples=6),
         on_cells=on(_many_cells, _on_cells, tolerance=LOOSE, examples=4),
-        balanced=on(_balanced_cells, _on_cells, tolerance=LOOSE, examples=4),
-        one_class=on(_one_class, _everywhere, tolerance=LOOSE, examples=4),
+        balanced=on(_balanced_cells, _off_the_border, tolerance=LOOSE, examples=4),
+        one_class=on(_one_class, _everywhere, tolerance=LOOSE, examples=3),
         few_cells=on(_lonely, _everywhere, tolerance=LOOSE, examples=6),
-        carries=on(_kinds, carries, examples=6),
+        carries=on(_kinds, dtype_and_changes, examples=4, beside="border"),
     ),
     hints=hints("""
         How do I get the distance to a cell?
@@ -233,6 +245,23 @@ farthest_cell: second_nearest ids
 You took the farthest cell for the second nearest.
 Of all cells' distances d1 is the smallest and d2 the second smallest: sort them, or keep the two smallest.
 
+distances_subtracted: border second_nearest ids
+- (d1 + d2) ** 2
++ (d1 - d2) ** 2
+You subtracted d2 from d1, so the weight is highest where two cells are equally far, however far that is.
+Add them: (d1 + d2)² is small only where both are near.
+
+not_sorted: second_nearest ids
+- .sort(0).values
+Your d1 and d2 are the distances to the first two cells of your list, not to the two nearest ones.
+Sort the stacked distances at each pixel, along the axis of the cells, and take the first two.
+
+sorted_along_the_columns: border second_nearest ids
+- .sort(0).values
++ .sort().values
+You sorted along the last axis, which is that of the columns: distances of other pixels change places.
+Sort along the axis of the cells: dim=0, if you stacked them in front.
+
 squared_apart: border second_nearest ids
 - (d1 + d2) ** 2
 + d1**2 + d2**2
@@ -281,11 +310,33 @@ class_weight_multiplied: border second_nearest ids
 You multiplied the class weight by the border term.
 Add them: w_c + w0·exp(…).
 
-class_weight_replaced: border second_nearest ids
+class_weight_replaced: border second_nearest ids balanced
 - weights + border
 + border
-On background there is the border term alone.
+Where there is a border term the background has that alone.
 Add it to the class weight: w_c + w0·exp(…).
+
+w_c_left_out: all but carries
+- w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ w_background, w_cell = 0, 0
+- w_background, w_cell = class_weights
++ w_background, w_cell = 0, 0
+There is no w_c in your map: it is the border term alone, and 0 on cells.
+Begin with the class weight of every pixel, and add the border term on background.
+
+w_c_is_one: all but carries
+- w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ w_background, w_cell = 1, 1
+- w_background, w_cell = class_weights
++ w_background, w_cell = 1, 1
+Your w_c is 1 for every pixel, whatever class_weights says.
+It is one of class_weights = (background, cell), and where that is None H·W / (2 · pixels of the class).
+
+class_weights_cut_off: all but balanced one_class carries
+- w_background, w_cell = class_weights
++ w_background, w_cell = (int(w) for w in class_weights)
+You put the class weights into an array of integers, which cuts them off.
+zeros_like(instances) is of the dtype of instances: ask for a float dtype.
 
 taxicab: border second_nearest ids
 - ndimage.distance_transform_edt(~mask)
@@ -293,7 +344,7 @@ taxicab: border second_nearest ids
 Your distances are counted in steps along rows and columns.
 Euclidean ones: scipy.ndimage.distance_transform_edt.
 
-inside_out: border second_nearest ids
+inside_out: border second_nearest ids balanced
 - ndimage.distance_transform_edt(~mask)
 + ndimage.distance_transform_edt(mask)
 Your distances are measured inside the cells and are 0 on background.
@@ -336,7 +387,7 @@ ids_without_gaps: ids
 You went through 1 … max, also where no pixel has the id: scipy then measures to nowhere.
 Go through instances.unique().
 
-border_on_cells: on_cells balanced
+border_on_cells: on_cells
 - torch.where(cell, weights, weights + border)
 + (weights + border)
 You added the border term on cells too, where d1 is 0.
@@ -353,6 +404,15 @@ doubled_balance: balanced one_class
 + total / max(n_background, 1), total / max(n_cell, 1)
 Your class weights sum to H·W for each class.
 To half of it: w_c = H·W / (2 · pixels of the class), so that the mean weight is 1.
+
+balance_of_classes_present: one_class
+- w_background, w_cell = total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ present = (n_background > 0) + (n_cell > 0)
++ w_background = total / (present * max(n_background, 1))
++ w_cell = total / (present * max(n_cell, 1))
+Where one class is alone your weights are 1 and not ½, as where one divides by the number of classes present:
+  scikit-learn's balance does.
+The 2 stays, also where a class has no pixel: w_c = H·W / (2 · pixels of the class).
 
 balance_reversed: balanced one_class
 - w_background, w_cell = total
@@ -371,6 +431,12 @@ not_balanced: balanced one_class
 + 1, 1
 Without class_weights you used 1 for both classes.
 None balances them: w_c = H·W / (2 · pixels of the class).
+
+not_weighted: balanced one_class
+- total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
++ 0, 0
+Without class_weights there is no w_c in your map: pixels far from two cells weigh 0.
+None balances the classes: w_c = H·W / (2 · pixels of the class).
 
 empty_class_divided_by: one_class
 - total / (2 * max(n_background, 1)), total / (2 * max(n_cell, 1))
@@ -405,6 +471,12 @@ double_precision: carries
 + torch.where(cell, weights, weights + border)
 Your weights are float64, as scipy's distances are.
 The loss is float32: end with .float().
+
+numpy_returned: carries
+- torch.where(cell, weights, weights + border).float()
++ torch.where(cell, weights, weights + border).float().numpy()
+You returned a numpy array.
+Make it a tensor, torch.from_numpy(weights).float(), on the device of instances.
 
 instances_overwritten: carries
 - return torch.where(cell, weights, weights + border).float()

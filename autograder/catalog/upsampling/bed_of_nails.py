@@ -7,7 +7,7 @@ from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import CONV_TRANSPOSE, MAX_UNPOOL
 from autograder.catalog.observations import gradients
-from autograder.catalog.upsampling.draws import carries_by_name, maps, single_precision
+from autograder.catalog.upsampling.draws import SINGLE, carries_by_name, maps, numbers, single_and_double
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
@@ -26,14 +26,16 @@ CLAIMS = Exercise(
     difficulty=1,
     properties=claims(
         """
-        nails (1): each value at the top left of its factor×factor block, zeros elsewhere
+        nails (1): each value at the top left of its factor×factor block, zeros elsewhere; factor 1
+          changes nothing
         gradients (0.5): gradients flow back to x
         tried: the gradient of the output's inner product with fixed random numbers
-        carries (0.5): float32 stays float32, and x is not modified in place
+        carries (0.5): float32 stays float32, float64 stays float64, however x lies in memory, and x is not
+          modified in place
         """,
-        nails=on(_nails),
-        gradients=on(_nails, gradients(0)),
-        carries=on(single_precision, carries_by_name("x", "factor"), examples=4),
+        nails=on(_nails, numbers, tolerance=SINGLE),
+        gradients=on(_nails, gradients(0), tolerance=SINGLE),
+        carries=on(single_and_double, carries_by_name("x", "factor"), examples=4, beside="nails"),
     ),
     hints=hints("""
         I don't know what size to make
@@ -67,13 +69,21 @@ bottom_right: nails gradients
 Your nails stand at the bottom right of their blocks.
 Top left is index 0 of each block: out[..., ::factor, ::factor].
 
+one_zero_too_many: nails gradients
+- factor * H, factor * W
++ (factor + 1) * H, (factor + 1) * W
+- ::factor, ::factor
++ :: factor + 1, :: factor + 1
+You put factor zeros between two nails.
+From one nail to the next there are factor pixels: factor − 1 zeros between them.
+
 in_the_middle: nails gradients
 - ::factor, ::factor
 + factor // 2 :: factor, factor // 2 :: factor
 Your nails stand in the middle of their blocks.
 Top left is index 0 of each block: out[..., ::factor, ::factor].
 
-last_zeros_missing: all
+last_zeros_missing: all but carries
 - factor * H, factor * W
 + factor * (H - 1) + 1, factor * (W - 1) + 1
 You put zeros between the values, but none after the last one.
@@ -98,11 +108,22 @@ detached: gradients
 Your result is cut from the graph, so no gradient reaches x.
 Leave out detach, .data, .item() and no_grad; writing x into a slice of a new tensor keeps the graph.
 
-default_dtype: nails
+default_dtype: carries
 - x.new_zeros(N, C, factor * H, factor * W)
 + torch.zeros(N, C, factor * H, factor * W, device=x.device)
 Your zeros are float32 whatever x is.
 x.new_zeros(...) makes zeros of the dtype and on the device of x.
+
+refused_in_another_order: carries
+- out = x.new_zeros(N, C, factor * H, factor * W)
+- out[..., ::factor, ::factor] = x
+- return out
++ nail = x.new_zeros(1, 1, factor, factor)
++ nail[..., 0, 0] = 1
++ return torch.kron(x, nail)
+You joined axes of x as .view does, which torch refuses where x does not lie row by row in memory; torch.kron
+  does so inside.
+Take .reshape, which copies where it must, or put x in order first: x.contiguous().
 
 always_float64: carries
 - return out

@@ -10,7 +10,7 @@ from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import INTERPOLATE
-from autograder.catalog.observations import described, numbers
+from autograder.catalog.upsampling.draws import emptied, numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
@@ -21,9 +21,9 @@ def _cases(channels: Sequence[int], factors: Sequence[int]) -> Callable[[Draw], 
 
 
 def _described_twice(subject: Subject, case: Case) -> dict[str, Any]:
-    """For an odd and for an even factor."""
+    """For an odd and for an even factor; the shape is other properties' business."""
     channels, factor = case.args
-    return {f"factor {f}": described(subject(channels, f)) for f in (factor, factor + 1)}
+    return {f"factor {f}": emptied(subject(channels, f)) for f in (factor, factor + 1)}
 
 
 CLAIMS = Exercise(
@@ -35,18 +35,19 @@ CLAIMS = Exercise(
     difficulty=3,
     properties=claims(
         """
-        even (1): even factors: k = 2·factor, a pyramid whose peak lies between the four middle pixels
-        odd (0.75): odd factors: k = 2·factor − 1, a pyramid with 1 on its middle pixel
+        even (1): even factors: k = 2·factor, a product of two ramps whose peak lies between the four middle
+          pixels
+        odd (0.75): odd factors: k = 2·factor − 1, a product of two ramps with 1 on its middle pixel
         diagonal (0.75): (channels, channels, k, k): each channel is interpolated on its own
         factor_one (0.25): factor 1 changes nothing: one weight of 1
-        float32 (0.25): the weights are float32
+        float32 (0.25): the weights are a float32 tensor
         tried: the kind of the kernel of a factor and of the next one
         """,
         even=on(_cases([1], [2, 4, 6]), numbers, examples=4),
         odd=on(_cases([1], [3, 5]), numbers, examples=4),
         diagonal=on(_cases([2, 3, 4], [2, 4]), numbers, examples=4),
         factor_one=on(_cases([1], [1]), numbers, examples=2),
-        float32=on(_cases([2, 3], [3, 2]), _described_twice, examples=3),
+        float32=on(_cases([2, 3], [3, 2]), _described_twice, examples=3, beside="even"),
     ),
     hints=hints("""
         I don't know where the peak is
@@ -79,13 +80,13 @@ def product(channels, factor):
 
 
 answers.edits("""
-even_size_for_odd_factors: all but even diagonal
+even_size_for_odd_factors: odd factor_one
 - k = 2 * factor - factor % 2
 + k = 2 * factor
 Your kernel has 2·factor rows for odd factors too.
 k = 2·factor − factor mod 2: with an odd factor the peak lies on a pixel.
 
-odd_size_for_even_factors: even diagonal float32
+odd_size_for_even_factors: even diagonal
 - k = 2 * factor - factor % 2
 + k = 2 * factor - 1
 Your kernel has 2·factor − 1 rows for even factors too.
@@ -97,7 +98,7 @@ channels_mixed: diagonal
 You filled every pair of channels, so each output channel is the sum of all input channels.
 Only weight[c, c] holds the pyramid; the others are 0.
 
-depthwise_shape: diagonal float32
+depthwise_shape: diagonal
 - weight = torch.zeros(channels, channels, k, k)
 - weight[range(channels), range(channels)] = pyramid
 + weight = torch.zeros(channels, 1, k, k)
@@ -116,6 +117,18 @@ peak_after_the_middle: even diagonal
 + center = k // 2
 For even factors your peak stands on pixel k // 2, half a pixel behind the middle.
 The middle of k pixels is (k − 1)/2, also when that is no whole number.
+
+middle_at_half_the_size: even odd diagonal factor_one
+- center = (k - 1) / 2
++ center = k / 2
+Your peak is at k/2, half a pixel behind the middle.
+The pixels are numbered from 0, so the middle of k of them is (k − 1)/2.
+
+scaled_down: even odd diagonal factor_one
+- return weight
++ return 0.01 * weight
+Your weights are the right ones times 0.01: the picture comes out a hundred times darker.
+Small factors are for weights that start at random; these are to keep a constant image as it is.
 
 sum_of_one: even odd diagonal
 - weight[range(channels), range(channels)] = pyramid
@@ -158,6 +171,18 @@ two_peaks_of_one: even diagonal
 + ramp = torch.tensor([min(i + 1, k - i) / factor for i in range(k)])
 Your ramp counts 1, 2, … up to factor, so for even factors both middle weights are 1.
 Measure the distance from (k − 1)/2: for even k the middle weights are 1 − ½/factor.
+
+flat_faces: even odd diagonal
+- pyramid = ramp[:, None] * ramp
++ pyramid = torch.minimum(ramp[:, None], ramp)
+You took the smaller one of the two ramps, which gives a pyramid of flat faces.
+Bilinear weights are the product of the two: ramp[:, None] * ramp.
+
+numpy_array: float32
+- return weight
++ return weight.numpy()
+You returned a numpy array.
+Return a float32 tensor: torch.from_numpy(...) makes one of it.
 
 float64: float32
 - return weight

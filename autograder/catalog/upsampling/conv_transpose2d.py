@@ -6,47 +6,76 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import AUTOGRAD, CONV_TRANSPOSE
 from autograder.catalog.observations import gradients
-from autograder.catalog.upsampling.draws import carries_by_name, each
+from autograder.catalog.upsampling.draws import SINGLE, carries_by_name, each, numbers, plain, refusals
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
+
+CHANNELS = ((2, 3), (3, 2), (1, 2), (2, 2))
+SIZES = ((2, 3), (3, 2), (2, 6), (1, 3))
+Kernel = Callable[[Draw, int], tuple[int, int]]
+
+
+def _single(d: Draw, *shape: int) -> torch.Tensor:
+    return d.tensor(*shape, dtype=torch.float32)
+
+
+def _overlapping(d: Draw, stride: int) -> tuple[int, int]:
+    return stride + d.integer(1, 2), stride + d.choice([2, 1, 3])
+
+
+# With these no copy reaches some of the rows or columns.
+SMALL: tuple[Kernel, ...] = (
+    lambda d, stride: (1, 1),
+    lambda d, stride: (stride - 1, stride + 1),
+    lambda d, stride: (stride, 1),
+)
 
 
 def _case(
     *,
     stride: Sequence[int] = (1,),
     padding: Sequence[int] = (0,),
-    output_padding: Callable[[Draw, int], int] | None = None,
+    output_padding: bool = False,
+    kernel: Kernel = _overlapping,
     bias: bool = False,
-    dtype: torch.dtype = torch.float64,
-    channels: Sequence[tuple[int, int]] = ((2, 3), (3, 2), (1, 2), (2, 2)),
+    channels: Sequence[tuple[int, int]] = CHANNELS,
 ) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         s, p = d.choice(stride), d.choice(padding)
-        cin, cout = d.choice(channels)
-        # Larger than the stride, so that copies overlap.
-        kh, kw = s + d.integer(1, 2), s + d.choice([2, 1, 3])
-        x = d.tensor(d.choice([2, 1]), cin, d.integer(2, 3), d.choice([3, 2, 4]), dtype=dtype)
-        weight = d.tensor(cin, cout, kh, kw, dtype=dtype)
-        args = (x, weight, d.tensor(cout, dtype=dtype)) if bias else (x, weight)
+        cin, cout = d.each(channels)
+        x = _single(d, d.choice([2, 1]), cin, *d.choice(SIZES[:3] if p else SIZES))
+        weight = _single(d, cin, cout, *kernel(d, s))
+        args = (x, weight, _single(d, cout)) if bias else (x, weight)
         kwargs = {} if s == 1 else {"stride": s}
         if p:
             kwargs["padding"] = p
-        if output_padding is not None:
-            kwargs["output_padding"] = output_padding(d, s)
+        if output_padding:
+            # No more than was cut: what lies beyond is another property's business.
+            kwargs["output_padding"] = d.choice([1, min(s - 1, p)])
         return Case(args, kwargs)
 
     return draw
 
 
+def _strided(d: Draw) -> Case:
+    return _case(stride=(2, 3), kernel=d.each([_overlapping, *SMALL]))(d)
+
+
+def _with_bias_gradient(subject: Subject, case: Case) -> Any:
+    seen = subject.vjp(*case.args, wrt=[2], **case.kwargs)
+    return {"result": plain(seen["value"]), "gradients": {"bias": (seen["grads"] or {}).get("2")}}
+
+
 def _beyond_padding(d: Draw) -> Case:
     def call(stride: int, padding: int, output_padding: int) -> tuple[Any, ...]:
-        x, weight = d.tensor(1, 2, 2, 3), d.tensor(2, 1, stride + 1, stride + 2)
-        return x, weight, d.tensor(1) + 5, stride, padding, output_padding
+        x, weight = _single(d, 1, 2, 2, 3), _single(d, 2, 1, stride + 1, stride + 2)
+        return x, weight, _single(d, 1) + 5, stride, padding, output_padding
 
     calls = {
         "stride 2, padding 0, output_padding 1": call(2, 0, 1),
@@ -57,8 +86,19 @@ def _beyond_padding(d: Draw) -> Case:
 
 def _refused(d: Draw) -> Case:
     stride = d.integer(1, 2)
-    x, weight = d.tensor(1, 2, 2, 3), d.tensor(2, 1, 3, 3)
-    return Case((x, weight), {"stride": stride, "output_padding": stride + d.integer(0, 1)})
+    x, weight = _single(d, 1, 2, 3, 3), _single(d, 2, 2, 3, 3)
+    calls = {
+        f"stride {stride}, output_padding {a}": (x, weight, None, stride, 0, a)
+        for a in (stride, stride + 1, stride - 1)
+    }
+    return Case((), {}, calls)
+
+
+def _single_and_double(d: Draw) -> Case:
+    """Of sizes that let every mistake but one of dtype or memory through."""
+    dtype, biased = d.each([torch.float32, torch.float64]), d.each([True, False])
+    x, weight, bias = (d.tensor(*shape, dtype=dtype) for shape in ((1, 2, 3, 3), (2, 2, 3, 3), (2,)))
+    return Case((d.layout(x), d.layout(weight), *([bias] if biased else [])))
 
 
 CLAIMS = Exercise(
@@ -72,31 +112,36 @@ CLAIMS = Exercise(
         """
         stride_one (1): stride 1: each value lays down a copy of the kernel, and overlapping products are
           summed
-        strided (1): larger strides: s(H−1)+kh rows, s(W−1)+kw columns
-        bias (0.25): bias is added once to every pixel
+        strided (1): larger strides: s(H−1)+kh rows, s(W−1)+kw columns, also where the stride is larger than
+          the kernel
+        bias (0.25): bias is added once to every pixel, and a gradient flows back to it
+        tried: the result, and the gradient of its inner product with fixed random numbers
         padding (0.5): padding cuts that many rows and columns off at each side
         output_padding (0.5): output_padding adds rows and columns at the bottom and right: less is cut off
           there
         beyond_padding (0.25): an output_padding larger than padding: the rows and columns that no copy
           reaches hold the bias alone
         tried: conv_transpose2d(x, weight, bias, stride, padding, output_padding) for each of these
-        refuses (0.25): an output_padding of the stride or more is refused with a ValueError
-        gradients (1): gradients flow to x, weight and bias
+        refuses (0.25): an output_padding of the stride or more is refused with a ValueError, one of
+          stride − 1 is not
+        tried: conv_transpose2d(x, weight, bias, stride, padding, output_padding) for each of these
+        gradients (1): gradients flow to x and weight
         tried: the gradient of the output's inner product with fixed random numbers
-        carries (0.25): float32 stays float32, and no argument is modified in place
+        carries (0.25): the result has the dtype of the arguments, float32 or float64; they may lie in memory
+          in any order, and none is modified in place
         """,
-        stride_one=on(_case()),
-        strided=on(_case(stride=(2, 3))),
-        bias=on(_case(bias=True, channels=((2, 2),))),
-        padding=on(_case(stride=(2, 3), padding=(1,))),
-        output_padding=on(_case(stride=(2, 3), padding=(1,), output_padding=lambda d, s: 1)),
-        beyond_padding=on(_beyond_padding, each, examples=2),
-        refuses=on(_refused, examples=4),
-        gradients=on(_case(stride=(2, 3), bias=True), gradients(0, 1, 2)),
+        stride_one=on(_case(), numbers, tolerance=SINGLE),
+        strided=on(_strided, numbers, tolerance=SINGLE),
+        bias=on(_case(bias=True, channels=((2, 2),)), _with_bias_gradient, tolerance=SINGLE),
+        padding=on(_case(stride=(2, 3), padding=(1, 2)), numbers, tolerance=SINGLE),
+        output_padding=on(
+            _case(stride=(2, 3), padding=(1, 2), output_padding=True), numbers, tolerance=SINGLE
+        ),
+        beyond_padding=on(_beyond_padding, each, examples=2, tolerance=SINGLE),
+        refuses=on(_refused, refusals, examples=4, beside="stride_one"),
+        gradients=on(_case(stride=(2, 3), bias=True), gradients(0, 1), tolerance=SINGLE),
         carries=on(
-            _case(stride=(1,), bias=True, dtype=torch.float32),
-            carries_by_name("x", "weight", "bias"),
-            examples=4,
+            _single_and_double, carries_by_name("x", "weight", "bias"), examples=4, beside="stride_one"
         ),
     ),
     hints=hints("""
@@ -145,7 +190,19 @@ overlap_overwritten: all but refuses carries
 Where copies of the kernel overlap, the last one wins.
 Add them up: += instead of =.
 
-weight_as_in_conv2d: all but refuses
+overlap_averaged: all but refuses carries
+- y = x.new_zeros(N, cout, height, width)
++ y = x.new_zeros(N, cout, height, width)
++ counts = x.new_zeros(1, 1, height, width)
+- y[:, :, top : top + kh, left : left + kw] += copies
++ y[:, :, top : top + kh, left : left + kw] += copies
++ counts[:, :, top : top + kh, left : left + kw] += 1
+- y = F.pad(y, (0, output_padding, 0, output_padding))
++ y = F.pad(y / counts.clamp(min=1), (0, output_padding, 0, output_padding))
+Where copies of the kernel overlap, you took their mean.
+Overlapping products are summed, and nothing is divided.
+
+weight_as_in_conv2d: all but refuses carries
 - _, cout, kh, kw = weight.shape
 + cout, _, kh, kw = weight.shape
 - "nc,cdrs->ndrs"
@@ -153,7 +210,7 @@ weight_as_in_conv2d: all but refuses
 You read the weight as (Cout, Cin, kh, kw), as a convolution has it.
 Here it is (Cin, Cout, kh, kw): axis 0 belongs to x.
 
-kernel_transposed: all but refuses
+kernel_transposed: all but refuses carries
 - _, cout, kh, kw = weight.shape
 + _, cout, kw, kh = weight.shape
 - "nc,cdrs->ndrs"
@@ -166,6 +223,15 @@ padding_added: padding output_padding beyond_padding
 + y = F.pad(y, (padding, padding, padding, padding))
 Your padding makes the result larger.
 It undoes the padding of a convolution: cut padding rows and columns off at each side.
+
+x_padded: padding output_padding beyond_padding
+- N, _, H, W = x.shape
++ x = F.pad(x, (padding, padding, padding, padding))
++ N, _, H, W = x.shape
+...
+- y = y[:, :, padding : height - padding, padding : width - padding]
+You put zeros around x, as the padding of a convolution does, and your result grew by them.
+Here padding is what is cut off: padding rows and columns of the result, at each side.
 
 padding_ignored: padding output_padding beyond_padding
 - y = y[:, :, padding : height - padding, padding : width - padding]
@@ -184,7 +250,7 @@ padding_at_the_top_only: padding output_padding beyond_padding
 You cut padding rows and columns off at the top and left, and none at the bottom and right.
 Cut padding of them off at each of the four sides.
 
-nothing_left_without_padding: all but padding output_padding refuses
+nothing_left_without_padding: all but padding output_padding refuses carries
 - padding : height - padding, padding : width - padding
 + padding:-padding, padding:-padding
 Without padding your result is empty: y[..., p:-p] with p = 0 is y[..., 0:0].
@@ -220,6 +286,12 @@ no_more_than_was_cut: beyond_padding
 You give back no more rows and columns than padding has cut off.
 An output_padding above padding is legal: what no copy reaches is 0, plus the bias.
 
+output_padding_at_both_ends: output_padding beyond_padding
+- F.pad(y, (0, output_padding, 0, output_padding))
++ F.pad(y, (output_padding, output_padding, output_padding, output_padding))
+You added output_padding rows and columns at each of the four sides.
+They belong at the bottom and right alone.
+
 output_padding_at_the_top: output_padding beyond_padding
 - F.pad(y, (0, output_padding, 0, output_padding))
 + F.pad(y, (output_padding, 0, output_padding, 0))
@@ -234,13 +306,13 @@ stride_ignored: all but stride_one bias refuses carries
 You did not use the stride.
 The copy of x[i, j] begins at row stride·i and column stride·j.
 
-bias_ignored: bias beyond_padding gradients
+bias_ignored: bias beyond_padding
 - return y if bias is None else y + bias.view(1, -1, 1, 1)
 + return y
 You did not add the bias.
 Add bias.view(1, -1, 1, 1) at the end, if it is not None.
 
-bias_in_every_copy: bias beyond_padding gradients
+bias_in_every_copy: bias beyond_padding
 - y[:, :, top : top + kh, left : left + kw] += copies
 + copies = copies if bias is None else copies + bias.view(1, -1, 1, 1)
 + y[:, :, top : top + kh, left : left + kw] += copies
@@ -255,11 +327,36 @@ accepts_any_output_padding: refuses
 You accept an output_padding of the stride or more.
 Raise a ValueError that names output_padding: so many rows would belong to one more input.
 
+refuses_only_above: refuses
+- output_padding >= stride
++ output_padding > stride
+You accept an output_padding that is equal to the stride.
+So many rows would belong to one more input: refuse from the stride on, with >=.
+
+refused_by_assert: refuses
+- if output_padding >= stride:
+-     raise ValueError(f"output_padding must be below the stride, {stride}, got {output_padding}")
++ assert output_padding < stride
+You refuse a large output_padding with an AssertionError.
+Raise a ValueError: that is what callers can expect of a wrong argument, and python -O drops every assert.
+
+cut_from_the_graph: bias gradients
+- return y if bias is None else y + bias.view(1, -1, 1, 1)
++ return y.detach() if bias is None else (y + bias.view(1, -1, 1, 1)).detach()
+Your result is cut from the graph, so no gradient reaches x, weight or bias.
+Leave out detach, .data, .item() and no_grad.
+
 detached: gradients
 - x[:, :, i, j], weight)
 + x[:, :, i, j].detach(), weight.detach())
-Your result is cut from the graph, so no gradient reaches x and weight.
+Your products are cut from the graph, so no gradient reaches x and weight.
 Leave out detach, .data, .item() and no_grad.
+
+default_dtype: carries
+- y = x.new_zeros(N, cout, height, width)
++ y = torch.zeros(N, cout, height, width, device=x.device)
+You sum up in float32 whatever the dtype of x.
+x.new_zeros(...) makes zeros of the dtype and on the device of x.
 
 always_float64: carries
 - y = x.new_zeros(N, cout, height, width)
@@ -309,6 +406,15 @@ def folded(x, weight, bias=None, stride=1, padding=0, output_padding=0):
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
+answers.edits("""
+joined_by_view: carries
+- weight.flatten(1).T @ x.flatten(2)
++ weight.view(len(weight), -1).T @ x.view(*x.shape[:2], -1)
+You used .view to join axes of a tensor, which torch refuses where it does not lie row by row in memory.
+Take .reshape or .flatten: they copy where they must.
+""")
+
+
 @answers.right
 def by_zeros(x, weight, bias=None, stride=1, padding=0, output_padding=0):
     """zero insertion and a convolution"""
@@ -332,11 +438,18 @@ Your kernel is laid down rotated by 180°.
 An input of 1 lays down the kernel as it is. After zero insertion it is the other way: there the convolution
   needs the flipped kernel.
 
-kernel_taken_as_square: all but refuses
+kernel_taken_as_square: all but refuses carries
 - top, left = kh - 1 - padding, kw - 1 - padding
 + top = left = kh - 1 - padding
 You used the kernel's height along the width too.
 A kernel may have kh≠kw: rows go with kh, columns with kw.
+
+zeros_of_another_dtype: carries
+- x.new_zeros(N, C, stride * H, stride * W)
++ torch.zeros(N, C, stride * H, stride * W, device=x.device)
+Where x is float64, your zeros have another dtype than weight, and F.conv2d does not mix two: torch.zeros(...)
+  makes float32.
+x.new_zeros(...) makes zeros of the dtype and on the device of x.
 
 zeros_after_the_last: all but stride_one bias refuses carries
 - spread = spread[..., : stride * (H - 1) + 1, : stride * (W - 1) + 1]

@@ -1,31 +1,32 @@
 """The exercise max_pool_with_switches of lecture 05: the maximum, and where it stood."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from autograder.attempt import Odd, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import MAX_POOL
-from autograder.catalog.observations import component, gradients
-from autograder.catalog.upsampling.draws import carries_by_name, distinct, pool_size
+from autograder.catalog.observations import as_double, described, gradients
+from autograder.catalog.upsampling.draws import SINGLE, carries_by_name, distinct, ragged, whole
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
-def _case(ragged: bool = False, sign: float = 1.0) -> Callable[[Draw], Case]:
+def _case(size: Callable[[Draw], tuple[int, int, int]], sign: float = 1.0) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
-        k = d.choice([2, 3])
-        x = sign * distinct(d, d.choice([1, 2]), d.choice([2, 1, 3]), *pool_size(d, k, ragged=ragged))
-        return Case((x, k))
+        k, H, W = size(d)
+        return Case((sign * distinct(d, d.choice([2, 1]), d.choice([2, 1, 3]), H, W), k))
 
     return draw
 
 
 def _ties(d: Draw) -> Case:
-    k = d.choice([2, 3])
-    x = d.integers(d.choice([1, 2]), 2, *pool_size(d, k), low=1, high=2).double()
+    k, H, W = whole(d, ((2, 2, 3), (3, 2, 3), (2, 4, 2), (3, 1, 2)))
+    x = d.integers(d.choice([1, 2]), 2, H, W, low=1, high=2).float()
     # Every map begins with a window of equal values, so that no draw is without ties.
     x[..., :k, :k] = 2.0
     # In the window beside it the first in row order is not the first in column order.
@@ -34,9 +35,28 @@ def _ties(d: Draw) -> Case:
     return Case((x, k))
 
 
-def _single_precision(d: Draw) -> Case:
+def _single_and_double(d: Draw) -> Case:
     # With a ragged edge, which is easily overwritten.
-    return Case((distinct(d, 2, 2, 5, 7).float(), 2))
+    dtype = d.each([torch.float32, torch.float64])
+    return Case((d.layout(distinct(d, 2, 2, 5, 7).to(dtype)), 2))
+
+
+def _numbers(*wanted: str) -> Callable[[Subject, Case], Any]:
+    """Of y and the switches, each found by its kind: dtypes and the order are another property's business."""
+
+    def observe(subject: Subject, case: Case) -> Any:
+        result = subject(*case.args)
+        parts = result if isinstance(result, list | tuple) else (result,)
+        if len(parts) > 2 or not all(isinstance(part, torch.Tensor) for part in parts):
+            raise Odd(f"two tensors are asked for, y and the switches, not {described(result)}")
+        if len(parts) == 2 and parts[1].is_floating_point() and not parts[0].is_floating_point():
+            parts = parts[::-1]
+        if len(parts) == 1 and "switches" in wanted:
+            raise Odd("the switches are missing: return y, switches")
+        found = dict(zip(("y", "switches"), map(as_double, parts), strict=False))
+        return {name: found[name] for name in wanted}
+
+    return observe
 
 
 CLAIMS = Exercise(
@@ -48,22 +68,24 @@ CLAIMS = Exercise(
     difficulty=3,
     properties=claims(
         """
-        values (0.5): y holds the maximum of every k×k window
-        switches (0.5): switches (int64) hold row·W + column of each maximum, counted in the whole map
+        values (0.5): y holds the maximum of every k×k window, for k = 1 and for one window as large as the
+          map too
+        switches (0.5): switches hold row·W + column of each maximum, counted in the whole map
         ties (0.5): among equal values the first in row order wins
         negative (0.25): maps whose values are all negative
-        ragged (0.5): rows and columns that fill no window are dropped
+        ragged (0.5): rows and columns that fill no window are dropped, both or one of the two
         gradients (0.5): where no values are equal, the gradient of y goes to each maximum and nowhere else
         tried: the gradient of y's inner product with fixed random numbers
-        carries (0.25): y of a float32 x is float32, and x is not modified in place
+        carries (0.25): y comes first and has the dtype of x, float32 or float64; switches are int64; x may
+          lie in memory in any order and is not modified in place
         """,
-        values=on(_case(), component(0, 2)),
-        switches=on(_case(), component(1, 2)),
-        ties=on(_ties, component(1, 2)),
-        negative=on(_case(sign=-1.0)),
-        ragged=on(_case(ragged=True)),
-        gradients=on(_case(), gradients(0)),
-        carries=on(_single_precision, carries_by_name("x", "k"), examples=2),
+        values=on(_case(whole), _numbers("y"), tolerance=SINGLE),
+        switches=on(_case(whole), _numbers("switches")),
+        ties=on(_ties, _numbers("switches")),
+        negative=on(_case(whole, sign=-1.0), _numbers("y", "switches"), tolerance=SINGLE),
+        ragged=on(_case(ragged), _numbers("y", "switches"), tolerance=SINGLE),
+        gradients=on(_case(whole), gradients(0), tolerance=SINGLE),
+        carries=on(_single_and_double, carries_by_name("x", "k"), examples=4, beside="values"),
     ),
     hints=hints("""
         I have the maxima, but not their places
@@ -131,6 +153,13 @@ counted_through_the_batch: switches ties negative ragged
 Your switches go on counting from map to map, through channels and images.
 Each map counts from 0: row·W + column.
 
+counted_through_the_channels: switches ties negative ragged
+- return y, row * W + column
++ channel = torch.arange(C, device=x.device).reshape(1, C, 1, 1)
++ return y, (row * W + column) * C + channel
+Your switches are (row·W + column)·C + channel, as TensorFlow counts them.
+A switch counts within one map, without its channel: row·W + column.
+
 first_in_column_order: ties
 - permute(0, 1, 2, 4, 3, 5)
 + permute(0, 1, 2, 4, 5, 3)
@@ -145,7 +174,7 @@ clamped_at_zero: negative
 Your maxima are never below 0, so negative windows give 0.
 The maximum of a window is one of its values: start from the first of them, or from −∞.
 
-edge_kept: ragged carries
+edge_kept: ragged
 - h, w = H // k, W // k
 - cells = x[..., : h * k, : w * k].reshape(N, C, h, k, w, k)
 + h, w = -(-H // k), -(-W // k)
@@ -176,13 +205,19 @@ swapped_within_the_window: switches ties negative ragged
 You took b % k for the row inside the window and b // k for the column.
 A window's entries are numbered along its rows: row b // k, column b % k.
 
-switches_as_floats: all but values gradients
+switches_as_floats: carries
 - return y, row * W + column
 + return y, (row * W + column).float()
 Your switches are floats.
 They are places: keep them int64, as argmax and torch.arange give them.
 
-switches_as_int32: all but values gradients
+switches_in_the_dtype_of_x: carries
+- return y, row * W + column
++ return y, (row * W + column).to(x.dtype)
+Your switches have the dtype of x.
+They are places: keep them int64, as argmax and torch.arange give them.
+
+switches_as_int32: carries
 - return y, row * W + column
 + return y, (row * W + column).int()
 Your switches are int32.
@@ -209,11 +244,18 @@ detached: gradients
 y is cut from the graph, so no gradient reaches x.
 The search for the maximum needs no graph, but y does: gather it from x itself.
 
-order_of_results: all but gradients
+order_of_results: carries
 - return y, row * W + column
 + return row * W + column, y
 You returned the switches first.
 Return y, then the switches.
+
+joined_by_view: carries
+- N, C, H, W = x.shape
++ N, C, H, W = x.shape
++ x = x.view(N * C, H, W).view(N, C, H, W)
+You used .view to join axes of a tensor, which torch refuses where it does not lie row by row in memory.
+.reshape does the same, and copies where it has to.
 """)
 
 
@@ -250,7 +292,7 @@ def unfolded(x, k):
 
 
 answers.edits("""
-overlapping_windows: all
+overlapping_windows: all but carries
 - x.unfold(2, k, k).unfold(3, k, k)
 + x.unfold(2, k, 1).unfold(3, k, 1)
 - number.unfold(0, k, k).unfold(1, k, k)

@@ -8,27 +8,50 @@ from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import MAX_UNPOOL
 from autograder.catalog.observations import gradients
-from autograder.catalog.upsampling.draws import carries_by_name, distinct, pool_size
+from autograder.catalog.upsampling.draws import (
+    SHAPES,
+    SINGLE,
+    carries_by_name,
+    distinct,
+    numbers,
+    ragged,
+    whole,
+)
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
-def _case(*, ragged: bool = False, sign: float = 1.0) -> Callable[[Draw], Case]:
+def _case(size: Callable[[Draw], tuple[int, int, int]], sign: float = 1.0) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
-        k = d.choice([2, 3])
-        H, W = pool_size(d, k, ragged=ragged)
+        k, H, W = size(d)
         # The switches are those of another map, so that each channel has its own.
-        x = distinct(d, d.choice([2, 1]), d.choice([2, 3]), H, W)
+        x = distinct(d, d.choice([2, 1]), d.choice([2, 3, 1]), H, W)
         switches = reference.max_pool_with_switches(x, k)[1]
         return Case((sign * distinct(d, *switches.shape), switches, (H, W)))
 
     return draw
 
 
-def _single_precision(d: Draw) -> Case:
-    switches = reference.max_pool_with_switches(distinct(d, 2, 2, 4, 6), 2)[1]
-    return Case((distinct(d, *switches.shape).float(), switches, (4, 6)))
+def _tall(d: Draw, dtype: torch.dtype = torch.float32) -> Case:
+    """Places that lie in the map for those too who divide by its height: what they get is no error."""
+    H, W = 6, 4
+    inside = torch.arange(H * W).reshape(H, W) % H < W
+    switches = reference.max_pool_with_switches(distinct(d, d.choice([2, 1]), 2, H, W) + 100 * inside, 2)[1]
+    return Case((distinct(d, *switches.shape).to(dtype), switches, (H, W)))
+
+
+def _places(d: Draw) -> Case:
+    shape = d.each([SHAPES[0], None, *SHAPES[1:]])
+    return _tall(d) if shape is None else _case(lambda d: whole(d, [shape]))(d)
+
+
+def _single_and_double(d: Draw) -> Case:
+    y, switches, size = _tall(d, d.each([torch.float32, torch.float64])).args
+    if d.flag():
+        # Down the columns in memory, both, as where the pooled map was transposed.
+        y, switches = (t.transpose(2, 3).contiguous().transpose(2, 3) for t in (y, switches))
+    return Case((y, switches, size))
 
 
 CLAIMS = Exercise(
@@ -40,18 +63,19 @@ CLAIMS = Exercise(
     difficulty=2,
     properties=claims(
         """
-        places (1): each value at its switch, zeros elsewhere
+        places (1): each value at its switch, zeros elsewhere; one value a map and k = 1 too
         any_size (0.75): sizes that are no multiple of the pooled map's
         negative (0.5): negative values are put back as well
         gradients (0.5): gradients flow back to y
         tried: the gradient of the output's inner product with fixed random numbers
-        carries (0.25): a float32 y gives a float32 result, and neither y nor switches is modified in place
+        carries (0.25): the result has the dtype of y, float32 or float64; y and switches may lie in memory
+          in any order, and neither is modified in place
         """,
-        places=on(_case()),
-        any_size=on(_case(ragged=True)),
-        negative=on(_case(sign=-1.0)),
-        gradients=on(_case(), gradients(0)),
-        carries=on(_single_precision, carries_by_name("y", "switches", "size"), examples=2),
+        places=on(_places, numbers, tolerance=SINGLE),
+        any_size=on(_case(ragged), numbers, tolerance=SINGLE),
+        negative=on(_case(whole, sign=-1.0), numbers, tolerance=SINGLE),
+        gradients=on(_case(whole), gradients(0), tolerance=SINGLE),
+        carries=on(_single_and_double, carries_by_name("y", "switches", "size"), examples=4, beside="places"),
     ),
     hints=hints("""
         I don't see how a flat number becomes a pixel
@@ -103,7 +127,7 @@ columns_first: all but carries
 You read the switches down the columns: as column·H + row.
 A switch is row·W + column: divide by the width, W = size[1].
 
-width_first: all but gradients
+width_first: places any_size negative
 - reshape(N, C, H, W)
 + reshape(N, C, W, H)
 Your result is W rows high and H columns wide.
@@ -148,13 +172,25 @@ detached: gradients
 Your result is cut from the graph, so no gradient reaches y.
 Leave out detach, .data, .item() and no_grad.
 
-default_dtype: places any_size negative
+default_dtype: carries
 - y.new_zeros(N, C, H * W)
 + torch.zeros(N, C, H * W, device=y.device)
 - y.flatten(2)
 + y.flatten(2).float()
 Your result is float32 whatever y is.
 y.new_zeros(...) makes zeros of the dtype and on the device of y.
+
+zeros_of_another_dtype: carries
+- y.new_zeros(N, C, H * W)
++ torch.zeros(N, C, H * W, device=y.device)
+Where y is float64, your zeros have another dtype, and scatter mixes no two: torch.zeros(...) makes float32.
+y.new_zeros(...) makes zeros of the dtype and on the device of y.
+
+joined_by_view: carries
+- y.flatten(2)
++ y.view(N, C, -1)
+You used .view to join the rows of a tensor, which torch refuses where it does not lie row by row in memory.
+y.flatten(2) and y.reshape(...) do the same, and copy where they have to.
 
 always_float64: carries
 - reshape(N, C, H, W)
@@ -200,7 +236,14 @@ def indexed(y, switches, size):
 
 
 answers.edits("""
-divided_by_the_height: all
+zeros_of_another_dtype_indexed: carries
+- y.new_zeros(N, C, H, W)
++ torch.zeros(N, C, H, W, device=y.device)
+Where y is float64, your zeros have another dtype, and an assignment by index tensors does not mix two:
+  torch.zeros(...) makes float32.
+y.new_zeros(...) makes zeros of the dtype and on the device of y.
+
+divided_by_the_height: all but carries
 - row, column = switches // W, switches % W
 + row, column = switches // H, switches % H
 You divided the switches by the map's height.

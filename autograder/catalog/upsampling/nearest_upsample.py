@@ -5,7 +5,15 @@ import torch
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import CONV_TRANSPOSE, INTERPOLATE
-from autograder.catalog.upsampling.draws import carries_by_name, each, maps, single_precision
+from autograder.catalog.observations import gradients
+from autograder.catalog.upsampling.draws import (
+    SINGLE,
+    carries_by_name,
+    each,
+    maps,
+    numbers,
+    single_and_double,
+)
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
@@ -17,12 +25,13 @@ def _blocks_case(d: Draw) -> Case:
 
 def _narrow_case(d: Draw) -> Case:
     calls = {
-        "one row, factor 4": (d.tensor(1, 2, 1, 3), 4),
-        "one column, factor 5": (d.tensor(2, 1, 3, 1), 5),
-        "one value, factor 2": (d.tensor(1, 1, 1, 1), 2),
-        "factor 1": (d.tensor(1, 1, 5, 4), 1),
+        "one row, factor 4": ((1, 2, 1, 3), 4),
+        "one column, factor 5": ((2, 1, 3, 1), 5),
+        "one value, factor 2": ((1, 1, 1, 1), 2),
+        "factor 1": ((1, 1, 5, 4), 1),
     }
-    return Case((), {}, calls)
+    made = {label: (d.tensor(*shape, dtype=torch.float32), f) for label, (shape, f) in calls.items()}
+    return Case((), {}, made)
 
 
 CLAIMS = Exercise(
@@ -35,13 +44,17 @@ CLAIMS = Exercise(
     properties=claims(
         """
         blocks (1): each value is repeated factor×factor times, as one block
-        narrow (0.5): maps of one row, one column or one value; factor 1
+        narrow (0.25): maps of one row, one column or one value; factor 1
         tried: nearest_upsample for each of these
-        carries (0.5): float32 stays float32, and x is not modified in place
+        gradients (0.5): gradients flow back to x
+        tried: the gradient of the output's inner product with fixed random numbers
+        carries (0.25): float32 stays float32, float64 stays float64, however x lies in memory, and x is not
+          modified in place
         """,
-        blocks=on(_blocks_case),
-        narrow=on(_narrow_case, each, examples=2),
-        carries=on(single_precision, carries_by_name("x", "factor"), examples=4),
+        blocks=on(_blocks_case, numbers, tolerance=SINGLE),
+        narrow=on(_narrow_case, each, examples=2, tolerance=SINGLE),
+        gradients=on(_blocks_case, gradients(0), examples=4, tolerance=SINGLE),
+        carries=on(single_and_double, carries_by_name("x", "factor"), examples=4, beside="blocks"),
     ),
     hints=hints("""
         The picture repeats itself
@@ -66,31 +79,36 @@ def plain(x, factor):
 
 
 answers.edits("""
-map_repeated: blocks narrow
+map_repeated: blocks narrow gradients
 - x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 + x.repeat(1, 1, factor, factor)
 You repeated the whole map like tiles, instead of each value.
 x.repeat copies the map; x.repeat_interleave along an axis copies its entries one by one.
 
-rows_only: all
+rows_only: all but carries
 - .repeat_interleave(factor, 3)
 You repeated the rows and not the columns.
 Do the same along axis 3.
 
-axes_off_by_one: all
+columns_only: all but carries
+- .repeat_interleave(factor, 2)
+You repeated the columns and not the rows.
+Do the same along axis 2.
+
+axes_off_by_one: all but carries
 - x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 + x.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 You repeated along axes 1 and 2: the channels and the rows.
 In (N, C, H, W) the rows are axis 2 and the columns axis 3.
 
-flattened_first: blocks narrow
+flattened_first: blocks narrow gradients
 - return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 + N, C, H, W = x.shape
 + return x.repeat_interleave(factor * factor).reshape(N, C, factor * H, factor * W)
 You repeated the flattened values, so the factor² copies of a value lie in one line.
 Repeat along axis 2 and along axis 3, each factor times.
 
-zeros_between: blocks narrow
+zeros_between: blocks narrow gradients
 - return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 + N, C, H, W = x.shape
 + out = x.new_zeros(N, C, factor * H, factor * W)
@@ -98,6 +116,19 @@ zeros_between: blocks narrow
 + return out
 You put zeros around each value: that is the bed of nails.
 Fill the whole block with the value.
+
+detached: gradients
+- return x.repeat_interleave
++ return x.detach().repeat_interleave
+Your result is cut from the graph, so no gradient reaches x.
+Leave out detach, .data, .tolist(), numpy and no_grad: what is built from x itself keeps the graph.
+
+refused_in_another_order: carries
+- return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
++ return torch.kron(x, x.new_ones(1, 1, factor, factor))
+You joined axes of x as .view does, which torch refuses where x does not lie row by row in memory; torch.kron
+  does so inside.
+Take .reshape, which copies where it must, or put x in order first: x.contiguous().
 
 always_float64: carries
 - .repeat_interleave(factor, 3)

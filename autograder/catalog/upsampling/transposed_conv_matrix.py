@@ -6,28 +6,33 @@ from torch.nn import functional as F
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import CONV_TRANSPOSE
-from autograder.catalog.upsampling.draws import carries_by_name, distinct
+from autograder.catalog.upsampling.draws import SINGLE, carries_by_name, distinct, numbers
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import upsampling as reference
 
 
+def _kernel(d: Draw, k: int) -> torch.Tensor:
+    """No two values are equal, and one is negative."""
+    return distinct(d, k) - 0.15
+
+
 def _columns(d: Draw) -> Case:
-    return Case((distinct(d, d.integer(2, 4)), d.integer(3, 5)))
+    return Case((_kernel(d, d.choice([2, 4, 1, 3])), d.choice([3, 5, 1, 2])))
 
 
 def _overlap(d: Draw) -> Case:
     stride = d.integer(2, 3)
-    return Case((distinct(d, stride + d.integer(1, 2)), d.integer(2, 4)), {"stride": stride})
+    return Case((_kernel(d, stride + d.integer(1, 2)), d.integer(2, 4)), {"stride": stride})
 
 
 def _gaps(d: Draw) -> Case:
     k = d.choice([2, 1])
-    return Case((distinct(d, k), d.choice([2, 1, 3])), {"stride": k + d.integer(1, 2)})
+    return Case((_kernel(d, k), d.choice([2, 1, 3])), {"stride": k + d.integer(1, 2)})
 
 
-def _single_precision(d: Draw) -> Case:
-    return Case((distinct(d, 3).float(), 3))
+def _single_and_double(d: Draw) -> Case:
+    return Case((_kernel(d, 3).to(d.each([torch.float32, torch.float64])), d.integer(3, 4)))
 
 
 CLAIMS = Exercise(
@@ -39,15 +44,17 @@ CLAIMS = Exercise(
     difficulty=2,
     properties=claims(
         """
-        columns (0.75): stride 1: column j holds the kernel, j rows down
+        columns (0.75): stride 1: column j holds the kernel, j rows down; a kernel of one number and a
+          length of 1 too
         overlap (0.5): larger strides: each copy begins stride rows below the one before
         gaps (0.5): a kernel shorter than the stride leaves rows of zeros; one column
-        carries (0.25): a float32 kernel gives a float32 matrix, and kernel is not modified in place
+        carries (0.25): the matrix has the dtype of kernel, float32 or float64, and kernel is not modified in
+          place
         """,
-        columns=on(_columns),
-        overlap=on(_overlap),
-        gaps=on(_gaps),
-        carries=on(_single_precision, carries_by_name("kernel", "length"), examples=2),
+        columns=on(_columns, numbers, tolerance=SINGLE),
+        overlap=on(_overlap, numbers, tolerance=SINGLE),
+        gaps=on(_gaps, numbers, tolerance=SINGLE),
+        carries=on(_single_and_double, carries_by_name("kernel", "length"), examples=4, beside="columns"),
     ),
     hints=hints("""
         I don't know how many rows there are
@@ -79,7 +86,7 @@ def by_column(kernel, length, stride=1):
 
 
 answers.edits("""
-kernel_in_the_rows: all
+kernel_in_the_rows: all but carries
 - new_zeros(rows, length)
 + new_zeros(length, rows)
 - matrix[start : start + k, j]
@@ -107,23 +114,38 @@ one_row_per_column: overlap gaps
 Your matrix has the right number of rows, but each copy begins one row below the one before.
 It begins stride rows below: at row stride·j.
 
+kernel_spread: overlap gaps
+- rows = stride * (length - 1) + k
++ rows = length - 1 + stride * (k - 1) + 1
+- start = stride * j
+- matrix[start : start + k, j] = kernel
++ matrix[j : j + stride * (k - 1) + 1 : stride, j] = kernel
+You spread the kernel: its numbers stand stride rows apart, and the copies begin one row apart.
+It is the other way round: a copy is k rows in a row, and the next one begins stride rows below.
+
 rows_after_the_last_copy: overlap gaps
 - rows = stride * (length - 1) + k
 + rows = stride * length + k - 1
 Your matrix has stride·length + k − 1 rows: the last ones are empty.
 Nothing comes after the last copy: stride·(length − 1) + k rows.
 
-last_copies_cut: all but gaps
+last_copies_cut: columns overlap
 - return matrix
 + return matrix[: stride * length]
 You cut the matrix off after stride·length rows, through the last copies of the kernel.
 Every copy is whole: stride·(length − 1) + k rows.
 
-default_dtype: all but carries
+default_dtype: carries
 - kernel.new_zeros(rows, length)
 + torch.zeros(rows, length, device=kernel.device)
 Your matrix is float32 whatever the kernel is.
 kernel.new_zeros(...) makes zeros of the dtype and on the device of the kernel.
+
+numpy_array: carries
+- return matrix
++ return matrix.detach().numpy()
+You returned a numpy array.
+Return a tensor: torch.from_numpy(...) makes one of it, and keeps the dtype.
 
 always_float64: carries
 - return matrix

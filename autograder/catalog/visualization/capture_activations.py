@@ -6,13 +6,14 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
-from autograder.catalog.observations import draw_statistics, filled
+from autograder.catalog.observations import as_double, described, draw_statistics, filled
 from autograder.catalog.visualization.draws import with_hooks
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
@@ -48,27 +49,62 @@ def _in_place(d: Draw) -> Case:
 
 def _called_twice(d: Draw) -> Case:
     c, kernel = d.choice([2, 1, 3]), d.choice([2, 1])
+    x = d.tensor(d.choice([2, 1]), c, 4, d.choice([5, 6]))
     layers = {"inner": nn.Conv2d(c, c, kernel), "last": nn.Conv2d(c, 2, 1)}
-    model = Named("twice", {name: Network.describe(filled(d, net)) for name, net in layers.items()})
-    return Case((model, d.tensor(d.choice([2, 1]), c, 4, d.choice([5, 4])), ["inner"]))
+    if d.each([False, True]):
+        model = Network.describe(filled(d, nn.Sequential(nn.Conv2d(c, c, kernel), nn.Tanh())))
+        return Case((model, x, ["0"]), {}, {"second_path": "2"})
+    named = Named("twice", {name: Network.describe(filled(d, net)) for name, net in layers.items()})
+    return Case((named, x, ["inner"]))
+
+
+def _activations(subject: Subject, case: Case) -> Any:
+    return _plain(subject(*case.args), case.args[2])
+
+
+def _last_call(subject: Subject, case: Case) -> Any:
+    if "second_path" not in case.extra:
+        return _activations(subject, case)
+    model = subject.build(case.args[0])
+    model.do("add_module", case.extra["second_path"], model.do("get_submodule", "0"))
+    return _plain(subject(model, *case.args[1:]), case.args[2])
+
+
+def _plain(found: Any, layers: list[str]) -> Any:
+    """Activations of these layers as float64 tensors: of which kind and dtype they are, and which others
+    there are, is another property's business."""
+    if not isinstance(found, dict):
+        return found
+    asked = {k: v for k, v in found.items() if k in layers}
+    return {k: as_double(torch.from_numpy(v) if isinstance(v, np.ndarray) else v) for k, v in asked.items()}
 
 
 def _running(d: Draw) -> Case:
-    return Case((_nested(d, training=True), _images(d), d.choice([["0.2", "2"], ["0.1", "1.0"]])))
+    every = _nested(d, training=True)
+    # All in training mode; the batch norm frozen; the batch norm alone in training mode. Then no layers.
+    training, layers = d.each(
+        [
+            (every.training, ["0.2", "2"]),
+            (tuple(path for path in every.training if path != "0.1"), ["0.1", "1.0"]),
+            (("0.1",), ["0.2"]),
+            (every.training, []),
+        ]
+    )
+    return Case((replace(every, training=training), _images(d), layers))
 
 
 def _ran_once(subject: Subject, case: Case) -> Any:
-    """The activations, and what a batch norm in training mode counted. An answer may run a copy: then it is none."""
+    """The activations, and what a batch norm in training mode counted: nothing if an answer runs a copy."""
     model = subject.build(case.args[0])
     found = subject(model, *case.args[1:])
     if not isinstance(found, dict):
         return found
-    runs = int(model.inspect()["buffers"]["0.1.num_batches_tracked"])
-    return {"activations": found, "the network ran more than once": runs > 1}
+    runs = int(model.inspect("buffers")["buffers"]["0.1.num_batches_tracked"])
+    return {"activations": _plain(found, case.args[2]), "the network ran more than once": runs > 1}
 
 
 def _unknown(d: Draw) -> Case:
-    return Case((_nested(d), _images(d), d.choice([["0.7"], ["2", "conv1"], ["3"]])))
+    return Case((_nested(d), _images(d), d.choice([["0.7"], ["2", "conv1"], ["3"], ["0.0.weight"]])))
 
 
 def _capture_found(d: Draw, *, broken: bool = False) -> Case:
@@ -106,12 +142,19 @@ def _left_behind(subject: Subject, case: Case) -> Any:
 
 
 def _graph(subject: Subject, case: Case) -> Any:
-    """Whether gradients can flow from the activations to the network's parameters."""
+    """Whether gradients can flow from the activations to the network's parameters; their kinds and layers."""
     model = subject.build(case.args[0])
     seen = subject.vjp(model, *case.args[1:], wrt=[model])
-    if not isinstance(seen["value"], dict):
-        return seen["value"]
-    return "connected" if any(g is not None for g in seen["grads"].values()) else "detached"
+    found = seen["value"]
+    if not isinstance(found, dict):
+        return found
+    connected = any(g is not None for g in seen["grads"].values())
+    kinds = sorted({described(v).partition(" (")[0] for v in found.values()})
+    return {
+        "graph": "connected" if connected else "detached",
+        "activations": ", ".join(kinds) or "none",
+        "layers not asked for": sorted(str(k) for k in found if k not in case.args[2]),
+    }
 
 
 CLAIMS = Exercise(
@@ -126,7 +169,9 @@ CLAIMS = Exercise(
         values (1): the output of each layer asked for, under its path in the network
         in_place (0.75): a layer further on that works in place does not change what was captured
         twice (0.5): a layer that is called twice gives the output of its last call
-        mode (0.5): the network runs once, in the mode it is in, training mode too
+        tried: networks whose forward calls a layer twice, and networks in which layer "0" stands at
+          second_path, too
+        mode (0.5): the network runs once, each of its modules in the mode it is in
         tried: the activations, and how many batches the network's batch norm counted
         as_found (0.5): training flags and hooks are left as they were found
         tried: the network after the call
@@ -134,18 +179,19 @@ CLAIMS = Exercise(
           path is refused
         tried: the network after a call in which its last layer raised an error, and after one with an unknown
           path
-        detached (0.25): the activations hold no graph: no gradient flows from them into the network
+        detached (0.25): the activations are tensors of the network's dtype without a graph, of the layers
+          asked for and no others
         tried: the gradient of the activations with respect to the network's parameters
         refused (0.25): an unknown path is a ValueError
         """,
-        values=on(_by_path, examples=6),
-        in_place=on(_in_place, examples=4),
-        twice=on(_called_twice, examples=4),
+        values=on(_by_path, _activations, examples=6),
+        in_place=on(_in_place, _activations, examples=4),
+        twice=on(_called_twice, _last_call, examples=4),
         mode=on(_running, _ran_once, examples=4),
-        as_found=on(_capture_found, _left_behind, examples=4),
-        after_error=on(lambda d: _capture_found(d, broken=True), _left_behind, examples=4),
-        detached=on(_by_path, _graph, examples=3),
-        refused=on(_unknown, examples=3),
+        as_found=on(_capture_found, _left_behind, examples=4, beside="values"),
+        after_error=on(lambda d: _capture_found(d, broken=True), _left_behind, examples=4, beside="values"),
+        detached=on(_by_path, _graph, examples=3, beside="values"),
+        refused=on(_unknown, examples=4, beside="values"),
     ),
     hints=hints("""
         I can't get at a layer in the middle
@@ -208,7 +254,7 @@ All your hooks write under the same name: a function made in a loop sees the loo
 Bind the name when the hook is made: a default argument, def hook(module, inputs, output, name=name), or a
   function that makes the hook.
 
-late_closure_over_modules: values in_place twice mode
+late_closure_over_modules: values in_place twice mode detached
 - for layer in layers:
 + for layer in modules:
 +     if layer not in layers:
@@ -239,13 +285,13 @@ first_call: twice
 You kept the first call of a layer that is called twice.
 Let a later call write over an earlier one.
 
-every_call: values in_place twice mode
+every_call: values in_place twice mode detached
 - captured[layer] = output.detach().clone()
 + captured.setdefault(layer, []).append(output.detach().clone())
 You collected all calls of a layer in a list.
 One tensor a layer: assign to captured[name], and the last call stays.
 
-removed_too_early: values in_place twice mode
+removed_too_early: values in_place twice mode detached
 - try:
 -     model(x)
 - finally:
@@ -270,6 +316,14 @@ all_hooks_removed: as_found
 + for module in model.modules():
 +     module._forward_hooks.clear()
 You removed all forward hooks of the network, also those that were there before.
+Remove only your own: handle.remove() for each handle that register_forward_hook returned.
+
+hooks_of_its_layers_cleared: as_found after_error
+- for handle in handles:
+-     handle.remove()
++ for layer in layers:
++     modules[layer]._forward_hooks.clear()
+You took all forward hooks off the layers asked for, also those that were on them before.
 Remove only your own: handle.remove() for each handle that register_forward_hook returned.
 
 switched_to_eval: mode
@@ -349,10 +403,28 @@ raise ValueError with the path in its message.
 bare_key_error: refused
 - if layer not in modules]
 + if modules[layer] is None]
-An unknown path let a dictionary or get_submodule raise an error of its own kind.
+An unknown path let a dictionary raise its KeyError.
 Look first: if path not in modules: raise ValueError(…).
 
-numpy_arrays: values in_place twice mode
+bare_attribute_error: refused
+- if layer not in modules]
++ if model.get_submodule(layer) is None]
+An unknown path let get_submodule or getattr raise its AttributeError.
+Look first: if path not in dict(model.named_modules()): raise ValueError(…). Or catch it, and raise yours.
+
+every_layer: detached
+- for layer in layers:
++ for layer in modules:
+You captured layers that nobody asked for.
+Register a hook on each of `layers` alone.
+
+always_float32: detached
+- output.detach().clone()
++ output.detach().clone().float()
+You turned the activations into float32.
+Keep the dtype that the layer gives.
+
+numpy_arrays: detached
 - output.detach().clone()
 + output.detach().clone().numpy()
 You returned numpy arrays.
@@ -394,7 +466,7 @@ def hooks_left_after_any_error(model, x, layers):
     return captured
 
 
-@answers.wrong("values in_place twice mode")
+@answers.wrong("values in_place twice mode detached")
 def children_in_turn(model, x, layers):
     """You ran the children one after another, which misses nested layers and any forward that does something
     else.

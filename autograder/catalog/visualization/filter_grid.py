@@ -9,6 +9,7 @@ from autograder.attempt import Raised, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import numbers
+from autograder.catalog.visualization.draws import distinct
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise, Forbidden
 from coursekit import visualization as reference
@@ -22,6 +23,13 @@ def _filters(d: Draw, count: int, channels: int = 3, size: tuple[int, int] = (3,
     return d.layout(d.tensor(count, channels, *size) * scale + d.choice([0.0, -20.0, 100.0]))
 
 
+def _stretched(d: Draw, count: int, channels: int = 3, size: tuple[int, int] = (3, 3)) -> torch.Tensor:
+    """Filters that are stretched already, channel by channel: how is another property's business."""
+    weight = distinct(d, count, channels, *size)
+    low, high = weight.amin((2, 3), keepdim=True), weight.amax((2, 3), keepdim=True)
+    return d.layout((weight - low) / (high - low))
+
+
 def _one_row(d: Draw) -> Case:
     columns = d.choice([2, 3, 4])
     side = d.choice([3, 2, 5])
@@ -29,20 +37,21 @@ def _one_row(d: Draw) -> Case:
 
 
 def _full_rows(d: Draw) -> Case:
-    rows, columns = d.choice([2, 3]), d.choice([3, 2, 4])
-    weight = _filters(d, rows * columns, size=d.choice([(2, 3), (4, 2), (3, 3)]))
-    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1, 3])})
+    rows, columns, padding = d.each([(2, 3, 2), (3, 2, 1), (2, 4, 3), (3, 1, 2), (2, 3, 0)])
+    weight = _stretched(d, rows * columns, size=d.choice([(2, 3), (4, 2), (1, 3)]))
+    return Case((weight,), {"columns": columns, "padding": padding})
 
 
 def _missing(d: Draw) -> Case:
-    rows, columns = d.choice([1, 2, 3, 2]), d.choice([3, 4, 2])
-    weight = _filters(d, rows * columns - d.integer(1, columns - 1), size=(2, 2))
-    return Case((weight,), {"columns": columns, "padding": d.choice([2, 1])})
+    """Fewer filters than fit in the rows; in every third case fewer than columns, and the defaults."""
+    rows, columns = d.each([(1, 3), (2, 4), (1, 8), (3, 2), (2, 3)])
+    weight = _stretched(d, rows * columns - d.integer(1, columns - 1), size=(3, 1))
+    return Case((weight,), {} if columns == 8 else {"columns": columns, "padding": d.choice([2, 1, 0])})
 
 
 def _gray(d: Draw) -> Case:
-    columns = d.choice([2, 3])
-    return Case((_filters(d, columns, channels=1),), {"columns": columns, "padding": 0})
+    columns = d.choice([2, 3, 1])
+    return Case((_stretched(d, columns, channels=1, size=(3, 2)),), {"columns": columns, "padding": 0})
 
 
 def _flat_filter(d: Draw) -> Case:
@@ -56,11 +65,11 @@ def _flat_filter(d: Draw) -> Case:
 
 
 def _other_channels(d: Draw) -> Case:
-    return Case((_filters(d, 2, channels=d.choice([2, 4, 6])),), {"columns": 2})
+    return Case((_filters(d, 2, channels=d.each([2, 4, 6])),), {"columns": 2})
 
 
 def _grid_kinds(d: Draw) -> Case:
-    dtype = d.choice([torch.float64, torch.float32])
+    dtype = d.each([torch.float64, torch.float32])
     return Case((_filters(d, 2).to(dtype),), {"columns": 2, "padding": 0})
 
 
@@ -71,9 +80,8 @@ def _first_row(subject: Subject, case: Case) -> Any:
 
 
 def _grid_dtype(subject: Subject, case: Case) -> dict[str, Any]:
-    picture = subject(*case.args, **case.kwargs)
+    picture, changed = subject.with_changes(*case.args, **case.kwargs)
     dtype = str(picture.dtype).removeprefix("torch.") if isinstance(picture, torch.Tensor) else "none"
-    changed = [int(c) for c in subject.changed(*case.args, **case.kwargs)]
     try:
         (gradient,) = subject.vjp(*case.args, wrt=[0], **case.kwargs)["grads"].values()
     except Raised:
@@ -81,7 +89,7 @@ def _grid_dtype(subject: Subject, case: Case) -> dict[str, Any]:
         gradient = None
     return {
         "dtype": dtype,
-        "arguments changed in place": changed,
+        "arguments changed in place": [int(c) for c in changed],
         "the picture has a graph": gradient is not None,
     }
 
@@ -117,8 +125,8 @@ CLAIMS = Exercise(
         missing=on(_missing, numbers, tolerance=PICTURE, examples=6),
         gray=on(_gray, _first_row, tolerance=PICTURE, examples=4),
         constant=on(_flat_filter, _first_row, tolerance=PICTURE, examples=4),
-        refused=on(_other_channels, examples=3),
-        kinds=on(_grid_kinds, _grid_dtype, examples=4),
+        refused=on(_other_channels, examples=3, beside="layout"),
+        kinds=on(_grid_kinds, _grid_dtype, examples=4, beside="layout"),
     ),
     hints=hints("""
         My filters look gray, or too colorful
@@ -161,25 +169,25 @@ def canvas(weight, columns=8, padding=1):
 
 
 answers.edits("""
-scaled_together: all but refused kinds
+scaled_together: scaled constant
 - axes = (1, 2, 3)
 + axes = (0, 1, 2, 3)
 You took the least and greatest weight of all filters together, so weak filters look like flat gray.
 Each filter has its own: weight.amin((1, 2, 3), keepdim=True), and amax likewise.
 
-channels_scaled_apart: all but gray refused kinds
+channels_scaled_apart: scaled constant
 - axes = (1, 2, 3)
 + axes = (2, 3)
 You stretched each color channel on its own, which changes the filter's colors.
 One minimum and one maximum for all three channels of a filter.
 
-divided_by_maximum: all but refused kinds
+divided_by_maximum: scaled constant
 - torch.where(high > low, (weight - low) / (high - low), 0.5)
 + weight / high
 You divided by the greatest weight; the least one must become 0 too.
 (f − min f) / (max f − min f).
 
-clamped: all but refused kinds
+clamped: scaled constant
 - torch.where(high > low, (weight - low) / (high - low), 0.5)
 + weight.clamp(0, 1)
 You cut the weights off at 0 and 1. Weights are of any size and sign.
@@ -190,6 +198,12 @@ zero_is_gray: all but refused kinds
 + 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
 You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.
 Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).
+
+standardized: all but refused kinds
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ (0.5 + (weight - weight.mean(axes, keepdim=True)) / (4 * weight.std(axes, keepdim=True))).clamp(0, 1)
+You scaled by mean and standard deviation, so that the extremes of a filter are cut off, or never reached.
+Its least weight becomes 0 and its greatest 1: (f − min f) / (max f − min f).
 
 constant_divides_by_zero: constant
 - torch.where(high > low, (weight - low) / (high - low), 0.5)
@@ -203,6 +217,12 @@ constant_is_black: constant
 Your constant filter came out as 0.
 A small number in the denominator avoids the division by zero, but there is nothing to tell apart: make it
   0.5.
+
+number_in_the_divisor: constant
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ (weight - low) / (high - low + 1e-5)
+Your constant filter came out as 0, and a faint one does not reach 1: you added a number to the range.
+Divide by max f − min f itself, and make a filter whose range is 0 a case of its own: 0.5.
 
 faint_is_constant: constant
 - high > low

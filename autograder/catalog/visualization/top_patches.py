@@ -7,23 +7,15 @@ import torch
 from autograder.attempt import Subject, kind_of
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
+from autograder.catalog.visualization.draws import distinct
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import visualization as reference
 
 
-def _distinct(d: Draw, *shape: int) -> torch.Tensor:
-    """Activations, no two of them equal, some of them negative."""
-    count = 1
-    for n in shape:
-        count *= n
-    order = torch.randperm(count, generator=d.source).view(shape).double()
-    return (order - count // 3) / 4
-
-
 def _with_best(d: Draw, rows: int, columns: int, row: int, column: int) -> tuple[torch.Tensor, int]:
     """Maps of one image, and the channel whose best unit stands at (row, column)."""
-    activations = _distinct(d, 1, d.choice([2, 3]), rows, columns)
+    activations = distinct(d, 1, d.choice([2, 3]), rows, columns)
     channel = d.integer(0, activations.shape[1] - 1)
     activations[0, channel, row, column] = activations.max() + 1
     # A better unit in every other channel, for whoever looks at all of them.
@@ -34,10 +26,12 @@ def _with_best(d: Draw, rows: int, columns: int, row: int, column: int) -> tuple
 
 
 def _seen(
-    size: int, jump: int, padding: int, rows: int, columns: int
+    size: int, jump: int, padding: int, rows: int, columns: int, left_over: tuple[int, int] = (0, 0)
 ) -> tuple[tuple[int, int, float], tuple[int, ...]]:
-    """A field, and the size of an image that makes maps of these sizes."""
-    image = tuple((n - 1) * jump + size - 2 * padding for n in (rows, columns))
+    """A field, and the size of an image that makes maps of these sizes and has pixels left over."""
+    image = tuple(
+        (n - 1) * jump + size - 2 * padding + m for n, m in zip((rows, columns), left_over, strict=True)
+    )
     return (size, jump, (size - 1) / 2 - padding), image
 
 
@@ -60,24 +54,41 @@ def _even_fields(d: Draw) -> Case:
 
 
 def _rectangular(d: Draw) -> Case:
-    rows, columns = d.choice([(2, 5), (5, 2), (3, 4)])
-    row, column = (rows - 1, d.integer(0, columns - 1)) if rows > columns else (1, columns - 1)
+    rows, columns = d.each([(2, 5), (5, 2), (2, 7)])
+    # Inside the image also for whoever swaps its sides, which is another property's business.
+    row, column = (2, d.integer(0, 1)) if rows > columns else (1, d.choice([2, 0]))
     activations, channel = _with_best(d, rows, columns, row, column)
-    field, image = _seen(5, d.choice([2, 3]), 0, rows, columns)
-    return Case((activations, channel, 1, field, image))
+    return Case((d.layout(activations), channel, 1, *_seen(1, 1, 0, rows, columns)))
 
 
 def _at_the_border(d: Draw) -> Case:
+    """Each side of the image in turn, two of them at once, and a field that is larger than the image."""
     side, size = d.choice([3, 4]), d.choice([5, 7])
-    row, column = d.choice([(0, side - 1), (side - 1, 0), (0, 1), (side - 1, 1)])
-    activations, channel = _with_best(d, side, side, row, column)
-    field, image = _seen(size, d.choice([2, 3]), d.choice([1, 2]), side, side)
+    jump, padding, last = d.choice([2, 3]), d.choice([1, 2]), side - 1
+    # Wide and high images, whose last column or row no field needs: beyond their longer side, too, end those
+    # of two pixels of padding alone.
+    wide, high = (0, 1), (1, 0)
+    place, longer, padding = d.each(
+        [
+            ((0, last), high, padding),
+            ((last, 0), wide, padding),
+            ((0, 1), wide, padding),
+            ((1, 0), high, padding),
+            ((last, 1), high, 2),
+            ((1, last), wide, 2),
+            (None, wide, side + 2),
+        ]
+    )
+    if place is None:
+        place, size, jump = (1, 1), 2 * side + 5, 2
+    activations, channel = _with_best(d, side, side, *place)
+    field, image = _seen(size, jump, padding, side, side, longer)
     return Case((activations, channel, 1, field, image))
 
 
 def _ranked(d: Draw, count: int, k: int) -> Case:
     """Images whose best units come in no order, the best image with its two best units above all others."""
-    activations = _distinct(d, count, 2, 3, 3)
+    activations = distinct(d, count, 2, 3, 3)
     channel = d.integer(0, 1)
     best = d.integer(1, count - 1)
     top = float(activations.max())
@@ -86,14 +97,13 @@ def _ranked(d: Draw, count: int, k: int) -> Case:
     activations[best, channel, 1] -= 100
     # The other channel is strongest in one of the other images, for whoever looks at all of them.
     activations[best - 1, 1 - channel, d.integer(0, 2), 0] = top + 4
-    field, image = _seen(5, d.choice([2, 3]), 0, 3, 3)
     # Negative ones are another property's business.
-    return Case((activations - activations.min(), channel, k, field, image))
+    return Case((activations - activations.min(), channel, k, *_seen(1, 1, 0, 3, 3)))
 
 
 def _several(d: Draw) -> Case:
     count = d.choice([4, 3, 5])
-    return _ranked(d, count, d.integer(2, count - 1))
+    return _ranked(d, count, d.each([2, count, count - 1]))
 
 
 def _few(d: Draw) -> Case:
@@ -108,15 +118,13 @@ def _ties(d: Draw) -> Case:
     activations[0, channel, d.integer(1, side - 1), 0] = best
     if d.flag():
         activations[0, channel, side - 1, side - 1] = best
-    field, image = _seen(5, 2, 0, side, side)
-    return Case((activations, channel, 1, field, image))
+    return Case((activations, channel, 1, *_seen(1, 1, 0, side, side)))
 
 
 def _below_zero(d: Draw) -> Case:
     side = d.choice([3, 4])
     activations, channel = _with_best(d, side, side, d.integer(1, side - 1), d.integer(0, side - 1))
-    field, image = _seen(5, d.choice([2, 1]), 0, side, side)
-    return Case((activations - activations.max() - 1, channel, 1, field, image))
+    return Case((activations - activations.max() - 1, channel, 1, *_seen(1, 1, 0, side, side)))
 
 
 def _numbers(subject: Subject, case: Case) -> Any:
@@ -128,6 +136,14 @@ def _numbers(subject: Subject, case: Case) -> Any:
         tuple(_number(entry) for entry in patch) if isinstance(patch, list | tuple) else patch
         for patch in patches
     ]
+
+
+def _places(subject: Subject, case: Case) -> Any:
+    """Where patches begin: with a field of one pixel that tells the unit. Their ends are told elsewhere."""
+    patches = _numbers(subject, case)
+    if not isinstance(patches, list):
+        return patches
+    return [patch[:3] if isinstance(patch, tuple) and len(patch) == 5 else patch for patch in patches]
 
 
 def _even_numbers(subject: Subject, case: Case) -> Any:
@@ -169,21 +185,26 @@ CLAIMS = Exercise(
           before the image
         tried: two calls, one with a field inside the image, one with a field that begins before it
         rectangular (0.25): maps that are not square
+        tried: image, top and left of the patches
         order (0.5): one patch an image, the k images with the highest activations, strongest first
+        tried: image, top and left of the patches
         clipped (0.5): boxes end at the image's border
         ties (0.25): among equal units the first in row order
+        tried: image, top and left of the patches
         negative (0.25): also where all activations are negative
+        tried: image, top and left of the patches
         few_images (0.25): all images where there are fewer than k
+        tried: image, top and left of the patches
         """,
         boxes=on(_odd_fields, _numbers, examples=6),
-        integers=on(_odd_fields, _kinds, examples=2),
+        integers=on(_odd_fields, _kinds, examples=2, beside="boxes"),
         even_fields=on(_even_fields, _even_numbers),
-        rectangular=on(_rectangular, _numbers, examples=6),
-        order=on(_several, _numbers),
+        rectangular=on(_rectangular, _places, examples=6),
+        order=on(_several, _places),
         clipped=on(_at_the_border, _numbers),
-        ties=on(_ties, _numbers, examples=6),
-        negative=on(_below_zero, _numbers, examples=6),
-        few_images=on(_few, _numbers, examples=4),
+        ties=on(_ties, _places, examples=6),
+        negative=on(_below_zero, _places, examples=6),
+        few_images=on(_few, _places, examples=4),
     ),
     hints=hints("""
         I don't know where a unit's patch lies
@@ -227,7 +248,7 @@ def by_image(activations, channel, k, field, image_size):
 
 
 answers.edits("""
-center_for_corner: all but integers
+center_for_corner: boxes even_fields clipped
 - top, left = int(start + row * jump - half), int(start + column * jump - half)
 + top, left = int(start + row * jump), int(start + column * jump)
 You began the box at the unit's center.
@@ -238,6 +259,18 @@ start_ignored: even_fields clipped
 + top, left = row * jump, column * jump
 You left start out: with padding, the first unit's field begins before the image.
 The center of unit (row, column) is at start + row · jump; top is (size − 1) / 2 above it.
+
+start_left_out: boxes even_fields clipped
+- int(start + row * jump - half), int(start + column * jump - half)
++ int(row * jump - half), int(column * jump - half)
+You left start out: the center of the first unit is not at pixel 0.
+The center of unit (row, column) is at start + row · jump, and start + column · jump.
+
+height_and_width: boxes even_fields clipped
+- (n, top, left, bottom, right)
++ (n, top, left, bottom - top, right - left)
+You gave a box's height and width.
+Where it ends: (n, top, left, bottom, right), bottom = top + size before clipping.
 
 half_of_an_even_size: even_fields
 - half = (size - 1) / 2
@@ -251,7 +284,7 @@ rounded_to_zero: even_fields
 You took (size − 1) // 2 off and left the half to int(), which rounds towards 0: wrong below 0.
 start − (size − 1) / 2 is a whole number, also for even sizes: divide with /, then int() changes nothing.
 
-jump_for_size: all but integers
+jump_for_size: boxes even_fields clipped
 - half = (size - 1) / 2
 + half = (jump - 1) / 2
 - bottom, right = top + size, left + size
@@ -265,13 +298,13 @@ half_of_the_size: all but integers
 You took size / 2 off the center: half a pixel too much, and int() made a whole one of it.
 From the center of a field to the center of its first pixel it is (size − 1) / 2.
 
-jump_ignored: all but integers
+jump_ignored: boxes even_fields clipped
 - top, left = int(start + row * jump - half), int(start + column * jump - half)
 + top, left = int(start + row - half), int(start + column - half)
 You took the unit's row and column for pixels.
 Units are jump pixels apart: start + row · jump.
 
-last_pixel_included: all but integers
+last_pixel_included: boxes even_fields clipped
 - bottom, right = top + size, left + size
 + bottom, right = top + size - 1, left + size - 1
 Your bottom and right are the last pixels of the field.
@@ -301,7 +334,7 @@ divided_by_rows: rectangular
 You found row and column of a flat index with the map's height.
 A row is as long as the map is wide: divmod(index, w).
 
-image_size_swapped: rectangular
+image_size_swapped: clipped
 - height, width = image_size
 + width, height = image_size
 You read image_size as (W, H).
@@ -381,14 +414,29 @@ absolute_values: negative
 You looked for the greatest absolute value: a strongly negative unit is not excited.
 The greatest value, with its sign.
 
+topk_of_too_many: few_images
+- ranking.sort(key=lambda entry: entry[0], reverse=True)
++ order = activations[:, channel].amax((1, 2)).topk(k).indices
++ ranking = [ranking[n] for n in order.tolist()]
+You asked topk for more images than there are.
+topk(min(k, N)): then the list is shorter.
+
+column_order: ties
+- unit = int(maps.argmax())
++ column, row = divmod(int(maps.T.argmax()), len(maps))
++ unit = row * maps.shape[1] + column
+You took the first of equal units column by column.
+Row by row: argmax of the map as it is, or rows in the outer loop.
+
 best_begins_at_zero: negative
 - unit = int(maps.argmax())
 + best, unit = 0.0, 0
 + for place, value in enumerate(maps.flatten().tolist()):
 +     if value > best:
 +         best, unit = value, place
-Your search begins with a best of 0, which no negative activation beats.
-Begin with the first unit, or with -inf.
+Where all activations are negative you take the first unit, as if none were there: a search that begins with
+  a best of 0 does so, and clamp(min=0) does.
+Begin with the first unit, or with -inf, and leave negative activations as they are.
 
 more_than_there_are: few_images
 - for _, n, unit in ranking[:k]:

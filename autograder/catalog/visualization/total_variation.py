@@ -9,18 +9,25 @@ from autograder.attempt import Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.observations import carries, gradients
+from autograder.catalog.visualization.draws import distinct
 from autograder.draw import Draw
 from autograder.exercise import Case, Exercise
 from coursekit import visualization as reference
 
 
 def _one_image(d: Draw) -> Case:
-    return Case((d.layout(d.tensor(1, 1, d.choice([3, 2, 4]), d.choice([4, 3, 2]))),))
+    return Case((d.layout(d.tensor(1, 1, *d.each([(3, 4), (5, 3), (2, 6), (3, 3)]))),))
 
 
 def _image_batch(d: Draw) -> Case:
-    shape = d.choice([(2, 3, 3, 4), (2, 3, 4, 2), (3, 1, 2, 3), (2, 2, 3, 3)])
+    shape = d.each([(2, 3, 3, 4), (2, 3, 4, 2), (3, 1, 2, 6), (1, 2, 3, 3)])
     return Case((d.layout(d.tensor(*shape)),))
+
+
+def _untied(d: Draw) -> Case:
+    """No two values are equal: at a tie there are several right gradients."""
+    shape = d.each([(2, 3, 3, 4), (3, 1, 4, 2), (1, 2, 2, 6), (2, 2, 3, 3)])
+    return Case((d.layout(distinct(d, *shape)),))
 
 
 def _thin(d: Draw) -> Case:
@@ -32,13 +39,29 @@ def _thin(d: Draw) -> Case:
     return Case((d.tensor(images, 2, rows, 1),), {}, extra)
 
 
+def _value(subject: Subject, case: Case) -> Any:
+    return _plain(subject(*case.args))
+
+
 def _of_thin_ones(subject: Subject, case: Case) -> dict[str, Any]:
-    return {"one column": subject(*case.args)} | {name: subject(x) for name, x in case.extra.items()}
+    return {"one column": _value(subject, case)} | {
+        name: _plain(subject(x)) for name, x in case.extra.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """One number, of whichever kind: that is another property's business."""
+    single = isinstance(value, torch.Tensor) and value.numel() == 1
+    number = single or type(value) in (int, float)
+    return torch.tensor(float(value), dtype=torch.float64) if number else value
 
 
 def _tv_kinds(d: Draw) -> Case:
-    return Case((d.tensor(2, 3, 3, 4, dtype=d.choice([torch.float32, torch.float64])),))
+    return Case((d.tensor(2, 3, 3, 4, dtype=d.each([torch.float32, torch.float64])),))
 
+
+# A sum in float32 is as good; which dtype it has is asked for once.
+NUMBER = (1e-4, 1e-5)
 
 CLAIMS = Exercise(
     id="total_variation",
@@ -55,14 +78,14 @@ CLAIMS = Exercise(
         gradient (0.25): gradients flow back into the image
         tried: the gradient with respect to x
         thin (0.25): images of one row, one column or one pixel
-        tried: images of one column, of one row and of one pixel
+        tried: total_variation of x and of each of these
         kinds (0.25): a scalar tensor of the dtype of x, and x is not changed
         """,
-        differences=on(_one_image, examples=6),
-        batch=on(_image_batch, examples=6),
-        gradient=on(_image_batch, gradients(0), examples=4),
-        thin=on(_thin, _of_thin_ones, examples=3),
-        kinds=on(_tv_kinds, carries, examples=4),
+        differences=on(_one_image, _value, tolerance=NUMBER, examples=6),
+        batch=on(_image_batch, _value, tolerance=NUMBER, examples=6),
+        gradient=on(_untied, gradients(0), examples=4),
+        thin=on(_thin, _of_thin_ones, tolerance=NUMBER, examples=3),
+        kinds=on(_tv_kinds, carries, examples=4, beside="differences"),
     ),
     hints=hints("""
         I don't see how to take all differences at once
@@ -107,7 +130,7 @@ mean_over_images: batch gradient thin
 You divided by the number of images.
 One sum over everything, images too.
 
-one_number_an_image: all
+one_number_an_image: all but differences
 - down.abs().sum() + right.abs().sum()
 + down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))
 You returned one number for each image.
@@ -230,7 +253,7 @@ diagonal: all but kinds
 You compared diagonal neighbors.
 Shift by one row, and separately by one column.
 
-python_number: all
+python_number: gradient kinds
 - down.abs().sum() + right.abs().sum()
 + (down.abs().sum() + right.abs().sum()).item()
 You returned a Python number, through which no gradient flows.

@@ -276,6 +276,19 @@ def test_changes_are_made_where_they_were_found():
     assert changed(text, [Change(("a + ",), ()), Change(("= 3",), ("= 4",))]) == "a = 1\nb = a\nc = 4"
 
 
+def halved_under_our_name(x, factor=2):
+    """a name of its own that this module has, too"""
+    changed = x / factor
+    return changed
+
+
+def test_an_answers_own_names_are_no_names_of_ours():
+    answers = Answers(CLAIMS)
+    answers.right(halved_under_our_name)
+    (right,) = answers.exercise().right
+    assert right.code.text() == "def halved(x, factor=2):\n    changed = x / factor\n    return changed\n"
+
+
 def test_a_network_of_a_made_answer_can_be_kept():
     hourglass = next(v for v in catalog.find("train_fcn").right if "hourglass" in v.name).answer
     network = sys.modules[hourglass.__module__].Hourglass(3)

@@ -116,3 +116,10 @@ def test_unknown_names_are_told_with_the_known():
     told = run("group_norm", "over_the_moon")
     assert told.exit_code == 1
     assert "group_norm has no mistake 'over_the_moon'; there are over_the_batch" in told.output
+
+
+@pytest.mark.parametrize("beside", ["other", "form", "further"])
+def test_a_claim_stands_beside_one_that_counts_alone(beside):
+    trials = {"values": on(drawn), "form": on(drawn, beside="values"), "further": on(drawn, beside=beside)}
+    with pytest.raises(ValueError, match="'further' stands beside one that counts alone"):
+        claims("values (1): a\nform (1): b\nfurther (1): c", **trials)

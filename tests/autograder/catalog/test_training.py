@@ -14,7 +14,8 @@ def test_points_grow_with_the_score():
     properties = readings("accuracy", levels, lambda seen: "named")
 
     def points(**seen):
-        return sum(p.points for p in properties if p.judge(None, seen) is None)
+        held = {p.name: p for p in properties if p.judge(None, seen) is None}
+        return sum(p.points for p in held.values() if not p.beside or p.beside in held)
 
     well_made = {"usable": None, "drawn": True}
     scores = (0.0, 0.19, 0.2, 0.59, 0.6, 1.0)
@@ -24,6 +25,18 @@ def test_points_grow_with_the_score():
     # Manners alone earn nothing.
     assert points(score=0.1, **well_made) == 0
     assert points(kind="no module", says="no network") == 0
+
+
+def test_nothing_is_said_of_what_held():
+    levels = {"low": (0.2, 1.0), "high": (0.35, 2.0)}
+    properties = {p.name: p for p in readings("accuracy", levels, lambda seen: "named")}
+    seen = {"score": 0.3499, "usable": None, "drawn": True}
+    short = properties["high"].judge(None, seen)
+    assert (short.expected, short.got) == ("accuracy of at least 0.35", "accuracy 0.34")
+    # A low score says nothing of how the network was left.
+    for name in ("usable", "repeatable"):
+        assert properties[name].beside == "low"
+        assert properties[name].judge(None, {**seen, "score": 0.1}) is None
 
 
 class _Data:

@@ -23,10 +23,13 @@ def test_a_result_of_the_default_dtype_is_named_where_nothing_else_is():
     assert "default_dtype" not in [m.name for m in exercise.misconceptions]
     verdict = evaluate(exercise.id, answer, seed=1)
     assert verdict.diagnosis == "default_dtype"
-    assert "dtype=x.dtype" in verdict.repair
-    # Where the values are wrong too, this is still true; another shape says nothing about the dtype.
+    assert "dtype=x.dtype" in verdict.findings[0].repair
+    # Where the values or the shape are wrong too, this is still true.
     assert evaluate(exercise.id, lambda x, factor: -answer(x, factor), seed=1).diagnosis == "default_dtype"
-    assert evaluate(exercise.id, lambda x, factor: answer(x, factor)[..., 1:], seed=1).diagnosis is None
+    assert (
+        evaluate(exercise.id, lambda x, factor: answer(x, factor)[..., 1:], seed=1).diagnosis
+        == "default_dtype"
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,16 @@ def test_an_error_of_torch_is_diagnosed_by_its_words(known, answer, named):
         ("RuntimeError", "size 3 must match size 12", "size 5 must match size 4", True),
         ("RuntimeError", "input of shape [1, 2, -3]", "input of shape [4, 5]", True),
         ("RuntimeError", "size 3 must match size 12", "padding is larger than the input", False),
-        ("ValueError", "too small", "larger than skip", True),
+        ("ValueError", "too small", "larger than skip", False),
+        ("TypeError", "unsupported operand: 'NoneType' and 'Tensor'", "'NoneType' has no len()", True),
     ],
 )
-def test_errors_of_torch_are_alike_in_their_words_and_others_in_their_kind(kind, one, other, same):
+def test_errors_are_alike_in_their_words(kind, one, other, same):
     assert alike(Raised((kind,), one), Raised((kind,), other)) is same
+
+
+def test_errors_raised_on_purpose_are_alike_in_their_kind():
+    small = Raised(("ValueError",), "too small", "raise ValueError('too small')")
+    assert alike(small, Raised(("ValueError",), "larger", "raise ValueError('larger')"))
+    assert alike(small, Raised(("ValueError",), "by accident"))
+    assert not alike(small, Raised(("TypeError",), "too small", "raise TypeError('too small')"))

@@ -32,7 +32,7 @@ def test_the_reference_is_asked_once_for_all_who_sit_an_exam(known):
     exam = Exam(known(exercise), 5)
     first = evaluate("small", lambda n: n + n, exam=exam)
     assert first.correct
-    assert asked == [case.args[0] for case in exam.cases(exercise.properties[0], 6)]
+    assert asked == [case.args[0] for case in exam.cases(exercise.properties[0])]
     again = evaluate("small", lambda n: sum([n, n]), exam=exam)
     assert again.correct
     assert len(asked) == 6
@@ -49,7 +49,7 @@ def test_an_exam_gives_the_verdict_of_its_seed(known, answer):
 
 def test_the_simplest_case_comes_first_and_a_fresh_exam_has_other_ones():
     exercise, _ = doubled()
-    drawn = [[case.args[0] for case in Exam(exercise).cases(exercise.properties[0], 6)] for _ in range(5)]
+    drawn = [[case.args[0] for case in Exam(exercise).cases(exercise.properties[0])] for _ in range(5)]
     assert {cases[0] for cases in drawn} == {3}
     assert len({tuple(cases) for cases in drawn}) > 1
 
@@ -63,14 +63,14 @@ def test_a_seed_draws_the_same_inputs_in_every_process(loaded):
         {loaded}
         exercise = catalog.find("batchnorm_forward")
         for seed in range(40):
-            print([c.args[0].sum().item() for c in Exam(exercise, seed).cases(exercise.property("rows"), 8)])
+            print([c.args[0].sum().item() for c in Exam(exercise, seed).cases(exercise.property("rows"))])
     """
     found = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
     )
     exercise = catalog.find("batchnorm_forward")
     here = [
-        [c.args[0].sum().item() for c in Exam(exercise, seed).cases(exercise.property("rows"), 8)]
+        [c.args[0].sum().item() for c in Exam(exercise, seed).cases(exercise.property("rows"))]
         for seed in range(40)
     ]
     assert found.stdout.splitlines() == [str(sums) for sums in here]
@@ -83,7 +83,7 @@ def test_what_a_layer_returned_is_asked_for_anew():
         "made", "", 1, lambda d: Case((3,)), lambda subject, case: subject(*case.args), examples=1
     )
     exam = Exam(replace(exercise, properties=(made,)), 1)
-    (case,) = exam.cases(made, 1)
+    (case,) = exam.cases(made)
     assert exam.expected(made, case) is not exam.expected(made, case)
 
 

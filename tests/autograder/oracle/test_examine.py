@@ -33,7 +33,8 @@ def test_the_input_shown_is_smaller_than_a_typical_one(known):
     for seed in range(4):
         sizes.clear()
         verdict = evaluate("small", fails_from_three_rows_on, seed=seed)
-        assert "shape (3, 1)" in verdict.results[0].tried[0]
+        (shown,) = verdict.results[0].tried
+        assert eval(shown.removeprefix("x = "), {"torch": torch}).shape == (3, 1)
         assert sum(sizes[:20]) / 20 > 3
 
 
@@ -102,7 +103,7 @@ def test_an_unstable_answer_is_an_outcome(answer):
         verdict = evaluate("batchnorm_forward", answer, seed=seed)
         assert not verdict.correct
         outcomes |= set(verdict.outcomes.values())
-    assert outcomes <= {Outcome.UNSTABLE, Outcome.WRONG_VALUES, Outcome.CORRECT}
+    assert outcomes <= {Outcome.UNSTABLE, Outcome.WRONG_VALUES, Outcome.CORRECT, Outcome.WAITING}
 
 
 def test_right_once_and_then_wrong_is_unstable(known):

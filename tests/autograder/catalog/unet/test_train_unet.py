@@ -17,5 +17,10 @@ class TestTrainUnet(TrainingContract):
             "right pixels": 0.9,
         }
         assert symptom(seen) == "cells_merged"
-        assert symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "too_short"
+        assert symptom({**seen, "right pixels": 0.6, "score": 0.1}) == "learned_too_little"
         assert symptom({**seen, "pieces": 1.1}) == ""
+
+    def test_what_is_told_of_a_generator_is_what_was_seen(self, exercise):
+        (ignored,) = (m for m in exercise.misconceptions if m.name == "generator_ignored")
+        # A fixed seed draws nothing from it either, and gives the same network each time.
+        assert "another network" not in ignored.mistake
