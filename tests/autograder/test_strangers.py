@@ -19,6 +19,7 @@ from coursekit import TOPICS
 
 LESS = {"<first upsampling 7: right nearest_upsample>": 1.75}
 """What was meant to be right and is not: torch.kron raises an error on maps that do not lie in memory in order."""
+UNSEEN = {"<first unet 15: wrong train_unet>": "first weights out of the global generator are not seen"}
 CELL = re.compile(r"^# %% (right|wrong) (\w+): (.*)$", re.MULTILINE)
 
 
@@ -44,8 +45,10 @@ def strangers(rounds=("first", "second")):
 def params(kind):
     for stranger in strangers():
         if stranger.kind == kind:
-            slow = isinstance(catalog.find(stranger.exercise), Training)
-            yield pytest.param(stranger, id=stranger.file[1:-1], marks=[pytest.mark.slow] if slow else [])
+            marks = [pytest.mark.slow] if isinstance(catalog.find(stranger.exercise), Training) else []
+            if stranger.file in UNSEEN:
+                marks.append(pytest.mark.xfail(reason=UNSEEN[stranger.file], strict=True))
+            yield pytest.param(stranger, id=stranger.file[1:-1], marks=marks)
 
 
 def verdict_on(stranger, set_up):
