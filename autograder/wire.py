@@ -274,6 +274,13 @@ def _plain(tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
     return plain, _memory_order(plain)
 
 
+def _is_simple(tensor: torch.Tensor) -> bool:
+    """Whether a clone is what travels: numbers as they are, in order, in the memory of the processor."""
+    kind = type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter
+    there = kind and tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return there and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
+
+
 def _put(tensor: torch.Tensor, heads: list[dict[str, Any]], tensors: list[bytes]) -> int:
     plain, order = _plain(tensor)
     flat = plain.permute(order).contiguous().reshape(-1)
@@ -336,9 +343,11 @@ def _copy(value: Any, room: _Room, depth: int = 0) -> Any:
 
 
 def _copied_tensor(tensor: torch.Tensor, room: _Room) -> torch.Tensor:
-    plain, order = _plain(tensor)
     room.tensors += 1
-    room.size += plain.numel() * plain.element_size()
+    room.size += tensor.numel() * tensor.element_size()
+    if _is_simple(tensor) and carried(tensor):
+        return tensor.detach().clone()
+    plain, order = _plain(tensor)
     back = [order.index(axis) for axis in range(len(order))]
     return plain.permute(order).clone(memory_format=torch.contiguous_format).permute(back)
 

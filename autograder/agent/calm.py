@@ -60,7 +60,7 @@ def _strictness() -> tuple[bool, bool]:
 def put_back() -> Iterator[None]:
     """Put back what code can set for the whole process: the reference, the oracle and the learner's next
     cells may live in it."""
-    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), _default_device()
     strict, profile = _strictness(), sys.getprofile()
     errors, depth, folder = np.geterr(), sys.getrecursionlimit(), _folder()
     try:
@@ -92,8 +92,13 @@ def _folder() -> str:
         return ""
 
 
+def _default_device() -> torch.device:
+    # torch.get_default_device() looks through all modes in Python first.
+    return torch.empty(0).device
+
+
 def _set_default_device(device: torch.device) -> None:
-    if device != torch.get_default_device():
+    if device != _default_device():
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
