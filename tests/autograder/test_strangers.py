@@ -1,7 +1,8 @@
 """Answers written from card and stub alone, by people who had not seen the catalogue, before the checks ever saw them.
 
-`strangers/first` and `strangers/second` hold them, fifty right ones in odd styles and fifty wrong ones each, one a cell, the
-wrong ones with a sentence that says what is wrong. What each of them was told, and whether it is true, was read by hand.
+`strangers/first`, `second` and `third` hold them, fifty right ones in odd styles and fifty wrong ones each, one a cell,
+the wrong ones with a sentence that says what is wrong. What each of them was told, and whether it is true, was read
+by hand.
 """
 
 import itertools
@@ -31,7 +32,7 @@ class Stranger(NamedTuple):
     file: str
 
 
-def strangers(rounds=("first", "second")):
+def strangers(rounds=("first", "second", "third")):
     for turn, topic in itertools.product(rounds, TOPICS):
         path = Path(__file__).parent / "strangers" / turn / f"{topic}.py"
         _, *parts = CELL.split(path.read_text(encoding="utf-8"))
