@@ -192,13 +192,25 @@ def _remarks(verdict: Verdict) -> list[str]:
     """The sentences about the answer as a whole, beside the named mistakes."""
     shown = {r.message for r in verdict.results}
     message = [verdict.message] if verdict.message and verdict.message not in shown else []
-    if not verdict.findings and len(_failing(verdict.results)) > 1:
-        # Of a single claim it is said where the claim stands.
-        message += [r.described for r in verdict.results if r.described][:1]
-    elif explained := _explained(verdict):
-        message.append(explained)
+    message += [said for said in (_said_of_all(verdict), _explained(verdict)) if said]
     advice = ADVICE.get(verdict.outcome, "").format(id=verdict.exercise)
     return message + ([advice] if advice else [])
+
+
+def _said_of_all(verdict: Verdict) -> str:
+    """What can be said of each of several claims alike."""
+    failing = _failing(verdict.results)
+    said = {r.described for r in failing}
+    return said.pop() if len(failing) > 1 and len(said) == 1 else ""
+
+
+def _said_once(verdict: Verdict) -> Verdict:
+    """The verdict with each description beside the first claim that has it, but for what is said of all of them."""
+    met, results = {_said_of_all(verdict)}, []
+    for result in verdict.results:
+        results.append(replace(result, described="") if result.described in met else result)
+        met.add(result.described)
+    return replace(verdict, results=tuple(results))
 
 
 def _evidence(result: PropertyResult) -> list[tuple[str, str]]:
@@ -237,13 +249,14 @@ def _objects(verdict: Verdict) -> str:
 def text(verdict: Verdict) -> str:
     """The verdict for a terminal: about 25 lines at most, no colors."""
     verdict = bounded(verdict)
+    remarks, verdict = _remarks(verdict), _said_once(verdict)
     failing = _failing(verdict.results)[:1]
     before = [f"{symbol(verdict.outcome)} {headline(verdict)} · {verdict.exercise}", ""]
     for finding in verdict.findings:
         before.append(f"{_likely(finding, verdict)}: {spoken(finding.name)}")
         before += _wrapped(finding.mistake) + _wrapped(finding.repair)
         before.append("")
-    for remark in _remarks(verdict):
+    for remark in remarks:
         before += _cut(_wrapped(remark), 4)
     if before[-1]:
         before.append("")
@@ -269,15 +282,16 @@ def text(verdict: Verdict) -> str:
 
 def _result_line(result: PropertyResult) -> list[str]:
     points = f"{number(result.points)} of {number(result.max_points)}"
-    return _wrapped(
+    line = _wrapped(
         f"{symbol(result.outcome)} {result.says} — {_word(result.outcome)}, {points}", "  ", "    "
     )
+    return line + (_wrapped(result.described, " " * 6, " " * 6) if result.described else [])
 
 
 def _evidence_lines(result: PropertyResult, room: int) -> list[str]:
     """The evidence in at most ``room`` lines where one line each allows it: the longest gives way first."""
     indent = " " * 6
-    blocks = [_wrapped(said, indent, indent) for said in (result.described, result.message) if said]
+    blocks = [_wrapped(result.message, indent, indent)] if result.message else []
     for label, value in _evidence(result):
         rows = [row.expandtabs(4) for row in value.split("\n")]
         heads = [label] + [""] * (len(rows) - 1)
@@ -367,6 +381,7 @@ def html(verdict: Verdict) -> str:
         for f in verdict.findings
     )
     remarks = "".join(f'<p class="ck-say">{prose(r)}</p>' for r in _remarks(verdict))
+    verdict = _said_once(verdict)
     first = next(iter(_failing(verdict.results)), None)
     items = "".join(_item(r, unfolded=r is first) for r in verdict.results)
     feet = []
@@ -396,7 +411,8 @@ def _likely(finding: Finding, verdict: Verdict) -> str:
 
 
 def _item(result: PropertyResult, *, unfolded: bool) -> str:
-    evidence = "".join(f"<p>{prose(said)}</p>" for said in (result.described, result.message) if said)
+    described = f"<p>{prose(result.described)}</p>" if result.described else ""
+    evidence = f"<p>{prose(result.message)}</p>" if result.message else ""
     if rows := _evidence(result):
         pairs = (
             f'<dt>{_LABELS.get(label, label)}</dt><dd><pre dir="ltr">{escape(value)}</pre></dd>'
@@ -404,14 +420,14 @@ def _item(result: PropertyResult, *, unfolded: bool) -> str:
         )
         evidence += f"<dl>{''.join(pairs)}</dl>"
     if result.outcome is Outcome.CORRECT:
-        evidence = ""
+        described = evidence = ""
     if evidence and not unfolded:
         evidence = f"<details><summary>what was tried</summary>{evidence}</details>"
     mark = f'<span class="ck-mark" aria-hidden="true">{symbol(result.outcome)}</span>'
     word = f"{_word(result.outcome)}, {points_of(result.points, result.max_points)}"
     return (
         f'<li class="{_tone(result.outcome)}">{mark} <span class="ck-row"><span>{prose(result.says)}</span>'
-        f'<span class="ck-dash"> — </span><span class="ck-word">{word}</span></span>{evidence}</li>'
+        f'<span class="ck-dash"> — </span><span class="ck-word">{word}</span></span>{described}{evidence}</li>'
     )
 
 

@@ -21,6 +21,7 @@ from autograder.feedback import (
     html,
     nbgrader_outputs,
     number,
+    prose,
     symbol,
     text,
     verdict_of,
@@ -266,13 +267,22 @@ def test_a_message_is_not_said_twice():
     assert text(replace(VERDICT, message=WRONG.message)).count(WRONG.message) == 1
 
 
-@pytest.mark.parametrize(
-    ("show", "other", "times"), [(text, RIGHT, 1), (html, RIGHT, 1), (text, ERROR, 1), (html, ERROR, 2)]
-)
-def test_what_was_seen_of_a_claim_is_said_with_it_and_above_where_several_fail(show, other, times):
-    told = replace(WRONG, described="Your result is 0 everywhere.")
-    shown = show(replace(VERDICT, findings=(), results=(other, told)))
-    assert shown.count("Your result is 0 everywhere.") == times
+@pytest.mark.parametrize("show", [text, html])
+def test_what_was_seen_of_one_claim_is_said_with_it_and_of_all_above(show):
+    error, wrong = (says if show is text else prose(says) for says in (ERROR.says, WRONG.says))
+    zero, negative = "Your result is 0 everywhere.", "Your result has the opposite sign."
+    shown = show(replace(VERDICT, findings=(), results=(ERROR, replace(WRONG, described=zero))))
+    assert shown.index(wrong) < shown.index(zero)
+    assert shown.count(zero) == 1
+
+    both = replace(ERROR, described=zero), replace(WRONG, described=zero)
+    shown = show(replace(VERDICT, findings=(), results=both))
+    assert shown.index(zero) < shown.index(error) < shown.index(wrong)
+    assert shown.count(zero) == 1
+
+    both = replace(ERROR, described=negative), replace(WRONG, described=zero)
+    shown = show(replace(VERDICT, findings=(), results=both))
+    assert shown.index(error) < shown.index(negative) < shown.index(wrong) < shown.index(zero)
 
 
 def graded_cell(verdict: Verdict, points: float):
