@@ -16,6 +16,7 @@ import torch
 
 from autograder import wire
 from autograder.agent import Agent
+from autograder.agent.watch import BY_CHANCE
 from autograder.values import Batches, Foreign, Generator, Named, Network, Ref
 
 T = TypeVar("T")
@@ -236,6 +237,9 @@ class _Question:
     def subject(self) -> Subject:
         return Subject(self)
 
+    def saw(self, name: str) -> bool:
+        return name in self._calls
+
     def seen(self, value: Any) -> Seen:
         calls, devices = frozenset(self._calls), frozenset(self._devices)
         return Seen(value, self._kind, self._printed, calls, devices, self._seconds, tuple(self._forms))
@@ -248,6 +252,7 @@ class _Question:
         *,
         wrt: Sequence[Any] = (),
         untouched: bool = False,
+        **more: Any,
     ) -> dict[str, Any]:
         request = {
             "op": "call",
@@ -255,6 +260,7 @@ class _Question:
             "wrt": [_lower(w) for w in wrt],
             "grad_seed": 20_260,
             "untouched": untouched,
+            **more,
         }
         reply = self._ask(request)
         value = _value(reply)
@@ -288,7 +294,7 @@ class _Question:
         before, self._before = self._before, []
         conditions = {
             "before": before,
-            "seed": given.seed,
+            "seed": request.get("seed", given.seed),
             "threads": given.threads,
             "watch": given.watch,
             "device": given.device,
@@ -362,6 +368,16 @@ class Subject(_Callable):
 
     def _target(self, method: str = "__call__") -> dict[str, Any]:
         return {"name": self._question.attempt.name}
+
+    @property
+    def drew_by_chance(self) -> bool:
+        """Whether global random numbers were drawn in the calls so far, where the watch is one of samples."""
+        return self._question.saw(BY_CHANCE)
+
+    def first_step(self, *args: Any, seed: int) -> Any:
+        """The norms of a training's ``weights`` and ``gradients`` at its first step, where it ends, under global random
+        numbers of that seed; None where no optimizer makes one."""
+        return self._question.call(self._target(), args, {}, first_step=True, seed=seed)["value"]
 
 
 class Handle(_Callable):

@@ -7,6 +7,7 @@ import linecache
 import time
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from autograder.agent.calm import (
 from autograder.agent.limits import Limit, TimeUp, threads_of
 from autograder.agent.source import code_of, fingerprint, source_of, unwrapped
 from autograder.agent.tensors import changes, gradients, snapshot
-from autograder.agent.watch import WATCHES, gradient_pass
+from autograder.agent.watch import WATCHES, gradient_pass, until_first_step
 from autograder.values import Foreign, Network, Ref, realize
 from autograder.wire import MAX_BITS, Channel, Closed, WireError, carried
 
@@ -126,9 +127,10 @@ class Agent:
             before = snapshot(args, kwargs) if request.get("untouched") else None
             grads = None
             seed_all(request["seed"])
+            call = partial(_compiled_late, self._target(request["target"]), args, kwargs)
             with WATCHES[request.get("watch", "nothing")](seen):
                 with put_back():
-                    result = _compiled_late(self._target(request["target"]), args, kwargs)
+                    result = until_first_step(call) if request.get("first_step") else call()
                 if wrt:
                     with put_back(), gradient_pass():
                         grads = gradients(result, wrt, request["grad_seed"])

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GLANCE = 0.05
+BY_CHANCE = "drawn from global random numbers"
+"""Seen where code has moved one of the global generators, which nobody but it knows the use of."""
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 
 
@@ -97,6 +102,7 @@ def _sampling(seen: set[str]) -> Iterator[None]:
     """Record the library functions that are running at a glance now and then: free of cost to a training, and
     what takes long does not escape it."""
     own, done = threading.get_ident(), threading.Event()
+    before = _global_numbers()
 
     def glance() -> None:
         while not done.wait(GLANCE):
@@ -115,6 +121,40 @@ def _sampling(seen: set[str]) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+        if _global_numbers() != before:
+            seen.add(BY_CHANCE)
+
+
+def _global_numbers() -> tuple[Any, ...]:
+    """Where torch's, numpy's and Python's global generators stand."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), kind, keys.tobytes(), rest, random.getstate()
+
+
+class _FirstStep(BaseException):
+    """Ends a training at its first step; not an Exception, so that ``except Exception`` lets it through."""
+
+
+def until_first_step(train: Callable[[], Any]) -> dict[str, torch.Tensor] | None:
+    """The norms of a training's weights and gradients at the first step of an optimizer, where it ends; None where
+    none is made."""
+    norms: dict[str, torch.Tensor] = {}
+
+    def at_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        for name, tensors in {"weights": weights, "gradients": grads}.items():
+            norms[name] = torch.tensor([float(t.detach().double().norm()) for t in tensors])
+        raise _FirstStep
+
+    hook = register_optimizer_step_pre_hook(at_step)
+    try:
+        train()
+    except _FirstStep:
+        return norms
+    finally:
+        hook.remove()
+    return None
 
 
 WATCHES: dict[str, Callable[[set[str]], contextlib.AbstractContextManager[None]]] = {

@@ -63,7 +63,7 @@ class OnBytes(Around):
 
 
 def trained_network(subject: Subject, case: Case) -> dict[str, Any] | None:
-    """Let the answer train: the network, its training flags and whether the generator was drawn from.
+    """Let the answer train: the network, its training flags, whether the generator was drawn from and what was not.
 
     None where what came back is no network.
     """
@@ -77,7 +77,25 @@ def trained_network(subject: Subject, case: Case) -> dict[str, Any] | None:
     drawn = not torch.equal(before, source.do("get_state"))
     # How it was left is one claim; what it has learned is another.
     network.then("eval")
-    return {"network": network, "training": any(found["training"].values()), "drawn": drawn}
+    return {
+        "network": network,
+        "training": any(found["training"].values()),
+        "drawn": drawn,
+        "by chance": _by_chance(subject, case) if drawn and subject.drew_by_chance else "",
+    }
+
+
+def _by_chance(subject: Subject, case: Case) -> str:
+    """What differs at the first step of two trainings with the same generator and other global random numbers."""
+    try:
+        one, other = (subject.first_step(*case.args, seed=seed) for seed in (1, 2))
+    except Trouble:
+        return ""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for what in ("weights", "gradients"):
+            if one[what].shape != other[what].shape or not torch.allclose(one[what], other[what], 1e-3):
+                return what
+    return ""
 
 
 def attempted(network: Handle, images: torch.Tensor) -> Any:
@@ -129,10 +147,18 @@ def readings(
         return Mismatch(Outcome.WRONG_VALUES, message, code=code)
 
     def repeatable(case: Case, seen: Any) -> Mismatch | None:
-        if "score" not in seen or seen.get("drawn"):
+        if "score" not in seen:
             return None
-        message = "the generator is where it was before the training: nothing was drawn from it"
-        return Mismatch(Outcome.WRONG_VALUES, message, code="generator_ignored")
+        if not seen.get("drawn"):
+            message = "the generator is where it was before the training: nothing was drawn from it"
+            return Mismatch(Outcome.WRONG_VALUES, message, code="generator_ignored")
+        if what := seen.get("by chance"):
+            message = (
+                f"two trainings with the same generator have other {what} at their first step: torch's, numpy's or "
+                "Python's own random numbers decide them"
+            )
+            return Mismatch(Outcome.WRONG_VALUES, message, code=f"{what}_by_chance")
+        return None
 
     tried = "the network trained once, then asked about images that were generated afterwards"
     grown = tuple(

@@ -246,6 +246,20 @@ generator_ignored: repeatable
 + with drawn_from(generator):
 You drew nothing from the generator: what is left to chance does not follow from it.
 Hand the generator on, to fit(…, generator=generator) or to torch.randperm(…, generator=generator).
+
+weights_by_chance: repeatable
+- with drawn_from(generator):
+-     net = UNet(1, 2, base=16, depth=2)
++ net = UNet(1, 2, base=16, depth=2)
+Your first weights are drawn from torch's global random numbers, not from the generator.
+A layer knows nothing of it: make the network in the block of `with drawn_from(generator):`.
+
+gradients_by_chance: repeatable
+- torch.randperm(len(images), generator=generator)
++ torch.randperm(len(images))
+Your first step goes another way each time, with the same first weights: which images come first, or how they
+  are turned, is not drawn from the generator.
+Hand it to everything that draws: torch.randperm(n, generator=generator), DataLoader(…, generator=generator).
 """)
 
 

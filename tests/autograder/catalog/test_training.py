@@ -1,83 +1,82 @@
-"""What the exercises that train share: points in steps, and the gate's memory."""
+"""What is seen of a training beside its score."""
 
-import os
+import random
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from autograder import gate
-from autograder.catalog.training import MEMORY, readings, remembered
-
-
-def test_points_grow_with_the_score():
-    levels = {"low": (0.2, 1.0), "high": (0.6, 2.0)}
-    properties = readings("accuracy", levels, lambda seen: "named")
-
-    def points(**seen):
-        held = {p.name: p for p in properties if p.judge(None, seen) is None}
-        return sum(p.points for p in held.values() if not p.beside or p.beside in held)
-
-    well_made = {"usable": None, "drawn": True}
-    scores = (0.0, 0.19, 0.2, 0.59, 0.6, 1.0)
-    assert [points(score=s, **well_made) for s in scores] == [0, 0, 2.0, 2.0, 4.0, 4.0]
-    assert points(score=0.7, usable=("left", "as it should not be"), drawn=True) == 3.5
-    assert points(score=0.7, usable=None, drawn=False) == 3.5
-    # Manners alone earn nothing.
-    assert points(score=0.1, **well_made) == 0
-    assert points(kind="no module", says="no network") == 0
+from autograder.attempt import Attempt, Conditions
+from autograder.catalog.training import trained_network
+from autograder.exercise import Case
+from autograder.values import Generator, Named
+from coursekit.training import drawn_from
 
 
-def test_nothing_is_said_of_what_held():
-    levels = {"low": (0.2, 1.0), "high": (0.35, 2.0)}
-    properties = {p.name: p for p in readings("accuracy", levels, lambda seen: "named")}
-    seen = {"score": 0.3499, "usable": None, "drawn": True}
-    short = properties["high"].judge(None, seen)
-    assert (short.expected, short.got) == ("accuracy of at least 0.35", "accuracy 0.34")
-    # A low score says nothing of how the network was left.
-    for name in ("usable", "repeatable"):
-        assert properties[name].beside == "low"
-        assert properties[name].judge(None, {**seen, "score": 0.1}) is None
+def training(weights=drawn_from, order="theirs", step=True):
+    """A training of three steps that takes its chance from the generator, or from elsewhere."""
 
-
-class _Data:
-    def __init__(self, seed):
-        self.seed = seed
-
-
-def test_what_is_remembered_trains_once_for_each_data_set_and_seed(monkeypatch):
-    monkeypatch.delenv(MEMORY, raising=False)
-    calls = []
-
-    @remembered
     def train(dataset, generator):
-        calls.append((dataset.seed, generator.initial_seed()))
-        net = nn.Linear(2, 2)
-        with torch.no_grad():
-            net.weight.copy_(torch.randn(2, 2, generator=generator))
+        images = torch.stack([item["image"] for item in (dataset[i] for i in range(len(dataset)))]) / 255
+        with weights(generator):
+            net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        for _ in range(3):
+            place = {
+                "theirs": lambda: int(torch.randint(len(images), (), generator=generator)),
+                "torch": lambda: int(torch.randint(len(images), ())),
+                "numpy": lambda: np.random.randint(len(images)),
+                "python": lambda: random.randrange(len(images)),
+            }[order]()
+            loss = F.cross_entropy(net(images[place : place + 1]), torch.tensor([place % 2]))
+            optimizer.zero_grad()
+            loss.backward()
+            if step:
+                optimizer.step()
         return net
 
-    def trained(data, seed):
-        generator = torch.Generator().manual_seed(seed)
-        return train(_Data(data), generator).weight, generator.get_state()
-
-    with gate._memory():
-        first, again = trained(1, 1), trained(1, 1)
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-        assert not torch.equal(trained(1, 2)[0], first[0])
-        trained(2, 1)
-        assert calls == [(1, 1), (1, 2), (2, 1)]
-    # Nothing is kept where the gate does not run.
-    trained(1, 1)
-    assert calls == [(1, 1), (1, 2), (2, 1), (1, 1)]
+    return train
 
 
-def test_the_gate_s_memory_is_gone_afterwards(monkeypatch):
-    monkeypatch.delenv(MEMORY, raising=False)
+def seeded(generator):
+    """Legal as well: everything global follows the generator."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    return torch.enable_grad()
 
-    with gate._memory():
-        folder = os.environ[MEMORY]
-        with gate._memory():
-            assert os.environ[MEMORY] == folder
-        assert os.path.isdir(folder)
-    assert MEMORY not in os.environ
-    assert not os.path.exists(folder)
+
+def by_chance(train):
+    case = Case((Named("scenes", {"count": 12, "size": 32, "seed": 5}), Generator(3)))
+    seen = Attempt.local(train, "train").ask(trained_network, case, Conditions(watch="samples"))
+    return seen.value["by chance"]
+
+
+@pytest.mark.parametrize("order", ["torch", "numpy", "python"])
+def test_what_a_training_draws_from_elsewhere_is_seen(order):
+    assert by_chance(training(order=order)) == "gradients"
+
+
+def test_first_weights_from_elsewhere_are_seen():
+    assert by_chance(training(lambda generator: torch.enable_grad())) == "weights"
+
+
+@pytest.mark.parametrize("order", ["theirs", "torch", "numpy", "python"])
+def test_global_numbers_that_follow_the_generator_are_no_chance(order):
+    assert by_chance(training(seeded, order)) == ""
+
+
+def test_what_follows_the_generator_is_no_chance_whatever_was_drawn_in_vain():
+    def train(dataset, generator):
+        nn.Linear(2, 2)
+        return training()(dataset, generator)
+
+    assert by_chance(training()) == ""
+    assert by_chance(train) == ""
+
+
+def test_without_a_step_nothing_is_claimed():
+    assert by_chance(training(order="torch", step=False)) == ""
