@@ -127,8 +127,8 @@ def _sampling(seen: set[str]) -> Iterator[None]:
 
 def _global_numbers() -> tuple[Any, ...]:
     """Where torch's, numpy's and Python's global generators stand."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return torch.get_rng_state().numpy().tobytes(), kind, keys.tobytes(), rest, random.getstate()
+    _, keys, *rest = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), np.asarray(keys).tobytes(), rest, random.getstate()
 
 
 class _FirstStep(BaseException):
