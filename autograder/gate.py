@@ -97,7 +97,7 @@ def examine(
 
     The wire carries every answer, or, with a ``sample``, every right one and so many misconceptions, by chance. What
     library calls a misconception makes is then looked at there only: it costs a third of a check. Of an exercise that
-    trains, the other misconceptions are left out. ``shown`` says of each whether it is shown an input that can be retyped. ``here`` makes what is judged on this side out of a misconception.
+    trains, one right answer and the misconceptions of the sample are tried, and the others left out. ``shown`` says of each whether it is shown an input that can be retyped. ``here`` makes what is judged on this side out of a misconception.
     """
     row: dict[str, Any] = {
         "exercise": exercise.id,
@@ -110,6 +110,11 @@ def examine(
     wrong = [m.name for m in exercise.misconceptions]
     chance = secrets.SystemRandom()
     here_only = set() if sample is None else set(chance.sample(wrong, max(len(wrong) - sample, 0)))
+    tried = answers(exercise)
+    if sample is not None and isinstance(exercise, Training):
+        one = chance.choice([answer for answer in tried if not answer.startswith("misconception/")])
+        left = {f"misconception/{name}" for name in wrong if name not in here_only}
+        tried = {answer: thing for answer, thing in tried.items() if answer == one or answer in left}
 
     def judge(answer: str, thing: Any) -> Verdict:
         nonlocal same
@@ -135,13 +140,10 @@ def examine(
                 row["problems"].append(f"{answer}: local {_brief(verdict)}, through the wire {_brief(far)}")
         return verdict
 
-    for answer, thing in answers(exercise).items():
+    for answer, thing in tried.items():
         kind, _, name = answer.partition("/")
-        if kind == "misconception":
-            if isinstance(exercise, Training) and name in here_only:
-                continue
-            if not isinstance(exercise, Training):
-                thing = here(exercise.misconception(name))
+        if kind == "misconception" and not isinstance(exercise, Training):
+            thing = here(exercise.misconception(name))
         verdict = judge(answer, thing)
         scores = {"points": verdict.points, "max_points": verdict.max_points}
         if kind == "reference":

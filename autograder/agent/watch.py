@@ -102,7 +102,7 @@ def _sampling(seen: set[str]) -> Iterator[None]:
     """Record the library functions that are running at a glance now and then: free of cost to a training, and
     what takes long does not escape it."""
     own, done = threading.get_ident(), threading.Event()
-    before = _global_numbers()
+    before = global_numbers()
 
     def glance() -> None:
         while not done.wait(GLANCE):
@@ -121,11 +121,11 @@ def _sampling(seen: set[str]) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-        if _global_numbers() != before:
+        if global_numbers() != before:
             seen.add(BY_CHANCE)
 
 
-def _global_numbers() -> tuple[Any, ...]:
+def global_numbers() -> tuple[Any, ...]:
     """Where torch's, numpy's and Python's global generators stand."""
     _, keys, *rest = np.random.get_state(legacy=True)
     return torch.get_rng_state().numpy().tobytes(), np.asarray(keys).tobytes(), rest, random.getstate()

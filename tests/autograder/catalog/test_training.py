@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from autograder.attempt import Attempt, Conditions
-from autograder.catalog.training import trained_network
+from autograder.catalog.training import MEMORY, remembered, trained_network
 from autograder.exercise import Case
 from autograder.values import Generator, Named
+from coursekit.data.scenes import Scenes
 from coursekit.training import drawn_from
 
 
@@ -80,3 +81,18 @@ def test_what_follows_the_generator_is_no_chance_whatever_was_drawn_in_vain():
 
 def test_without_a_step_nothing_is_claimed():
     assert by_chance(training(order="torch", step=False)) == ""
+
+
+@pytest.mark.parametrize(("order", "times"), [("theirs", 1), ("torch", 2)])
+def test_only_a_training_that_follows_its_generator_is_remembered(tmp_path, monkeypatch, order, times):
+    monkeypatch.setenv(MEMORY, str(tmp_path))
+    runs = []
+
+    def train(dataset, generator):
+        runs.append(1)
+        return training(order=order)(dataset, generator)
+
+    once = remembered(train)
+    for _ in range(2):
+        once(Scenes(4, 32, seed=5), torch.Generator().manual_seed(3))
+    assert len(runs) == times
