@@ -281,21 +281,24 @@ def make_sample_class(
     from rich.console import Console
 
     from autograder import report, sample_class
-    from autograder.plugins.consent import Refused
+    from autograder.sandbox import machine
 
     assignment = _assignment(lecture)
-    if not unsafe_no_sandbox:
-        how = "pass --unsafe-no-sandbox: the sample submissions are this project's own"
-        raise click.ClickException(str(Refused(how)))
     root, course = root.resolve(), root.resolve() / "demo"
     if not (root / "solutions" / assignment).is_dir():
         raise click.ClickException(f"{root} holds no built notebooks: run `autograder build` first")
     # A log or a pipe has no width: the table is then as wide as it likes.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print("Without a sandbox: the sample submissions run as you (--unsafe-no-sandbox).")
+    missing = "you asked for it" if unsafe_no_sandbox else machine.trouble()
+    if missing:
+        console.print(
+            f"Without a sandbox ({missing}): the sample submissions, which are this project's own, run as you."
+        )
     console.print(f"Making the course in {course.name}/ and the submissions of its class.")
     try:
-        made = sample_class.prepare(root, course, assignment, sample_class.samples(students, seed), seed)
+        made = sample_class.prepare(
+            root, course, assignment, sample_class.samples(students, seed), seed, walled=not missing
+        )
         _show_progress(console, "grading", sample_class.grade(course, assignment), len(made))
         _show_progress(console, "writing feedback", sample_class.feedback(course, assignment), len(made))
     except RuntimeError as error:

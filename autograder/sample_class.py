@@ -193,15 +193,19 @@ def prepare(
     make: Make,
     seed: int | None = None,
     run: Callable[[Path, str, str], None] = nbgrader,
+    *,
+    walled: bool = True,
 ) -> list[Sample]:
     """Lay out a course directory with a submission a sample. ``root`` is the repository, built; ``seed`` fixes what
-    the checks draw; ``run`` runs a command of nbgrader's."""
+    the checks draw; ``run`` runs a command of nbgrader's; ``walled``: the samples are graded in the sandbox."""
     if course.exists():
         shutil.rmtree(course)
     course.mkdir(parents=True)
     shutil.copytree(root / "solutions" / assignment, course / "solutions" / assignment)
     config = (root / "nbgrader_config.py").read_text(encoding="utf-8")
-    own = ["c.Judge.unsafe_no_sandbox = True"] + [f"c.Judge.seed = {seed}"] * (seed is not None)
+    own = ["c.Judge.unsafe_no_sandbox = True"] * (not walled) + [f"c.Judge.seed = {seed}"] * (
+        seed is not None
+    )
     (course / "nbgrader_config.py").write_text("\n".join([config, *own, ""]), encoding="utf-8")
     run(course, "generate_assignment", assignment)
     name = next((course / "solutions" / assignment).glob("*.ipynb")).name

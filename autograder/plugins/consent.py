@@ -1,4 +1,4 @@
-"""The instructor's consent to grade without a sandbox."""
+"""Whether students' code runs behind walls, or the instructor has consented to grade without."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 from traitlets import Bool
 from traitlets.config import Config, Configurable
 
+from autograder.sandbox import machine
+
 RISK = (
-    "there is no sandbox, so the students' code would run as you, with your files, the gradebook and the network "
-    "within its reach"
+    "there is no sandbox on this machine, so the students' code would run as you, with your files, the gradebook and "
+    "the network within its reach"
 )
 
 
 class Refused(RuntimeError):
-    """Grading was not agreed to under these conditions; ``how`` says what agrees to it."""
+    """No walls can be had, for that reason, and nobody has consented to grade without; ``how`` says what does."""
 
-    def __init__(self, how: str) -> None:
-        super().__init__(f"Grading refused, nothing was graded: {RISK}. To grade all the same, {how}.")
+    def __init__(self, reason: str, how: str) -> None:
+        super().__init__(
+            f"Grading refused, nothing was graded: {RISK}. Why there is none: {reason}. To grade all the same, {how}."
+        )
 
 
 class Consent(Configurable):
@@ -33,11 +37,16 @@ class Consent(Configurable):
     ).tag(config=True)
 
 
-def demand_consent(plugin: Any) -> None:
-    """Raise :class:`Refused` unless the configuration a plugin was loaded with has ``c.Judge.unsafe_no_sandbox``."""
+def walled(plugin: Any) -> bool:
+    """Whether the kernels of a plugin stand behind walls: they do unless its configuration has
+    ``c.Judge.unsafe_no_sandbox``. Raises :class:`Refused` where they should and cannot on this machine."""
     given = plugin.config.get("Judge", {})
     own = {name: given[name] for name in Consent.class_trait_names(config=True) if name in given}
-    if not Consent(config=Config(Consent=Config(own))).unsafe_no_sandbox:
+    if Consent(config=Config(Consent=Config(own))).unsafe_no_sandbox:
+        return False
+    if reason := machine.trouble():
         raise Refused(
-            "set c.Judge.unsafe_no_sandbox = True in nbgrader_config.py, or pass --Judge.unsafe_no_sandbox=True"
+            reason,
+            "set c.Judge.unsafe_no_sandbox = True in nbgrader_config.py, or pass --Judge.unsafe_no_sandbox=True",
         )
+    return True

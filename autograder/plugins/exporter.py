@@ -15,7 +15,7 @@ from nbgrader.converters.base import NbGraderException
 
 from autograder import doctor
 from autograder.cells import KEY
-from autograder.plugins.consent import Refused, demand_consent
+from autograder.plugins.consent import Refused, walled
 from autograder.plugins.course import course_of, release_of
 
 
@@ -30,7 +30,7 @@ class SubmissionExporter(NotebookExporter):
         super().__init__(*args, **kwargs)
         try:
             # Here, because nothing of the class has been touched yet.
-            demand_consent(self)
+            walled(self)
         except Refused as refused:
             self.log.error(str(refused))
             raise NbGraderException(str(refused)) from None

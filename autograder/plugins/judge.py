@@ -25,10 +25,11 @@ from autograder import catalog
 from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
-from autograder.plugins.consent import Consent, demand_consent
+from autograder.plugins.consent import Consent, walled
 from autograder.plugins.course import exam_of, release_of
 from autograder.plugins.hearing import Hearing
-from autograder.sandbox.kernel import environment, scratch
+from autograder.sandbox import SANDBOX
+from autograder.sandbox.kernel import ORACLE, environment, scratch
 
 if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
@@ -58,6 +59,7 @@ class Judge(Consent, Execute):
         super().__init__(**kwargs)
         self._exams: Mapping[str, Exam] = {}
         self._died = ""
+        self._walled = True
         self._written: dict[int, int] = {}
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
@@ -65,7 +67,7 @@ class Judge(Consent, Execute):
         return self.preprocess(nb, resources)
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
-        demand_consent(self)
+        self._walled = walled(self)
         release = release_of(self, resources)
         self._exams = exam_of(
             self, resources, sorted(set(map(exercise_of, filter(is_check, release.cells)))), self.seed
@@ -102,7 +104,7 @@ class Judge(Consent, Execute):
         self, nb: NotebookNode, release: NotebookNode, place: Path, verdicts: dict[str, Verdict]
     ) -> None:
         sources = {cell.id: cell.source for cell in filter(is_check, release.cells)}
-        address = place / "s"
+        address = place / ORACLE / "s"
         end = time.monotonic() + self.total_timeout
         with self._kernel(place, address):
             for index, cell in enumerate(nb.cells):
@@ -123,8 +125,12 @@ class Judge(Consent, Execute):
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.create_kernel_manager()
         # Sockets in the private folder instead of ports that every process of this machine can reach.
-        self.km.transport, self.km.ip = "ipc", str(place / "k")
+        self.km.transport, self.km.ip = "ipc", str(place / "io" / "k")
         self.km.connection_file = str(place / "kernel.json")
+        if self._walled:
+            # Whatever kernelspec was chosen, nothing of a student's runs outside.
+            provisioner = {"provisioner_name": SANDBOX, "config": {}}
+            self.km.kernel_spec.metadata["kernel_provisioner"] = provisioner
         with self.setup_kernel(cwd=str(place / "work"), env=environment(place, address), **silent):
             group = getattr(getattr(self.km, "provisioner", None), "pgid", None)
             try:

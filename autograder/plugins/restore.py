@@ -10,7 +10,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 
 from autograder import doctor
 from autograder.cells import KEY
-from autograder.plugins.consent import demand_consent
+from autograder.plugins.consent import walled
 from autograder.plugins.course import release_of
 
 
@@ -24,7 +24,7 @@ class RestoreRelease(NbGraderPreprocessor):
         return self.preprocess(nb, resources)  # not to be switched off
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
-        demand_consent(self)
+        walled(self)
         release = release_of(self, resources)
         forget_scores(resources["nbgrader"])
         said = resources.get(KEY) or {}

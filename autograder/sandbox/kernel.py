@@ -26,6 +26,12 @@ def environment(place: Path, address: Path) -> dict[str, str]:
     return given | own
 
 
+OWN = ("work", "io", "ipython")
+"""The parts of its folder that a kernel may change: where it runs, its sockets, IPython's profile."""
+ORACLE = "oracle"
+"""Where the oracle listens: a kernel behind walls can call there and change nothing."""
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A private folder for one notebook: its working directory, IPython's profile and the oracle's socket."""
@@ -34,8 +40,8 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(place)
         place = Path(tempfile.mkdtemp(prefix="kernel-", dir="/tmp"))
     try:
-        (place / "work").mkdir()
-        (place / "ipython").mkdir()
+        for name in (*OWN, ORACLE):
+            (place / name).mkdir()
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)

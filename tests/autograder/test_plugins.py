@@ -41,7 +41,7 @@ def configuration(root: Path, **judge_traits):
     config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
     config.CourseDirectory.root = str(root)
     config.CourseDirectory.assignment_id = ASSIGNMENT
-    config.Judge.update({"unsafe_no_sandbox": True, "patience": 2, **judge_traits})
+    config.Judge.update({"patience": 2, **judge_traits})
     return config
 
 

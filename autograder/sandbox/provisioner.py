@@ -1,0 +1,57 @@
+"""The Jupyter kernel provisioner ``coursekit-sandbox``: a kernel behind walls, started by whoever starts kernels."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning import LocalProvisioner
+
+from autograder.sandbox.filter import program
+from autograder.sandbox.walls import Kernel, Limits, command, give
+
+
+class SandboxProvisioner(LocalProvisioner):
+    """Starts what the kernelspec names inside bubblewrap. The kernel manager's connection file lies in the kernel's
+    private folder, and its sockets in `io` there."""
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        kwargs = await super().pre_launch(**kwargs)
+        place = Path(self.parent.connection_file).parent
+        module, argv = _launched(kwargs["cmd"])
+        user = 0
+        if os.geteuid() == 0:
+            user = give(place)
+            os.chown(self.parent.connection_file, user, user)
+        kwargs["cmd"] = command(Kernel(place, module, argv, user, program(), True, Limits()))
+        kwargs["cwd"] = "/"
+        return kwargs
+
+    async def send_signal(self, signum: int) -> None:
+        if signum == signal.SIGINT and self.process is not None:
+            # Of bubblewrap it would end the kernel, which must go on after an interrupt.
+            for pid in _leaves(self.process.pid):
+                os.kill(pid, signum)
+            return
+        await super().send_signal(signum)
+
+
+def _launched(cmd: list[str]) -> tuple[str, list[str]]:
+    """The module that a kernelspec's command runs, and its arguments."""
+    at = cmd.index("-m")
+    return cmd[at + 1], cmd[at + 2 :]
+
+
+def _leaves(pid: int) -> list[int]:
+    """The kernel behind bubblewrap's two processes."""
+    for _ in range(2):
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except OSError:
+            return []
+        if not children:
+            return []
+        pid = int(children[0])
+    return [pid]
