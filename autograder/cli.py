@@ -314,6 +314,30 @@ def make_sample_class(
     )
 
 
+@main.command()
+@click.option("--selftest", is_flag=True, help="Try to get through each wall, from inside.")
+def sandbox(selftest: bool) -> None:
+    """Say whether students' code can be graded behind walls on this machine, and what is missing."""
+    from autograder.sandbox import machine
+    from autograder.sandbox.selftest import tried
+
+    if reason := machine.trouble():
+        raise click.ClickException(f"no sandbox on this machine: {reason}")
+    if not selftest:
+        click.echo("Students' code can be graded behind walls here; --selftest tries each of them.")
+        return
+    try:
+        held = tried()
+    except RuntimeError as error:
+        raise click.ClickException(f"the walls could not be tried: {error}") from None
+    for wall in held:
+        click.echo(
+            f"{'held' if not wall.reached else 'FELL':4}  {wall.keeps}{wall.reached and ': ' + wall.reached}"
+        )
+    if any(wall.reached for wall in held):
+        sys.exit(1)
+
+
 def _show_progress(console: Console, what: str, students: Iterable[str], total: int) -> None:
     """How far a class is, while its students come: a bar in a terminal, elsewhere a line for each."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -19,12 +19,13 @@ class SandboxProvisioner(LocalProvisioner):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         kwargs = await super().pre_launch(**kwargs)
-        place = Path(self.parent.connection_file).parent
+        manager: Any = self.parent
+        place = Path(manager.connection_file).parent
         module, argv = _launched(kwargs["cmd"])
         user = 0
         if os.geteuid() == 0:
             user = give(place)
-            os.chown(self.parent.connection_file, user, user)
+            os.chown(manager.connection_file, user, user)
         kwargs["cmd"] = command(Kernel(place, module, argv, user, program(), True, Limits()))
         kwargs["cwd"] = "/"
         return kwargs

@@ -170,9 +170,8 @@ def _readable(kernel: Kernel) -> list[Path]:
     """The Python environment, the system's programs and the course's public library; the outer folders first."""
     python = [sys.prefix, sys.base_prefix, *site.getsitepackages(), *_outside_the_environment()]
     etc = [f"/etc/{name}" for name in ETC]
-    found = {
-        Path(p) for p in (*SYSTEM, *etc, *python, _package("coursekit"), *kernel.data) if Path(p).exists()
-    }
+    wanted = [Path(name) for name in (*SYSTEM, *etc, *python)] + [_package("coursekit"), *kernel.data]
+    found = {path for path in wanted if path.exists()}
     return [path for path in sorted(found) if not any(parent in found for parent in path.parents)]
 
 

@@ -1,0 +1,170 @@
+"""The walls tried from inside, with what really is to be kept out, and a table of what held."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autograder.sandbox.filter import NoFilter, program
+from autograder.sandbox.kernel import ORACLE, environment, scratch
+from autograder.sandbox.trial import PRISONER
+from autograder.sandbox.walls import Kernel, Limits, command, give
+
+SECONDS = 60.0
+OUTSIDE = "outside-"
+CALLS = ("keyctl", "add_key"), ("shmget", "semget", "msgget", "mq_open"), ("ptrace", "process_vm_readv")
+BEYOND = (
+    ("unshare", "setns", "mount", "pivot_root", "chroot"),
+    ("bpf", "io_uring_setup", "perf_event_open", "userfaultfd"),
+)
+
+
+class Wall(NamedTuple):
+    """One wall: what it keeps out, and the tries at it as pairs of a kind and its target."""
+
+    keeps: str
+    tries: tuple[tuple[str, Any], ...]
+
+
+class Held(NamedTuple):
+    """What became of the tries at one wall: "" where it held."""
+
+    keeps: str
+    reached: str
+
+
+def tried(small: Limits | None = None, **changed: Any) -> list[Held]:
+    """Try every wall, with limits as ``small`` as that. ``changed`` takes parts of a :class:`Kernel` away, to see that
+    the trial would notice.
+
+    Raises RuntimeError where the kernel that tries could not be started, with what it said.
+    """
+    limits = small or Limits()
+    with _outside() as walls, scratch() as place:
+        walls = walls + _limits(limits)
+        tries = [one for wall in walls for one in wall.tries]
+        kernel = _kernel(place, limits, tries, changed)
+        ended = subprocess.run(
+            command(kernel),
+            env=environment(place, place / ORACLE / "s"),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        if ended.returncode:
+            raise RuntimeError(ended.stderr.strip() or f"the trial ended with code {ended.returncode}")
+        reached = iter([_outside_too(*one) for one in zip(tries, json.loads(ended.stdout), strict=True)])
+    return [Held(wall.keeps, next(filter(None, [next(reached) for _ in wall.tries]), "")) for wall in walls]
+
+
+def _outside_too(one: tuple[str, Any], reached: str) -> str:
+    """What was made in a folder counts where it came out of the kernel's private copy of that folder."""
+    kind, target = one
+    if kind != "create":
+        return reached
+    made = Path(target) / PRISONER
+    there = made.exists()
+    if there:
+        made.unlink()
+    return reached if there else ""
+
+
+def _kernel(place: Path, limits: Limits, tries: Sequence[Any], changed: dict[str, Any]) -> Kernel:
+    user = give(place) if os.geteuid() == 0 else 0
+    try:
+        filtered = program()
+    except NoFilter:
+        filtered = b""
+    given = {"user": user, "program": filtered, "limits": limits, **changed}
+    return Kernel(place, "autograder.sandbox.trial", [json.dumps(tries)], **given)
+
+
+@contextlib.contextmanager
+def _outside() -> Iterator[list[Wall]]:
+    """What stands outside, for as long as it is tried to be reached: files, sockets, a secret."""
+    secret = secrets.token_hex(8)
+    package = Path(__file__).parents[1]
+    course = package.parent
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=OUTSIDE)))
+        for name in ("gradebook.db", "another submission"):
+            (folder / name).write_text(secret)
+            (folder / name).chmod(0o666)
+        folder.chmod(0o777)
+        shared = Path("/dev/shm") / secret
+        shared.write_text(secret)
+        shared.chmod(0o666)
+        stack.callback(shared.unlink)
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        named = stack.enter_context(socket.socket(socket.AF_UNIX))
+        named.bind("\0" + secret)
+        named.listen()
+        os.environ["AUTOGRADER_TRIAL"] = secret
+        stack.callback(os.environ.pop, "AUTOGRADER_TRIAL")
+        solutions = [("read", str(p)) for p in (course / "solutions", course / "lectures") if p.exists()]
+        yield [
+            Wall(
+                "the gradebook",
+                (("read", str(folder / "gradebook.db")), ("write", str(folder / "gradebook.db"))),
+            ),
+            Wall(
+                "other submissions", (("read", str(folder / "another submission")), ("create", str(folder)))
+            ),
+            Wall(
+                "the catalogue",
+                (("imported", "autograder.catalog"), ("read", str(package / "catalog" / "__init__.py"))),
+            ),
+            Wall(
+                "the oracle",
+                (("imported", "autograder.oracle"), ("read", str(package / "oracle" / "__init__.py"))),
+            ),
+            Wall("the solutions", tuple(solutions)),
+            Wall("the home folder", (("read", str(Path.home() / ".bashrc")), ("create", str(Path.home())))),
+            Wall(
+                "the Python environment",
+                (("create", sys.prefix), ("create", str(package)), ("write", __file__)),
+            ),
+            Wall(
+                "the system's files",
+                (("create", "/usr"), ("create", "/etc"), ("read", "/etc/shadow"), ("read", "/etc/passwd")),
+            ),
+            Wall(
+                "the network",
+                (("connect", ["127.0.0.1", server.getsockname()[1]]), ("connect", ["1.1.1.1", 80])),
+            ),
+            Wall("sockets without a path", (("abstract", secret), ("family", 40))),
+            Wall(
+                "the grader's processes", (("processes", secret), ("seen", _self()), ("killed", os.getpid()))
+            ),
+            Wall("shared memory", (("read", str(shared)), ("write", str(shared)))),
+            Wall("keyrings", tuple(("called", name) for name in CALLS[0])),
+            Wall("System V and message queues", tuple(("called", name) for name in CALLS[1])),
+            Wall("looking into processes", tuple(("called", name) for name in CALLS[2])),
+            Wall("namespaces and mounts", tuple(("called", name) for name in BEYOND[0])),
+            Wall("the rest of Linux", tuple(("called", name) for name in BEYOND[1])),
+            Wall("32-bit system calls", (("old_calls", None),)),
+            Wall("rights", (("rights", None), ("identity", None))),
+        ]
+
+
+def _self() -> list[Any]:
+    return [os.getpid(), Path("/proc/self/cmdline").read_text()]
+
+
+def _limits(limits: Limits) -> list[Wall]:
+    raised = tuple(("raised", name) for name in limits.by_name())
+    return [
+        Wall("memory", (("memory", limits.memory + 2**20),)),
+        Wall("the size of a file", (("file_size", limits.file + 1),)),
+        Wall("the number of processes", (("forks", limits.processes + 1),)),
+        Wall("the limits themselves", raised),
+    ]

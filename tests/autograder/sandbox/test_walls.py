@@ -1,0 +1,169 @@
+"""The walls hold, and a missing one is noticed."""
+
+import glob
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from jupyter_client.manager import KernelManager
+
+from autograder.sandbox import SANDBOX, machine, selftest, walls
+from autograder.sandbox.kernel import ORACLE, environment, scratch
+from autograder.sandbox.walls import Limits
+
+pytestmark = pytest.mark.skipif(
+    bool(machine.trouble()) and not os.environ.get("CI"), reason=machine.trouble()
+)
+ROOT = os.geteuid() == 0
+
+
+def fallen(**changed):
+    return {wall.keeps for wall in selftest.tried(**changed) if wall.reached}
+
+
+def test_every_wall_holds():
+    assert machine.trouble() == ""
+    assert fallen() == set()
+
+
+def without(argument, values=0):
+    """Bubblewrap's command line without an argument and so many values of it."""
+
+    def command(kernel):
+        made = walls.command(kernel)
+        while argument in made[: made.index("--")]:
+            at = made.index(argument)
+            del made[at : at + 1 + values]
+        return made
+
+    return command
+
+
+def with_bound(*patterns):
+    """With folders of the machine itself in their places."""
+
+    def command(kernel):
+        made = walls.command(kernel)
+        at = made.index("--chdir")
+        paths = [path for pattern in patterns for path in glob.glob(pattern)]
+        return made[:at] + [part for path in paths for part in ("--bind", path, path)] + made[at:]
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("command", "fell"),
+    [
+        (without("--unshare-net"), {"the network"}),
+        (without("--unshare-pid"), {"the grader's processes"}),
+        (with_bound("/dev/shm"), {"shared memory"}),
+        (with_bound(str(Path(walls.__file__).parents[2])), {"the catalogue", "the oracle", "the solutions"}),
+        (with_bound(f"{tempfile.gettempdir()}/{selftest.OUTSIDE}*"), {"the gradebook", "other submissions"}),
+        (with_bound("/etc"), {"the system's files"}),
+    ],
+    ids=["network", "processes", "shared memory", "course", "temporary files", "etc"],
+)
+def test_a_wall_that_is_taken_away_is_missed(monkeypatch, command, fell):
+    monkeypatch.setattr(selftest, "command", command)
+    assert fell <= fallen()
+
+
+def test_sockets_without_a_path_are_kept_out_twice(monkeypatch):
+    assert "sockets without a path" not in fallen(landlock=False)
+    monkeypatch.setattr(selftest, "command", without("--unshare-net"))
+    assert "sockets without a path" in fallen(landlock=False)
+
+
+def test_without_the_filter_system_calls_get_through():
+    assert {"keyrings", "32-bit system calls", "rights"} <= fallen(program=b"")
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give a kernel to another user")
+def test_a_kernel_of_root_is_missed():
+    assert "rights" in fallen(user=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "fell"),
+    [
+        ("memory", 2**40, "memory"),
+        ("file", 2**40, "the size of a file"),
+        ("processes", 4096, "the number of processes"),
+    ],
+)
+def test_a_limit_that_is_not_set_is_missed(kind, value, fell):
+    small = Limits(memory=2**30, file=2**20, processes=64)
+    assert fallen(small=small, limits=replace(small, **{kind: value})) == {fell}
+
+
+@pytest.fixture
+def kernel():
+    with scratch() as place:
+        manager = KernelManager()
+        manager.kernel_spec.metadata["kernel_provisioner"] = {"provisioner_name": SANDBOX}
+        manager.transport, manager.ip = "ipc", str(place / "io" / "k")
+        manager.connection_file = str(place / "kernel.json")
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        manager.start_kernel(env=environment(place, place / ORACLE / "s"), **silent)
+        client = manager.client()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        yield manager, client, place
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def run(client, code):
+    said = []
+    reply = client.execute_interactive(
+        code, timeout=60, output_hook=lambda m: said.append(str(m["content"].get("text", "")))
+    )
+    return reply["content"]["status"], "".join(said)
+
+
+def test_a_kernel_behind_walls_is_a_kernel(kernel):
+    _, client, _ = kernel
+    code = "import torch, os\nopen('own', 'w').write('x')\nprint(torch.ones(2).sum().item(), os.listdir())"
+    assert run(client, code) == ("ok", "2.0 ['own']\n")
+    assert run(client, "import autograder.catalog")[0] == "error"
+    loaders = "from torch.utils.data import DataLoader\nprint(len(list(DataLoader(range(4), num_workers=2))))"
+    assert run(client, loaders) == ("ok", "4\n")
+
+
+def test_an_interrupt_reaches_the_cell_and_leaves_the_kernel(kernel):
+    manager, client, _ = kernel
+    run(client, "kept = 5")
+    endless = client.execute("while True: pass")
+    time.sleep(1)
+    manager.interrupt_kernel()
+    while client.get_shell_msg(timeout=60)["parent_header"]["msg_id"] != endless:
+        pass
+    assert run(client, "print(kept)") == ("ok", "5\n")
+
+
+def test_what_a_kernel_has_started_ends_with_it(kernel):
+    manager, client, place = kernel
+    mark = place.name
+    detached = f"import subprocess\nsubprocess.Popen(['setsid', 'sh', '-c', 'sleep 1000; : {mark}'])"
+    assert run(client, detached)[0] == "ok"
+    assert mark in running()
+    manager.shutdown_kernel(now=True)
+    deadline = time.monotonic() + 10
+    while mark in running() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert mark not in running()
+
+
+def running():
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdecimal() and int(place.name) != os.getpid():
+            try:
+                found.append((place / "cmdline").read_text())
+            except OSError:
+                continue
+    return "\n".join(found)
