@@ -189,6 +189,12 @@ instance_norm: images gradients
 You normalized each channel of each image by itself, as instance normalization does.
 A channel's statistics run over the images, too: reduce over N, H and W together.
 
+variances_of_images_averaged: images gradients
+- x.var(axes, unbiased=False, keepdim=True)
++ x.var(axes[1:] or axes, unbiased=False, keepdim=True).mean(0, keepdim=True)
+For images you averaged the variances that each image has around its own mean.
+Images whose means differ add to the spread: take the variance over N, H and W at once.
+
 statistics_on_last_axis: images gradients
 - mean = x.mean(axes, keepdim=True)
 - var = x.var(axes, unbiased=False, keepdim=True)
