@@ -222,6 +222,27 @@ moved_back: leftover
 You moved the last windows back until they end at the border, so they are not a stride apart.
 Leave out what no whole window reaches.
 
+spread_to_the_border: leftover
+- tops = range(0, H - window + 1, stride)
+- lefts = range(0, W - window + 1, stride)
+- h, w = len(tops), len(lefts)
++ h, w = (H - window) // stride + 1, (W - window) // stride + 1
++ tops = torch.linspace(0, H - window, h).round().int().tolist()
++ lefts = torch.linspace(0, W - window, w).round().int().tolist()
+You spread the windows evenly over the image: where rows or columns are left over, they are no stride apart.
+Window (i, j) begins at row i·stride and column j·stride: leave out what no whole window reaches.
+
+spread_and_cut: leftover
+- tops = range(0, H - window + 1, stride)
+- lefts = range(0, W - window + 1, stride)
+- h, w = len(tops), len(lefts)
++ h, w = (H - window) // stride + 1, (W - window) // stride + 1
++ tops = torch.linspace(0, H - window, h).int().tolist()
++ lefts = torch.linspace(0, W - window, w).int().tolist()
+You spread the windows evenly over the image and cut their places to whole numbers: where rows or columns are
+  left over, they are no stride apart.
+Window (i, j) begins at row i·stride and column j·stride: leave out what no whole window reaches.
+
 centered: scores leftover sparse
 - H - window + 1
 + H
