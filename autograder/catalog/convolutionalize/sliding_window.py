@@ -188,6 +188,16 @@ last_window_missing: scores sparse
 Your last row and column of windows are missing where they end exactly at the border.
 The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
 
+last_of_stacked_windows_missing: scores sparse
+- H - window + 1
++ H - window
+- W - window + 1
++ W - window
+- scores = torch.cat([cnn(crop[None]) for crop in crops])
++ scores = torch.stack([cnn(crop[None])[0] for crop in crops])
+Your last row and column of windows are missing where they end exactly at the border.
+The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
+
 one_window_short: scores leftover sparse
 - tops = range(0, H - window + 1, stride)
 - lefts = range(0, W - window + 1, stride)
