@@ -200,7 +200,8 @@ def _tensor(head: Any, payload: memoryview, start: int) -> tuple[torch.Tensor, i
     flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
     stored = [shape[axis] for axis in order]
     back = [order.index(axis) for axis in range(len(shape))]
-    return flat.reshape(stored).permute(back), end
+    # Detached, for no view: torch words what is done to a view in another way.
+    return flat.reshape(stored).permute(back).detach(), end
 
 
 def _memory_order(tensor: torch.Tensor) -> list[int]:
@@ -349,7 +350,7 @@ def _copied_tensor(tensor: torch.Tensor, room: _Room) -> torch.Tensor:
         return tensor.detach().clone()
     plain, order = _plain(tensor)
     back = [order.index(axis) for axis in range(len(order))]
-    return plain.permute(order).clone(memory_format=torch.contiguous_format).permute(back)
+    return plain.permute(order).clone(memory_format=torch.contiguous_format).permute(back).detach()
 
 
 def _decode(body: Any, tensors: list[torch.Tensor], depth: int = 0) -> Any:

@@ -122,6 +122,13 @@ def test_a_view_arrives_with_its_numbers_alone(carry, view):
 
 
 @both_ways
+def test_what_arrives_is_no_view_whose_mistreatment_torch_would_word_otherwise(carry):
+    for x in (torch.randn(2, 3), torch.randn(2, 3, 4).permute(2, 0, 1)):
+        with pytest.raises(RuntimeError, match=r"^a leaf Variable"):
+            carry(x).requires_grad_().add_(1)
+
+
+@both_ways
 def test_conjugates_and_gradients_are_resolved(carry):
     z = torch.randn(3, dtype=torch.complex64)
     assert torch.equal(carry(z.conj()), z.conj().resolve_conj())

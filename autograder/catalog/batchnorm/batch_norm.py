@@ -1,8 +1,7 @@
 """The exercise BatchNorm of lecture 02: the layer, in training and in inference."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +9,7 @@ from torch import nn
 from autograder.attempt import Handle, Odd, Raised, Subject
 from autograder.catalog.answers import Answers
 from autograder.catalog.batchnorm.draws import CLOSE, LOOSE, affine, spread
+from autograder.catalog.batchnorm.places import NAMES, STATISTICS, Places, attribute, load, places_in, tracked
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import as_double, changed_tensors, described
@@ -18,8 +18,6 @@ from autograder.exercise import Case, Exercise
 from autograder.values import Named
 from coursekit import batchnorm as reference
 
-STATISTICS = ("running_mean", "running_var")
-NAMES = ("weight", "bias", *STATISTICS, "num_batches_tracked")
 ROWS, MAPS = (3, 2), (2, 3, 2, 3)
 ONE_IMAGE, TWO_VALUES, WIDE = (1, 2, 2, 3), (1, 3, 1, 2), (2, 2, 2, 6)
 Kind = tuple[tuple[int, ...], dict[str, Any]]
@@ -40,9 +38,11 @@ def _state(d: Draw, c: int, seen: int) -> dict[str, torch.Tensor]:
 def _case(
     d: Draw, shape: Sequence[int], config: Mapping[str, Any], batches: int = 2, seen: int | None = None
 ) -> Case:
-    """A layer of that state, and batches: the first of that shape, the others of other sizes."""
+    """A layer of that state, and batches: the first of that shape, the others of other sizes, and never of as
+    many images as channels: whether these are told apart is the business of others."""
     n, c, *size = shape
-    others = [(n + d.integer(1, 2), c, *size) for _ in range(batches - 1)]
+    more = [m for m in (n + 1, n + 2) if m != c]
+    others = [(d.choice(more), c, *size) for _ in range(batches - 1)]
     xs = [spread(d, *own) for own in [tuple(shape), *others]]
     state = _state(d, c, d.integer(1, 3) if seen is None else seen)
     return Case((c,), config, {"state": state, "batches": xs})
@@ -117,96 +117,17 @@ def _one_value(d: Draw) -> Case:
     return Case((c,), {}, {"batches": [d.tensor(1, c, *[1] * rank).float()]})
 
 
-class _Place(NamedTuple):
-    """Where something of NAMES lies: its name and shape in the layer, and whether the layer knows of it."""
-
-    own: str
-    shape: tuple[int, ...]
-    registered: bool = True
-
-
-Places = Mapping[str, _Place]
-
-
 def _made(subject: Subject, case: Case) -> tuple[Handle, Places]:
     """A new layer in float64, and where each of NAMES lies in it."""
     layer = subject(*case.args, **case.kwargs)
     layer.then("double")
-    return layer, _places(layer)
+    return layer, places_in(layer)
 
 
 def _loaded(subject: Subject, case: Case) -> tuple[Handle, Places]:
     layer, places = _made(subject, case)
-    _load(layer, places, case.extra["state"])
+    load(layer, places, case.extra["state"])
     return layer, places
-
-
-def _places(layer: Handle) -> Places:
-    """The parameter, buffer or plain attribute that is each of NAMES: the one of that name, or else one that
-    starts as it must. Which names, kinds and shapes they have is the business of one property."""
-    seen = layer.inspect("parameters", "buffers")
-    known = {**seen["parameters"], **seen["buffers"]}
-    places = {name: _Place(name, tuple(known[name].shape)) for name in NAMES if name in known}
-    for name in [name for name in NAMES if name not in places]:
-        taken = {*NAMES, *(place.own for place in places.values())}
-        like = [
-            own
-            for own, t in known.items()
-            if own not in taken and _starts_as(name, t, own in seen["parameters"])
-        ]
-        if like:
-            places[name] = _Place(like[0], tuple(known[like[0]].shape))
-        elif isinstance(plain := _attribute(layer, name), torch.Tensor | int | float):
-            places[name] = _Place(name, tuple(getattr(plain, "shape", ())), registered=False)
-    return places
-
-
-def _starts_as(name: str, tensor: torch.Tensor, learned: bool) -> bool:
-    counts = not tensor.is_floating_point() or tensor.dim() == 0
-    first = 1 if name in ("weight", "running_var") else 0
-    return (
-        counts is (name == "num_batches_tracked")
-        and learned is (name in ("weight", "bias"))
-        and bool((tensor == first).all())
-    )
-
-
-def _attribute(layer: Handle, name: str) -> Any:
-    try:
-        return layer.do("__getattribute__", name)
-    except Raised:
-        return None
-
-
-def _load(layer: Handle, places: Places, state: Mapping[str, torch.Tensor]) -> None:
-    fitting = {
-        name: state[name].reshape(place.shape)
-        if state[name].numel() == math.prod(place.shape)
-        else state[name]
-        for name, place in places.items()
-    }
-    layer.then(
-        "load_state_dict",
-        {place.own: fitting[name] for name, place in places.items() if place.registered},
-        strict=False,
-    )
-    for name, place in places.items():
-        if not place.registered:
-            layer.then("__setattr__", name, fitting[name])
-
-
-def _tracked(layer: Handle, places: Places) -> dict[str, Any]:
-    """The running statistics, wherever they lie, without shapes and dtypes."""
-    seen = layer.inspect("parameters", "buffers")
-    known = {**seen["parameters"], **seen["buffers"]}
-    found = {}
-    for name in STATISTICS:
-        if name not in places:
-            raise Odd(f"the layer has no {name}")
-        place = places[name]
-        value = known.get(place.own) if place.registered else _attribute(layer, name)
-        found[name] = as_double(value).reshape(-1) if isinstance(value, torch.Tensor) else value
-    return found
 
 
 def _trains(subject: Subject, case: Case) -> Any:
@@ -218,11 +139,11 @@ def _tracks(subject: Subject, case: Case) -> Any:
     layer, places = _made(subject, case)
     # A layer that has seen nothing stays as it was made.
     if int(case.extra["state"]["num_batches_tracked"]):
-        _load(layer, places, case.extra["state"])
+        load(layer, places, case.extra["state"])
     after = []
     for x in case.extra["batches"]:
         layer(x)
-        after.append(_tracked(layer, places))
+        after.append(tracked(layer, places))
     return after
 
 
@@ -231,7 +152,7 @@ def _evaluates(subject: Subject, case: Case) -> Any:
     layer.then("eval")
     before = layer.inspect("parameters", "buffers")
     plain = [name for name, place in places.items() if not place.registered]
-    others = [_attribute(layer, name) for name in plain]
+    others = [attribute(layer, name) for name in plain]
     x, single = case.extra["batches"]
     outputs = [as_double(layer(x))]
     try:
@@ -241,7 +162,7 @@ def _evaluates(subject: Subject, case: Case) -> Any:
         raise Odd(f"in eval mode, one value per channel raises a {raised.kinds[0]}") from None
     changed = changed_tensors(before, layer.inspect("parameters", "buffers"))
     for name, old in zip(plain, others, strict=True):
-        if not torch.equal(torch.as_tensor(old), torch.as_tensor(_attribute(layer, name))):
+        if not torch.equal(torch.as_tensor(old), torch.as_tensor(attribute(layer, name))):
             changed.append(name)
     return {"outputs": outputs, "changed": ", ".join(sorted(changed)) or "nothing"}
 
@@ -303,7 +224,7 @@ def _layer_gradients(subject: Subject, case: Case) -> Any:
 
     training = of_all("training")
     # The training call has moved the running statistics; their update has a property of its own.
-    _load(layer, places, case.extra["state"])
+    load(layer, places, case.extra["state"])
     layer.then("eval")
     return {**training, **of_all("eval")}
 
@@ -585,6 +506,20 @@ counts_afterwards: cumulative
 + self.num_batches_tracked += 1
 With momentum=None you take 1/num_batches_tracked before this batch is counted.
 Add 1 first: batch k has the weight 1/k.
+
+weighs_one_more: cumulative
+- 1 / float(self.num_batches_tracked) if
++ 1 / (float(self.num_batches_tracked) + 1) if
+With momentum=None batch k has the weight 1/(k + 1) with you, so the initial 0 and 1 count as a batch, too.
+Weigh by 1/k, where k counts this batch already: the first one replaces what the buffers began with.
+
+axis_found_by_length: training_output gradients
+- axes, shape = (0, *range(2, x.dim())), (1, -1, *[1] * (x.dim() - 2))
++ channels = x.shape.index(len(self.weight))
++ axes = [axis for axis in range(x.dim()) if axis != channels]
++ shape = [-1 if axis == channels else 1 for axis in range(x.dim())]
+You took the first axis whose length is num_features for the channels: with N = C that is the batch axis.
+The channels are axis 1, however long the others are: reduce over axis 0 and all from 2 on.
 
 counts_by_itself: cumulative
 - m = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum

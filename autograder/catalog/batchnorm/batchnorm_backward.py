@@ -306,4 +306,13 @@ def by_node(grad_y, x, gamma, eps=1e-5):
     return torch.stack(channels[0], 1), torch.stack(channels[1]), torch.stack(channels[2])
 
 
+answers.edits("""
+exponent_not_lowered: rows images eps
+- (var + eps) ** -1.5
++ (var + eps) ** -0.5
+For the derivative of (var + eps)^(−1/2) you took −1/2 · (var + eps)^(−1/2).
+The exponent is lowered by 1: −1/2 · (var + eps)^(−3/2).
+""")
+
+
 EXERCISE = answers.exercise()

@@ -189,6 +189,18 @@ instance_norm: images gradients
 You normalized each channel of each image by itself, as instance normalization does.
 A channel's statistics run over the images, too: reduce over N, H and W together.
 
+axes_found_by_length: images gradients
+- axes = (0, 2, 3) if x.dim() == 4 else (0,)
++ axes = [axis for axis, length in enumerate(x.shape) if length != len(gamma)]
+You took the statistics over all axes not as long as gamma: where N, H or W equals C, one is left out.
+The channels are axis 1, however long the others are: reduce over axes 0, 2 and 3, or over axis 0.
+
+variances_of_images_averaged: images gradients
+- x.var(axes, unbiased=False, keepdim=True)
++ x.var(axes[1:] or axes, unbiased=False, keepdim=True).mean(0, keepdim=True)
+For images you averaged the variances that each image has around its own mean.
+Images whose means differ add to the spread: take the variance over N, H and W at once.
+
 statistics_on_last_axis: images gradients
 - mean = x.mean(axes, keepdim=True)
 - var = x.var(axes, unbiased=False, keepdim=True)

@@ -47,7 +47,13 @@ def spread(d: Draw, n: int, c: int, *size: int) -> torch.Tensor:
 
 
 def rows(d: Draw, *, least: int = 2) -> torch.Tensor:
-    return spread(d, d.integer(least, 7), d.each([2, 1, 3, 5]))
+    c = d.each([2, 1, 3, 5])
+    return spread(d, _count(d, c, least), c)
+
+
+def _count(d: Draw, c: int, least: int) -> int:
+    """How many rows: never as many as columns: that axes are told by their place shows in images."""
+    return d.choice([n for n in range(least, 8) if n != c])
 
 
 def images(d: Draw) -> torch.Tensor:
@@ -58,7 +64,8 @@ def narrow_rows(d: Draw, *, least: int = 2) -> tuple[torch.Tensor, Mapping[str, 
     """A batch of rows, and the eps that goes with it. The first has a channel that is constant, which eps
     alone keeps from being divided by zero."""
     given, scale = d.each(EPS)
-    x = spread(d, d.integer(least, 7), d.integer(2, 5)) * scale
+    c = d.integer(2, 5)
+    x = spread(d, _count(d, c, least), c) * scale
     if given.get("eps") == EPS[0].given["eps"]:
         x[:, -1] = x[0, -1]
     return x, given

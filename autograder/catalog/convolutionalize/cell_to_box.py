@@ -22,12 +22,15 @@ def _field(size: int, jump: int, first: int) -> tuple[int, int, float]:
 
 def _box_case(sizes: list[int], *, padded: bool = False) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
-        fields = []
-        for size in (d.choice(sizes), d.choice(sizes[::-1])):
-            first = -d.integer(1, 3) if padded else d.choice([1, 2, 0, 3])
-            fields.append(_field(size, d.choice([2, 4, 3, 1]), first))
         # The first row and the first column too, one of them at a time.
         cell = (0, d.choice([1, 0])) if padded else d.each([(1, 2), (3, 7), (0, 4), (2, 0)])
+        # Square at times: who takes the size of the wrong axis is right there, in every exam.
+        height = d.choice(sizes)
+        width = d.each([d.choice([s for s in sizes[::-1] if s != height]), height])
+        fields = []
+        for size in (height, width):
+            first = -d.integer(1, 3) if padded else d.choice([1, 2, 0, 3])
+            fields.append(_field(size, d.choice([2, 4, 3, 1]), first))
         return Case((*cell, *fields))
 
     return draw
@@ -158,6 +161,24 @@ one_field_for_both: all but integers
 + span(col, field_y)
 You used field_y for the columns as well.
 A window need not be square: col goes with field_x.
+
+right_by_the_size_of_field_y: all but integers
+- return top, left, bottom, right
++ return top, left, bottom, left + field_y[0]
+Your boxes are as wide as high: right is left plus the size of field_y.
+A window need not be square: right is left plus the size of field_x.
+
+bottom_by_the_size_of_field_x: all but integers
+- return top, left, bottom, right
++ return top, left, top + field_x[0], right
+Your boxes are as high as wide: bottom is top plus the size of field_x.
+A window need not be square: bottom is top plus the size of field_y.
+
+sizes_swapped: all but integers
+- return top, left, bottom, right
++ return top, left, top + field_x[0], left + field_y[0]
+Your boxes have height and width exchanged: you added the size of field_x to top, and that of field_y to left.
+The size of field_y goes with the rows, bottom = top + size; that of field_x with the columns.
 
 last_pixel_included: all but integers
 - first + size

@@ -188,6 +188,16 @@ last_window_missing: scores sparse
 Your last row and column of windows are missing where they end exactly at the border.
 The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
 
+last_of_stacked_windows_missing: scores sparse
+- H - window + 1
++ H - window
+- W - window + 1
++ W - window
+- scores = torch.cat([cnn(crop[None]) for crop in crops])
++ scores = torch.stack([cnn(crop[None])[0] for crop in crops])
+Your last row and column of windows are missing where they end exactly at the border.
+The last window begins at H − window, and range leaves its end out: range(0, H − window + 1, stride).
+
 one_window_short: scores leftover sparse
 - tops = range(0, H - window + 1, stride)
 - lefts = range(0, W - window + 1, stride)
@@ -221,6 +231,27 @@ moved_back: leftover
 + [*range(0, W - window, stride), W - window]
 You moved the last windows back until they end at the border, so they are not a stride apart.
 Leave out what no whole window reaches.
+
+spread_to_the_border: leftover
+- tops = range(0, H - window + 1, stride)
+- lefts = range(0, W - window + 1, stride)
+- h, w = len(tops), len(lefts)
++ h, w = (H - window) // stride + 1, (W - window) // stride + 1
++ tops = torch.linspace(0, H - window, h).round().int().tolist()
++ lefts = torch.linspace(0, W - window, w).round().int().tolist()
+You spread the windows evenly over the image: where rows or columns are left over, they are no stride apart.
+Window (i, j) begins at row i·stride and column j·stride: leave out what no whole window reaches.
+
+spread_and_cut: leftover
+- tops = range(0, H - window + 1, stride)
+- lefts = range(0, W - window + 1, stride)
+- h, w = len(tops), len(lefts)
++ h, w = (H - window) // stride + 1, (W - window) // stride + 1
++ tops = torch.linspace(0, H - window, h).int().tolist()
++ lefts = torch.linspace(0, W - window, w).int().tolist()
+You spread the windows evenly over the image and cut their places to whole numbers: where rows or columns are
+  left over, they are no stride apart.
+Window (i, j) begins at row i·stride and column j·stride: leave out what no whole window reaches.
 
 centered: scores leftover sparse
 - H - window + 1

@@ -177,6 +177,17 @@ void_is_class_0: void ignore_index
 Void pixels are counted as class 0.
 Leave them out of both maps: prediction[valid], target[valid].
 
+void_in_a_row_below: void
+- target[valid].long()
++ target.masked_fill(~valid, num_classes).flatten().long()
+- prediction[valid].long()
++ prediction.flatten().long()
+- pairs.bincount(minlength=num_classes**2)
++ pairs.bincount(minlength=num_classes**2)[: num_classes**2]
+You count void pixels in a row below the matrix, which you cut off: with a negative prediction they slide back
+  into its last row.
+Keep only pixels with target != ignore_index, of both maps, before you count.
+
 prediction_not_left_out: void ignore_index kinds
 - prediction[valid].long()
 + prediction.flatten().long()

@@ -361,6 +361,8 @@ def judge_spread(case: Case, expected: Any, got: Any) -> Mismatch | None:
         last = max(r for r, _ in legal), max(c for _, c in legal)
         at_end = all(r == last[0] or c == last[1] for r, c in missing) and len(missing) < len(legal) - 1
         message = f"centers of class 1 at {legal}, of which {missing} never came up in {per_class} draws"
+        if missing == legal[-1:]:
+            return wrong(message, "spread:last center")
         return wrong(message, "spread:last" if at_end else "spread:missing")
     if uneven := _uneven(*of_class(3), h // 2):
         return uneven

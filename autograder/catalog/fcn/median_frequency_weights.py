@@ -284,6 +284,13 @@ def binned(label_maps, num_classes, ignore_index=255):
 
 
 answers.edits("""
+stack_as_one_map: stack void
+- for labels in label_maps:
++ for labels in [label_maps] if isinstance(label_maps, torch.Tensor) else label_maps:
+You took one tensor (N, H, W) for one large map: each class is divided by the valid pixels of all its images,
+  also of those without the class.
+Go through it image by image, as through a list: for labels in label_maps serves both.
+
 void_not_left_out: absent void
 - labels[labels != ignore_index].long()
 + labels.flatten().long()

@@ -240,6 +240,17 @@ mask_not_in_the_divisor: mask gradients
 Your mask is not in the divisor.
 Divide by Σ w·M: a pixel that is masked out is not there, below as little as above.
 
+mask_counted_in_the_divisor: mask gradients
+- if mask is not None:
+-     weight = weight * mask
+- total = weight.sum()
++ total = weight.sum()
++ if mask is not None:
++     total = (weight * (mask != 0)).sum()
++     weight = weight * mask
+Your mask multiplies the losses, and in the divisor every pixel whose mask is not 0 counts fully.
+Divide by the sum of the same weights that you multiplied with: Σ w·M over the valid pixels.
+
 averaged_per_image: void ignore_index class_weights mask light gradients
 - total = weight.sum()
 - mean = (weight * loss).sum() / torch.where(total > 0, total, 1)

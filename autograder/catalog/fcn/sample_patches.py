@@ -138,6 +138,13 @@ void_is_a_class: void
 You drew patches with void centers, as if 255 were a class.
 Skip 255 when you go through the classes.
 
+last_label_taken_for_void: balanced spread
+- [c for c in inner.unique().tolist() if c != 255]
++ inner.unique().tolist()[:-1]
+The largest label never comes, as where the last of the sorted labels is dropped as void: not every image has
+  void among its possible centers.
+Leave out 255 by its value: c != 255.
+
 void_alone_fails: void
 - if not drawn:
 -     return image.new_zeros(0, len(image), size, size), targets
@@ -197,6 +204,19 @@ same_place_again: spread
 + torch.randint(len(corners), (1,), generator=generator).expand(per_class)
 You drew some centers of a class again and again, and others never.
 Draw per_class indices: torch.randint(count, (per_class,), generator=generator).
+
+last_center_left_out: spread
+- torch.randint(len(corners), (per_class,), generator=generator)
++ (torch.rand(per_class, generator=generator) * (len(corners) - 1)).long()
+The last legal center of a class never comes up: the range that you draw from is one short.
+Indices go from 0 to count − 1: torch.randint(count, …), which leaves its end out already.
+
+range_one_short: balanced spread
+- torch.randint(len(corners), (per_class,), generator=generator)
++ torch.randint(len(corners) - 1, (per_class,), generator=generator)
+The range that you draw from is one short: the last legal center of a class never comes up, and where it is
+  the only one there is nothing to draw from.
+Indices go from 0 to count − 1: torch.randint(count, …), which leaves its end out already.
 
 row_drawn_first: spread
 - index = torch.randint(len(corners), (per_class,), generator=generator)

@@ -478,6 +478,15 @@ not_cropped: any_size
 Your maps are not cropped.
 ⌈size / stride⌉ cells enlarged may be more than the finer map has: cut [..., :h, :w].
 
+finer_padded: any_size
+- total = score if up is None else score + self.crop(up, score.shape[-2:])
++ coarse = 0 if up is None else up
++ rows, columns = (0, 0) if up is None else (up.shape[i] - score.shape[i] for i in (-2, -1))
++ total = coarse + F.pad(score, (0, columns, 0, rows))
+You filled the finer scores up with zeros to the size of the enlarged map: what that holds beyond the image
+  leaks into the last rows and columns.
+Cut the enlarged map to the size of the finer one before they are added: [..., :h, :w].
+
 squeezed: any_size
 - maps[..., : size[0], : size[1]]
 + F.interpolate(maps, tuple(size), mode="bilinear")

@@ -21,12 +21,14 @@ def varied_images(d: Draw, n: int, c: int, h: int, w: int) -> torch.Tensor:
 
 
 def bright_bytes(d: Draw) -> Case:
-    """Bytes of which two do not fit into one; brightness differs by image, spread by channel."""
+    """Bytes of which two do not fit into one; brightness differs by image, spread by channel. The means
+    of the channels are within 1 of each other: around which one the spread is taken is asked elsewhere."""
     n, c, (h, w) = d.choice([2, 3]), d.choice([2, 3, 1]), d.choice([(3, 4), (2, 6), (4, 3)])
     bright = 70 * (torch.arange(n) % 2).view(n, 1, 1, 1)
     channel = torch.arange(c).view(1, c, 1, 1)
-    pixels = (d.integers(n, c, h, w, low=0, high=40) + bright) // (1 + channel) + 130 + 20 * channel
-    return Case((pixels.to(torch.uint8),))
+    pixels = (d.integers(n, c, h, w, low=0, high=40) + bright) // (1 + channel)
+    means = pixels.double().mean((0, 2, 3), keepdim=True)
+    return Case(((pixels + 130 + (means[:, :1] - means).round()).to(torch.uint8),))
 
 
 def whole_numbers(d: Draw) -> Case:

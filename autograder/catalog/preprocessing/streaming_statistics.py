@@ -279,6 +279,12 @@ merged_around_the_new_mean: every_pixel any_size large_offset
 Your δ² is the distance of the batch's mean from the mean that already contains it.
 δ is measured from the mean before: compute δ first and use it in both lines.
 
+old_spread_not_moved: every_pixel any_size large_offset
+- batch_spread + delta**2 * n * k / (n + k)
++ ((x - mean[:, None, None]) ** 2).sum((0, 2, 3))
+You measured a batch's deviations from the new mean, but the sum of those before is still around the old one.
+The mean moves for all pixels: add the batch's own spread and δ²·n·k/(n + k), with δ from the old mean.
+
 counted_before_merging: all but kinds
 - delta = batch_mean - mean
 + n += k

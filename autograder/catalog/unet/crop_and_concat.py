@@ -192,6 +192,17 @@ larger_up_not_refused: refuses_larger_up
 You leave an up that is larger than skip to torch: a negative start counts from the end.
 Compare the sizes first and raise a ValueError that names up.
 
+larger_by_one_not_refused: refuses_larger_up
+- if h > H or w > W:
+-     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+- top, left = (H - h) // 2, (W - w) // 2
++ top, left = int((H - h) / 2), int((W - w) / 2)
++ if min(top, left) < 0:
++     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")
+An up that is larger by one row or column alone is not refused with a ValueError, as where a start of −½ is
+  checked after int has cut it to 0.
+Compare the sizes themselves: h > H or w > W.
+
 larger_up_filled: refuses_larger_up
 - if h > H or w > W:
 -     raise ValueError(f"up must be no larger than skip, got {h}×{w} and {H}×{W}")

@@ -350,6 +350,16 @@ mirrored_once: small_images
 You mirror once: what lies beyond the mirror image is not folded back again.
 Take indices modulo 2·(size − 1) first, then fold the upper half back.
 
+mirrored_once_and_read_beyond: small_images
+- index = index % period
+- index = torch.minimum(index, period - index)
+- x = x.index_select(axis, index)
++ index = index.abs()
++ index = torch.where(index >= size, 2 * (size - 1) - index, index)
++ x = x.movedim(axis, 0)[index].movedim(0, axis)
+You mirror once at either border: where the context is as large as the image, indices still lie beyond it.
+Take indices modulo 2·(size − 1) first, then fold the upper half back.
+
 rest_dropped: all but tiles once border kinds
 - range(0, h, tile)
 + range(0, h - tile + 1, tile)

@@ -208,6 +208,13 @@ stitched_backwards: all but mode carries
 You interlaced the maps in the opposite order.
 The map of shift (r, c) begins at row r, column c of the result.
 
+stitched_at_minus_the_shift: larger_factors ragged
+- out[..., r::factor, c::factor]
++ out[..., -r % factor :: factor, -c % factor :: factor]
+You put the map of shift (r, c) at row −r and column −c, counted around: with a factor above 2 the maps of
+  shifts r and factor − r change places.
+The map of shift (r, c) begins at row r, column c of the result: out[..., r::factor, c::factor].
+
 smallest_map: ragged
 - height = sum(maps[r, 0].shape[2] for r in range(factor))
 - width = sum(maps[0, c].shape[3] for c in range(factor))

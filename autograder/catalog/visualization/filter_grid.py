@@ -194,10 +194,16 @@ You cut the weights off at 0 and 1. Weights are of any size and sign.
 Stretch them: (f − min f) / (max f − min f).
 
 zero_is_gray: all but refused kinds
-- torch.where(high > low, (weight - low) / (high - low), 0.5)
+- (weight - low) / (high - low)
 + 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
 You scaled by the greatest absolute weight, so that 0 is gray and the full range is seldom used.
 Here the least weight is 0 and the greatest is 1: (f − min f) / (max f − min f).
+
+zero_is_gray_and_constants_scaled: all but refused kinds
+- torch.where(high > low, (weight - low) / (high - low), 0.5)
++ 0.5 + weight / (2 * weight.abs().amax(axes, keepdim=True))
+You scaled all filters, constant ones too, by the greatest absolute weight, so that 0 is gray.
+A constant filter is 0.5; of any other the least weight is 0, the greatest 1: (f − min f) / (max f − min f).
 
 standardized: all but refused kinds
 - torch.where(high > low, (weight - low) / (high - low), 0.5)

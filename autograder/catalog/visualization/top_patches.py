@@ -1,5 +1,6 @@
 """The exercise top_patches of lecture 03: the patches a unit likes best."""
 
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -86,8 +87,9 @@ def _at_the_border(d: Draw) -> Case:
     return Case((activations, channel, 1, field, image))
 
 
-def _ranked(d: Draw, count: int, k: int) -> Case:
-    """Images whose best units come in no order, the best image with its two best units above all others."""
+def _ranked(d: Draw, count: int, k: int, *, tied: bool = False) -> Case:
+    """Images whose best units come in no order, the best image with its two best units above all others, or
+    beside that of one more image where `tied`: all images must be asked for then."""
     activations = distinct(d, count, 2, 3, 3)
     channel = d.integer(0, 1)
     best = d.integer(1, count - 1)
@@ -95,6 +97,8 @@ def _ranked(d: Draw, count: int, k: int) -> Case:
     activations[best, channel, 0, 1], activations[best, channel, 2, 1] = top + 2, top + 3
     # The best unit stands in a map that is low otherwise, so that the mean ranks the images differently.
     activations[best, channel, 1] -= 100
+    if tied:
+        activations[best - 1, channel, d.integer(0, 2), d.integer(0, 2)] = top + 3
     # The other channel is strongest in one of the other images, for whoever looks at all of them.
     activations[best - 1, 1 - channel, d.integer(0, 2), 0] = top + 4
     # Negative ones are another property's business.
@@ -103,12 +107,13 @@ def _ranked(d: Draw, count: int, k: int) -> Case:
 
 def _several(d: Draw) -> Case:
     count = d.choice([4, 3, 5])
-    return _ranked(d, count, d.each([2, count, count - 1]))
+    k = d.each([2, count, count - 1])
+    return _ranked(d, count, k, tied=k == count)
 
 
 def _few(d: Draw) -> Case:
     count = d.choice([2, 3])
-    return _ranked(d, count, count + d.integer(1, 3))
+    return _ranked(d, count, count + d.integer(1, 3), tied=d.each([False, True]))
 
 
 def _ties(d: Draw) -> Case:
@@ -144,6 +149,27 @@ def _places(subject: Subject, case: Case) -> Any:
     if not isinstance(patches, list):
         return patches
     return [patch[:3] if isinstance(patch, tuple) and len(patch) == 5 else patch for patch in patches]
+
+
+def _ranking(subject: Subject, case: Case) -> Any:
+    """As `_places`; images of the same activation, which may come in any order, are put in that of their
+    numbers."""
+    patches = _places(subject, case)
+    activations, channel = case.args[:2]
+    best = activations[:, channel].amax((1, 2)).tolist()
+
+    def numbered(patch: Any) -> bool:
+        return (
+            isinstance(patch, tuple)
+            and bool(patch)
+            and isinstance(patch[0], int)
+            and 0 <= patch[0] < len(best)
+        )
+
+    if not isinstance(patches, list) or not all(map(numbered, patches)):
+        return patches
+    runs = groupby(patches, key=lambda patch: best[patch[0]])
+    return [patch for _, run in runs for patch in sorted(run, key=lambda patch: patch[0])]
 
 
 def _even_numbers(subject: Subject, case: Case) -> Any:
@@ -200,11 +226,11 @@ CLAIMS = Exercise(
         integers=on(_odd_fields, _kinds, examples=2, beside="boxes"),
         even_fields=on(_even_fields, _even_numbers),
         rectangular=on(_rectangular, _places, examples=6),
-        order=on(_several, _places),
+        order=on(_several, _ranking),
         clipped=on(_at_the_border, _numbers),
         ties=on(_ties, _places, examples=6),
         negative=on(_below_zero, _places, examples=6),
-        few_images=on(_few, _places, examples=4),
+        few_images=on(_few, _ranking, examples=4),
     ),
     hints=hints("""
         I don't know where a unit's patch lies
@@ -398,6 +424,26 @@ rank_for_image: order few_images
 + for n, (_, _, unit) in enumerate(ranking[:k]):
 Your n is the place in the list.
 It is the number of the image, which goes along when you sort.
+
+dictionary_of_activations: order few_images
+- ranking = []
++ found = {}
+- ranking.append((float(maps.max()), n, unit))
++ found[float(maps.max())] = (n, unit)
+- ranking.sort(key=lambda entry: entry[0], reverse=True)
+...
+- for _, n, unit in ranking[:k]:
++ for value in sorted(found, reverse=True)[:k]:
++     n, unit = found[value]
+Of images with exactly the same highest activation you keep only one: a dictionary has one entry a key.
+Keep a list of (activation, n, row, column) and sort it: equal images all stay.
+
+looked_up_by_activation: order few_images
+- ranking.sort(key=lambda entry: entry[0], reverse=True)
++ values = [value for value, _, _ in ranking]
++ ranking = [ranking[values.index(value)] for value in sorted(values, reverse=True)]
+Of images with exactly the same highest activation you give one several times: index finds the first.
+Sort the images themselves, (activation, n, row, column), so that the number goes along.
 
 last_of_equals: ties
 - unit = int(maps.argmax())

@@ -189,6 +189,14 @@ around_the_border: all but kinds
 You compared the last row with the first one, as roll does.
 Pixels at opposite borders are no neighbors: subtract slices, x[:, :, 1:] − x[:, :, :-1].
 
+zeros_prepended: all but kinds
+- down = x[:, :, 1:] - x[:, :, :-1]
+- right = x[:, :, :, 1:] - x[:, :, :, :-1]
++ down = torch.diff(x, dim=2, prepend=torch.zeros_like(x[:, :, :1]))
++ right = torch.diff(x, dim=3, prepend=torch.zeros_like(x[:, :, :, :1]))
+You put zeros before the first row and the first column, so that their own absolute values were counted.
+Only pixels of the image are neighbors: there is one difference less than there are rows, or columns.
+
 channels_as_neighbors: all but kinds
 - down = x[:, :, 1:] - x[:, :, :-1]
 - right = x[:, :, :, 1:] - x[:, :, :, :-1]

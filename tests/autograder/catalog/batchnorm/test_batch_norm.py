@@ -194,3 +194,18 @@ class TestBatchNorm(Contract):
         assert gradients.described == (
             "No gradient reaches x in eval mode, x in training mode: the graph is cut on the way there."
         )
+
+    def test_channels_found_by_their_number_are_named_in_every_exam(self):
+        class BatchNorm(Right):
+            def forward(self, x):
+                place = list(x.shape).index(len(self.weight))
+                return super().forward(x.transpose(place, 1)).transpose(place, 1)
+
+            def check(self, x):
+                if x.numel() == len(self.weight):
+                    raise ValueError(f"x has one value per channel, got {tuple(x.shape)}")
+
+        for seed in range(3):
+            (finding,) = evaluate("BatchNorm", BatchNorm, seed=seed).findings
+            assert finding.name == "axis_found_by_length"
+            assert set(finding.claims) == {"training_output", "gradients"}

@@ -34,6 +34,16 @@ class TestCellToBox(Contract):
             assert verdict.outcomes["odd_fields"] is not Outcome.CORRECT
             assert verdict.outcomes["even_fields"] is not Outcome.CORRECT
 
+    def test_the_size_of_the_wrong_axis_costs_the_same_in_every_exam(self):
+        def as_wide_as_high(*args):
+            top, left, bottom, _ = box(*args)
+            return top, left, bottom, left + bottom - top
+
+        for seed in range(3):
+            verdict = evaluate("cell_to_box", as_wide_as_high, seed=seed)
+            assert [f.name for f in verdict.findings] == ["right_by_the_size_of_field_y"]
+            assert verdict.points == 0.25
+
     def test_a_rounded_center_is_named_in_every_exam(self):
         def of_the_pixel(row, col, field_y, field_x):
             top, left = (round(f[2] + i * f[1]) - f[0] // 2 for i, f in ((row, field_y), (col, field_x)))

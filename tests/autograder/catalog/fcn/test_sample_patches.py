@@ -140,3 +140,23 @@ def test_a_draw_until_the_center_is_legal_is_right():
         return put_together(image, size, patches, targets)
 
     assert evaluate("sample_patches", rejected).correct
+
+
+def one_short(image, labels, size, per_class, generator):
+    def count(many, generator):
+        return torch.randint(max(many - 1, 1), (per_class,), generator=generator)
+
+    return put_together(image, size, *drawn(image, labels, size, generator, count))
+
+
+def last_column_missing(image, labels, size, per_class, generator):
+    labels = labels.clone()
+    labels[:, labels.shape[1] - size + size // 2 :] = 255
+    return put_together(image, size, *drawn(image, labels, size, generator, with_replacement(per_class)))
+
+
+def test_the_last_center_is_not_taken_for_the_last_column():
+    assert [f.name for f in evaluate("sample_patches", one_short).findings] == ["last_center_left_out"]
+    assert "last_center_left_out" not in [
+        f.name for f in evaluate("sample_patches", last_column_missing).findings
+    ]

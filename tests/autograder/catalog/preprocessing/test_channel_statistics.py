@@ -60,3 +60,22 @@ class TestChannelStatistics(Contract):
     def test_public_mistakes_have_names(self, name, claims, answer):
         (finding,) = evaluate("channel_statistics", answer).findings
         assert (finding.name, finding.claims) == (name, claims)
+
+    def test_a_spread_around_one_mean_of_all_channels_costs_the_same_in_every_exam(self):
+        def channel_statistics(images):
+            x = images.double()
+            std = (x - x.mean()).square().mean(AXES).sqrt()
+            return tuple(t.to(floats(images).dtype) for t in (x.mean(AXES), std))
+
+        for seed in range(6):
+            (finding,) = evaluate("channel_statistics", channel_statistics, seed=seed).findings
+            assert (finding.name, finding.claims) == ("spread_around_one_mean", ("std", "constant"))
+
+    def test_eps_is_not_told_where_nothing_was_added(self):
+        def channel_statistics(images):
+            x = images.double()
+            n = x.numel() / x.shape[1]
+            std = ((x - x.mean()).square().sum(AXES) / (n - 1)).sqrt()
+            return tuple(t.to(floats(images).dtype) for t in (x.mean(AXES), std))
+
+        assert not evaluate("channel_statistics", channel_statistics).findings

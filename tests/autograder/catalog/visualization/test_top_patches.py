@@ -96,3 +96,19 @@ class TestTopPatches(Contract):
 
             for seed in range(3):
                 assert "clipped" in lost(evaluate("top_patches", top_patches, seed=seed))
+
+    def test_images_of_equal_activation_all_count_in_every_exam_in_whatever_order(self):
+        def first_of_equals(activations, channel, k, field, image_size):
+            found = {}
+            for patch in cut(activations, channel, len(activations), field, image_size):
+                found.setdefault(float(activations[patch[0], channel].max()), patch)
+            return list(found.values())[:k]
+
+        def the_last_image_first(activations, channel, k, field, image_size):
+            patches = cut(activations.flip(0), channel, k, field, image_size)
+            return [(len(activations) - 1 - n, *box) for n, *box in patches]
+
+        for seed in range(3):
+            verdict = evaluate("top_patches", first_of_equals, seed=seed)
+            assert lost(verdict) == {"order", "few_images"}
+            assert evaluate("top_patches", the_last_image_first, seed=seed).correct
