@@ -232,7 +232,9 @@ class Judge(Consent, Execute):
         try:
             await task
         except DeadKernelError:
-            self._died = "the kernel died (the process ended while a cell ran)"
+            reached = getattr(getattr(self.km, "provisioner", None), "reached", "")
+            why = f"its kernel {reached}" if reached else "the process ended while a cell ran"
+            self._died = f"the kernel died ({why})"
             return self._died
         except Exception as error:
             self.log.warning("%s while running a cell: %s", type(error).__name__, error)

@@ -7,15 +7,21 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 
+from autograder.sandbox import cgroup
 from autograder.sandbox.filter import program
 from autograder.sandbox.walls import Kernel, Limits, command, give
+from autograder.sandbox.watch import Watch
 
 
 class SandboxProvisioner(LocalProvisioner):
     """Starts what the kernelspec names inside bubblewrap. The kernel manager's connection file lies in the kernel's
     private folder, and its sockets in `io` there."""
+
+    limits = Limits()
+    _watch: Watch | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         kwargs = await super().pre_launch(**kwargs)
@@ -26,13 +32,33 @@ class SandboxProvisioner(LocalProvisioner):
         if os.geteuid() == 0:
             user = give(place)
             os.chown(manager.connection_file, user, user)
-        kwargs["cmd"] = command(Kernel(place, module, argv, user, program(), True, Limits()))
+        self._place, self._group = place, cgroup.made(self.limits)
+        walled = command(Kernel(place, module, argv, user, program(), limits=self.limits))
+        kwargs["cmd"] = self._group.entered_by(walled) if self._group else walled
         kwargs["cwd"] = "/"
         return kwargs
 
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        info = await super().launch_kernel(cmd, **kwargs)
+        assert self.process is not None
+        self._watch = Watch(self.process.pid, self._place, self.limits, self._group)
+        self._watch.start()
+        return info
+
+    @property
+    def reached(self) -> str:
+        """Which limit ended the kernel, in words that follow "its kernel"; "" where none did."""
+        return self._watch.reached if self._watch is not None else ""
+
+    async def cleanup(self, restart: bool = False) -> None:
+        # Called more than once.
+        if self._watch is not None:
+            self._watch.end()
+        await super().cleanup(restart)
+
     async def send_signal(self, signum: int) -> None:
         if signum == signal.SIGINT and self.process is not None:
-            # Of bubblewrap it would end the kernel, which must go on after an interrupt.
+            # To bubblewrap it would end the kernel, which must go on after an interrupt.
             for pid in _leaves(self.process.pid):
                 os.kill(pid, signum)
             return

@@ -41,13 +41,15 @@ class Limits:
     """What one kernel may take.
 
     Attributes:
-        memory: bytes of its own memory (data and stack); what is shared counts elsewhere.
+        memory: bytes of memory that its processes may have together, and each alone.
+        disk: bytes of files in the folders that it may change; half of that in `/tmp`, and in shared memory.
         file: bytes that one file may have.
         processes: how many there may be at a time, threads included; of users other than root.
         open_files: how many files may be open.
     """
 
     memory: int = 4 * GIB
+    disk: int = GIB
     file: int = GIB
     processes: int = 256
     open_files: int = 1024
@@ -128,7 +130,7 @@ def _namespaces(kernel: Kernel) -> Iterator[str]:
 def _files(kernel: Kernel) -> Iterator[str]:
     yield from ("--proc", "/proc", "--dev", "/dev")
     for name in ("/dev/shm", "/tmp"):
-        yield from ("--perms", "1777", "--tmpfs", name)
+        yield from ("--perms", "1777", "--size", str(kernel.limits.disk // 2), "--tmpfs", name)
     made: set[Path] = {Path("/"), Path("/tmp"), Path("/proc"), Path("/dev")}
     for path in _readable(kernel):
         yield from _parents(path, made)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 
-from autograder.sandbox import SANDBOX, machine, selftest, walls
+from autograder.sandbox import SANDBOX, cgroup, machine, selftest, walls
 from autograder.sandbox.kernel import ORACLE, environment, scratch
+from autograder.sandbox.provisioner import SandboxProvisioner
 from autograder.sandbox.walls import Limits
 
 pytestmark = pytest.mark.skipif(
@@ -101,7 +102,9 @@ def test_a_limit_that_is_not_set_is_missed(kind, value, fell):
 
 
 @pytest.fixture
-def kernel():
+def kernel(request, monkeypatch):
+    for name, value in getattr(request, "param", {}).items():
+        monkeypatch.setattr(*name, value)
     with scratch() as place:
         manager = KernelManager()
         manager.kernel_spec.metadata["kernel_provisioner"] = {"provisioner_name": SANDBOX}
@@ -156,6 +159,34 @@ def test_what_a_kernel_has_started_ends_with_it(kernel):
     while mark in running() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert mark not in running()
+
+
+SMALL = {(SandboxProvisioner, "limits"): Limits(memory=700 * 2**20, disk=100 * 2**20)}
+NO_GROUP = {(cgroup, "made"): lambda limits: None}
+HOGS = {
+    "memory of several": "import os\nfor _ in range(3): os.fork()\nx = bytearray(150 * 2**20)\nimport time; time.sleep(60)",
+    "shared memory": "import mmap\nm = mmap.mmap(-1, 900 * 2**20)\nfor _ in range(900): m.write(b'x' * 2**20)\nimport time; time.sleep(60)",
+    "files": "for n in range(60): open(f'{n}', 'wb').write(b'x' * 5 * 2**20)\nimport time; time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("kernel", [SMALL, SMALL | NO_GROUP], ids=["group", "watched"], indirect=True)
+@pytest.mark.parametrize("hog", HOGS)
+def test_a_hog_is_stopped_and_told_why(kernel, hog):
+    manager, client, _ = kernel
+    client.execute(HOGS[hog])
+    deadline = time.monotonic() + 30
+    while manager.provisioner.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert manager.provisioner.process.poll() is not None
+    what = "wrote more than 100 MiB of files" if hog == "files" else "took more than 700 MiB of memory"
+    assert manager.provisioner.reached == what
+
+
+def test_a_group_is_left_to_nobody(kernel):
+    manager, *_ = kernel
+    manager.shutdown_kernel(now=True)
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/coursekit-{os.getpid()}-*"))
 
 
 def running():
