@@ -31,6 +31,6 @@ c.Autograde.autograde_preprocessors = [
 ]
 c.Execute.kernel_name = "python3"
 
-# Without a sandbox the students' code runs as you, with your files and the gradebook within its reach, and
-# grading refuses. This line gives that protection up:
+# Students' code runs behind walls, and where none can be had (`autograder sandbox` says why) grading refuses. This
+# line gives that protection up: their code then runs as you, with your files and the gradebook within its reach.
 # c.Judge.unsafe_no_sandbox = True

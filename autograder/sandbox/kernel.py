@@ -26,10 +26,19 @@ def environment(place: Path, address: Path) -> dict[str, str]:
     return given | own
 
 
-OWN = ("work", "io", "ipython")
-"""The parts of its folder that a kernel may change: where it runs, its sockets, IPython's profile."""
+OWN = ("work", "io", "ipython", "home")
+"""The parts of its folder that a kernel may change: where it runs, its sockets, IPython's profile, its user's home."""
 ORACLE = "oracle"
 """Where the oracle listens: a kernel behind walls can call there and change nothing."""
+
+
+def furnish(place: Path) -> dict[str, str]:
+    """The variables of a home of its own, and in it what takes matplotlib a second to find out."""
+    home, cache = place / "home", Path(".cache") / "matplotlib"
+    for fonts in (Path.home() / cache).glob("fontlist-*.json"):
+        (home / cache).mkdir(parents=True, exist_ok=True)
+        shutil.copy(fonts, home / cache)
+    return {"HOME": str(home), "TMPDIR": "/tmp"}
 
 
 @contextlib.contextmanager

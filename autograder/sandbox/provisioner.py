@@ -12,6 +12,7 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from autograder.sandbox import cgroup
 from autograder.sandbox.filter import program
+from autograder.sandbox.kernel import furnish
 from autograder.sandbox.walls import Kernel, Limits, command, give
 from autograder.sandbox.watch import Watch
 
@@ -28,6 +29,7 @@ class SandboxProvisioner(LocalProvisioner):
         manager: Any = self.parent
         place = Path(manager.connection_file).parent
         module, argv = _launched(kwargs["cmd"])
+        kwargs["env"] = {**kwargs.get("env", {}), **furnish(place)}
         user = 0
         if os.geteuid() == 0:
             user = give(place)

@@ -100,7 +100,7 @@ def test_round_trip(tmp_path):
     _course(course, lectures=True)
     settings = f"c.Exchange.root = {str(exchange)!r}\nc.CourseDirectory.course_id = 'vision'\n"
     with (course / "nbgrader_config.py").open("a", encoding="utf-8") as config:
-        config.write(settings + "c.Judge.unsafe_no_sandbox = True\n")
+        config.write(settings)
     (student / "nbgrader_config.py").write_text("c = get_config()\n" + settings)
 
     _starts(course)

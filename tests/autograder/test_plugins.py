@@ -26,7 +26,9 @@ from autograder import authoring, cells
 from autograder.oracle.exam import Exam
 from autograder.plugins import judge
 from autograder.plugins.hearing import Hearing
-from autograder.sandbox import kernel
+from autograder.sandbox import kernel, machine
+from autograder.sandbox.provisioner import SandboxProvisioner
+from autograder.sandbox.walls import Limits
 
 ROOT = Path(__file__).parents[2]
 DOUBLE = "def double(x):\n    return x + x"
@@ -360,10 +362,11 @@ def test_feedback_can_be_made_for_everybody(graded):
     assert len(list((graded / "feedback").glob(f"*/{ASSIGNMENT}/tiny.html"))) == len(CLASS) + 4
 
 
-def test_without_consent_nothing_is_touched(graded):
+def test_without_walls_or_consent_nothing_is_touched(graded, monkeypatch):
     before = scores(graded, "solved")
-    with pytest.raises(NbGraderException, match="no sandbox"):
-        run(Autograde, graded, force=True, unsafe_no_sandbox=False)
+    monkeypatch.setattr(machine, "trouble", lambda: "bubblewrap is not installed")
+    with pytest.raises(NbGraderException, match=r"no sandbox on this machine.*bubblewrap is not installed"):
+        run(Autograde, graded, force=True)
     assert scores(graded, "solved") == before == (3, 3)
 
 
@@ -389,6 +392,45 @@ def grade_one(root, student, notebook, change=lambda config: None, **judge_trait
     change(config)
     Autograde(coursedir=CourseDirectory(config=config), config=config).start()
     return grades(root, student)
+
+
+def test_with_consent_the_grades_are_the_same_without_walls(course, monkeypatch):
+    monkeypatch.setattr(machine, "trouble", lambda: "bubblewrap is not installed")
+    mark = course / "outside"
+    nb = first(solve(release(course)), f"open({str(mark)!r}, 'w').close()")
+    found = grade_one(course, "trusted", nb, unsafe_no_sandbox=True)
+    assert [found[name][:2] for name in ("double", "triple")] == [(3, False), (3, False)]
+    assert mark.exists()
+
+
+def test_what_stopped_a_kernel_at_its_limit_is_told(course, monkeypatch):
+    monkeypatch.setattr(SandboxProvisioner, "limits", Limits(memory=2**30))
+    nb = solve(release(course))
+    at = nb.cells.index(code(nb, "check", "double")) + 1
+    hog = "import mmap\nm = mmap.mmap(-1, 2**31)\nfor _ in range(2000):\n    m.write(b'x' * 2**20)"
+    nb.cells.insert(at, nbformat.v4.new_code_cell(hog))
+    found = grade_one(course, "hog", nb)
+    assert found["double"][:2] == (3, False)
+    assert found["triple"][:2] == (0, True)
+    with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
+        comment = gradebook.find_comment("triple-solution", "tiny", ASSIGNMENT, "hog")
+        assert "its kernel took more than 1 GiB of memory" in comment.auto_comment
+
+
+def test_behind_walls_nothing_of_the_course_is_there(course):
+    looked = "import os\nfound = [os.path.exists(p) for p in {!r}]\nassert not any(found), found"
+    there = [
+        str(course),
+        str(course / "gradebook.db"),
+        str(ROOT / "solutions"),
+        str(ROOT / "autograder" / "catalog" / "texts.py"),
+    ]
+    nb = first(solve(release(course)), looked.format(there))
+    grade_one(course, "thief", nb)
+    said = [
+        o for c in autograded(course, "thief").cells for o in c.get("outputs", []) if o.output_type == "error"
+    ]
+    assert said == []
 
 
 def test_a_flood_and_a_loop_that_cannot_be_interrupted_cost_only_what_comes_after(course):

@@ -14,11 +14,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from click.testing import CliRunner
 from nbgrader.api import Gradebook
 
 from autograder import catalog, doctor, feedback, sample_class
 from autograder.cells import about, exercise_of, is_check
+from autograder.cli import main
 from autograder.exercise import Outcome, Training, Verdict
+from autograder.sandbox import machine
 
 ROOT = Path(__file__).parents[2]
 GRADES: dict[str, dict[str, list[float]]] = json.loads(
@@ -92,7 +95,7 @@ def graded(request, tmp_path_factory, pytestconfig) -> Graded:
     root = tmp_path_factory.mktemp("sample")
     for name in ("solutions", "nbgrader_config.py"):
         (root / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "autograder.cli", "sample-class", lecture, "--unsafe-no-sandbox"]
+    command = [sys.executable, "-m", "autograder.cli", "sample-class", lecture]
     if not pytestconfig.getoption("--slow"):
         students = students[:FEW]
         command.append(f"--students={FEW}")
@@ -251,16 +254,26 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
-def test_refuses_without_consent(tmp_path):
-    done = run(cwd=tmp_path)
-    assert done.returncode != 0
-    assert "there is no sandbox" in done.stderr
-    assert "--unsafe-no-sandbox" in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_where_no_walls_can_be_had_it_says_so_and_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "solutions" / "02_batchnorm").mkdir(parents=True)
+    laid_out = []
+
+    def prepare(*arguments, walled):
+        laid_out.append(walled)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(sample_class, "prepare", prepare)
+    for reason, options in (("bubblewrap is not installed", []), ("", ["--unsafe-no-sandbox"]), ("", [])):
+        monkeypatch.setattr(machine, "trouble", lambda reason=reason: reason)
+        said = CliRunner().invoke(main, ["sample-class", "--root", str(tmp_path), *options]).output
+        assert "far enough" in said
+        assert ("Without a sandbox" in said) == bool(reason or options)
+        assert reason in said
+    assert laid_out == [False, False, True]
 
 
 def test_an_unknown_lecture_names_the_known(tmp_path):
-    done = run("08_transformers", "--unsafe-no-sandbox", cwd=tmp_path)
+    done = run("08_transformers", cwd=tmp_path)
     assert done.returncode != 0
     assert "no lecture is called '08_transformers'; there are 01_preprocessing, 02_batchnorm" in done.stderr
 
