@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from autograder.sandbox import walls
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("autograder", "coursekit")
 
@@ -24,7 +26,13 @@ FLOORS = (
 UNDER = {("values", "wire"), ("agent", "attempt"), ("cells", "doctor")}
 
 # What a kernel loads where a class is graded, and what must never lie there.
-KERNEL = ("autograder.agent", "autograder.learner", "autograder.values", "autograder.wire")
+KERNEL = (
+    "autograder.agent",
+    "autograder.learner",
+    "autograder.sandbox",
+    "autograder.values",
+    "autograder.wire",
+)
 SECRET = ("autograder.catalog", "autograder.oracle")
 # Taken at home only, where the learner's process is the oracle's; and only late, inside a function.
 AT_HOME = {("autograder.learner", f"autograder.{room}") for room in ("catalog", "feedback", "oracle")}
@@ -253,3 +261,8 @@ def test_a_sound_house_has_no_fault(house):
 )  # fmt: skip
 def test_what_breaks_the_house_is_told_with_its_line(house, files, fault):
     assert any(fault in told for told in house(files)), house({})
+
+
+def test_behind_the_walls_lies_what_a_kernel_loads_and_nothing_else():
+    rooms = {f"autograder.{name.removesuffix('.py')}" for name in walls.LOADED if name != "__init__.py"}
+    assert rooms == set(KERNEL)
