@@ -68,7 +68,8 @@ def _two_ways_net(d: Draw) -> nn.Sequential:
 def _padded_net(d: Draw) -> nn.Sequential:
     """With a kernel of such sides that no other rule gives the padding that is right here."""
     k = d.choice([2, 3])
-    padding, dilation = d.each([(1, 2), ((2, 1), (1, 2)), (2, 2), ((1, 2), (2, 3))])
+    ways: list[tuple[Any, Any]] = [(1, 2), ((2, 1), (1, 2)), (2, 2), ((1, 2), (2, 3))]
+    padding, dilation = d.each(ways)
     layers = (
         nn.Conv2d(1, k, 3, padding=1),
         nn.Tanh(),

@@ -123,7 +123,7 @@ def _left_behind(subject: Subject, case: Case) -> Any:
     """Modes and hooks afterwards, also where the network raised its error."""
     model = with_hooks(subject, case.args[0], "", "0.0")
     broken = bool(case.extra.get("the network raises"))
-    seen = {"the network's error": "raised"} if broken else {}
+    seen: dict[str, Any] = {"the network's error": "raised"} if broken else {}
     try:
         found = subject(model, *case.args[1:])
         if not isinstance(found, dict):

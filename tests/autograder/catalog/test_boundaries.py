@@ -236,13 +236,11 @@ WITHOUT_IMAGES = {
     "segmentation_scores",
     "unet_output_size",
 }
-# Their exams have none yet.
-NOT_YET = {"shift_and_stitch", "median_frequency_weights"}
 
 
 @pytest.mark.parametrize(
     "exercise_id",
-    [e.id for e in catalog.every() if not isinstance(e, Training) and e.id not in WITHOUT_IMAGES | NOT_YET],
+    [e.id for e in catalog.every() if not isinstance(e, Training) and e.id not in WITHOUT_IMAGES],
 )
 def test_an_image_three_times_as_wide_as_high_is_in_every_exam(exercise_id):
     def wide(a):
