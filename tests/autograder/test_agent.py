@@ -20,6 +20,7 @@ from torch import nn
 from autograder import wire
 from autograder.agent import Agent, fingerprint, preserved, source_of
 from autograder.attempt import Attempt, Conditions, Gone, Odd, Raised, Stumbled, TimedOut
+from autograder.catalog.observations import carries
 from autograder.exercise import Case, call
 from autograder.values import Batches, Named, Network
 from autograder.wire import Channel
@@ -132,6 +133,16 @@ def test_an_object_that_came_back_goes_in_again_as_itself():
 
     subject = Attempt.local(f, "f").subject()
     assert subject(subject()) is True
+
+
+@pytest.mark.parametrize("observe", [call, carries])
+def test_a_question_that_one_reply_answers_is_one_round_trip_and_one_call(monkeypatch, observe):
+    requests, calls = [], []
+    attempt = Attempt.local(lambda x: calls.append(1) or 2 * x, "f")
+    exchange = attempt._exchange
+    monkeypatch.setattr(attempt, "_exchange", lambda r, s: requests.append(r["op"]) or exchange(r, s))
+    attempt.ask(observe, Case((torch.ones(2),)))
+    assert (requests, calls) == (["call"], [1])
 
 
 def test_a_new_question_forgets_what_was_kept():

@@ -133,3 +133,20 @@ def test_a_compiler_that_the_answer_itself_brings_in_costs_nothing():
             assert verdict.correct, verdict.outcomes
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
+def test_where_no_compiler_is_installed_nothing_is_lost(tmp_path, monkeypatch):
+    for name, value in {"PATH": str(tmp_path), "CC": "no-compiler", "CXX": "no-compiler"}.items():
+        monkeypatch.setenv(name, value)
+    assert evaluate("batchnorm_forward", torch.compile(forward)).correct
+
+
+def test_a_subclass_with_slots_is_right():
+    class Named(catalog.find("BatchNorm").right[0].answer):
+        __slots__ = ("seen",)
+
+        def forward(self, x):
+            self.seen = len(x)
+            return super().forward(x)
+
+    assert evaluate("BatchNorm", Named).correct

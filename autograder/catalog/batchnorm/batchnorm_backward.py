@@ -1,6 +1,5 @@
 """The exercise batchnorm_backward of lecture 02: the gradient by hand."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,13 +16,13 @@ from coursekit import batchnorm as reference
 
 # Two rows are symmetric: several terms vanish there, and wrong answers look right.
 FEWEST = 3
-# Given where eps is not asked about: another default is one property's business.
-DEFAULT = {"eps": 1e-5}
+# Given where eps is not asked about, in its place: another default, or another name, is one property's business.
+DEFAULT = 1e-5
 
 
-def _with_gradient(d: Draw, x: torch.Tensor, given: Mapping[str, float] | None = None) -> Case:
+def _with_gradient(d: Draw, x: torch.Tensor, *eps: float, **named: float) -> Case:
     gamma = signed(d.positive(x.shape[1], low=0.5, high=3.0))
-    return Case((d.tensor(*x.shape).to(x.dtype), x, gamma.to(x.dtype)), given or {})
+    return Case((d.tensor(*x.shape).to(x.dtype), x, gamma.to(x.dtype), *eps), named)
 
 
 def _rows(d: Draw) -> Case:
@@ -35,7 +34,8 @@ def _images(d: Draw) -> Case:
 
 
 def _narrow(d: Draw) -> Case:
-    return _with_gradient(d, *narrow_rows(d, least=FEWEST))
+    x, given = narrow_rows(d, least=FEWEST)
+    return _with_gradient(d, x, **given)
 
 
 def _rows_or_images(d: Draw) -> Case:

@@ -54,7 +54,8 @@ def _norm(d: Draw, c: int, *, affine: bool = True, eps: float = 1e-5, small: flo
 def _case(d: Draw, config: dict[str, Any], **norm: Any) -> Case:
     conv = filled(d, nn.Conv2d(**config), scale=1.0)
     bn = _norm(d, conv.out_channels, **norm)
-    x = d.tensor(d.integer(1, 2), conv.in_channels, d.integer(5, 6), d.integer(7, 9))
+    h, w = d.each([(d.integer(5, 6), d.integer(7, 9)), (5, 15)])
+    x = d.tensor(d.integer(1, 2), conv.in_channels, h, w)
     return Case((Network.describe(conv), Network.describe(bn)), {}, {"x": x})
 
 
@@ -156,6 +157,7 @@ def _lacking(
 
 def _changes(layer: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     parts = [part for part in ("training", "hooks", "requires_grad", "config") if before[part] != after[part]]
+    parts += ["grads"] * any(grad is not None for grad in after["grads"].values())
     return [f"{layer}.{what}" for what in (*changed_tensors(before, after), *parts)]
 
 

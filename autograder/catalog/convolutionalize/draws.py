@@ -81,7 +81,7 @@ def left_as_found(subject: Subject, case: Case) -> Any:
     network = _partly_frozen(subject, case.args[0])
     before = network.inspect("training", "kinds", "requires_grad", "hooks")
     found, changed = subject.with_changes(network, *case.args[1:])
-    after = network.inspect("training", "kinds", "requires_grad", "hooks")
+    after = network.inspect("training", "kinds", "requires_grad", "hooks", "grads")
     broken = subject.build(case.extra[RAISING])
     whole = broken.inspect("training", "kinds")
     try:
@@ -97,6 +97,7 @@ def left_as_found(subject: Subject, case: Case) -> Any:
         "training flags after an error of the network": moved_flags(whole, broken.inspect("training")),
         "its requires_grad": _same(before, after, "requires_grad"),
         "its hooks": _same(before, after, "hooks"),
+        "gradients in its parameters": "some" if has_gradients(after) else "none",
         "the pixels": "changed" if "1" in changed else "as they were",
     }
 
@@ -105,6 +106,11 @@ def _partly_frozen(subject: Subject, described: Network) -> Handle:
     network = subject.build(described)
     network.do("get_submodule", "0").then("requires_grad_", False)
     return network
+
+
+def has_gradients(seen: dict[str, Any]) -> bool:
+    """Whether a backward pass has left some in the parameters of a network that was looked at."""
+    return any(grad is not None for grad in seen["grads"].values())
 
 
 def _same(before: dict[str, Any], after: dict[str, Any], part: str) -> str:
@@ -134,6 +140,8 @@ def kept(before: dict[str, Any], after: dict[str, Any]) -> str:
         return f"changed: {', '.join(changed)}"
     if before["requires_grad"] != after["requires_grad"]:
         return "with another requires_grad"
+    if has_gradients(after):
+        return "with gradients in its parameters"
     return "unchanged" if before["hooks"] == after["hooks"] else "with hooks on its layers"
 
 

@@ -17,7 +17,7 @@ from autograder.exercise import Case, Exercise
 from autograder.values import Network
 from coursekit import convolutionalize as reference
 
-WINDOWS = [(2, 3), (3, 2), (1, 2), (3, 1), (1, 1)]
+WINDOWS = [(2, 3), (3, 2), (1, 3), (3, 1), (1, 1)]
 
 
 def _dense_case(

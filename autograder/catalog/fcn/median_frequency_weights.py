@@ -39,7 +39,7 @@ def _list_case(d: Draw) -> Case:
     maps = [
         _filled_map(d, 4, d.integer(5, 6), [1, 0]),
         _filled_map(d, d.integer(6, 8), 7, [0, 2, 1]),
-        _filled_map(d, 3, d.integer(4, 5), [2, 1, 0]),
+        _filled_map(d, 3, d.integer(9, 10), [2, 1, 0]),
     ]
     return Case((maps, 3))
 

@@ -26,7 +26,8 @@ from coursekit import unet as reference
 
 def _double_case(d: Draw) -> Case:
     c, k = d.each([(2, 3), (3, 2), (1, 4), (2, 2)])
-    x = d.tensor(d.choice([2, 1]), c, d.integer(5, 9), d.integer(6, 10))
+    h, w = d.integer(5, 9), d.integer(6, 10)
+    x = d.tensor(d.choice([2, 1]), c, h, d.each([w, 3 * h]))
     return Case((c, k), {}, {"x": x, "seed": d.seed()})
 
 

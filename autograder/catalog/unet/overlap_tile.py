@@ -145,6 +145,7 @@ def _used(subject: Subject, network: Network, case: Case) -> dict[str, Any]:
     scores = _part(subject(net, *case.args[1:]), ~_ring(case))
     after = net.inspect()
     left = [part for part in ("hooks", "requires_grad") if before[part] != after[part]]
+    left += ["grads"] * any(g is not None for g in after["grads"].values())
     return {
         "scores": scores,
         "training flags afterwards": after["training"],

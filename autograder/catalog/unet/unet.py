@@ -41,6 +41,8 @@ def _net_sizes(d: Draw) -> Case:
     depth, channels, classes, base = d.each([(2, 1, 2, 2), (1, 3, 1, 1), (3, 1, 5, 1), (1, 2, 3, 2)])
     side = input_side(d.integer(4, 5), depth)
     h, w = (side, side + 2**depth) if d.flag() else (side + 2 * 2**depth, side)
+    if depth == 1:
+        w = 3 * h
     x = d.tensor(d.choice([2, 1]), channels, h, w, dtype=torch.float32)
     return Case((channels, classes), {"base": base, "depth": depth}, {"x": x})
 

@@ -34,7 +34,8 @@ def _case(make: Callable[[Draw], nn.Sequential]) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         net = make(d)
         (rows, columns), _ = reach(net)
-        size = (rows + d.integer(1, 4), columns + d.integer(2, 6))
+        h, w = rows + d.integer(1, 4), columns + d.integer(2, 6)
+        size = (h, d.each([w, max(w, 3 * h)]))
         channels = net[0].get_parameter("weight").shape[1]
         return Case((Network.describe(net),), {}, {"image": d.tensor(d.choice([1, 2]), channels, *size)})
 
@@ -67,11 +68,13 @@ def _two_ways_net(d: Draw) -> nn.Sequential:
 def _padded_net(d: Draw) -> nn.Sequential:
     """With a kernel of such sides that no other rule gives the padding that is right here."""
     k = d.choice([2, 3])
+    ways: list[tuple[Any, Any]] = [(1, 2), ((2, 1), (1, 2)), (2, 2), ((1, 2), (2, 3))]
+    padding, dilation = d.each(ways)
     layers = (
         nn.Conv2d(1, k, 3, padding=1),
         nn.Tanh(),
         nn.MaxPool2d(2),
-        nn.Conv2d(k, 2, (3, 2), padding=d.choice([1, 2]), dilation=2),
+        nn.Conv2d(k, 2, (3, 2), padding=padding, dilation=dilation),
     )
     return filled_layers(d, *layers)
 

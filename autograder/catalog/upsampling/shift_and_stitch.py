@@ -42,7 +42,9 @@ def _deep_or_plain(d: Draw) -> nn.Sequential:
     return d.each([_deep_net, _plain_net])(d)
 
 
-def _case(make: Callable[[Draw], nn.Sequential], *, ragged: bool = False) -> Callable[[Draw], Case]:
+def _case(
+    make: Callable[[Draw], nn.Sequential], *, ragged: bool = False, wide: bool = False
+) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         net = make(d)
         field, (factor, _) = reach(net)
@@ -51,6 +53,8 @@ def _case(make: Callable[[Draw], nn.Sequential], *, ragged: bool = False) -> Cal
             rows, columns = d.each([(1, 1), (1, 0), (0, 1)])
             more = (rows * d.integer(1, factor - 1), columns * d.integer(1, factor - 1))
         cells = (factor * d.integer(1, 2) + more[0], factor * d.integer(2, 3) + more[1])
+        if wide:
+            cells = (factor, 9 * factor)
         channels = net[0].get_parameter("weight").shape[1]
         image = d.tensor(d.choice([2, 1]), channels, cells[0] + field[0] - 1, cells[1] + field[1] - 1)
         return Case((Network.describe(net), image, factor))
@@ -101,7 +105,7 @@ def _alike(maps: list[Any]) -> bool:
 
 def _single_and_double(d: Draw) -> Case:
     """Of factor 1, where no map can land in a wrong place."""
-    net, image, factor = _case(_plain_net)(d).args
+    net, image, factor = _case(_plain_net, wide=True)(d).args
     dtype = d.each([torch.float32, torch.float64])
     return Case((Network.describe(net.build().to(dtype)), image.to(dtype), factor))
 

@@ -35,7 +35,8 @@ def _nested(d: Draw, *, training: bool = False, inplace: bool = False, broken: b
 
 
 def _images(d: Draw) -> torch.Tensor:
-    return d.layout(d.tensor(d.choice([2, 1, 3]), 2, d.choice([4, 3, 5]), d.choice([5, 4, 6])))
+    h, w = d.each([(d.choice([4, 3, 5]), d.choice([5, 4, 6])), (4, 12)])
+    return d.layout(d.tensor(d.choice([2, 1, 3]), 2, h, w))
 
 
 def _by_path(d: Draw) -> Case:
@@ -115,11 +116,14 @@ def _capture_found(d: Draw, *, broken: bool = False) -> Case:
     return Case((model, _images(d), d.choice([["0.0"], ["1", "0.2"]])), {}, extra)
 
 
+LEFT = {"training flags": "training", "hooks": "hooks", "requires_grad": "requires_grad"}
+
+
 def _left_behind(subject: Subject, case: Case) -> Any:
     """Modes and hooks afterwards, also where the network raised its error."""
     model = with_hooks(subject, case.args[0], "", "0.0")
     broken = bool(case.extra.get("the network raises"))
-    seen = {"the network's error": "raised"} if broken else {}
+    seen: dict[str, Any] = {"the network's error": "raised"} if broken else {}
     try:
         found = subject(model, *case.args[1:])
         if not isinstance(found, dict):
@@ -131,7 +135,8 @@ def _left_behind(subject: Subject, case: Case) -> Any:
         if not broken or raised.kinds[0] != "RuntimeError":
             raise
     after = model.inspect()
-    seen |= {"training flags": after["training"], "hooks": after["hooks"]}
+    seen |= {part: after[name] for part, name in LEFT.items()}
+    seen["gradients in parameters"] = any(grad is not None for grad in after["grads"].values())
     if broken:
         refusing = subject.build(case.args[0])
         # Which error it is, or that there is none, is another property's business.
