@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+import zmq
 from nbclient.client import NotebookClient
 from nbclient.exceptions import CellExecutionComplete, DeadKernelError
 from nbclient.util import ensure_async, run_sync
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
 
 OUTPUT_BYTES = 200_000
+MESSAGE_BYTES = 16 * 2**20
 ALLOWED = ("text/plain", "image/png", "image/jpeg")
 
 
@@ -124,6 +126,8 @@ class Judge(Consent, Execute):
         # What the student's process writes past its notebook is for nobody's terminal.
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.create_kernel_manager()
+        # What a kernel sends is read into the grader's own memory.
+        self.km.context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         # Sockets in the private folder instead of ports that every process of this machine can reach.
         self.km.transport, self.km.ip = "ipc", str(place / "io" / "k")
         self.km.connection_file = str(place / "kernel.json")
@@ -138,7 +142,7 @@ class Judge(Consent, Execute):
             finally:
                 with contextlib.suppress(Exception):
                     run_sync(self._async_kill)()
-        if group and hasattr(os, "killpg"):
+        if group and not self._walled and hasattr(os, "killpg"):
             # What the student's code started and left behind.
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)

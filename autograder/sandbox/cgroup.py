@@ -4,8 +4,8 @@ take together, shared memory too, and stops them at the limit."""
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from pathlib import Path
 from autograder.sandbox.walls import Limits
 
 ROOT = Path("/sys/fs/cgroup")
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Group:
 
 def made(limits: Limits) -> Group | None:
     """A new group with these limits, each read back; None where none can be had."""
-    name = f"coursekit-{os.getpid()}-{next(_numbers)}"
+    name = f"coursekit-{os.getpid()}-{secrets.token_hex(4)}"
     version_2 = (ROOT / "cgroup.controllers").exists()
     settings = _settings_2(name, limits) if version_2 else _settings_1(name, limits)
     folders = tuple(dict.fromkeys(path.parent for path, _ in settings))
@@ -61,6 +60,10 @@ def made(limits: Limits) -> Group | None:
     try:
         for folder in folders:
             folder.mkdir()
+    except OSError:
+        # What is there is another's.
+        return None
+    try:
         for path, value in settings:
             path.write_text(str(value))
             # Where a controller is not delegated, writing may succeed and nothing happen.
@@ -82,7 +85,10 @@ def _settings_2(name: str, limits: Limits) -> list[tuple[Path, int]]:
 
 
 def _settings_1(name: str, limits: Limits) -> list[tuple[Path, int]]:
+    memory = ROOT / "memory" / name
+    swap = [(memory / "memory.memsw.limit_in_bytes", limits.memory)]
     return [
-        (ROOT / "memory" / name / "memory.limit_in_bytes", limits.memory),
+        (memory / "memory.limit_in_bytes", limits.memory),
+        *(swap if (ROOT / "memory" / "memory.memsw.limit_in_bytes").exists() else []),
         (ROOT / "pids" / name / "pids.max", limits.processes),
     ]

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import struct
 import sys
 from typing import Any
@@ -22,6 +23,7 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
 _SECCOMP_MODE_FILTER = 2
 _LANDLOCK = {"create_ruleset": 444, "add_rule": 445, "restrict_self": 446}
 _READ = 0b1101  # execute, read a file, list a folder
+_SOCKETS = _READ | 1 << 5 | 1 << 9  # remove a file, make a socket
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many rights over files each version of Landlock knows."""
 _SCOPES = 0b11
@@ -39,9 +41,11 @@ def main(job: dict[str, Any]) -> None:
     limit(job["limits"])
     if job.get("user"):
         become(job["user"])
+    for given, own in job["copied"].items():
+        copy(given, own)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if job.get("landlock"):
-        fence(job["writable"])
+        fence(job["writable"], job["sockets"])
     if job.get("filter"):
         with open(job["filter"], "rb") as file:
             narrow(file.read())
@@ -51,9 +55,11 @@ def limit(limits: dict[str, int]) -> None:
     """Set each limit for good, and read it back."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
-        resource.setrlimit(kind, (value, value))
-        if resource.getrlimit(kind) != (value, value):
-            raise Missing(f"the limit {name} was set to {value} and is {resource.getrlimit(kind)}")
+        _, hard = resource.getrlimit(kind)
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (least, least))
+        if resource.getrlimit(kind) != (least, least):
+            raise Missing(f"the limit {name} was set to {least} and is {resource.getrlimit(kind)}")
 
 
 def become(user: int) -> None:
@@ -65,15 +71,31 @@ def become(user: int) -> None:
         raise Missing(f"the process still belongs to user {os.getresuid()}")
 
 
-def fence(writable: list[str]) -> None:
-    """Landlock: every file may be read, and only those under ``writable`` be changed, whoever owns them."""
-    version = _libc.syscall(_LANDLOCK["create_ruleset"], None, 0, 1)
+def copy(given: str, own: str) -> None:
+    """What lies in a folder, into a folder that belongs to somebody else; links stay links."""
+    for folder, folders, files in os.walk(given):
+        there = os.path.join(own, os.path.relpath(folder, given))
+        for name in folders:
+            os.mkdir(os.path.join(there, name))
+        for name in files:
+            shutil.copyfile(os.path.join(folder, name), os.path.join(there, name), follow_symlinks=False)
+
+
+def landlock() -> int:
+    """The version of Linux's Landlock, or less than 1 where there is none."""
+    return int(_libc.syscall(_LANDLOCK["create_ruleset"], None, 0, 1))
+
+
+def fence(writable: list[str], sockets: str) -> None:
+    """Landlock: every file may be read, and only those under ``writable`` be changed, whoever owns them; in ``sockets``
+    there can be sockets and nothing else."""
+    version = landlock()
     if version < 1:
         raise Missing("this Linux has no Landlock")
     rights = (1 << _RIGHTS.get(version, 16)) - 1
     rules = struct.pack("QQQ", rights, 0, _SCOPES if version >= 6 else 0)[: 24 if version >= 6 else 8]
     ruleset = _checked(_libc.syscall(_LANDLOCK["create_ruleset"], rules, len(rules), 0), "Landlock's rules")
-    for path, allowed in [("/", _READ), *((path, rights) for path in writable)]:
+    for path, allowed in [("/", _READ), (sockets, _SOCKETS), *((path, rights) for path in writable)]:
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
         rule = struct.pack("=Qi", allowed & rights, folder)
         _checked(_libc.syscall(_LANDLOCK["add_rule"], ruleset, 1, rule, 0), f"Landlock's rule for {path}")

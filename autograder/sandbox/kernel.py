@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import site
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,10 @@ def environment(place: Path, address: Path) -> dict[str, str]:
     return given | own
 
 
-OWN = ("work", "io", "ipython", "home")
-"""The parts of its folder that a kernel may change: where it runs, its sockets, IPython's profile, its user's home."""
+COPIED = ("work", "ipython", "home")
+"""Parts of its folder that a kernel gets copies of, in memory: where it runs, IPython's profile, its user's home."""
+SOCKETS = "io"
+"""Where a kernel listens."""
 ORACLE = "oracle"
 """Where the oracle listens: a kernel behind walls can call there and change nothing."""
 
@@ -38,18 +41,22 @@ def furnish(place: Path) -> dict[str, str]:
     for fonts in (Path.home() / cache).glob("fontlist-*.json"):
         (home / cache).mkdir(parents=True, exist_ok=True)
         shutil.copy(fonts, home / cache)
-    return {"HOME": str(home), "TMPDIR": "/tmp"}
+    # With another home, Python would look for what a user has installed in the wrong place.
+    return {"HOME": str(home), "TMPDIR": "/tmp", "PYTHONUSERBASE": site.getuserbase()}
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A private folder for one notebook: its working directory, IPython's profile and the oracle's socket."""
-    place = Path(tempfile.mkdtemp(prefix="kernel-"))
-    if len(str(place)) > 80:  # a socket's path has room for about 100 characters
+    # Not in /tmp: what lies under a kernel's own /tmp it can write, its sockets' folder included. And short, since a
+    # socket's path has room for about 100 characters.
+    base = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
+    place = Path(tempfile.mkdtemp(prefix="kernel-", dir=base))
+    if len(str(place)) > 80:
         shutil.rmtree(place)
         place = Path(tempfile.mkdtemp(prefix="kernel-", dir="/tmp"))
     try:
-        for name in (*OWN, ORACLE):
+        for name in (*COPIED, SOCKETS, ORACLE):
             (place / name).mkdir()
         yield place
     finally:

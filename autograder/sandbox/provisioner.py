@@ -13,7 +13,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from autograder.sandbox import cgroup
 from autograder.sandbox.filter import program
 from autograder.sandbox.kernel import furnish
-from autograder.sandbox.walls import Kernel, Limits, command, give
+from autograder.sandbox.walls import Kernel, Limits, command, data_of, give, landlock_here
 from autograder.sandbox.watch import Watch
 
 
@@ -23,6 +23,7 @@ class SandboxProvisioner(LocalProvisioner):
 
     limits = Limits()
     _watch: Watch | None = None
+    _group: cgroup.Group | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         kwargs = await super().pre_launch(**kwargs)
@@ -34,8 +35,11 @@ class SandboxProvisioner(LocalProvisioner):
         if os.geteuid() == 0:
             user = give(place)
             os.chown(manager.connection_file, user, user)
-        self._place, self._group = place, cgroup.made(self.limits)
-        walled = command(Kernel(place, module, argv, user, program(), limits=self.limits))
+        kernel = Kernel(
+            place, module, argv, user, program(), landlock_here(), self.limits, data_of(kwargs["env"])
+        )
+        walled = command(kernel)
+        self._group = cgroup.made(self.limits)
         kwargs["cmd"] = self._group.entered_by(walled) if self._group else walled
         kwargs["cwd"] = "/"
         return kwargs
@@ -43,7 +47,7 @@ class SandboxProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         info = await super().launch_kernel(cmd, **kwargs)
         assert self.process is not None
-        self._watch = Watch(self.process.pid, self._place, self.limits, self._group)
+        self._watch = Watch(self.process, self.limits, self._group)
         self._watch.start()
         return info
 
@@ -56,6 +60,8 @@ class SandboxProvisioner(LocalProvisioner):
         # Called more than once.
         if self._watch is not None:
             self._watch.end()
+        elif self._group is not None:
+            self._group.remove()
         await super().cleanup(restart)
 
     async def send_signal(self, signum: int) -> None:

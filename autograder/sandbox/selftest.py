@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import secrets
 import socket
 import subprocess
@@ -14,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autograder.sandbox.filter import NoFilter, program
+from autograder.sandbox.filter import NoFilter, program, system_call
 from autograder.sandbox.kernel import ORACLE, environment, scratch
 from autograder.sandbox.trial import PRISONER
-from autograder.sandbox.walls import Kernel, Limits, command, give
+from autograder.sandbox.walls import Kernel, Limits, command, give, landlock_here
 
 SECONDS = 60.0
 OUTSIDE = "outside-"
@@ -50,7 +51,8 @@ def tried(small: Limits | None = None, **changed: Any) -> list[Held]:
     """
     limits = small or Limits()
     with _outside() as walls, scratch() as place:
-        walls = walls + _limits(limits)
+        # Where nothing is to be tried, nothing is said to hold.
+        walls = [wall for wall in (*walls, *_limits(limits)) if wall.tries]
         tries = [one for wall in walls for one in wall.tries]
         kernel = _kernel(place, limits, tries, changed)
         ended = subprocess.run(
@@ -84,7 +86,7 @@ def _kernel(place: Path, limits: Limits, tries: Sequence[Any], changed: dict[str
         filtered = program()
     except NoFilter:
         filtered = b""
-    given = {"user": user, "program": filtered, "limits": limits, **changed}
+    given = {"user": user, "program": filtered, "landlock": landlock_here(), "limits": limits, **changed}
     return Kernel(place, "autograder.sandbox.trial", [json.dumps(tries)], **given)
 
 
@@ -146,14 +148,19 @@ def _outside() -> Iterator[list[Wall]]:
                 "the grader's processes", (("processes", secret), ("seen", _self()), ("killed", os.getpid()))
             ),
             Wall("shared memory", (("read", str(shared)), ("write", str(shared)))),
-            Wall("keyrings", tuple(("called", name) for name in CALLS[0])),
-            Wall("System V and message queues", tuple(("called", name) for name in CALLS[1])),
-            Wall("looking into processes", tuple(("called", name) for name in CALLS[2])),
-            Wall("namespaces and mounts", tuple(("called", name) for name in BEYOND[0])),
-            Wall("the rest of Linux", tuple(("called", name) for name in BEYOND[1])),
-            Wall("32-bit system calls", (("old_calls", None),)),
+            Wall("keyrings", _called(*CALLS[0])),
+            Wall("System V and message queues", _called(*CALLS[1])),
+            Wall("looking into processes", _called(*CALLS[2])),
+            Wall("namespaces and mounts", _called(*BEYOND[0])),
+            Wall("the rest of Linux", _called(*BEYOND[1])),
+            Wall("32-bit system calls", (("old_calls", None),) * (platform.machine() == "x86_64")),
             Wall("rights", (("rights", None), ("identity", None))),
         ]
+
+
+def _called(*names: str) -> tuple[tuple[str, Any], ...]:
+    numbers = {name: system_call(name) for name in names}
+    return tuple(("called", [name, number]) for name, number in numbers.items() if number >= 0)
 
 
 def _self() -> list[Any]:
@@ -164,6 +171,10 @@ def _limits(limits: Limits) -> list[Wall]:
     raised = tuple(("raised", name) for name in limits.by_name())
     return [
         Wall("memory", (("memory", limits.memory + 2**20),)),
+        Wall(
+            "room for files",
+            (("room", ["/tmp", limits.disk]), ("room", ["/dev/shm", limits.disk]), ("room", ["/dev", 2**20])),
+        ),
         Wall("the size of a file", (("file_size", limits.file + 1),)),
         Wall("the number of processes", (("forks", limits.processes + 1),)),
         Wall("the limits themselves", raised),

@@ -6,18 +6,20 @@ import importlib.util
 import json
 import os
 import shutil
-import site
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autograder.sandbox.kernel import ORACLE, OWN
+from autograder.sandbox import inside
+from autograder.sandbox.kernel import COPIED, ORACLE
 
 GIB = 2**30
 
-SYSTEM = ("/usr", "/opt/conda")
-"""Programs and libraries."""
+PARTS = ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "include", "share", "pyvenv.cfg", "ssl")
+"""What is needed of a prefix, of the system's or of Python's: never its `etc`, where passwords lie, and nothing of a
+course that an environment was made in."""
+SYSTEM = ("/usr", "/usr/local")
 LINKED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = (
     "ld.so.cache",
@@ -29,11 +31,12 @@ ETC = (
     "nsswitch.conf",
     "mime.types",
 )
+PACKAGES = ("site-packages", "dist-packages")
 LOADED = ("__init__.py", "agent", "learner.py", "sandbox", "values.py", "wire.py")
 """What a kernel loads of the autograder; where the answers are, or how they are judged, stays outside."""
-FIRST_USER = 61_000
-USERS = 4_000
-"""Kernels started by root belong to users from here on, so many of them, whom nobody else is."""
+FIRST_USER = 60_578
+USERS = 606
+"""Kernels started by root belong to users from here on, so many of them; systemd's own begin behind them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Limits:
 
     Attributes:
         memory: bytes of memory that its processes may have together, and each alone.
-        disk: bytes of files in the folders that it may change; half of that in `/tmp`, and in shared memory.
+        disk: bytes of files where it runs; half of that in each other folder that it may change. They lie in memory.
         file: bytes that one file may have.
         processes: how many there may be at a time, threads included; of users other than root.
         open_files: how many files may be open.
@@ -51,7 +54,7 @@ class Limits:
     memory: int = 4 * GIB
     disk: int = GIB
     file: int = GIB
-    processes: int = 256
+    processes: int = 512
     open_files: int = 1024
 
     def by_name(self) -> dict[str, int]:
@@ -69,7 +72,7 @@ class Kernel:
     """One kernel to come, and what it is given.
 
     Attributes:
-        place: its private folder, with `work` (where it runs), `io` (sockets) and `ipython` in it.
+        place: its private folder, with :func:`~autograder.sandbox.kernel.scratch`'s parts in it; of `work`, `ipython` and `home` it gets copies.
         module, argv: what is run in it.
         user: whom it belongs to where root starts it, or 0.
         program: the filter of system calls, or b"" for none.
@@ -94,7 +97,7 @@ def command(kernel: Kernel) -> list[str]:
         raise FileNotFoundError("bwrap")
     job = _job(kernel)
     # As a file, since as a module it would bring the whole package, and torch, before the walls stand.
-    inner = [sys.executable, "-P", str(_package("autograder") / "sandbox" / "inside.py"), str(job)]
+    inner = [sys.executable, "-P", "-s", str(_package("autograder") / "sandbox" / "inside.py"), str(job)]
     return [bubblewrap, *_namespaces(kernel), *_files(kernel), "--chdir", "/", "--", *inner]
 
 
@@ -108,7 +111,9 @@ def _job(kernel: Kernel) -> Path:
         "limits": kernel.limits.by_name(),
         "user": kernel.user,
         "landlock": kernel.landlock,
-        "writable": [*map(str, _own(kernel)), "/tmp", "/dev"],
+        "copied": {str(_given_in(kernel, name)): str(kernel.place / name) for name in COPIED},
+        "writable": [*(str(kernel.place / name) for name in COPIED), "/tmp", "/dev"],
+        "sockets": str(kernel.place / "io"),
         "filter": str(filtered) if kernel.program else "",
     }
     path = kernel.place / "job.json"
@@ -129,10 +134,14 @@ def _namespaces(kernel: Kernel) -> Iterator[str]:
 
 def _files(kernel: Kernel) -> Iterator[str]:
     yield from ("--proc", "/proc", "--dev", "/dev")
+    half = kernel.limits.disk // 2
     for name in ("/dev/shm", "/tmp"):
-        yield from ("--perms", "1777", "--size", str(kernel.limits.disk // 2), "--tmpfs", name)
+        yield from _in_memory(name, half)
+    # Its other files would have no bound.
+    yield from ("--remount-ro", "/dev")
     made: set[Path] = {Path("/"), Path("/tmp"), Path("/proc"), Path("/dev")}
-    for path in _readable(kernel):
+    readable = _readable(kernel)
+    for path in readable:
         yield from _parents(path, made)
         yield from ("--ro-bind", str(path), str(path))
     for name in LINKED:
@@ -142,6 +151,8 @@ def _files(kernel: Kernel) -> Iterator[str]:
         elif path.exists():
             yield from ("--ro-bind", name, name)
     package = _package("autograder")
+    for other in _installed(readable) - {package}:
+        yield from ("--tmpfs", str(other), "--remount-ro", str(other))
     yield from _parents(package, made)
     yield from ("--perms", "0755", "--tmpfs", str(package))
     for name in LOADED:
@@ -152,12 +163,26 @@ def _files(kernel: Kernel) -> Iterator[str]:
     for path in (kernel.place / name for name in ("job.json", "filter", "kernel.json", ORACLE)):
         if path.exists():
             yield from ("--ro-bind", str(path), str(path))
-    for path in _own(kernel):
-        yield from ("--bind", str(path), str(path))
+    for name in COPIED:
+        yield from ("--ro-bind", str(kernel.place / name), str(_given_in(kernel, name)))
+        yield from _in_memory(str(kernel.place / name), kernel.limits.disk if name == "work" else half)
+    yield from ("--bind", str(kernel.place / "io"), str(kernel.place / "io"))
 
 
-def _own(kernel: Kernel) -> list[Path]:
-    return [kernel.place / name for name in OWN]
+def _in_memory(name: str, size: int) -> Iterator[str]:
+    """A folder for everybody, of bounded size, that is gone with its kernel."""
+    yield from ("--perms", "1777", "--size", str(size), "--tmpfs", name)
+
+
+def _given_in(kernel: Kernel, name: str) -> Path:
+    return kernel.place / f"{name} as given"
+
+
+def _installed(readable: Iterable[Path]) -> set[Path]:
+    """Every autograder that lies in a folder of packages which can be seen: another one's answers are answers, too."""
+    places = [path for path in readable if path.name in PACKAGES]
+    places += [found for path in readable for kind in PACKAGES for found in path.glob(f"python*/{kind}")]
+    return {place / "autograder" for place in places if (place / "autograder").is_dir()}
 
 
 def _parents(path: Path, made: set[Path]) -> Iterator[str]:
@@ -170,16 +195,12 @@ def _parents(path: Path, made: set[Path]) -> Iterator[str]:
 
 def _readable(kernel: Kernel) -> list[Path]:
     """The Python environment, the system's programs and the course's public library; the outer folders first."""
-    python = [sys.prefix, sys.base_prefix, *site.getsitepackages(), *_outside_the_environment()]
-    etc = [f"/etc/{name}" for name in ETC]
-    wanted = [Path(name) for name in (*SYSTEM, *etc, *python)] + [_package("coursekit"), *kernel.data]
-    found = {path for path in wanted if path.exists()}
+    prefixes = (*SYSTEM, sys.prefix, sys.base_prefix)
+    wanted = [Path(prefix) / part for prefix in prefixes for part in PARTS]
+    wanted += [Path("/etc") / name for name in ETC]
+    wanted += [Path(entry) for entry in sys.path if Path(entry).name in PACKAGES]
+    found = {path for path in (*wanted, _package("coursekit"), *kernel.data) if path.exists()}
     return [path for path in sorted(found) if not any(parent in found for parent in path.parents)]
-
-
-def _outside_the_environment() -> Iterable[str]:
-    """Folders of packages that lie elsewhere: a user's own, or those that a path file names."""
-    return (entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
 
 
 def _package(name: str) -> Path:
@@ -193,11 +214,19 @@ _given = 0
 
 
 def give(place: Path) -> int:
-    """Give a kernel's own folders to a user whom nobody else is; the user's number. Only root can."""
+    """Give the folder of a kernel's sockets to a user whom nobody else is; the user's number. Only root can."""
     global _given
     _given += 1
     user = FIRST_USER + (os.getpid() * 31 + _given) % USERS
-    for name in OWN:
-        for path in (place / name, *(place / name).rglob("*")):
-            os.chown(path, user, user, follow_symlinks=False)
+    os.chown(place / "io", user, user)
     return user
+
+
+def landlock_here() -> bool:
+    """Whether this Linux has Landlock."""
+    return inside.landlock() > 0
+
+
+def data_of(environment: Mapping[str, str]) -> list[Path]:
+    """The folder of the real data sets, which a kernel may read where the grader has one."""
+    return [Path(environment["COURSEKIT_DATA"])] if environment.get("COURSEKIT_DATA") else []

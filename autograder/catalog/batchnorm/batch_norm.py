@@ -8,8 +8,19 @@ from torch import nn
 
 from autograder.attempt import Handle, Odd, Raised, Subject
 from autograder.catalog.answers import Answers
-from autograder.catalog.batchnorm.draws import CLOSE, LOOSE, affine, spread
-from autograder.catalog.batchnorm.places import NAMES, STATISTICS, Places, attribute, load, places_in, tracked
+from autograder.catalog.batchnorm.draws import (
+    CLOSE,
+    LOOSE,
+    NAMES,
+    STATISTICS,
+    Places,
+    affine,
+    attribute,
+    load,
+    places_in,
+    spread,
+    tracked,
+)
 from autograder.catalog.claims import claims, hints, on
 from autograder.catalog.forbidden import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM
 from autograder.catalog.observations import as_double, changed_tensors, described

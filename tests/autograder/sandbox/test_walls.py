@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 
-from autograder.sandbox import SANDBOX, cgroup, machine, selftest, walls
+from autograder.sandbox import SANDBOX, cgroup, machine, selftest, walls, watch
 from autograder.sandbox.kernel import ORACLE, environment, scratch
 from autograder.sandbox.provisioner import SandboxProvisioner
 from autograder.sandbox.walls import Limits
@@ -164,23 +164,42 @@ def test_what_a_kernel_has_started_ends_with_it(kernel):
 SMALL = {(SandboxProvisioner, "limits"): Limits(memory=700 * 2**20, disk=100 * 2**20)}
 NO_GROUP = {(cgroup, "made"): lambda limits: None}
 HOGS = {
-    "memory of several": "import os\nfor _ in range(3): os.fork()\nx = bytearray(150 * 2**20)\nimport time; time.sleep(60)",
-    "shared memory": "import mmap\nm = mmap.mmap(-1, 900 * 2**20)\nfor _ in range(900): m.write(b'x' * 2**20)\nimport time; time.sleep(60)",
-    "files": "for n in range(60): open(f'{n}', 'wb').write(b'x' * 5 * 2**20)\nimport time; time.sleep(60)",
+    "several": "import os\nfor _ in range(6): os.fork()\nx = bytearray(150 * 2**20)\nimport time; time.sleep(60)",
+    "shared": "import mmap\nm = mmap.mmap(-1, 900 * 2**20)\nfor _ in range(900): m.write(b'x' * 2**20)\nimport time; time.sleep(60)",
 }
+HIDDEN = "import ctypes\nctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0)\n"
+"""A name of its process that is no text."""
 
 
 @pytest.mark.parametrize("kernel", [SMALL, SMALL | NO_GROUP], ids=["group", "watched"], indirect=True)
 @pytest.mark.parametrize("hog", HOGS)
-def test_a_hog_is_stopped_and_told_why(kernel, hog):
+@pytest.mark.parametrize("hidden", ["", HIDDEN], ids=["", "hidden"])
+def test_a_hog_is_stopped_and_told_why(kernel, hog, hidden):
     manager, client, _ = kernel
-    client.execute(HOGS[hog])
+    client.execute(hidden + HOGS[hog])
     deadline = time.monotonic() + 30
     while manager.provisioner.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert manager.provisioner.process.poll() is not None
-    what = "wrote more than 100 MiB of files" if hog == "files" else "took more than 700 MiB of memory"
-    assert manager.provisioner.reached == what
+    assert manager.provisioner.reached == "took more than 0.68 GiB of memory"
+
+
+def test_a_watch_that_fails_stops_the_kernel(kernel, monkeypatch):
+    manager, *_ = kernel
+    monkeypatch.setattr(watch, "memory_of", lambda pid: 1 / 0)
+    manager.provisioner.process.wait(10)
+    assert manager.provisioner.reached == "could not be watched any more"
+
+
+@pytest.mark.parametrize("kernel", [SMALL], ids=[""], indirect=True)
+def test_files_have_bounded_room_and_are_gone_with_the_kernel(kernel):
+    _, client, place = kernel
+    code = "for n in range(60): open(f'{n}', 'wb').write(b'x' * 5 * 2**20)"
+    assert run(client, code)[0] == "error"
+    assert run(client, "open('/tmp/more', 'wb').write(b'x' * 60 * 2**20)")[0] == "error"
+    assert run(client, f"open({str(place / 'io' / 'x')!r}, 'w')")[0] == "error"
+    assert not list((place / "work").iterdir())
+    assert {path.is_socket() for path in (place / "io").iterdir()} == {True}
 
 
 def test_a_group_is_left_to_nobody(kernel):
