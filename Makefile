@@ -15,16 +15,17 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[lab,instructor,dev]'
 	@touch $(READY)
 
-# bubblewrap is the sandbox, chromium drives the browser tests.
+# bubblewrap and libseccomp are the sandbox, chromium drives the browser tests.
 system:
 	@missing=""; command -v bwrap >/dev/null || missing="bubblewrap"; \
+	! command -v ldconfig >/dev/null || ldconfig -p | grep -q libseccomp || missing="$$missing libseccomp2"; \
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	[ -z "$$missing" ] && exit 0; \
 	as=""; [ "$$(id -u)" = 0 ] || as="sudo -n"; \
 	if command -v apt-get >/dev/null && $$as true 2>/dev/null; then \
 	  $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq $$missing >/dev/null && exit 0; \
 	fi; \
-	echo "Not installed:$$missing. Without bubblewrap there is no sandbox to grade in; without chromium the browser tests are left out."; \
+	echo "Not installed:$$missing. Without bubblewrap and libseccomp there is no sandbox to grade in; without chromium the browser tests are left out."; \
 	[ "$$CI" != true ]
 
 demo: setup
