@@ -3,7 +3,6 @@ take together, shared memory too, and stops them at the limit."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
@@ -41,13 +40,14 @@ class Group:
         for folder in self.folders:
             # It is empty a moment after its last process has ended.
             for _ in range(50):
-                with contextlib.suppress(FileNotFoundError):
-                    try:
-                        folder.rmdir()
-                    except OSError:
-                        time.sleep(0.02)
-                        continue
-                break
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.02)
+                else:
+                    break
 
 
 def made(limits: Limits) -> Group | None:
@@ -60,10 +60,6 @@ def made(limits: Limits) -> Group | None:
     try:
         for folder in folders:
             folder.mkdir()
-    except OSError:
-        # What is there is another's.
-        return None
-    try:
         for path, value in settings:
             path.write_text(str(value))
             # Where a controller is not delegated, writing may succeed and nothing happen.
