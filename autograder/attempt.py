@@ -16,13 +16,15 @@ import torch
 
 from autograder import wire
 from autograder.agent import Agent
-from autograder.agent.watch import BY_CHANCE
+from autograder.agent.limits import FAR
+from autograder.agent.watch import BY_CHANCE, STEPS
 from autograder.values import Batches, Foreign, Generator, Named, Network, Ref
 
 T = TypeVar("T")
 
 PATIENCE = 120.0
-"""Seconds, beyond three times the learner's own, after which a far side that answers slowly is given up."""
+"""Seconds by the clock, beyond what the learner's own processor time may take, after which a far side that answers slowly
+is given up."""
 
 
 class Trouble(Exception):
@@ -66,8 +68,10 @@ class Conditions:
         threads: how many torch may use.
         watch: how closely the learner's code is looked at while it runs: "nothing", "calls" (each library
             function and operator) or "samples" (what is running now and then, for code that runs long).
-        seconds: how long the learner's code may run in all.
+        seconds: how much processor time the learner's code may use up in all. Code that sleeps, or runs where others
+            use the machine, has ``FAR`` times as much by the clock.
         spent: how much of that earlier questions have used up.
+        call: how much of it one call may use up, so that one of many does not take the time of all; None is all.
     """
 
     seed: int = 0
@@ -76,6 +80,7 @@ class Conditions:
     watch: Literal["nothing", "calls", "samples"] = "nothing"
     seconds: float = 20.0
     spent: float = 0.0
+    call: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Seen:
         printed: the beginning of what the learner's code printed.
         calls: the library functions and operators that ran, where they were watched.
         devices: where the returned tensors were.
-        seconds: how long the learner's code ran.
+        seconds: how much of its time the learner's code used up.
         forms: what each call returned, without its numbers: two answers of the same forms can be used alike.
     """
 
@@ -112,7 +117,7 @@ class Stumbled(Exception):
 class Attempt:
     """One learner's object, asked through ``exchange(request, seconds) -> reply``.
 
-    ``seconds`` is the time the learner's code may take in all.
+    ``seconds`` is the processor time the learner's code may use up in all.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class Attempt:
         self.across = remote
         self.seconds = seconds
         self._waited = 0.0
+        self._most = seconds
 
     @classmethod
     def local(cls, answer: Any, name: str, *, seconds: float = 20.0) -> Attempt:
@@ -160,8 +166,8 @@ class Attempt:
                 # What was judged before the silence counts, and the rest ran out of time.
                 raise TimedOut("no answer in time")
             try:
-                channel.send(request, timeout=limit + grace)
-                reply = channel.receive(timeout=limit + grace)
+                channel.send(request, timeout=FAR * limit + grace)
+                reply = channel.receive(timeout=FAR * limit + grace)
             except TimeoutError as error:
                 late = True
                 channel.close()
@@ -212,11 +218,13 @@ class Attempt:
             return self._exchange(request, request.get("limit", min(10.0, self.seconds)))
         finally:
             self._waited += time.perf_counter() - start
-            if self._waited > 3 * self.seconds + PATIENCE:
+            if self._waited > longest(self._most):
                 raise Gone("its answers came too slowly")
 
     def _conditions(self, given: Conditions | None) -> Conditions:
-        return Conditions(seconds=self.seconds) if given is None else given
+        given = Conditions(seconds=self.seconds) if given is None else given
+        self._most = max(self._most, given.seconds)
+        return given
 
 
 class _Question:
@@ -288,9 +296,8 @@ class _Question:
         given = self._conditions
         left = given.seconds - given.spent - self._seconds
         if left <= 0:
-            raise TimedOut(f"{given.seconds:g} s were not enough")
-        # One call of many may not use up the time of all; a training is one call.
-        limit = left if given.watch == "samples" else min(left, max(given.seconds / 2, 1.0))
+            raise TimedOut(f"{given.seconds:g} s of processor time were not enough")
+        limit = left if given.call is None else min(left, given.call)
         before, self._before = self._before, []
         conditions = {
             "before": before,
@@ -301,14 +308,20 @@ class _Question:
             "limit": limit,
             "remote": self.attempt.across,
         }
-        start = time.perf_counter()
+        start, reply = time.perf_counter(), {}
         try:
             reply = self._exchange({**request, **conditions})
         finally:
-            self._seconds += time.perf_counter() - start
-        if reply.get("timed_out"):
-            raise TimedOut(f"still running after {limit:.0f} s")
+            clock = time.perf_counter() - start
+            # The far side tells how long it was at work, and is believed as far as the clock allows.
+            told = reply.get("seconds")
+            used = min(max(told, 0.0), clock) if isinstance(told, float) and told == told else 0.0
+            self._seconds += max(used, clock / FAR)
         self._calls.update(_texts(reply.get("seen")))
+        if reply.get("timed_out"):
+            steps = [name.removeprefix(STEPS) for name in self._calls if name.startswith(STEPS)]
+            at = f", after {steps[-1]} steps of its optimizer" if steps else ""
+            raise TimedOut(f"still running after {limit:.3g} s of processor time{at}")
         if reply.get("printed"):
             self._printed = (self._printed + str(reply["printed"]))[:600]
         return reply
@@ -405,6 +418,11 @@ class Handle(_Callable):
 
     def __repr__(self) -> str:
         return f"a {self.ref.kind}"
+
+
+def longest(seconds: float) -> float:
+    """How long, by the clock, the questions to an answer may take that may use up so much processor time."""
+    return FAR * seconds + PATIENCE
 
 
 def _step(target: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

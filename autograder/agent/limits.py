@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +18,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 DEFERRED = 400
 
+FAR = 4.0
+"""How many times its limit of processor time code may take by the clock: as others use the machine, or as it sleeps."""
+
 
 class TimeUp(BaseException):
     """The learner's code used up its time; not an Exception, so that ``except Exception`` lets it through."""
 
 
 class Limit:
-    """Interrupt the learner's code after so many seconds, where the platform and the thread allow it."""
+    """Interrupt the learner's code after so many seconds of the thread's processor time, and after ``FAR`` times as many by
+    the clock, where the platform and the thread allow it."""
 
     def __init__(self, seconds: float | None):
         self._seconds = seconds
@@ -40,6 +45,7 @@ class Limit:
             return
         self._on = True
         self._old = signal.signal(signal.SIGALRM, self._ring)
+        self._processor, self._clock = time.thread_time(), time.perf_counter()
         # Rings again and again, since code that swallows the first one would otherwise run for ever.
         signal.setitimer(signal.ITIMER_REAL, max(self._seconds, 0.01), 0.25)
 
@@ -50,6 +56,9 @@ class Limit:
 
     def _ring(self, signum: int, frame: types.FrameType | None) -> None:
         if frame is None or frame.f_code is Limit.__exit__.__code__:
+            return
+        if self._left() > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(self._left(), 0.01), 0.25)
             return
         if _importing(frame) and self._deferred < DEFERRED:
             # torch imports a lot late: a module that is interrupted half-way stays broken for every later cell.
@@ -65,6 +74,13 @@ class Limit:
             # microseconds after the last.
             signal.setitimer(signal.ITIMER_REAL, random.SystemRandom().uniform(2e-6, 6e-5), 0.001)
         raise TimeUp
+
+    def _left(self) -> float:
+        assert self._seconds is not None
+        return min(
+            self._seconds - (time.thread_time() - self._processor),
+            FAR * self._seconds - (time.perf_counter() - self._clock),
+        )
 
 
 def _importing(frame: types.FrameType | None) -> bool:
@@ -94,6 +110,7 @@ _ASKING = {
     "<lambda>",
     "<dictcomp>",
     "_guarded",
+    "_exported",
     "_export",
     "_message",
     "_raised",

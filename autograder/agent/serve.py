@@ -33,6 +33,7 @@ from autograder.wire import MAX_BITS, Channel, Closed, WireError, carried
 
 NODES = 20_000
 DEPTH = 20
+SEEN = 2000
 LOOKING = 5.0
 
 
@@ -128,17 +129,17 @@ class Agent:
             grads = None
             seed_all(request["seed"])
             call = partial(_compiled_late, self._target(request["target"]), args, kwargs)
-            with WATCHES[request.get("watch", "nothing")](seen):
-                with put_back():
-                    result = until_first_step(call) if request.get("first_step") else call()
-                if wrt:
-                    with put_back(), gradient_pass():
-                        grads = gradients(result, wrt, request["grad_seed"])
-            going = _Outgoing()
+            watch = WATCHES[request.get("watch", "nothing")]
+            with watch(seen), put_back():
+                result = until_first_step(call) if request.get("first_step") else call()
+            value, going = self._exported(result)
+            if wrt:
+                with watch(seen), put_back(), gradient_pass():
+                    grads = gradients(going.tensors, wrt, request["grad_seed"])
             reply = {
-                "value": self._export(result, going),
-                "grads": self._export(grads, _Outgoing()),
-                "devices": sorted(going.devices),
+                "value": value,
+                "grads": self._exported(grads)[0],
+                "devices": sorted({tensor.device.type for tensor in going.tensors}),
             }
             if before is not None:
                 reply["changed"] = changes(before, snapshot(args, kwargs))
@@ -153,7 +154,7 @@ class Agent:
             module = self._objects[request["ref"]]
             if not isinstance(module, nn.Module):
                 raise TypeError(f"expected an nn.Module, got {type(module).__name__}")
-            return {"value": self._export(self._state(module, request.get("parts")), _Outgoing())}
+            return {"value": self._exported(self._state(module, request.get("parts")))[0]}
 
         return self._guarded(request, looked)
 
@@ -163,7 +164,7 @@ class Agent:
         steps = [(step, *self._arguments(step, request["device"])) for step in request.get("before", ())]
         seen: set[str] = set()
         printed = Printed()
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             # Reading the answer and its exception runs the learner's code too, so it is limited as well.
             with threads_of(request.get("threads", 1)), quiet(printed), uncompiled(), Limit(request["limit"]):
@@ -180,10 +181,10 @@ class Agent:
                         raise
                     reply = {"raised": _raised(error)}
         except TimeUp:
-            return {"timed_out": True, "seconds": time.perf_counter() - start}
-        reply["seconds"] = time.perf_counter() - start
+            return {"timed_out": True, "seconds": time.thread_time() - start, "seen": sorted(seen)[:SEEN]}
+        reply["seconds"] = time.thread_time() - start
         reply["printed"] = printed.getvalue()[:PRINTED]
-        reply["seen"] = sorted(seen)[:2000]
+        reply["seen"] = sorted(seen)[:SEEN]
         return reply
 
     def _state(self, module: nn.Module, parts: Any) -> dict[str, Any]:
@@ -226,15 +227,24 @@ class Agent:
         self._objects[self._numbers] = value
         return Ref(self._numbers, type(value).__name__)
 
+    def _exported(self, value: Any) -> tuple[Any, _Outgoing]:
+        """The value as it travels, and what was met on the way. One that is over its bounds is Foreign as a whole: what
+        could be made of its beginning would cost as much as any right answer does."""
+        going = _Outgoing()
+        try:
+            return self._export(value, going), going
+        except _Over as over:
+            return Foreign(str(over)), _Outgoing()
+
     def _export(self, value: Any, going: _Outgoing, depth: int = 0) -> Any:
         """The value as it travels. Types are asked for by ``type``, since ``isinstance`` and overridden
-        methods would run what the learner wrote; what is endless or has no place on the wire is Foreign."""
+        methods would run what the learner wrote; what has no place on the wire is Foreign."""
         kind = type(value)
         going.left -= 1
         if depth > DEPTH or going.left < 0:
-            return Foreign("deeply nested value")
+            raise _Over("deeply nested value")
         if kind in (torch.Tensor, nn.Parameter):
-            going.devices.add(value.device.type)
+            going.tensors.append(value)
             return value.detach() if carried(value) else Foreign(_oddly(value))
         if issubclass(kind, torch.Tensor):
             return Foreign(f"{kind.__module__}.{kind.__qualname__}")
@@ -248,7 +258,7 @@ class Agent:
             own = next(t for t in (list, set, frozenset, tuple, dict) if issubclass(kind, t))
             size = own.__len__(value)
             if size > going.left:
-                return Foreign(f"{kind.__name__} of {size} entries")
+                raise _Over(f"{kind.__name__} of {size} entries")
         if issubclass(kind, dict):
             return {
                 self._export(k, going, depth + 1): self._export(v, going, depth + 1)
@@ -269,11 +279,15 @@ class Agent:
 
 
 class _Outgoing:
-    """What one answer has used up of its bounds, and the devices its tensors were on."""
+    """What one answer has left of its bounds, and the tensors in it."""
 
     def __init__(self) -> None:
         self.left = NODES
-        self.devices: set[str] = set()
+        self.tensors: list[torch.Tensor] = []
+
+
+class _Over(Exception):
+    """An answer has more entries, or lies deeper in itself, than any right one."""
 
 
 def _oddly(tensor: torch.Tensor) -> str:

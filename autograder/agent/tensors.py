@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import nn
 from autograder.values import Walk
 
 
-def gradients(result: Any, leaves: dict[str, torch.Tensor], seed: int) -> dict[str, Any] | None:
-    """Gradients of ⟨result, cotangent⟩, the cotangent drawn from ``seed``; None where the graph was cut."""
-    outputs = [t for t in tensors_in(result) if t.is_floating_point() and t.requires_grad]
+def gradients(
+    tensors: Sequence[torch.Tensor], leaves: dict[str, torch.Tensor], seed: int
+) -> dict[str, Any] | None:
+    """Gradients of ⟨the tensors of an answer, cotangents⟩, drawn from ``seed``; None where the graph was cut."""
+    outputs = [t for t in tensors if t.is_floating_point() and t.requires_grad]
     if not outputs:
         return dict.fromkeys(leaves)
     generator = torch.Generator().manual_seed(seed)

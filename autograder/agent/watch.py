@@ -14,12 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GLANCE = 0.05
 BY_CHANCE = "drawn from global random numbers"
 """Seen where code has moved one of the global generators, which nobody but it knows the use of."""
+STEPS = "steps of an optimizer: "
+"""Seen with their number behind it, where training code made some."""
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 
 
@@ -103,6 +109,13 @@ def _sampling(seen: set[str]) -> Iterator[None]:
     what takes long does not escape it."""
     own, done = threading.get_ident(), threading.Event()
     before = global_numbers()
+    steps = 0
+
+    def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    hook = register_optimizer_step_post_hook(count)
 
     def glance() -> None:
         while not done.wait(GLANCE):
@@ -121,6 +134,9 @@ def _sampling(seen: set[str]) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+        hook.remove()
+        if steps:
+            seen.add(f"{STEPS}{steps}")
         if global_numbers() != before:
             seen.add(BY_CHANCE)
 

@@ -147,6 +147,8 @@ def _evaluate(
             r if r.name in named or not found.failed else replace(r, described=_described(exam, found))
             for r, found in zip(results, evidence, strict=True)
         )
+    cut = _cut(exam, evidence)
+    faults = [f"no verdict on {found.claim.name}: {found.fault}" for found in evidence if found.fault]
     return Verdict(
         exercise.id,
         _overall(results),
@@ -155,8 +157,21 @@ def _evaluate(
         results,
         0,
         findings=findings,
-        flags=tuple(f"no verdict on {found.claim.name}: {found.fault}" for found in evidence if found.fault),
+        message=cut,
+        flags=(*faults, *([cut] if cut else [])),
     )
+
+
+def _cut(exam: Exam, evidence: Sequence[Evidence]) -> str:
+    """That the answer's time was used up, and what was judged until then; "" where it was not."""
+    looks = [look for found in evidence for look in found.looks]
+    late = [look for look in looks if isinstance(look.got, TimedOut)]
+    if not late:
+        return ""
+    if isinstance(exam.exercise, Training):
+        return f"the training was cut short: {late[0].got}"
+    of_all = sum(len(cases) for cases in exam.every().values())
+    return f"the time was used up, {len(looks) - len(late)} of {of_all} inputs were judged: {late[0].got}"
 
 
 def _not_usable(exercise: Exercise, looked: Mapping[str, Any]) -> tuple[Outcome, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from autograder.attempt import Attempt, Conditions, Handle, Odd, Seen, Stumbled, TimedOut, Trouble
@@ -13,6 +14,8 @@ from autograder.oracle.explore import drawn, entropy
 from autograder.oracle.observe import Fault, Lost, observed, observed_of_learner, refused
 
 REFERENCE_SECONDS = 120.0
+CALL_SECONDS = 1.0
+"""Of processor time, that an answer may use up for each call that the exam makes of it."""
 
 
 class Exam:
@@ -39,6 +42,7 @@ class Exam:
         self._cases = {name: list(given) for name, given in (cases or {}).items()}
         # Kept for cases of this exam only: their identities are keys, and theirs are alive.
         self._shown: dict[tuple[str, str, int, int], Any] = {}
+        self._forms: dict[tuple[str, int], tuple[str, ...]] = {}
         self._own = {id(case) for given in self._cases.values() for case in given}
 
     def entropy(self, prop: Claim) -> int:
@@ -72,7 +76,10 @@ class Exam:
         """What the reference shows on a case. Raises :class:`Lost` where it fails by accident."""
 
         def shown() -> Any:
-            value = self._of_reference(prop, case).value
+            seen = self._of_reference(prop, case)
+            value = seen.value
+            if id(case) in self._own:
+                self._forms[prop.name, id(case)] = seen.forms
             if isinstance(value, Trouble) and not refused(value):
                 raise Lost(f"the reference fails: {value}")
             return value
@@ -88,7 +95,23 @@ class Exam:
 
     def forms(self, prop: Property, case: Case) -> tuple[str, ...]:
         """Of which forms the reference's answers to a case are, call by call."""
-        return self._of_reference(prop, case).forms
+        if (prop.name, id(case)) not in self._forms:
+            forms = self._of_reference(prop, case).forms
+            if id(case) not in self._own:
+                return forms
+            self._forms[prop.name, id(case)] = forms
+        return self._forms[prop.name, id(case)]
+
+    @cached_property
+    def seconds(self) -> float:
+        """How much processor time an answer may use up: the exercise's, and more where the exam calls it so often that an
+        honest answer which is slow would be cut short."""
+        if isinstance(self.exercise, Training):
+            return self.exercise.seconds
+        calls = sum(
+            len(self.forms(prop, case)) for prop in self.exercise.properties for case in self.cases(prop)
+        )
+        return max(self.exercise.seconds, CALL_SECONDS * calls)
 
     def _of_reference(self, prop: Property, case: Case) -> Seen:
         try:

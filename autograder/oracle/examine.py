@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from autograder.attempt import Attempt, Conditions, Seen, Trouble
+from autograder.attempt import Attempt, Conditions, Seen, TimedOut, Trouble
 from autograder.exercise import (
     Case,
     Claim,
@@ -127,6 +127,7 @@ class DrawnInputs:
         self._asked = 0
         self._watched = watched
         self._shrink_seconds = shrink_seconds
+        self._cut = False
 
     def of(self, claim: Property) -> Evidence:
         evidence = Evidence(claim)
@@ -182,15 +183,24 @@ class DrawnInputs:
             seed=self._asked,
             device=self._device,
             watch="calls" if watch else "nothing",
-            seconds=self._attempt.seconds,
+            seconds=self._seconds(),
             spent=self.spent,
+            call=max(self._attempt.seconds / 2, 1.0),
         )
         seen = observed_of_learner(
             prop.observe, self._attempt, case, conditions, lambda: self._exam.forms(prop, case)
         )
         self.spent += seen.seconds
         self.calls |= seen.calls
+        self._cut = self._cut or isinstance(seen.value, TimedOut)
         return seen
+
+    def _seconds(self) -> float:
+        """The time of all calls. What is slow in each gets what so many calls need, what does not end does not."""
+        least = self._attempt.seconds
+        if self._cut or self.spent < least / 2:
+            return least
+        return least * self._exam.seconds / self._exam.exercise.seconds
 
     def _look(self, prop: Property, case: Case, *, watch: bool = False) -> Look:
         seen = self._ask(prop, case, watch)

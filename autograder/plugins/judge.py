@@ -47,8 +47,8 @@ class Judge(Consent, Execute):
     are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason.
     """
 
-    timeout = Integer(60, allow_none=True, help="Seconds that one cell may run.").tag(config=True)
-    total_timeout = Integer(900, help="Seconds that one notebook may take in all.").tag(config=True)
+    timeout = Integer(120, allow_none=True, help="Seconds that one cell may run.").tag(config=True)
+    total_timeout = Integer(1800, help="Seconds that one notebook may take in all.").tag(config=True)
     patience = Integer(5, help="Seconds a kernel is given to react before the next, harsher step.").tag(
         config=True
     )
@@ -151,6 +151,8 @@ class Judge(Consent, Execute):
         self, cell: NotebookNode, index: int, sources: dict[str, str], address: Path, end: float
     ) -> tuple[Verdict | None, str]:
         """The oracle's verdict on one check cell, or None and why there is none."""
+        from autograder.attempt import longest
+
         left = end - time.monotonic()
         if self._died or left <= 0:
             return None, self._died or f"the notebook took more than {self.total_timeout} s"
@@ -159,8 +161,9 @@ class Judge(Consent, Execute):
         except (KeyError, ValueError) as error:
             return None, f"unknown exercise: {error}"
         source = sources.get(cell.id, f'check("{exercise.id}")')
-        limit = min(2 * exercise.seconds + 30, left)
         exam = self._exam(exercise)
+        # The oracle counts the learner's processor time itself, and gives up a far side that is slow for ever.
+        limit = min(longest(exam.seconds), left)
         with Hearing(exercise, address, exam) as hearing:
             ended = self._run_cell(cell, index, source, limit, hearing.finished)
             hearing.conclude(self.patience)

@@ -19,6 +19,7 @@ from torch import nn
 
 from autograder import wire
 from autograder.agent import Agent, fingerprint, preserved, source_of
+from autograder.agent.limits import FAR
 from autograder.attempt import Attempt, Conditions, Gone, Odd, Raised, Stumbled, TimedOut
 from autograder.catalog.observations import carries
 from autograder.exercise import Case, call
@@ -263,11 +264,43 @@ def test_a_time_limit_leaves_the_alarm_as_it_was():
         signal.signal(signal.SIGALRM, old)
 
 
-@pytest.mark.parametrize(("watch", "in_time"), [("samples", True), ("nothing", False)])
-def test_a_training_may_use_the_whole_time_in_its_one_call(watch, in_time):
-    attempt = Attempt.local(lambda: time.sleep(1.3), "f")
-    seen = attempt.ask(call, Case(), Conditions(watch=watch, seconds=2.2))
+def busy(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("most", "in_time"), [(None, True), (0.4, False)])
+def test_one_call_may_use_the_whole_time_where_it_is_not_one_of_many(most, in_time):
+    attempt = Attempt.local(lambda: busy(0.8), "f")
+    seen = attempt.ask(call, Case(), Conditions(seconds=2.0, call=most))
     assert isinstance(seen.value, TimedOut) != in_time
+
+
+def test_time_is_what_the_processor_spent_on_it():
+    """A busy machine makes no right answer late; what only waits has longer, and not for ever."""
+    asleep = Attempt.local(lambda: time.sleep(0.5), "f").ask(call, Case(), Conditions(seconds=0.3))
+    assert asleep.value is None
+    assert asleep.seconds == pytest.approx(0.5 / FAR, abs=0.05)
+    assert isinstance(
+        Attempt.local(lambda: time.sleep(9), "f").ask(call, Case(), Conditions(seconds=0.3)).value, TimedOut
+    )
+    at_work = Attempt.local(lambda: busy(0.25), "f").ask(call, Case(), Conditions(seconds=0.3))
+    assert at_work.value is None
+    assert at_work.seconds >= 0.25
+
+
+def test_a_training_that_is_cut_short_says_at_which_step():
+    def train():
+        weight = nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        for _ in range(5):
+            weight.sum().backward()
+            optimizer.step()
+        busy(60)
+
+    seen = Attempt.local(train, "train").ask(call, Case(), Conditions(watch="samples", seconds=1.0))
+    assert str(seen.value) == "still running after 1 s of processor time, after 5 steps of its optimizer"
 
 
 def test_after_a_timeout_everything_is_put_back():
@@ -346,7 +379,7 @@ def test_an_import_without_end_is(tmp_path, monkeypatch):
 
 
 def test_time_that_is_used_up_is_used_up():
-    attempt = Attempt.local(lambda: time.sleep(0.3), "f")
+    attempt = Attempt.local(lambda: time.sleep(9), "f")
     seen = attempt.ask(call, Case(), Conditions(seconds=0.2))
     assert isinstance(seen.value, TimedOut)
     assert 0.2 <= seen.seconds < 0.3

@@ -232,7 +232,7 @@ CLASS = {
     tagged_and_edited_checks: (0, 0),
     stripped: (3, 3),
     dies: (3, "?"),
-    loops: (0, 3),
+    loops: ("?", 3),
     edited_story: (3, 3),
     checks_deleted: (0, 0),
     all_deleted: (0, 0),

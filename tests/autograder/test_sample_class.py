@@ -124,7 +124,13 @@ def test_grades_are_the_intended_ones(graded):
 def test_a_person_is_asked_for_exactly_where_one_is_needed(graded):
     first, crashed, *_ = graded.short
     behind = graded.exercises[graded.exercises.index(crashed) :]
-    flagged = {"crash": set(behind), "shortcut": {first}, "unreadable": set(graded.exercises)}
+    endless = {graded.short[-2]}
+    flagged = {
+        "crash": set(behind),
+        "endless": endless,
+        "shortcut": {first},
+        "unreadable": set(graded.exercises),
+    }
     grades = graded.grades()
     asked = {student: {e for e in graded.exercises if grades[student][e][1]} for student in graded.students}
     assert asked == {student: flagged.get(student, set()) for student in graded.students}

@@ -163,6 +163,51 @@ def test_an_endless_answer_is_timed_out(answer):
     assert verdict.diagnosis is None
 
 
+def busy(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def same(*, seconds):
+    properties = [
+        Property(name, "", 1, lambda d: Case((d.integer(0, 9),)), examples=4) for name in ("one", "other")
+    ]
+    return small(lambda n: n, *properties, seconds=seconds)
+
+
+def test_a_right_answer_that_is_slow_has_the_time_that_so_many_calls_take(known):
+    def slow(n):
+        busy(0.15)
+        return n
+
+    known(same(seconds=0.6))
+    verdict = evaluate("small", slow, seed=1, devices=["cpu"])
+    assert verdict.learner_seconds > 2 * 0.6
+    assert verdict.outcome is Outcome.CORRECT
+    assert verdict.flags == ()
+
+
+def test_an_answer_without_end_does_not_have_it_and_is_flagged_with_what_was_judged(known):
+    def endless(n):
+        while n > 5:
+            pass
+        return n
+
+    known(same(seconds=2.0))
+    verdict = evaluate("small", endless, seed=2, devices=["cpu"])
+    assert verdict.outcome is Outcome.TIMED_OUT
+    assert 1.0 < verdict.learner_seconds < 2.5
+    judged = sum(
+        case.args[0] <= 5 for cases in Exam(catalog.find("small"), 2).every().values() for case in cases
+    )
+    assert 0 < judged < 8
+    (flag,) = verdict.flags
+    assert flag == verdict.message
+    assert flag.startswith("the time was used up, ")
+    assert flag.endswith("of 8 inputs were judged: still running after 1 s of processor time")
+
+
 def test_a_long_print_is_cut():
     def answer(x, gamma, beta, eps=1e-5):
         for _ in range(10):
