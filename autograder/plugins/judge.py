@@ -20,12 +20,13 @@ from nbclient.exceptions import CellExecutionComplete, DeadKernelError
 from nbclient.util import ensure_async, run_sync
 from nbformat import NotebookNode
 from nbgrader.preprocessors import Execute
-from traitlets import Integer
+from traitlets import Bool, Integer
 
 from autograder import catalog
 from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
+from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
 from autograder.plugins.course import exam_of, release_of
 from autograder.plugins.hearing import Hearing
@@ -52,6 +53,10 @@ class Judge(Consent, Execute):
     patience = Integer(5, help="Seconds a kernel is given to react before the next, harsher step.").tag(
         config=True
     )
+
+    warm = Bool(
+        True, help="Fork the kernels behind walls from a process that has imported what they need."
+    ).tag(config=True)
 
     seed = Integer(
         None, allow_none=True, help="Fixes what a new exam draws; a fresh one where it is None."
@@ -126,6 +131,9 @@ class Judge(Consent, Execute):
         # What the student's process writes past its notebook is for nobody's terminal.
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.create_kernel_manager()
+        self.km.client_class = f"{PromptClient.__module__}.{PromptClient.__name__}"
+        # The kernel listens within a tenth of a second, which is how long a vain call is repeated after otherwise.
+        self.km.context.setsockopt(zmq.RECONNECT_IVL, 3)
         # What a kernel sends is read into the grader's own memory.
         self.km.context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         # Sockets in the private folder instead of ports that every process of this machine can reach.
@@ -133,7 +141,7 @@ class Judge(Consent, Execute):
         self.km.connection_file = str(place / "kernel.json")
         if self._walled:
             # Whatever kernelspec was chosen, nothing of a student's runs outside.
-            provisioner = {"provisioner_name": SANDBOX, "config": {}}
+            provisioner = {"provisioner_name": SANDBOX, "config": {"warm": self.warm}}
             self.km.kernel_spec.metadata["kernel_provisioner"] = provisioner
         with self.setup_kernel(cwd=str(place / "work"), env=environment(place, address), **silent):
             group = getattr(getattr(self.km, "provisioner", None), "pgid", None)

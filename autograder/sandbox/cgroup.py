@@ -27,6 +27,11 @@ class Group:
         joined = " && ".join(f"echo $$ > {folder}/cgroup.procs" for folder in self.folders)
         return ["/bin/sh", "-c", f'{joined} && exec "$@"', "sh", *command]
 
+    def take(self, pid: int) -> None:
+        """Have a process, and what it starts from now on, counted."""
+        for folder in self.folders:
+            (folder / "cgroup.procs").write_text(str(pid))
+
     @property
     def out_of_memory(self) -> bool:
         """Whether Linux has stopped a process for want of memory."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
 import site
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from coursekit import threads
@@ -45,16 +47,35 @@ def furnish(place: Path) -> dict[str, str]:
     return {"HOME": str(home), "TMPDIR": "/tmp", "PYTHONUSERBASE": site.getuserbase()}
 
 
+PREFIX = "kernels-"
+
+
+@cache
+def base() -> Path:
+    """The folder in which this process's private folders lie, gone when it ends."""
+    # Not in /tmp: what lies under a kernel's own /tmp it can write, its sockets' folder included. And short, since a
+    # socket's path has room for about 100 characters.
+    outer = Path("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())
+    if len(str(outer)) > 50:
+        outer = Path("/tmp")
+    _sweep(outer)
+    found = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=outer))
+    atexit.register(shutil.rmtree, found, ignore_errors=True)
+    return found
+
+
+def _sweep(outer: Path) -> None:
+    """Remove what processes have left behind that were stopped before they could."""
+    for left in outer.glob(f"{PREFIX}*"):
+        pid = left.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and left.stat().st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A private folder for one notebook: its working directory, IPython's profile and the oracle's socket."""
-    # Not in /tmp: what lies under a kernel's own /tmp it can write, its sockets' folder included. And short, since a
-    # socket's path has room for about 100 characters.
-    base = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
-    place = Path(tempfile.mkdtemp(prefix="kernel-", dir=base))
-    if len(str(place)) > 80:
-        shutil.rmtree(place)
-        place = Path(tempfile.mkdtemp(prefix="kernel-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="k-", dir=base()))
     try:
         for name in (*COPIED, SOCKETS, ORACLE):
             (place / name).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -9,21 +10,27 @@ from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
+from traitlets import Bool
 
 from autograder.sandbox import cgroup
 from autograder.sandbox.filter import program
+from autograder.sandbox.fork import Forked, NoFork, warm
 from autograder.sandbox.kernel import furnish
 from autograder.sandbox.walls import Kernel, Limits, command, data_of, give, landlock_here
 from autograder.sandbox.watch import Watch
 
 
 class SandboxProvisioner(LocalProvisioner):
-    """Starts what the kernelspec names inside bubblewrap. The kernel manager's connection file lies in the kernel's
-    private folder, and its sockets in `io` there."""
+    """Starts what the kernelspec names behind walls: forked from a warm process, or inside a bubblewrap of its own. The
+    kernel manager's connection file lies in the kernel's private folder, and its sockets in `io` there."""
+
+    warm = Bool(True, help="Fork kernels from a process that has imported what they need.").tag(config=True)
 
     limits = Limits()
+    process: Any = None
     _watch: Watch | None = None
     _group: cgroup.Group | None = None
+    _kernel: Kernel | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         kwargs = await super().pre_launch(**kwargs)
@@ -35,26 +42,44 @@ class SandboxProvisioner(LocalProvisioner):
         if os.geteuid() == 0:
             user = give(place)
             os.chown(manager.connection_file, user, user)
-        kernel = Kernel(
+        self._kernel = Kernel(
             place, module, argv, user, program(), landlock_here(), self.limits, data_of(kwargs["env"])
         )
-        walled = command(kernel)
         self._group = cgroup.made(self.limits)
-        kwargs["cmd"] = self._group.entered_by(walled) if self._group else walled
-        kwargs["cwd"] = "/"
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        info = await super().launch_kernel(cmd, **kwargs)
-        assert self.process is not None
+        if not self.warm or not self._forked(kwargs["env"]):
+            assert self._kernel is not None
+            walled = command(self._kernel)
+            cmd = self._group.entered_by(walled) if self._group else walled
+            await super().launch_kernel(cmd, **{**kwargs, "cwd": "/"})
         self._watch = Watch(self.process, self.limits, self._group)
         self._watch.start()
-        return info
+        return self.connection_info
+
+    def _forked(self, given: dict[str, str]) -> bool:
+        """Whether the kernel was forked from the warm process; it is started directly otherwise."""
+        assert self._kernel is not None
+        join = self._group.take if self._group else lambda pid: None
+        try:
+            self.process = warm(self._kernel.data).fork(self._kernel, given, join=join)
+        except NoFork as why:
+            self.log.warning("This kernel is started without a warm process: %s", why)
+            return False
+        self.pid, self.pgid = self.process.pid, None
+        return True
 
     @property
     def reached(self) -> str:
         """Which limit ended the kernel, in words that follow "its kernel"; "" where none did."""
         return self._watch.reached if self._watch is not None else ""
+
+    async def wait(self) -> int | None:
+        # Its base looks ten times a second, which is half of what a forked kernel takes in all.
+        while await self.poll() is None:
+            await asyncio.sleep(0.005)
+        return await super().wait()
 
     async def cleanup(self, restart: bool = False) -> None:
         # Called more than once.
@@ -66,8 +91,8 @@ class SandboxProvisioner(LocalProvisioner):
 
     async def send_signal(self, signum: int) -> None:
         if signum == signal.SIGINT and self.process is not None:
-            # To bubblewrap it would end the kernel, which must go on after an interrupt.
-            for pid in _leaves(self.process.pid):
+            # To the first process of its namespaces it would end the kernel, which must go on after an interrupt.
+            for pid in _leaves(self.process.pid, 1 if isinstance(self.process, Forked) else 2):
                 os.kill(pid, signum)
             return
         await super().send_signal(signum)
@@ -79,9 +104,9 @@ def _launched(cmd: list[str]) -> tuple[str, list[str]]:
     return cmd[at + 1], cmd[at + 2 :]
 
 
-def _leaves(pid: int) -> list[int]:
-    """The kernel behind bubblewrap's two processes."""
-    for _ in range(2):
+def _leaves(pid: int, generations: int) -> list[int]:
+    """The kernel behind the processes that keep its namespaces."""
+    for _ in range(generations):
         try:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         except OSError:

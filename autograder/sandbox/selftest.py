@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograder.sandbox.filter import NoFilter, program, system_call
+from autograder.sandbox.fork import NoFork, warm
 from autograder.sandbox.kernel import ORACLE, environment, scratch
 from autograder.sandbox.trial import PRISONER
 from autograder.sandbox.walls import Kernel, Limits, command, give, landlock_here
@@ -43,9 +44,9 @@ class Held(NamedTuple):
     reached: str
 
 
-def tried(small: Limits | None = None, **changed: Any) -> list[Held]:
-    """Try every wall, with limits as ``small`` as that. ``changed`` takes parts of a :class:`Kernel` away, to see that
-    the trial would notice.
+def tried(small: Limits | None = None, *, forked: bool = False, **changed: Any) -> list[Held]:
+    """Try every wall, with limits as ``small`` as that, from a kernel that is started directly or ``forked`` from a warm
+    process. ``changed`` takes parts of a :class:`Kernel` away, to see that the trial would notice.
 
     Raises RuntimeError where the kernel that tries could not be started, with what it said.
     """
@@ -55,17 +56,35 @@ def tried(small: Limits | None = None, **changed: Any) -> list[Held]:
         walls = [wall for wall in (*walls, *_limits(limits)) if wall.tries]
         tries = [one for wall in walls for one in wall.tries]
         kernel = _kernel(place, limits, tries, changed)
-        ended = subprocess.run(
-            command(kernel),
-            env=environment(place, place / ORACLE / "s"),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-        if ended.returncode:
-            raise RuntimeError(ended.stderr.strip() or f"the trial ended with code {ended.returncode}")
-        reached = iter([_outside_too(*one) for one in zip(tries, json.loads(ended.stdout), strict=True)])
+        given = environment(place, place / ORACLE / "s")
+        said = (_forked if forked else _direct)(kernel, given)
+        reached = iter([_outside_too(*one) for one in zip(tries, json.loads(said), strict=True)])
     return [Held(wall.keeps, next(filter(None, [next(reached) for _ in wall.tries]), "")) for wall in walls]
+
+
+def _direct(kernel: Kernel, given: dict[str, str]) -> str:
+    ended = subprocess.run(command(kernel), env=given, capture_output=True, text=True, timeout=SECONDS)
+    if ended.returncode:
+        raise RuntimeError(ended.stderr.strip() or f"the trial ended with code {ended.returncode}")
+    return ended.stdout
+
+
+def _forked(kernel: Kernel, given: dict[str, str]) -> str:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        try:
+            process = warm().fork(kernel, given, out=out.fileno(), err=err.fileno())
+        except NoFork as why:
+            raise RuntimeError(str(why)) from why
+        try:
+            process.wait(SECONDS)
+        finally:
+            process.kill()
+        for file in (out, err):
+            file.seek(0)
+        said = out.read()
+        if not said:
+            raise RuntimeError(err.read().strip() or "the trial ended without a word")
+        return said
 
 
 def _outside_too(one: tuple[str, Any], reached: str) -> str:

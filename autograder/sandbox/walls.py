@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from autograder.sandbox import inside
 from autograder.sandbox.kernel import COPIED, ORACLE
@@ -34,6 +35,8 @@ ETC = (
 PACKAGES = ("site-packages", "dist-packages")
 LOADED = ("__init__.py", "agent", "learner.py", "sandbox", "values.py", "wire.py")
 """What a kernel loads of the autograder; where the answers are, or how they are judged, stays outside."""
+FILES = ("filter", "kernel.json", ORACLE)
+"""What a kernel may read in its place besides."""
 FIRST_USER = 60_578
 USERS = 606
 """Kernels started by root belong to users from here on, so many of them; systemd's own begin behind them."""
@@ -101,10 +104,62 @@ def command(kernel: Kernel) -> list[str]:
     return [bubblewrap, *_namespaces(kernel), *_files(kernel), "--chdir", "/", "--", *inner]
 
 
-def _job(kernel: Kernel) -> Path:
+def warm_command(base: Path, descriptor: int, data: Sequence[Path] = ()) -> list[str]:
+    """What starts the warm process behind bubblewrap's walls: it sees what every kernel sees, and the folder in which the
+    private ones lie, and may make namespaces and mounts."""
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        raise FileNotFoundError("bwrap")
+    root = os.geteuid() == 0
+    rights = ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", *(["CAP_SETUID", "CAP_SETGID"] if root else [])]
+    granted = [word for right in rights for word in ("--cap-add", right)]
+    made = {Path("/"), Path("/tmp"), Path("/proc"), Path("/dev")}
+    files = [
+        *_outer_files(Limits().disk // 2, data, made),
+        *_parents(base, made),
+        "--bind",
+        str(base),
+        str(base),
+    ]
+    inner = [sys.executable, "-P", "-s", "-m", "autograder.sandbox.warm", str(descriptor)]
+    own = ["--unshare-user"] * (not root)
+    return [
+        bubblewrap, *NAMESPACES, *own, "--cap-drop", "ALL", *granted, *files, "--remount-ro", "/", "--chdir", "/", "--",
+        *inner,
+    ]  # fmt: skip
+
+
+OWN = ("mount", "uts", "ipc", "net")
+"""The namespaces of a forked kernel, besides that of its processes."""
+
+
+def mounts_of(kernel: Kernel, base: Path) -> dict[str, Any]:
+    """What a forked kernel mounts for itself; the same as :func:`command` has bubblewrap mount."""
+    half = kernel.limits.disk // 2
+    own = {str(kernel.place / name): kernel.limits.disk if name == "work" else half for name in COPIED}
+    files = [name for name in FILES if (kernel.place / name).exists()]
+    visible = _outermost({*_readable(kernel.data), _package("autograder")})
+    return {
+        "namespaces": list(OWN),
+        "base": str(base),
+        "place": str(kernel.place),
+        "in_memory": {"/tmp": half, "/dev/shm": half, **own},
+        "kept": [
+            str(path) for path in visible if path.is_relative_to("/tmp") or path.is_relative_to("/dev/shm")
+        ],
+        "bound": [
+            *((name, name, False) for name in files),
+            *((name, _given_in(kernel, name).name, False) for name in COPIED),
+            ("io", "io", True),
+        ],
+    }
+
+
+def job_of(kernel: Kernel) -> dict[str, Any]:
+    """What the process is told that becomes the kernel; writes the filter into the kernel's place."""
     filtered = kernel.place / "filter"
     filtered.write_bytes(kernel.program)
-    job = {
+    return {
         "module": kernel.module,
         "argv": [kernel.module, *kernel.argv],
         "folder": str(kernel.place / "work"),
@@ -116,14 +171,22 @@ def _job(kernel: Kernel) -> Path:
         "sockets": str(kernel.place / "io"),
         "filter": str(filtered) if kernel.program else "",
     }
+
+
+def _job(kernel: Kernel) -> Path:
     path = kernel.place / "job.json"
-    path.write_text(json.dumps(job), encoding="utf-8")
+    path.write_text(json.dumps(job_of(kernel)), encoding="utf-8")
     return path
 
 
+NAMESPACES = (
+    "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try",
+    "--die-with-parent", "--new-session", "--hostname", "kernel",
+)  # fmt: skip
+
+
 def _namespaces(kernel: Kernel) -> Iterator[str]:
-    yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try")
-    yield from ("--die-with-parent", "--new-session", "--hostname", "kernel")
+    yield from NAMESPACES
     yield from ("--cap-drop", "ALL")
     if kernel.user:
         # Root needs no user namespace to make the others, and a user of its own for each kernel afterwards.
@@ -133,14 +196,28 @@ def _namespaces(kernel: Kernel) -> Iterator[str]:
 
 
 def _files(kernel: Kernel) -> Iterator[str]:
-    yield from ("--proc", "/proc", "--dev", "/dev")
     half = kernel.limits.disk // 2
+    made: set[Path] = {Path("/"), Path("/tmp"), Path("/proc"), Path("/dev")}
+    yield from _outer_files(half, kernel.data, made)
+    yield from _parents(kernel.place, made)
+    yield from ("--perms", "0755", "--dir", str(kernel.place))
+    for path in (kernel.place / name for name in ("job.json", *FILES)):
+        if path.exists():
+            yield from ("--ro-bind", str(path), str(path))
+    for name in COPIED:
+        yield from ("--ro-bind", str(kernel.place / name), str(_given_in(kernel, name)))
+        yield from _in_memory(str(kernel.place / name), kernel.limits.disk if name == "work" else half)
+    yield from ("--bind", str(kernel.place / "io"), str(kernel.place / "io"))
+
+
+def _outer_files(half: int, data: Sequence[Path], made: set[Path]) -> Iterator[str]:
+    """What every kernel sees: the system, the Python environment, what students may read of this package."""
+    yield from ("--proc", "/proc", "--dev", "/dev")
     for name in ("/dev/shm", "/tmp"):
         yield from _in_memory(name, half)
     # Its other files would have no bound.
     yield from ("--remount-ro", "/dev")
-    made: set[Path] = {Path("/"), Path("/tmp"), Path("/proc"), Path("/dev")}
-    readable = _readable(kernel)
+    readable = _readable(data)
     for path in readable:
         yield from _parents(path, made)
         yield from ("--ro-bind", str(path), str(path))
@@ -158,15 +235,6 @@ def _files(kernel: Kernel) -> Iterator[str]:
     for name in LOADED:
         yield from ("--ro-bind", str(package / name), str(package / name))
     yield from ("--remount-ro", str(package))
-    yield from _parents(kernel.place, made)
-    yield from ("--perms", "0755", "--dir", str(kernel.place))
-    for path in (kernel.place / name for name in ("job.json", "filter", "kernel.json", ORACLE)):
-        if path.exists():
-            yield from ("--ro-bind", str(path), str(path))
-    for name in COPIED:
-        yield from ("--ro-bind", str(kernel.place / name), str(_given_in(kernel, name)))
-        yield from _in_memory(str(kernel.place / name), kernel.limits.disk if name == "work" else half)
-    yield from ("--bind", str(kernel.place / "io"), str(kernel.place / "io"))
 
 
 def _in_memory(name: str, size: int) -> Iterator[str]:
@@ -193,14 +261,18 @@ def _parents(path: Path, made: set[Path]) -> Iterator[str]:
             yield from ("--perms", "0755", "--dir", str(parent))
 
 
-def _readable(kernel: Kernel) -> list[Path]:
+def _readable(data: Sequence[Path]) -> list[Path]:
     """The Python environment, the system's programs and the course's public library; the outer folders first."""
     prefixes = (*SYSTEM, sys.prefix, sys.base_prefix)
     wanted = [Path(prefix) / part for prefix in prefixes for part in PARTS]
     wanted += [Path("/etc") / name for name in ETC]
     wanted += [Path(entry) for entry in sys.path if Path(entry).name in PACKAGES]
-    found = {path for path in (*wanted, _package("coursekit"), *kernel.data) if path.exists()}
-    return [path for path in sorted(found) if not any(parent in found for parent in path.parents)]
+    found = {path for path in (*wanted, _package("coursekit"), *data) if path.exists()}
+    return _outermost(found)
+
+
+def _outermost(paths: set[Path]) -> list[Path]:
+    return [path for path in sorted(paths) if not any(parent in paths for parent in path.parents)]
 
 
 def _package(name: str) -> Path:

@@ -1,7 +1,9 @@
 """The walls hold, and a missing one is noticed."""
 
+import contextlib
 import glob
 import os
+import secrets
 import subprocess
 import tempfile
 import time
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 
-from autograder.sandbox import SANDBOX, cgroup, machine, selftest, walls, watch
+from autograder.sandbox import SANDBOX, cgroup, machine, provisioner, selftest, walls, watch
+from autograder.sandbox.fork import Forked, NoFork, warm
 from autograder.sandbox.kernel import ORACLE, environment, scratch
 from autograder.sandbox.provisioner import SandboxProvisioner
 from autograder.sandbox.walls import Limits
@@ -26,9 +29,10 @@ def fallen(**changed):
     return {wall.keeps for wall in selftest.tried(**changed) if wall.reached}
 
 
-def test_every_wall_holds():
+@pytest.mark.parametrize("forked", [False, True], ids=["direct", "forked"])
+def test_every_wall_holds(forked):
     assert machine.trouble() == ""
-    assert fallen() == set()
+    assert fallen(forked=forked) == set()
 
 
 def without(argument, values=0):
@@ -79,13 +83,15 @@ def test_sockets_without_a_path_are_kept_out_twice(monkeypatch):
     assert "sockets without a path" in fallen(landlock=False)
 
 
-def test_without_the_filter_system_calls_get_through():
-    assert {"keyrings", "32-bit system calls", "rights"} <= fallen(program=b"")
+@pytest.mark.parametrize("forked", [False, True], ids=["direct", "forked"])
+def test_without_the_filter_system_calls_get_through(forked):
+    assert {"keyrings", "32-bit system calls", "rights"} <= fallen(program=b"", forked=forked)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give a kernel to another user")
-def test_a_kernel_of_root_is_missed():
-    assert "rights" in fallen(user=0)
+@pytest.mark.parametrize("forked", [False, True], ids=["direct", "forked"])
+def test_a_kernel_of_root_is_missed(forked):
+    assert "rights" in fallen(user=0, forked=forked)
 
 
 @pytest.mark.parametrize(
@@ -101,23 +107,38 @@ def test_a_limit_that_is_not_set_is_missed(kind, value, fell):
     assert fallen(small=small, limits=replace(small, **{kind: value})) == {fell}
 
 
+@pytest.fixture(params=[True, False], ids=["warm", "cold"])
+def is_warm(request):
+    return request.param
+
+
 @pytest.fixture
-def kernel(request, monkeypatch):
+def kernel(request, monkeypatch, is_warm):
     for name, value in getattr(request, "param", {}).items():
         monkeypatch.setattr(*name, value)
+    with started(is_warm) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def started(is_warm):
     with scratch() as place:
         manager = KernelManager()
-        manager.kernel_spec.metadata["kernel_provisioner"] = {"provisioner_name": SANDBOX}
+        provisioner = {"provisioner_name": SANDBOX, "config": {"warm": is_warm}}
+        manager.kernel_spec.metadata["kernel_provisioner"] = provisioner
         manager.transport, manager.ip = "ipc", str(place / "io" / "k")
         manager.connection_file = str(place / "kernel.json")
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         manager.start_kernel(env=environment(place, place / ORACLE / "s"), **silent)
         client = manager.client()
         client.start_channels()
-        client.wait_for_ready(timeout=60)
-        yield manager, client, place
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+        try:
+            client.wait_for_ready(timeout=60)
+            assert isinstance(manager.provisioner.process, Forked) == is_warm
+            yield manager, client, place
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
 
 
 def run(client, code):
@@ -161,11 +182,102 @@ def test_what_a_kernel_has_started_ends_with_it(kernel):
     assert mark not in running()
 
 
-SMALL = {(SandboxProvisioner, "limits"): Limits(memory=700 * 2**20, disk=100 * 2**20)}
+MEET = """
+import os, socket, pathlib
+mark = {mark!r}
+sock = socket.socket(socket.AF_UNIX)
+sock.bind("\\0" + mark); sock.listen()
+for folder in ("/tmp", "/dev/shm", ".", "/dev/pts"):
+    try: pathlib.Path(folder, mark).write_text("x")
+    except OSError: pass
+primary, secondary = os.openpty()
+"""
+SEEN = """
+import os, socket, pathlib
+def met(mark, place, pid):
+    yield from (f for f in ("/tmp", "/dev/shm", ".") if pathlib.Path(f, mark).exists())
+    if len(os.listdir("/dev/pts")) > 1: yield "/dev/pts"
+    if pathlib.Path(place).exists(): yield place
+    if len([p for p in os.listdir("/proc") if p.isdecimal()]) > 3: yield "/proc"
+    try:
+        socket.socket(socket.AF_UNIX).connect("\\0" + mark)
+        yield "a socket"
+    except OSError: pass
+print(*met({mark!r}, {place!r}, {pid}))
+"""
+
+
+def meeting():
+    """What one forked kernel sees of another one that runs beside it."""
+    with started(True) as (_, one, place), started(True) as (manager, other, _):
+        mark = secrets.token_hex(8)
+        assert run(one, MEET.format(mark=mark))[0] == "ok"
+        done, seen = run(other, SEEN.format(mark=mark, place=str(place), pid=manager.provisioner.process.pid))
+        assert done == "ok"
+        return seen.replace(str(place), "its place").strip()
+
+
+def test_two_kernels_of_one_warm_process_do_not_meet():
+    assert meeting() == ""
+
+
+@pytest.mark.skipif(not ROOT, reason="without its own mounts a kernel of an ordinary user does not start")
+def test_a_namespace_that_two_kernels_share_is_missed(monkeypatch):
+    monkeypatch.setattr(walls, "landlock_here", lambda: False)
+    monkeypatch.setattr("autograder.sandbox.provisioner.landlock_here", lambda: False)
+    monkeypatch.setattr(walls, "OWN", tuple(name for name in walls.OWN if name != "net"))
+    assert meeting() == "a socket"
+
+
+def test_global_random_numbers_are_a_kernels_own():
+    code = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(1).item())"
+    with started(True) as (_, one, _), started(True) as (_, other, _):
+        drawn = run(one, code)[1].split(), run(other, code)[1].split()
+    assert all(mine != theirs for mine, theirs in zip(*drawn, strict=True))
+
+
+def test_nothing_of_a_grader_lies_in_what_kernels_come_from(monkeypatch):
+    """Of its environment, its folders and its memory."""
+    monkeypatch.setenv("SOME_TOKEN", secret := secrets.token_hex(16))
+    with started(True) as (_, client, _):
+        code = f"import os, gc; print({secret[:16]!r} + {secret[16:]!r} in str(dict(os.environ)), os.listdir('/work') if os.path.exists('/work') else '')"
+        assert run(client, code)[0] == "ok"
+        pid = warm()._process.pid
+    environ = Path(f"/proc/{pid}/environ").read_bytes()
+    assert secret.encode() not in environ
+    assert b"OPENBLAS_NUM_THREADS=1" in environ
+
+
+def test_without_a_warm_process_a_kernel_is_started_directly(monkeypatch, caplog):
+    def none(data=()):
+        raise NoFork("there is none here")
+
+    monkeypatch.setattr(provisioner, "warm", none)
+    with scratch() as place:
+        manager = KernelManager()
+        manager.kernel_spec.metadata["kernel_provisioner"] = {"provisioner_name": SANDBOX}
+        manager.transport, manager.ip = "ipc", str(place / "io" / "k")
+        manager.connection_file = str(place / "kernel.json")
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        manager.start_kernel(env=environment(place, place / ORACLE / "s"), **silent)
+        assert isinstance(manager.provisioner.process, subprocess.Popen)
+        manager.shutdown_kernel(now=True)
+    assert "there is none here" in caplog.text
+
+
+def test_a_warm_process_that_is_gone_is_started_anew():
+    first = warm()
+    first._process.kill()
+    first._process.wait()
+    with started(True):
+        assert warm() is not first
+
+
+SMALL = {(SandboxProvisioner, "limits"): Limits(memory=1400 * 2**20, disk=100 * 2**20)}
 NO_GROUP = {(cgroup, "made"): lambda limits: None}
 HOGS = {
-    "several": "import os\nfor _ in range(6): os.fork()\nx = bytearray(150 * 2**20)\nimport time; time.sleep(60)",
-    "shared": "import mmap\nm = mmap.mmap(-1, 900 * 2**20)\nfor _ in range(900): m.write(b'x' * 2**20)\nimport time; time.sleep(60)",
+    "several": "import os\nfor _ in range(6): os.fork()\nx = bytearray(200 * 2**20)\nimport time; time.sleep(60)",
+    "shared": "import mmap\nm = mmap.mmap(-1, 1800 * 2**20)\nfor _ in range(1800): m.write(b'x' * 2**20)\nimport time; time.sleep(60)",
 }
 HIDDEN = "import ctypes\nctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0)\n"
 """A name of its process that is no text."""
@@ -181,7 +293,7 @@ def test_a_hog_is_stopped_and_told_why(kernel, hog, hidden):
     while manager.provisioner.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert manager.provisioner.process.poll() is not None
-    assert manager.provisioner.reached == "took more than 0.68 GiB of memory"
+    assert manager.provisioner.reached == "took more than 1.4 GiB of memory"
 
 
 def test_a_watch_that_fails_stops_the_kernel(kernel, monkeypatch):
