@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
+from autograder.sandbox.machine import trouble
 from benchmarks import library, machine
 from benchmarks.checks import checks
+from benchmarks.kernels import kernels
 from benchmarks.measure import KEPT, Row, apart, as_json, listed
 
 
 def main() -> int:
     """Print a line for each claim, and whether other programs were at work beside it; 1 if one does not hold."""
-    every = {b.__name__: b for b in (*library.EVERYWHERE, checks, *library.WITH_GPU)}
+    every = {b.__name__: b for b in (*library.EVERYWHERE, checks, kernels, *library.WITH_GPU)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(every)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
@@ -30,6 +32,9 @@ def main() -> int:
             continue
         if benchmark in library.WITH_GPU and not torch.cuda.is_available():
             print(f"{name:22} needs a GPU: not measured")
+            continue
+        if benchmark is kernels and (missing := trouble()):
+            print(f"{name:22} not measured: {missing}")
             continue
         measured = apart(listed, benchmark, KEPT if benchmark in library.OPERATIONS else {})
         before, taken = taken, machine.taken_by_others()
