@@ -39,13 +39,10 @@ def exam_path(plugin: Any, resources: dict[str, Any]) -> Path:
     return Path(course_of(plugin).root) / "exams" / f"{resources['nbgrader']['assignment']}.exam"
 
 
-def exam_of(
-    plugin: Any, resources: dict[str, Any], exercises: Iterable[str], seed: int | None
-) -> Mapping[str, Exam]:
+def exam_at(path: Path, exercises: Iterable[str], seed: int | None) -> Mapping[str, Exam]:
     """The exam that the class sits: the one that lies there, or else a new one. Raises ValueError for a file that is none."""
     from autograder.oracle import exam_file
 
-    path = exam_path(plugin, resources)
     known = [catalog.find(name) for name in exercises if _is_known(name)]
     exam_file.shared(path, known, seed)
     return _read(path, path.stat().st_mtime_ns)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionComplete, DeadKernelError
 from nbclient.util import ensure_async, run_sync
 from nbformat import NotebookNode
 from nbgrader.preprocessors import Execute
-from traitlets import Bool, Integer
+from traitlets import Bool, Float, Integer
 
 from autograder import catalog
 from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
@@ -28,7 +28,8 @@ from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
-from autograder.plugins.course import exam_of, release_of
+from autograder.plugins.course import exam_path, release_of
+from autograder.plugins.grading import GRADING, Blocked, Task
 from autograder.plugins.hearing import Hearing
 from autograder.sandbox import SANDBOX
 from autograder.sandbox.kernel import ORACLE, environment, scratch
@@ -38,6 +39,18 @@ if TYPE_CHECKING:
 
 OUTPUT_BYTES = 200_000
 MESSAGE_BYTES = 16 * 2**20
+SETTINGS = (
+    "timeout",
+    "total_timeout",
+    "patience",
+    "warm",
+    "memory",
+    "seed",
+    "kernel_name",
+    "startup_timeout",
+)
+"""What of its configuration a Judge takes along into the process that grades."""
+Tell = Callable[[dict[str, Any]], None]
 ALLOWED = ("text/plain", "image/png", "image/jpeg")
 
 
@@ -58,6 +71,10 @@ class Judge(Consent, Execute):
         True, help="Fork the kernels behind walls from a process that has imported what they need."
     ).tag(config=True)
 
+    memory = Float(4.0, help="Gibibytes of memory that a submission's kernel may take behind walls.").tag(
+        config=True
+    )
+
     seed = Integer(
         None, allow_none=True, help="Fixes what a new exam draws; a fresh one where it is None."
     ).tag(config=True)
@@ -68,29 +85,55 @@ class Judge(Consent, Execute):
         self._died = ""
         self._walled = True
         self._written: dict[int, int] = {}
+        self._tell: Tell = lambda message: None
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         # `--no-execute` switches Execute off, and would leave the grade to outputs the student sent.
         return self.preprocess(nb, resources)
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
-        self._walled = walled(self)
+        behind_walls = walled(self)
         release = release_of(self, resources)
-        self._exams = exam_of(
-            self, resources, sorted(set(map(exercise_of, filter(is_check, release.cells)))), self.seed
-        )
         unreadable = about(nb).get("unreadable")
         verdicts: dict[str, Verdict] = {}
-        if unreadable:
-            for cell in filter(is_check, nb.cells):
-                self._settle(cell, verdicts, None, f"the file could not be read: {unreadable}")
-        else:
-            NotebookClient.__init__(self, nb, km)
-            self._configure()
-            with scratch() as place:
-                self._run_notebook(nb, release, place, verdicts)
+        reason = f"the file could not be read: {unreadable}"
+        if not unreadable:
+            task = Task(
+                nbformat.writes(nb),
+                nbformat.writes(release),
+                str(exam_path(self, resources)),
+                sorted(set(map(exercise_of, filter(is_check, release.cells)))),
+                behind_walls,
+                {name: getattr(self, name) for name in SETTINGS},
+            )
+            try:
+                nb, verdicts = GRADING.graded(task, self.log)
+            except Blocked as blocked:
+                reason = str(blocked)
+                self._settle_as(nb, blocked.verdicts, verdicts)
+        for cell in filter(is_check, nb.cells):
+            if grade_id_of(cell) not in verdicts:
+                self._settle(cell, verdicts, None, reason)
         resources[KEY] = {"verdicts": verdicts}
         return nb, resources
+
+    def _settle_as(
+        self, nb: NotebookNode, found: Mapping[str, Verdict], verdicts: dict[str, Verdict]
+    ) -> None:
+        for cell in filter(is_check, nb.cells):
+            if grade_id_of(cell) in found:
+                self._settle(cell, verdicts, found[grade_id_of(cell)], "")
+
+    def run(
+        self, nb: NotebookNode, release: NotebookNode, exams: Mapping[str, Exam], walled: bool, tell: Tell
+    ) -> None:
+        """Run a submission in this process, and write the verdicts into its checks; ``tell`` is told each, and that this
+        goes on."""
+        self._walled, self._exams, self._tell = walled, exams, tell
+        NotebookClient.__init__(self, nb)
+        self._configure()
+        with scratch() as place:
+            self._run_notebook(nb, release, place, {})
 
     def _configure(self) -> None:
         self.reset_execution_trackers()
@@ -134,6 +177,8 @@ class Judge(Consent, Execute):
         self.km.client_class = f"{PromptClient.__module__}.{PromptClient.__name__}"
         # The kernel listens within a tenth of a second, which is how long a vain call is repeated after otherwise.
         self.km.context.setsockopt(zmq.RECONNECT_IVL, 3)
+        # A kernel that has spoilt its own sockets takes nothing any more; to wait for it would be for ever.
+        self.km.context.setsockopt(zmq.SNDTIMEO, 1000 * self.patience)
         # What a kernel sends is read into the grader's own memory.
         self.km.context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         # Sockets in the private folder instead of ports that every process of this machine can reach.
@@ -141,7 +186,7 @@ class Judge(Consent, Execute):
         self.km.connection_file = str(place / "kernel.json")
         if self._walled:
             # Whatever kernelspec was chosen, nothing of a student's runs outside.
-            provisioner = {"provisioner_name": SANDBOX, "config": {"warm": self.warm}}
+            provisioner = {"provisioner_name": SANDBOX, "config": {"warm": self.warm, "memory": self.memory}}
             self.km.kernel_spec.metadata["kernel_provisioner"] = provisioner
         with self.setup_kernel(cwd=str(place / "work"), env=environment(place, address), **silent):
             group = getattr(getattr(self.km, "provisioner", None), "pgid", None)
@@ -200,6 +245,7 @@ class Judge(Consent, Execute):
                 ]
                 return  # Flag finds no verdict here
         verdicts[grade_id_of(cell)] = verdict
+        self._tell({"verdict": [grade_id_of(cell), verdict.to_json()]})
         cell.outputs = nbgrader_outputs(verdict)
         cell.execution_count = None
 
@@ -225,6 +271,7 @@ class Judge(Consent, Execute):
         reason = ""
         while not (await asyncio.wait({task}, timeout=0.05))[0]:
             now = time.monotonic()
+            self._tell({})
             if done is not None and done.is_set() and verdict_at is None:
                 verdict_at = now
             if interrupted_at is not None:
@@ -250,6 +297,10 @@ class Judge(Consent, Execute):
             reached = getattr(getattr(self.km, "provisioner", None), "reached", "")
             why = f"its kernel {reached}" if reached else "the process ended while a cell ran"
             self._died = f"the kernel died ({why})"
+            return self._died
+        except zmq.Again:
+            self._died = "the kernel no longer takes what it is sent"
+            await self._async_kill()
             return self._died
         except Exception as error:
             self.log.warning("%s while running a cell: %s", type(error).__name__, error)

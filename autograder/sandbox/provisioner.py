@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
-from traitlets import Bool
+from traitlets import Bool, Float
 
 from autograder.sandbox import cgroup
 from autograder.sandbox.filter import program
 from autograder.sandbox.fork import Forked, NoFork, warm
 from autograder.sandbox.kernel import furnish
-from autograder.sandbox.walls import Kernel, Limits, command, data_of, give, landlock_here
+from autograder.sandbox.walls import GIB, Kernel, Limits, command, data_of, give, landlock_here
 from autograder.sandbox.watch import Watch
 
 
@@ -25,6 +26,8 @@ class SandboxProvisioner(LocalProvisioner):
     kernel manager's connection file lies in the kernel's private folder, and its sockets in `io` there."""
 
     warm = Bool(True, help="Fork kernels from a process that has imported what they need.").tag(config=True)
+
+    memory = Float(None, allow_none=True, help="Gibibytes that a kernel may take.").tag(config=True)
 
     limits = Limits()
     process: Any = None
@@ -42,6 +45,8 @@ class SandboxProvisioner(LocalProvisioner):
         if os.geteuid() == 0:
             user = give(place)
             os.chown(manager.connection_file, user, user)
+        if self.memory is not None:
+            self.limits = replace(self.limits, memory=int(self.memory * GIB))
         self._kernel = Kernel(
             place, module, argv, user, program(), landlock_here(), self.limits, data_of(kwargs["env"])
         )

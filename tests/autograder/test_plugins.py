@@ -27,8 +27,6 @@ from autograder.oracle.exam import Exam
 from autograder.plugins import judge
 from autograder.plugins.hearing import Hearing
 from autograder.sandbox import kernel, machine
-from autograder.sandbox.provisioner import SandboxProvisioner
-from autograder.sandbox.walls import Limits
 
 ROOT = Path(__file__).parents[2]
 DOUBLE = "def double(x):\n    return x + x"
@@ -403,18 +401,17 @@ def test_with_consent_the_grades_are_the_same_without_walls(course, monkeypatch)
     assert mark.exists()
 
 
-def test_what_stopped_a_kernel_at_its_limit_is_told(course, monkeypatch):
-    monkeypatch.setattr(SandboxProvisioner, "limits", Limits(memory=2**30))
+def test_what_stopped_a_kernel_at_its_limit_is_told(course):
     nb = solve(release(course))
     at = nb.cells.index(code(nb, "check", "double")) + 1
-    hog = "import mmap\nm = mmap.mmap(-1, 2**31)\nfor _ in range(2000):\n    m.write(b'x' * 2**20)"
+    hog = "import mmap\nm = mmap.mmap(-1, 2**32)\nfor _ in range(4000):\n    m.write(b'x' * 2**20)"
     nb.cells.insert(at, nbformat.v4.new_code_cell(hog))
-    found = grade_one(course, "hog", nb)
+    found = grade_one(course, "hog", nb, memory=1.5)
     assert found["double"][:2] == (3, False)
     assert found["triple"][:2] == (0, True)
     with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
         comment = gradebook.find_comment("triple-solution", "tiny", ASSIGNMENT, "hog")
-        assert "its kernel took more than 1 GiB of memory" in comment.auto_comment
+        assert "its kernel took more than 1.5 GiB of memory" in comment.auto_comment
 
 
 def test_behind_walls_nothing_of_the_course_is_there(course):

@@ -1,0 +1,87 @@
+"""The process that grades, as :mod:`autograder.plugins.grading` starts it: each submission that it is told of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from autograder.plugins.course import exam_at
+from autograder.plugins.grading import Task
+from autograder.plugins.judge import Judge, Tell
+
+IDLE = 600.0
+"""Seconds without a submission after which it ends by itself: formgrader's server lives on."""
+
+
+class Reporting(logging.Handler):
+    """What is logged in the process, told to whoever watches it."""
+
+    def __init__(self, tell: Tell):
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell({"log": [record.levelno, record.getMessage()]})
+
+
+def _work(task: Task, tell: Tell) -> None:
+    judge = Judge(**task.settings)
+    try:
+        exams = exam_at(Path(task.exam), task.exercises, task.settings.get("seed"))
+    except ValueError as error:
+        tell({"refused": str(error)})
+        return
+    notebook = nbformat.reads(task.notebook, as_version=4)
+    release = nbformat.reads(task.release, as_version=4)
+    judge.run(notebook, release, exams, task.walled, tell)
+    tell({"done": nbformat.writes(notebook)})
+
+
+def _tasks() -> Iterator[Task]:
+    stream = sys.stdin.buffer
+    while True:
+        if os.name == "posix" and not select.select([stream], [], [], IDLE)[0]:
+            return
+        line = stream.readline()
+        if not line:
+            return
+        yield Task(**json.loads(line))
+
+
+def main() -> None:
+    """Grade what is asked for, until nobody asks any more."""
+    # Whatever prints in this process prints elsewhere.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lock, last = threading.Lock(), [0.0]
+
+    def tell(message: dict[str, Any]) -> None:
+        # Signs of life come twenty times a second, and one is enough.
+        now = time.monotonic()
+        if not message and now < last[0] + 1:
+            return
+        with lock:
+            last[0] = now
+            out.write(json.dumps(message).encode() + b"\n")
+            out.flush()
+
+    logger = logging.getLogger("traitlets")
+    logger.addHandler(Reporting(tell))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for task in _tasks():
+        _work(task, tell)
+
+
+if __name__ == "__main__":
+    main()
