@@ -7,6 +7,7 @@ import importlib.util
 import os
 import random
 import sys
+import sysconfig
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -26,6 +27,20 @@ BY_CHANCE = "drawn from global random numbers"
 """Seen where code has moved one of the global generators, which nobody but it knows the use of."""
 STEPS = "steps of an optimizer: "
 """Seen with their number behind it, where training code made some."""
+UNWATCHED = "the watch itself"
+"""Seen where the learner's own code switches off, or asks for, what looks at it."""
+ELSEWHERE = "another process"
+"""Seen where code has something done in a process or a bare thread of its own, which nobody looks at."""
+_OF_THE_WATCH = frozenset(
+    [
+        "setprofile",
+        "getprofile",
+        "_set_dispatch_mode",
+        "_pop_torch_dispatch_stack",
+        "_len_torch_dispatch_stack",
+    ]
+)
+_PROCESSES = frozenset(["fork", "forkpty", "fork_exec", "posix_spawn", "posix_spawnp"])
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 
 
@@ -66,6 +81,27 @@ def _module_of(frame: types.FrameType) -> str:
 _in_gradient_pass = False
 
 
+_DISPATCH = str(sys.modules[TorchDispatchMode.__module__].__file__)
+_PACKAGES = ("site-packages", "dist-packages")
+_LIBRARIES = tuple(
+    {
+        *(
+            os.path.join(sysconfig.get_path(name), "")
+            for name in ("stdlib", "platstdlib", "purelib", "platlib")
+        ),
+        *(os.path.join(path, "") for path in sys.path if os.path.basename(path) in _PACKAGES),
+        os.path.join(os.path.dirname(os.path.dirname(__file__)), ""),
+        _REFERENCES,
+        "<frozen ",
+    }
+)
+"""Where code lies that is nobody's answer."""
+
+
+def _of_library(frame: types.FrameType | None) -> bool:
+    return frame is None or frame.f_code.co_filename.startswith(_LIBRARIES)
+
+
 @contextlib.contextmanager
 def gradient_pass() -> Iterator[None]:
     global _in_gradient_pass
@@ -81,10 +117,24 @@ def _watching(seen: set[str]) -> Iterator[None]:
     """Record library functions and operators that run, by name, into ``seen``."""
     known: set[types.CodeType] = set()
 
-    def profile(frame: types.FrameType, event: str, arg: Any) -> None:
+    def called(frame: types.FrameType, function: Any) -> None:
+        name = function.__name__
         # The engine has no Python function of its own that every way to it passes through.
-        if event == "c_call" and arg.__name__ == "run_backward" and not _in_gradient_pass:
+        if name == "run_backward" and not _in_gradient_pass:
             seen.add("torch.autograd.backward")
+        elif name in _OF_THE_WATCH and not _of_library(frame):
+            seen.add(UNWATCHED)
+        elif name in _PROCESSES or (name == "start_new_thread" and not _of_library(frame)):
+            seen.add(ELSEWHERE)
+        elif getattr(torch._C._VariableFunctions, name, None) == function:
+            # Seen here as well, since operators can be hidden from a mode.
+            seen.add(f"aten.{name}")
+
+    def profile(frame: types.FrameType, event: str, arg: Any) -> None:
+        if event == "c_call":
+            called(frame, arg)
+        elif event == "call" and frame.f_code.co_filename == _DISPATCH and not _of_library(frame.f_back):
+            seen.add(UNWATCHED)
         if event != "call" or frame.f_code in known or _in_gradient_pass:
             return
         known.add(frame.f_code)
@@ -99,6 +149,8 @@ def _watching(seen: set[str]) -> Iterator[None]:
         try:
             yield
         finally:
+            if sys.getprofile() is not profile:
+                seen.add(UNWATCHED)
             sys.setprofile(old)
             threading.setprofile(threads)
 

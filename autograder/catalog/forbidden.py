@@ -8,6 +8,7 @@ BATCH_NORM = Forbidden(
     "F.batch_norm",
     (
         "torch.nn.functional.batch_norm",
+        "aten.batch_norm",
         "aten.native_batch_norm",
         "aten._native_batch_norm_legit",
         "aten._native_batch_norm_legit_no_training",
@@ -16,9 +17,13 @@ BATCH_NORM = Forbidden(
         "aten.miopen_batch_norm",
     ),
 )
-GROUP_NORM = Forbidden("F.group_norm", ("torch.nn.functional.group_norm", "aten.native_group_norm"))
-LAYER_NORM = Forbidden("F.layer_norm", ("torch.nn.functional.layer_norm", "aten.native_layer_norm"))
-INSTANCE_NORM = Forbidden("F.instance_norm", ("torch.nn.functional.instance_norm",))
+GROUP_NORM = Forbidden(
+    "F.group_norm", ("torch.nn.functional.group_norm", "aten.group_norm", "aten.native_group_norm")
+)
+LAYER_NORM = Forbidden(
+    "F.layer_norm", ("torch.nn.functional.layer_norm", "aten.layer_norm", "aten.native_layer_norm")
+)
+INSTANCE_NORM = Forbidden("F.instance_norm", ("torch.nn.functional.instance_norm", "aten.instance_norm"))
 AUTOGRAD = Forbidden(
     "autograd",
     (

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from autograder import agent, catalog
+from autograder.agent.watch import ELSEWHERE
 from autograder.attempt import Attempt, Gone, TimedOut
 from autograder.exercise import (
     Case,
@@ -100,6 +101,9 @@ def evaluate(
     )
 
 
+HELPED = "it has something done in another process or a bare thread, and what runs there was not seen"
+
+
 def first_failure(exercise_id: str, attempt: Any, *, seed: int | None = None) -> tuple[Claim, Look] | None:
     """The first claim that an answer does not fulfill, and the smallest input that shows it; None where there is none.
 
@@ -158,7 +162,7 @@ def _evaluate(
         0,
         findings=findings,
         message=cut,
-        flags=(*faults, *([cut] if cut else [])),
+        flags=(*faults, *([cut] if cut else []), *([HELPED] if ELSEWHERE in examination.calls else [])),
     )
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from autograder import agent
+from autograder.agent.watch import UNWATCHED
 from autograder.exercise import Exercise
 from coursekit import TOPICS
 
@@ -19,6 +20,8 @@ COPY_NODES = 60
 def shortcut(exercise: Exercise, looked: Mapping[str, Any], seen: set[str]) -> str | None:
     """Why the answer is a shortcut: it is, extends, calls or copies the reference, or calls what is forbidden."""
     where = [looked.get("module", ""), *(b.rpartition(".")[0] for b in looked.get("bases", ()))]
+    if UNWATCHED in seen:
+        return "it switches off, or asks for, what looks at its calls"
     references = tuple(f"coursekit.{topic}" for topic in TOPICS)
     if looked.get("module") in references:
         return f"this is the reference, {looked['module']}.{exercise.id}"

@@ -1,17 +1,22 @@
 """A library call that is the exercise, and the reference itself, earn nothing; building blocks are free."""
 
+import _thread
+import cProfile
 import functools
 import importlib.util
 import inspect
 import itertools
 import linecache
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from entries import right
 from torch import nn
 from torch.nn.functional import batch_norm as renamed
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -190,6 +195,96 @@ def test_torchs_group_norm_is_a_shortcut(call):
     verdict = evaluate("group_norm", group_norm, seed=1)
     assert verdict.outcome is Outcome.SHORTCUT
     assert "F.group_norm" in verdict.message
+
+
+# -- the watch itself ----------------------------------------------------------------------------------------
+
+
+def unprofiled(x, gamma, beta, eps=1e-5):
+    watching = sys.getprofile()
+    sys.setprofile(None)
+    try:
+        return by_functional(x, gamma, beta, eps)
+    finally:
+        sys.setprofile(watching)
+
+
+def unprofiled_for_good(x, gamma, beta, eps=1e-5):
+    sys.setprofile(None)
+    return by_native(x, gamma, beta, eps)
+
+
+def honest_where_watched(x, gamma, beta, eps=1e-5):
+    if sys.getprofile() is None:
+        return by_native(x, gamma, beta, eps)
+    return right(x, gamma, beta, eps)
+
+
+def honest_where_a_mode_is_on(x, gamma, beta, eps=1e-5):
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+    if _get_current_dispatch_mode() is None:
+        return by_native(x, gamma, beta, eps)
+    return right(x, gamma, beta, eps)
+
+
+def without_modes(x, gamma, beta, eps=1e-5):
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with _disable_current_modes():
+        return by_native(x, gamma, beta, eps)
+
+
+def without_dispatch(x, gamma, beta, eps=1e-5):
+    with torch._C._DisableTorchDispatch():
+        return by_native(x, gamma, beta, eps)
+
+
+def profiled_by_another(x, gamma, beta, eps=1e-5):
+    other = cProfile.Profile()
+    other.enable()
+    y = by_native(x, gamma, beta, eps)
+    other.disable()
+    return y
+
+
+def in_a_bare_thread(x, gamma, beta, eps=1e-5):
+    answer, done = [], threading.Event()
+    _thread.start_new_thread(lambda: (answer.append(by_native(x, gamma, beta, eps)), done.set()), ())
+    done.wait()
+    return answer[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        unprofiled,
+        unprofiled_for_good,
+        honest_where_watched,
+        honest_where_a_mode_is_on,
+        without_modes,
+        without_dispatch,
+        profiled_by_another,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_the_watch_is_not_switched_off_unseen(answer):
+    verdict = evaluate("batchnorm_forward", answer, seed=1)
+    assert verdict.outcome is Outcome.SHORTCUT
+    assert verdict.points == 0
+    assert verdict.flags
+    assert sys.getprofile() is None
+
+
+def in_a_process(x, gamma, beta, eps=1e-5):
+    subprocess.run(["true"], check=True)
+    return right(x, gamma, beta, eps)
+
+
+@pytest.mark.parametrize("answer", [in_a_bare_thread, in_a_process], ids=lambda f: f.__name__)
+def test_what_is_done_where_nobody_looks_is_flagged(answer):
+    (flag,) = evaluate("batchnorm_forward", answer, seed=1).flags
+    assert "another process or a bare thread" in flag or "F.batch_norm" in flag
 
 
 # -- one operator, two convolutions -------------------------------------------------------------------------
