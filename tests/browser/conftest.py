@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -39,6 +40,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """(address, folder): JupyterLab over a copy of ``lectures/``, alone and without the user's settings."""
     place = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "lectures", place / "lectures")
+    with served(place, place / "lectures") as (address, token):
+        yield f"{address}/lab/tree/{{}}?reset&token={token}", place / "lectures"
+
+
+@contextlib.contextmanager
+def served(place: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """(address, token): a JupyterLab server that runs in a folder and shows it; its settings and log lie in ``place``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,19 +56,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         name: str(settings / name)
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     }
-    quiet = settings / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    quiet = Path(home["JUPYTER_CONFIG_DIR"]) / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True)
     (quiet / "notification.jupyterlab-settings").write_text(
         '{"fetchNews": "false", "checkForUpdates": false}'
     )
-    environment = {**os.environ, **home, "IPYTHONDIR": str(settings / "ipython"), "FAST": "1"}
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {
+        **os.environ, **home, "PATH": beside, "IPYTHONDIR": str(settings / "ipython"), "FAST": "1",
+    }  # fmt: skip
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
         f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={place / 'lectures'}",
+        f"--ServerApp.root_dir={folder}",
     ]  # fmt: skip
     log = (place / "server.log").open("w")
-    server = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -70,7 +81,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
             except OSError:
                 assert server.poll() is None, (place / "server.log").read_text()[-3000:]
                 time.sleep(0.2)
-        yield f"{address}/lab/tree/{{}}?reset&token={token}", place / "lectures"
+        yield address, token
     finally:
         server.terminate()
         server.wait(20)
