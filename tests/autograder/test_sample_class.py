@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -119,6 +121,35 @@ def test_grades_are_the_intended_ones(graded):
     grades = graded.grades()
     earned = {student: [grades[student][e][0] for e in graded.exercises] for student in grades}
     assert earned == {student: GRADES[graded.lecture][student] for student in graded.students}
+
+
+OTHERWISE = {
+    "cold": ["--Judge.warm=False"],
+    "without walls": ["--Judge.warm=False", "--Judge.unsafe_no_sandbox=True"],
+}
+"""How kernels are started where they are not forked from a warm process, which they are where nothing is said."""
+ALIKE = ("solved", "crash", "shortcut", "mistaken-01")
+"""Whose grades are compared where --slow is not asked for."""
+
+
+@pytest.mark.parametrize("how", OTHERWISE)
+def test_grades_do_not_depend_on_how_a_kernel_is_started(graded, how, tmp_path, pytestconfig):
+    if machine.trouble() and not os.environ.get("CI"):
+        pytest.skip(machine.trouble())
+    course = tmp_path / "course"
+    shutil.copytree(graded.course, course, ignore=shutil.ignore_patterns("autograded", "feedback"))
+    everybody = pytestconfig.getoption("--slow")
+    for folder in (course / "submitted").iterdir():
+        if not everybody and folder.name not in ALIKE:
+            shutil.rmtree(folder)
+    compared = {folder.name for folder in (course / "submitted").iterdir()}
+    sample_class.nbgrader(course, "autograde", graded.lecture, "--force", *OTHERWISE[how])
+    again = replace(graded, course=course).grades()
+    before = graded.grades()
+    assert len(compared) >= 4
+    assert {student: again[student] for student in compared} == {
+        student: before[student] for student in compared
+    }
 
 
 def test_a_person_is_asked_for_exactly_where_one_is_needed(graded):
