@@ -18,6 +18,7 @@ import nbformat
 from autograder.plugins.course import exam_at
 from autograder.plugins.grading import Task
 from autograder.plugins.judge import Judge, Tell
+from autograder.sandbox import selftest
 
 IDLE = 600.0
 """Seconds without a submission after which it ends by itself: formgrader's server lives on."""
@@ -37,8 +38,10 @@ class Reporting(logging.Handler):
 def _work(task: Task, tell: Tell) -> None:
     judge = Judge(**task.settings)
     try:
+        if task.walled:
+            selftest.recorded(Path(task.exam).with_suffix(".walls.json"), forked=judge.warm)
         exams = exam_at(Path(task.exam), task.exercises, task.settings.get("seed"))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         tell({"refused": str(error)})
         return
     notebook = nbformat.reads(task.notebook, as_version=4)

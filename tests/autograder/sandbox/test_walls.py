@@ -2,9 +2,11 @@
 
 import contextlib
 import glob
+import json
 import os
 import secrets
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -329,3 +331,75 @@ def running():
             except OSError:
                 continue
     return "\n".join(found)
+
+
+def test_the_trial_is_kept_and_made_anew_on_another_machine(monkeypatch, tmp_path):
+    trials = []
+
+    def tried(forked):
+        trials.append(forked)
+        return [selftest.Held("the network", "")]
+
+    monkeypatch.setattr(selftest, "tried", tried)
+    path = tmp_path / "exams" / "02_batchnorm.walls.json"
+    for _ in range(2):
+        selftest.recorded(path, forked=True)
+    assert trials == [True]
+    assert json.loads(path.read_text())["held"] == ["the network"]
+    selftest.recorded(path, forked=False)
+    assert trials == [True, False]
+    for spoilt in ("", "[]", "{", '{"machine": 3}'):
+        path.write_text(spoilt)
+        selftest.recorded(path, forked=True)
+    assert len(trials) == 6
+
+
+def test_where_a_wall_does_not_hold_nothing_is_graded(monkeypatch, tmp_path):
+    fell = [selftest.Held("the network", "1.1.1.1 was reached")]
+    monkeypatch.setattr(selftest, "tried", lambda forked: fell)
+    with pytest.raises(selftest.Fallen, match=r"nothing was graded.*the network: 1\.1\.1\.1 was reached"):
+        selftest.recorded(tmp_path / "x.walls.json", forked=True)
+    assert not list(tmp_path.iterdir())
+
+
+# -- elsewhere -----------------------------------------------------------------------------------------------
+
+SELFTEST = [*("-c", "from autograder.cli import main; main()"), "sandbox", "--selftest"]
+PACKAGES = os.pathsep.join(path for path in sys.path if path)
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "env"]
+WITHOUT_GROUPS = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "sh"]
+
+
+def everybodys_python():
+    """An interpreter of this version that an ordinary user may run, with what this one imports; or None."""
+    own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{own}", f"/usr/local/bin/{own}"):
+        command = [*AS_NOBODY, python, "-c", "import torch, autograder"]
+        with contextlib.suppress(OSError):
+            if subprocess.run(command, env=bare(), cwd="/", capture_output=True).returncode == 0:
+                return python
+    return None
+
+
+def bare():
+    return {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "PYTHONPATH": PACKAGES, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def selftest_under(*command):
+    ended = subprocess.run([*command, *SELFTEST], env=bare(), cwd="/", capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count("held") > 40
+    assert "FELL" not in ended.stdout
+
+
+@pytest.mark.skipif(not ROOT, reason="this is an ordinary user already")
+def test_every_wall_holds_for_an_ordinary_user():
+    python = everybodys_python()
+    if python is None:
+        pytest.skip("no ordinary user can run a Python of this version here")
+    selftest_under(*AS_NOBODY, python)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can hide them")
+def test_every_wall_holds_where_there_are_no_control_groups():
+    selftest_under(*WITHOUT_GROUPS, sys.executable)
