@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
 
 OUTPUT_BYTES = 200_000
-MESSAGE_BYTES = 16 * 2**20
+MESSAGE_BYTES, MESSAGES = 16 * 2**20, 64
 SETTINGS = (
     "timeout",
     "total_timeout",
@@ -177,6 +177,8 @@ class Judge(Consent, Execute):
         self.km.client_class = f"{PromptClient.__module__}.{PromptClient.__name__}"
         # The kernel listens within a tenth of a second, which is how long a vain call is repeated after otherwise.
         self.km.context.setsockopt(zmq.RECONNECT_IVL, 3)
+        # What it has sent and nobody has read yet lies in the grader's memory.
+        self.km.context.setsockopt(zmq.RCVHWM, MESSAGES)
         # A kernel that has spoilt its own sockets takes nothing any more; to wait for it would be for ever.
         self.km.context.setsockopt(zmq.SNDTIMEO, 1000 * self.patience)
         # What a kernel sends is read into the grader's own memory.

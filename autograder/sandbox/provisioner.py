@@ -80,11 +80,13 @@ class SandboxProvisioner(LocalProvisioner):
         """Which limit ended the kernel, in words that follow "its kernel"; "" where none did."""
         return self._watch.reached if self._watch is not None else ""
 
-    async def wait(self) -> int | None:
-        # Its base looks ten times a second, which is half of what a forked kernel takes in all.
-        while await self.poll() is None:
+    async def kill(self, restart: bool = False) -> None:
+        await super().kill(restart)
+        # The manager looks ten times a second, which is half of what a forked kernel takes in all.
+        for _ in range(100):
+            if await self.poll() is not None:
+                return
             await asyncio.sleep(0.005)
-        return await super().wait()
 
     async def cleanup(self, restart: bool = False) -> None:
         # Called more than once.
