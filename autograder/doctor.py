@@ -19,7 +19,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from autograder import order
 from autograder.cells import ADDED, KEY, about, defines, exercise_of, grade_id_of, is_check, mapping, role_of
+from autograder.endings import ends_process
 
 AnyNotebook = Path | str | bytes | Mapping[str, Any]
 """A path, a file's bytes, or a notebook."""
@@ -51,10 +53,11 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was found in one submission."""
+    """What was found in one submission. ``asks``: grade id → why a person should look at that grade."""
 
     findings: list[Finding] = field(default_factory=list)
     readable: bool = True
+    asks: dict[str, str] = field(default_factory=dict)
 
     @property
     def sentences(self) -> list[str]:
@@ -399,8 +402,10 @@ def _restore(notebook: NotebookNode, release: NotebookNode, report: Report) -> N
         else:
             keep.append(_as_added(cell, report))
     notebook.cells = keep
+    _join(notebook, taken, report)
     _put_back(notebook, release, report)
-    _put_in_order(notebook, report)
+    _put_in_order(notebook, release, report)
+    _warn(notebook, release, report)
     notebook.metadata[KEY] = NotebookNode(copy.deepcopy(about(release)))
 
 
@@ -476,11 +481,7 @@ def _restore_cell(
         if _lines(cell.source) != _lines(original.source):
             report.repaired(f"{_start(what)} had been edited; the original is back.")
             if _own_work(cell.source, original.source):
-                own = NotebookNode(
-                    cell_type="code", id=_fresh("edited", taken), source=cell.source, outputs=[],
-                    execution_count=None, metadata=NotebookNode({KEY: NotebookNode(role=ADDED)}),
-                )  # fmt: skip
-                before = [own]
+                before = [_own_cell(_fresh("edited", taken), cell.source)]
                 report.note(f"What had been written into {what} is kept as a cell of its own beside it.")
         cell.source = original.source
     for key in ("nbgrader", KEY, "editable", "deletable", "tags"):
@@ -488,6 +489,13 @@ def _restore_cell(
         if key in original.metadata:
             cell.metadata[key] = copy.deepcopy(original.metadata[key])
     return [cell, *before] if role == "setup" else [*before, cell]
+
+
+def _own_cell(identity: str, source: str) -> NotebookNode:
+    return NotebookNode(
+        cell_type="code", id=identity, source=source, outputs=[], execution_count=None,
+        metadata=NotebookNode({KEY: NotebookNode(role=ADDED)}),
+    )  # fmt: skip
 
 
 def _lines(source: str) -> list[str]:
@@ -564,7 +572,7 @@ def _place(
 ) -> int:
     original = release[number]
     if is_check(original):
-        home = _defined_at(cells, exercise_of(original))
+        home = order.home_of(cells, release, exercise_of(original))
         return len(cells) if home is None else home + 1
     later = [here[c.id] for c in release[number + 1 :] if c.id in here]
     earlier = [here[c.id] for c in release[:number] if c.id in here]
@@ -573,33 +581,51 @@ def _place(
     return max(earlier) + 1 if earlier else len(cells)
 
 
-def _defined_at(cells: Sequence[NotebookNode], name: str) -> int | None:
-    """Where an exercise's own cell stands, else the last cell that defines it."""
-    for index, cell in enumerate(cells):
-        if role_of(cell) == "exercise" and exercise_of(cell) == name:
-            return index
-    found = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and name in defines(cell.source)]
-    return found[-1] if found else None
+def _join(notebook: NotebookNode, taken: set[str], report: Report) -> None:
+    """A function that was cut in two works again, in a cell of its own; both halves stay as they are."""
+    for place, joined, name in reversed(list(order.halves(notebook.cells))):
+        notebook.cells.insert(place, _own_cell(_fresh("joined", taken), joined))
+        report.repaired(
+            f"{name} was cut in two, its halves in two cells; they are joined in a cell below them."
+        )
 
 
-def _put_in_order(notebook: NotebookNode, report: Report) -> None:
+def _put_in_order(notebook: NotebookNode, release: NotebookNode, report: Report) -> None:
     """A check that stands before what it checks judges nothing, and setup comes first."""
-    for cell in list(notebook.cells):
+    for says in order.put_checks_in_order(notebook.cells, release.cells):
+        report.repaired(says)
+    for cell in [cell for cell in notebook.cells if role_of(cell) == "setup"]:
         index = notebook.cells.index(cell)
-        if is_check(cell):
-            name = exercise_of(cell)
-            home = _defined_at(notebook.cells, name)
-            before = any(c.cell_type == "code" and name in defines(c.source) for c in notebook.cells[:index])
-            if home is not None and home > index and not before:
-                notebook.cells.insert(home + 1, cell)
-                del notebook.cells[index]
-                report.repaired(f"The check of {name} stood before its exercise; it stands after it now.")
-        elif role_of(cell) == "setup":
-            work = [i for i, c in enumerate(notebook.cells) if role_of(c) in ("exercise", "check")]
-            if work and work[0] < index:
-                del notebook.cells[index]
-                notebook.cells.insert(work[0], cell)
-                report.repaired("The setup cell stood after the first exercise; it stands before it now.")
+        work = [i for i, c in enumerate(notebook.cells) if role_of(c) in ("exercise", "check")]
+        if work and work[0] < index:
+            del notebook.cells[index]
+            notebook.cells.insert(work[0], cell)
+            report.repaired("The setup cell stood after the first exercise; it stands before it now.")
+
+
+def _warn(notebook: NotebookNode, release: NotebookNode, report: Report) -> None:
+    """Say what stays as it is, and will be graded otherwise than its learner may think."""
+    for check, at in order.defined_again(notebook.cells, release.cells):
+        name = exercise_of(check)
+        again = f"{name} is defined again in cell {at + 1}, below its check"
+        report.note(f"{again}: graded is the one above the check. Leave only the one that counts.")
+        report.asks[grade_id_of(check)] = f"{again}, and the one above the check was graded"
+    for grade_id, text in order.answers_beside(notebook.cells, release.cells).items():
+        report.note(
+            f"The written question {grade_id} is as it was handed out, but text of yours stands beside it: a person "
+            "will be asked to read that. Better write the answer into the question's own cell."
+        )
+        report.asks[grade_id] = (
+            f"the question's own cell is unanswered, but beside it stands {order.quoted(text)}"
+        )
+    for number, cell in enumerate(notebook.cells, 1):
+        theirs = cell.cell_type == "code" and role_of(cell) in ("exercise", ADDED)
+        if theirs and (by := ends_process(cell.source)):
+            tell = report.problem if role_of(cell) == "exercise" else report.note
+            tell(
+                f"Cell {number} ends the process by {order.quoted(by)}: everything in memory is gone then. Grading "
+                "goes on below it in a new kernel, but an exercise that ends its process gets no points. Take it out."
+            )
 
 
 def _start(text: str) -> str:

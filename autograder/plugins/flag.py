@@ -8,13 +8,13 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import NbGraderPreprocessor
 
-from autograder.cells import KEY, grade_id_of, is_check
+from autograder.cells import KEY, about, grade_id_of, is_check, mapping, role_of
 from autograder.exercise import Verdict
 
 
 class Flag(NbGraderPreprocessor):
     """After ``SaveAutoGrades``: a verdict with flags, or none at all, is marked for manual grading, with the
-    reason as the comment on the learner's cell."""
+    reason as the comment on the learner's cell. So is a written question that was answered beside its cell."""
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         return self.preprocess(nb, resources)  # not to be switched off
@@ -23,21 +23,35 @@ class Flag(NbGraderPreprocessor):
         here = resources["nbgrader"]
         where = (here["notebook"], here["assignment"], here["student"])
         verdicts: dict[str, Verdict] = (resources.get(KEY) or {}).get("verdicts", {})
+        asks = mapping(about(nb).get("asks"))
         checks = [grade_id_of(cell) for cell in nb.cells if is_check(cell)]
+        written = [grade_id_of(cell) for cell in nb.cells if role_of(cell) == "written"]
         with Gradebook(here["db_url"]) as gradebook:
             for grade_id in checks:
                 verdict = verdicts.get(grade_id)
                 reasons = ("no verdict was made",) if verdict is None else verdict.flags
+                if grade_id in asks and (verdict is None or not verdict.correct):
+                    reasons = (*reasons, asks[grade_id])
                 if not reasons:
                     continue
                 grade = gradebook.find_grade(grade_id, *where)
                 grade.needs_manual_grade = True
                 if verdict is None:
                     grade.auto_score = 0
-                try:
-                    comment = gradebook.find_comment(f"{grade_id}-solution", *where)
-                    comment.auto_comment = "For a person to look at: " + "; ".join(reasons)
-                except MissingEntry:
-                    self.log.info("%s has no cell to comment on", grade_id)
+                self._say(gradebook, f"{grade_id}-solution", where, reasons)
+            for grade_id in set(written) & set(asks):
+                grade = gradebook.find_grade(grade_id, *where)
+                # Not the 0 that nbgrader gives to a question that is as it was handed out.
+                grade.auto_score, grade.needs_manual_grade = None, True
+                self._say(gradebook, grade_id, where, (asks[grade_id],))
             gradebook.db.commit()
         return nb, resources
+
+    def _say(
+        self, gradebook: Gradebook, grade_id: str, where: tuple[str, ...], reasons: tuple[str, ...]
+    ) -> None:
+        try:
+            comment = gradebook.find_comment(grade_id, *where)
+            comment.auto_comment = "For a person to look at: " + "; ".join(reasons)
+        except MissingEntry:
+            self.log.info("%s has no cell to comment on", grade_id)

@@ -29,6 +29,7 @@ from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
 from autograder.plugins.course import exam_path, release_of
+from autograder.plugins.deaths import Deaths
 from autograder.plugins.grading import GRADING, Blocked, Task
 from autograder.plugins.hearing import Hearing
 from autograder.sandbox import SANDBOX
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
 
 OUTPUT_BYTES = 200_000
+FAREWELL = 0.4
+"""Seconds in which a kernel that was asked to end does."""
 MESSAGE_BYTES, MESSAGES = 16 * 2**20, 64
 SETTINGS = (
     "timeout",
@@ -58,7 +61,8 @@ class Judge(Consent, Execute):
     """In place of nbgrader's ``Execute``: runs what is judged, and has each exercise judged from outside.
 
     Of story cells only what they define runs: imports, functions, classes, constants. A check cell's outputs
-    are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason.
+    are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason. Where a cell ends
+    its kernel, a new one goes on below it.
     """
 
     timeout = Integer(120, allow_none=True, help="Seconds that one cell may run.").tag(config=True)
@@ -83,6 +87,7 @@ class Judge(Consent, Execute):
         super().__init__(**kwargs)
         self._exams: Mapping[str, Exam] = {}
         self._died = ""
+        self._deaths = Deaths(())
         self._walled = True
         self._written: dict[int, int] = {}
         self._tell: Tell = lambda message: None
@@ -138,6 +143,7 @@ class Judge(Consent, Execute):
     def _configure(self) -> None:
         self.reset_execution_trackers()
         self._died, self._written = "", {}
+        self._deaths = Deaths(())
         self.allow_errors = True
         self.record_timing = False
         self.store_widget_state = False
@@ -156,17 +162,62 @@ class Judge(Consent, Execute):
         sources = {cell.id: cell.source for cell in filter(is_check, release.cells)}
         address = place / ORACLE / "s"
         end = time.monotonic() + self.total_timeout
-        with self._kernel(place, address):
-            for index, cell in enumerate(nb.cells):
-                if cell.cell_type != "code":
-                    continue
-                if is_check(cell):
-                    verdict, reason = self._check(cell, index, sources, address, end)
-                    self._settle(cell, verdicts, verdict, reason)
-                    continue
-                source = definitions(cell.source) if role_of(cell) == "story" else cell.source
-                if source.strip() and not self._died:
-                    self._run_cell(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
+        self._deaths = Deaths(nb.cells)
+        begin = 0
+        while begin < len(nb.cells) and not self._deaths.too_many and time.monotonic() < end:
+            self._died = ""
+            with self._kernel(place, address):
+                if self._run_again(nb, begin, end):
+                    begin = self._run_on(nb, begin, sources, address, end, verdicts)
+        for index in range(begin, len(nb.cells)):
+            if is_check(nb.cells[index]):
+                self._settle(
+                    nb.cells[index], verdicts, *self._check(nb.cells[index], index, {}, address, end)
+                )
+
+    def _run_on(
+        self,
+        nb: NotebookNode,
+        begin: int,
+        sources: dict[str, str],
+        address: Path,
+        end: float,
+        verdicts: dict[str, Verdict],
+    ) -> int:
+        """Run the cells from ``begin`` on. Returns the number of the first that is left, behind one that ended the kernel."""
+        lingers = self._deaths.expected
+        for index in range(begin, len(nb.cells)):
+            cell = nb.cells[index]
+            source = definitions(cell.source) if role_of(cell) == "story" else cell.source
+            if cell.cell_type != "code" or not (is_check(cell) or source.strip()):
+                continue
+            start = time.monotonic()
+            if is_check(cell):
+                verdict, reason = self._check(cell, index, sources, address, end)
+                self._settle(cell, verdicts, verdict, reason)
+            else:
+                self._run_cell(cell, index, source, min(self.timeout or 60, end - start))
+                self._deaths.ran(index, time.monotonic() - start)
+            if lingers and not self._died:
+                run_sync(self._async_linger)()
+            if self._died:
+                self._deaths.died(index, self._died)
+                return index + 1
+        return len(nb.cells)
+
+    def _run_again(self, nb: NotebookNode, until: int, end: float) -> bool:
+        """Run again in a new kernel what stands above, with no trace in the notebook. False where that ended it, too."""
+        for index in self._deaths.again(until):
+            cell, source = nb.cells[index], self._deaths.source(index)
+            if not source.strip():
+                continue
+            outputs, count = cell.outputs, cell.execution_count
+            self._run_cell(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
+            cell.outputs, cell.execution_count = outputs, count
+            if self._died:
+                self._deaths.died(index, self._died)
+                return False
+        return True
 
     @contextlib.contextmanager
     def _kernel(self, place: Path, address: Path) -> Iterator[None]:
@@ -211,6 +262,8 @@ class Judge(Consent, Execute):
         left = end - time.monotonic()
         if self._died or left <= 0:
             return None, self._died or f"the notebook took more than {self.total_timeout} s"
+        if reason := self._deaths.ended.get(exercise_of(cell)):
+            return None, reason
         try:
             exercise = catalog.find(exercise_of(cell))
         except (KeyError, ValueError) as error:
@@ -246,7 +299,7 @@ class Judge(Consent, Execute):
                     nbformat.v4.new_output("execute_result", {"text/plain": "0.0"}, execution_count=1)
                 ]
                 return  # Flag finds no verdict here
-        verdicts[grade_id_of(cell)] = verdict
+        verdicts[grade_id_of(cell)] = verdict = self._deaths.remarked(verdict)
         self._tell({"verdict": [grade_id_of(cell), verdict.to_json()]})
         cell.outputs = nbgrader_outputs(verdict)
         cell.execution_count = None
@@ -296,9 +349,7 @@ class Judge(Consent, Execute):
         try:
             await task
         except DeadKernelError:
-            reached = getattr(getattr(self.km, "provisioner", None), "reached", "")
-            why = f"its kernel {reached}" if reached else "the process ended while a cell ran"
-            self._died = f"the kernel died ({why})"
+            self._died = self._death("the process ended while a cell ran")
             return self._died
         except zmq.Again:
             self._died = "the kernel no longer takes what it is sent"
@@ -307,6 +358,18 @@ class Judge(Consent, Execute):
         except Exception as error:
             self.log.warning("%s while running a cell: %s", type(error).__name__, error)
         return reason
+
+    def _death(self, seen: str) -> str:
+        reached = getattr(getattr(self.km, "provisioner", None), "reached", "")
+        return f"the kernel died ({f'its kernel {reached}' if reached else seen})"
+
+    async def _async_linger(self) -> None:
+        """Wait for the end that a cell may have asked for: it comes a tenth of a second later, in the midst of the next."""
+        await asyncio.sleep(FAREWELL)
+        try:
+            await ensure_async(self.kc.wait_for_ready(timeout=self.patience))
+        except RuntimeError:
+            self._died = self._death("a cell asked for its end")
 
     async def _async_kill(self) -> None:
         if self.km is not None:

@@ -17,7 +17,7 @@ from autograder.plugins.course import release_of
 class RestoreRelease(NbGraderPreprocessor):
     """First of ``c.Autograde.sanitize_preprocessors``: roles, points and locked cells come from the release.
 
-    What the doctor did stands at ``about(nb)["doctor"]``.
+    What the doctor did stands at ``about(nb)["doctor"]``, and what a person is to look at, by grade id, at ``"asks"``.
     """
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
@@ -33,6 +33,7 @@ class RestoreRelease(NbGraderPreprocessor):
         for sentence in sentences:
             self.log.info("doctor: %s", sentence)
         nb.metadata[KEY]["doctor"] = sentences
+        nb.metadata[KEY]["asks"] = report.asks
         if "unreadable" in said:
             nb.metadata[KEY]["unreadable"] = said["unreadable"]
         return nb, resources

@@ -52,7 +52,7 @@ def grades(sample: Sample, exercises: tuple[Exercise, ...]) -> Iterator[float]:
         "solved": [e.id for e in exercises],
         "untouched": [],
         "partial": [first, last],
-        "crash": short[: short.index(crash)],
+        "crash": [e for e in short if e != crash],
         "endless": [e for e in short if e != loop],
         "shortcut": [e for e in short if e != first],
         "unreadable": [],

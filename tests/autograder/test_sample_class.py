@@ -154,10 +154,9 @@ def test_grades_do_not_depend_on_how_a_kernel_is_started(graded, how, tmp_path, 
 
 def test_a_person_is_asked_for_exactly_where_one_is_needed(graded):
     first, crashed, *_ = graded.short
-    behind = graded.exercises[graded.exercises.index(crashed) :]
     endless = {graded.short[-2]}
     flagged = {
-        "crash": set(behind),
+        "crash": {crashed},
         "endless": endless,
         "shortcut": {first},
         "unreadable": set(graded.exercises),
