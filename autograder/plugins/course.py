@@ -11,7 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.coursedir import CourseDirectory
 
-from autograder import catalog
+from autograder import beside, catalog
 
 if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
@@ -32,6 +32,13 @@ def release_path(plugin: Any, resources: dict[str, Any]) -> Path:
     course, here = course_of(plugin), resources["nbgrader"]
     folder = course.format_path(course.release_directory, ".", here["assignment"])
     return Path(folder) / f"{here['notebook']}.ipynb"
+
+
+def files_beside(plugin: Any, resources: dict[str, Any]) -> beside.Beside:
+    """What was handed in beside the notebook, and handed out with it."""
+    course, here = course_of(plugin), resources["nbgrader"]
+    folder = course.format_path(course.submitted_directory, here["student"], here["assignment"])
+    return beside.look(Path(folder), release_path(plugin, resources).parent)
 
 
 def exam_path(plugin: Any, resources: dict[str, Any]) -> Path:

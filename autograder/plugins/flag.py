@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import NbGraderPreprocessor
 
-from autograder.cells import KEY, grade_id_of, is_check
+from autograder.cells import KEY, about, grade_id_of, is_check
 from autograder.exercise import Verdict
 
 
 class Flag(NbGraderPreprocessor):
     """After ``SaveAutoGrades``: a verdict with flags, or none at all, is marked for manual grading, with the
-    reason as the comment on the learner's cell."""
+    reason as the comment on the learner's cell; where the doctor had doubts, every verdict that is not full marks."""
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         return self.preprocess(nb, resources)  # not to be switched off
@@ -27,7 +28,7 @@ class Flag(NbGraderPreprocessor):
         with Gradebook(here["db_url"]) as gradebook:
             for grade_id in checks:
                 verdict = verdicts.get(grade_id)
-                reasons = ("no verdict was made",) if verdict is None else verdict.flags
+                reasons = _reasons(verdict, about(nb).get("doubts") or ())
                 if not reasons:
                     continue
                 grade = gradebook.find_grade(grade_id, *where)
@@ -41,3 +42,10 @@ class Flag(NbGraderPreprocessor):
                     self.log.info("%s has no cell to comment on", grade_id)
             gradebook.db.commit()
         return nb, resources
+
+
+def _reasons(verdict: Verdict | None, doubts: Sequence[str]) -> tuple[str, ...]:
+    """Why a person should look at a verdict."""
+    if verdict is None:
+        return ("no verdict was made", *doubts)
+    return (*verdict.flags, *(doubts if verdict.points < verdict.max_points else ()))

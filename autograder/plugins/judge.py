@@ -22,13 +22,13 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import Execute
 from traitlets import Bool, Integer
 
-from autograder import catalog
+from autograder import catalog, doctor
 from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
-from autograder.plugins.course import exam_of, release_of
+from autograder.plugins.course import exam_of, files_beside, release_of
 from autograder.plugins.hearing import Hearing
 from autograder.sandbox import SANDBOX
 from autograder.sandbox.kernel import ORACLE, environment, scratch
@@ -88,6 +88,7 @@ class Judge(Consent, Execute):
             NotebookClient.__init__(self, nb, km)
             self._configure()
             with scratch() as place:
+                files_beside(self, resources).copy_into(place / "work")
                 self._run_notebook(nb, release, place, verdicts)
         resources[KEY] = {"verdicts": verdicts}
         return nb, resources
@@ -211,7 +212,9 @@ class Judge(Consent, Execute):
         """Run ``source`` in the cell's place. Returns "" or why it did not run to its end."""
         shown = NotebookNode(cell, source=source, outputs=[])
         ended = run_sync(self._async_watch)(shown, index, seconds, done)
-        cell.outputs = [] if source != cell.source else [o for o in map(harmless, shown.outputs) if o]
+        # What a kernel sends need be no output, and no JSON.
+        kept = () if source != cell.source else doctor.outputs_in(shown.outputs)
+        cell.outputs = [output for output in map(harmless, kept) if output]
         self.nb.cells[index] = cell
         return ended
 
