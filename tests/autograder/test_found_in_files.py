@@ -175,10 +175,10 @@ def release_of(root):
     return nbformat.read(root / "lectures" / ASSIGNMENT / "tiny.ipynb", as_version=4)
 
 
-def run(root, converter, student="*", force=False):
+def run(root, converter, student="*", force=False, **judge_traits):
     config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
     config.CourseDirectory.update(root=str(root), assignment_id=ASSIGNMENT, student_id=student)
-    config.Judge.patience = 2
+    config.Judge.update({"patience": 2, **judge_traits})
     tool = converter(coursedir=CourseDirectory(config=config), config=config, log=logging.getLogger("quiet"))
     tool.force = force
     tool.start()
@@ -253,6 +253,18 @@ def test_a_later_hand_in_is_graded_whatever_its_date_looks_like(course, release,
     before = (course / "autograded" / student / ASSIGNMENT / "tiny.ipynb").stat().st_mtime_ns
     run(course, Autograde, student)
     assert (course / "autograded" / student / ASSIGNMENT / "tiny.ipynb").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "how", [{"warm": False}, {"unsafe_no_sandbox": True}], ids=lambda how: next(iter(how))
+)
+def test_what_lies_beside_is_there_cold_and_without_walls(course, release, how):
+    student = f"helped_{next(iter(how))}"
+    beside_it = {**HELPERS, "ipykernel.py": b"raise SystemExit", "numpy.py": b"raise SystemExit"}
+    files(course, student, solved(release, HELPED), beside_it)
+    run(course, Autograde, student, **how)
+    assert [found(course, student)[name] for name in ("double", "triple")] == [(3, False)] * 2
+    assert "ipykernel.py, numpy.py" in said(course, student)
 
 
 # --- without a kernel -------------------------------------------------------------------------------------
