@@ -93,12 +93,13 @@ def doctor(notebook: Path, out: Path | None, release: Path | None) -> None:
         raise click.ClickException(str(error)) from None
     except (OSError, ValueError, nbformat.ValidationError) as error:
         raise click.ClickException(f"the release {release} cannot be read: {error}") from None
+    doctor.look_beside(notebook, repaired, report)
     for finding in report.findings:
         click.echo(f"- {finding.says}")
     if not report.needs_repair:
         click.echo(f"{notebook.name} is ready to be handed in.")
     if out is not None:
-        out.write_text(nbformat.writes(repaired) + "\n", encoding="utf-8", newline="\n")
+        out.write_text(doctor.written(repaired), encoding="utf-8", newline="\n")
         click.echo(f"The repaired notebook is {out}.")
     elif report.needs_repair:
         click.echo("To write the repaired notebook: autograder doctor NOTEBOOK --fix OUT")

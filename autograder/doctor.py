@@ -19,7 +19,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from autograder import order
+from autograder import beside, order, reading
 from autograder.cells import ADDED, KEY, about, defines, exercise_of, grade_id_of, is_check, mapping, role_of
 from autograder.endings import ends_process
 
@@ -41,8 +41,9 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. ``level`` is ``note`` (nothing to do), ``repair`` (put right from the release) or
-    ``problem`` (only the learner can put it right)."""
+    """One thing found. ``level`` is ``note`` (nothing to do), ``repair`` (put right from the release),
+    ``problem`` (only the learner can put it right) or ``doubt`` (that too, and where it costs points when it is graded,
+    a person is asked)."""
 
     level: str
     says: str
@@ -64,6 +65,10 @@ class Report:
         return [finding.says for finding in self.findings]
 
     @property
+    def doubts(self) -> list[str]:
+        return [finding.says for finding in self.findings if finding.level == "doubt"]
+
+    @property
     def needs_repair(self) -> bool:
         return any(finding.level != "note" for finding in self.findings)
 
@@ -75,6 +80,9 @@ class Report:
 
     def problem(self, says: str) -> None:
         self.findings.append(Finding("problem", says))
+
+    def doubt(self, says: str) -> None:
+        self.findings.append(Finding("doubt", says))
 
 
 def examine(submission: AnyNotebook, release: AnyNotebook) -> Report:
@@ -154,7 +162,9 @@ def _parse(content: bytes, report: Report) -> Any:
         text = content.decode(encoding, errors="replace")
         report.repaired("The file was not encoded in UTF-8; it has been re-encoded.")
     try:
-        return json.loads(text)
+        data, odd = reading.loads(text)
+        _tell(odd, report)
+        return data
     except RecursionError:
         raise Unreadable("The file is nested too deeply to be a notebook.") from None
     except ValueError as error:
@@ -174,14 +184,27 @@ def _parse(content: bytes, report: Report) -> Any:
         raise Unreadable(f"The file is not a notebook: it is not valid JSON ({error}).") from None
 
 
+def _tell(odd: reading.Oddities, report: Report) -> None:
+    if odd.numbers:
+        report.repaired(
+            f"The file held NaN or Infinity in {_number(odd.numbers, 'place')} outside the cells' text, which is no valid "
+            "JSON; null stands there now."
+        )
+    for key in dict.fromkeys(odd.doubled):
+        report.doubt(
+            f"The file holds {key!r} twice in one place, as after a merge, and only one of them could be read: open it, "
+            "see whether your work is all there, save it and hand it in again."
+        )
+
+
 def _as_version_4(data: Any, report: Report) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise Unreadable("The file is JSON but not a notebook: it holds no cells.")
-    if "worksheets" in data or data.get("nbformat") in (1, 2, 3):
+    if reading.is_old(data):
         version = data.get("nbformat")
         try:
-            data = dict(nbformat.convert(nbformat.from_dict(data), 4))
-        except Exception:
+            data = reading.converted(data)
+        except ValueError:
             raise Unreadable(
                 f"The notebook is in the old format {version} and could not be converted: "
                 "open it in JupyterLab, save it, and hand it in again."
@@ -206,16 +229,16 @@ def _clean(data: dict[str, Any], report: Report) -> NotebookNode:
             cell_type=kind if kind in ("code", "markdown", "raw") else "raw",
             id=_identity(cell, taken),
             metadata=_node(cell.get("metadata")),
-            source=_text(cell.get("source", "")),
+            source=_text(reading.source_of(cell)),
         )
         if made.cell_type == "code":
             count = cell.get("execution_count")
             made.execution_count = count if type(count) is int else None
             given = cell.get("outputs")
-            made.outputs = list(_outputs(given)) if keep_outputs and isinstance(given, list) else []
+            made.outputs = list(outputs_in(given)) if keep_outputs and isinstance(given, list) else []
             outputs += len(given) - len(made.outputs) if isinstance(given, list) else 0
-        elif isinstance(cell.get("attachments"), dict) and kind == "markdown":
-            made.attachments = _node(cell["attachments"])
+        elif kind == "markdown":
+            _attach(made, cell.get("attachments"), report)
         cells.append(made)
     metadata = _node(data.get("metadata"))
     if broken:
@@ -243,6 +266,17 @@ def _clean(data: dict[str, Any], report: Report) -> NotebookNode:
     return notebook
 
 
+def _attach(cell: NotebookNode, given: Any, report: Report) -> None:
+    kept, lost = reading.pictures(cell.source, given)
+    if kept:
+        cell.attachments = _node(kept)
+    for name in lost:
+        report.note(
+            f"The picture {name[:80]} of a text cell is not in the file, or is no picture: a stand-in is shown. Paste it "
+            "anew if it matters."
+        )
+
+
 def _size_of_outputs(cells: Iterable[Any]) -> int:
     total = 0
     for cell in cells:
@@ -254,7 +288,8 @@ def _size_of_outputs(cells: Iterable[Any]) -> int:
     return total
 
 
-def _outputs(given: Iterable[Any]) -> Iterator[NotebookNode]:
+def outputs_in(given: Iterable[Any]) -> Iterator[NotebookNode]:
+    """Those that are outputs of a notebook, as strict JSON."""
     for output in given:
         node = _node(output)
         try:
@@ -287,7 +322,7 @@ def _node(value: Any) -> NotebookNode:
     if not isinstance(value, Mapping):
         return NotebookNode()
     try:
-        return nbformat.from_dict(json.loads(_text(json.dumps(value, ensure_ascii=False))))
+        return nbformat.from_dict(reading.loads(_text(json.dumps(value, ensure_ascii=False)))[0])
     except (TypeError, ValueError, RecursionError):
         return NotebookNode()
 
@@ -309,6 +344,33 @@ def _load_release(release: AnyNotebook) -> NotebookNode:
         return nbformat.from_dict(copy.deepcopy(dict(release)))
     content = release if isinstance(release, bytes) else Path(release).read_bytes()
     return nbformat.reads(content.decode("utf-8"), as_version=4)
+
+
+def look_beside(path: Path, notebook: NotebookNode, report: Report) -> None:
+    """Say which files a notebook needs besides itself, and which of them will not be there when it is graded."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    inside, outside = beside.used(sources, path.parent)
+    found = beside.look(path.parent)
+    kept_out = {name for name in inside if name not in found.given and not name.endswith(".ipynb")}
+    if wanted := [name for name in inside if name in found.given]:
+        report.note(
+            f"Your code uses {', '.join(wanted)}: hand in that too, beside the notebook, under the same name."
+        )
+    for name in sorted(kept_out):
+        report.problem(
+            f"Your code uses {name}, which will not be there when it is graded: it bears the name of a module that Python "
+            "needs itself, is a link, or is too large. Rename it, or hand in something smaller."
+        )
+    for name in outside:
+        report.problem(
+            f"Your code uses {name}, which lies outside the notebook's folder and will not be there when it is graded: "
+            "copy it beside the notebook, and hand it in too."
+        )
+
+
+def written(notebook: NotebookNode) -> str:
+    """The text of a notebook's file: strict JSON. Raises ValueError where that cannot be."""
+    return str(nbformat.writes(notebook, allow_nan=False)) + "\n"
 
 
 # --- matching ---------------------------------------------------------------------------------------------
@@ -403,6 +465,7 @@ def _restore(notebook: NotebookNode, release: NotebookNode, report: Report) -> N
             keep.append(_as_added(cell, report))
     notebook.cells = keep
     _join(notebook, taken, report)
+    _doubt_nothing(notebook, release, report)
     _put_back(notebook, release, report)
     _put_in_order(notebook, release, report)
     _warn(notebook, release, report)
@@ -541,6 +604,19 @@ def _as_added(cell: NotebookNode, report: Report) -> NotebookNode:
         cell.metadata.pop(key, None)
     cell.metadata[KEY] = NotebookNode(role=ADDED)
     return cell
+
+
+def _doubt_nothing(notebook: NotebookNode, release: NotebookNode, report: Report) -> None:
+    """Where a file holds none of the lecture's exercises it is hardly the one that was meant."""
+    names = {exercise_of(cell) for cell in release.cells if role_of(cell) == "exercise"}
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if names and not any(
+        (exercise_of(c) in names and role_of(c) == "exercise") or names & defines(c.source) for c in code
+    ):
+        report.doubt(
+            "The file holds none of this lecture's exercises. Is it the right one? Open it, see whether your work is "
+            "there, and hand it in again."
+        )
 
 
 def _put_back(notebook: NotebookNode, release: NotebookNode, report: Report) -> None:

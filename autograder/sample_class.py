@@ -146,7 +146,7 @@ class _Class:
                 c.source = WRITTEN
         if change is not None:
             change(notebook)
-        return Sample(student, about, nbformat.writes(notebook).encode())
+        return Sample(student, about, nbformat.writes(notebook, allow_nan=False).encode())
 
 
 def _bound(source: str) -> Iterator[str]:

@@ -168,7 +168,7 @@ class Network:
         """
         tensors = {name: t.detach().clone() for name, t in module.state_dict().items()}
         training = tuple(path for path, m in _modules(module) if m.training)
-        return cls(_describe(module), tensors, training)
+        return cls(layers_of(module), tensors, training)
 
     def build(self) -> nn.Module:
         """A fresh module with these layers, tensors (dtypes included) and modes."""
@@ -194,13 +194,14 @@ def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return module.named_modules(remove_duplicate=False)
 
 
-def _describe(module: nn.Module) -> list[Any]:
+def layers_of(module: nn.Module) -> list[Any]:
+    """A module's layers as data, without their tensors. Raises ValueError for one that is not in :data:`LAYERS`."""
     kind = type(module).__name__
     if kind not in LAYERS or type(module) is not getattr(nn, kind):
         raise ValueError(f"module must be built from {', '.join(LAYERS)}, got {kind}")
     if kind == "Sequential":
         # Not named_children(), which lists a layer that stands at two places only once.
-        return [kind, [[name, _describe(child)] for name, child in module._modules.items() if child]]
+        return [kind, [[name, layers_of(child)] for name, child in module._modules.items() if child]]
     config = {}
     for name in LAYERS[kind]:
         value = getattr(module, name)

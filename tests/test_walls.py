@@ -20,7 +20,19 @@ FLOORS = (
     {"plugins", "learner", "lms"},
     {"oracle", "authoring", "report", "sample_class"},
     {"catalog", "feedback", "attempt", "agent"},
-    {"exercise", "draw", "values", "wire", "cells", "order", "endings", "doctor", "sandbox"},
+    {
+        "exercise",
+        "draw",
+        "values",
+        "wire",
+        "cells",
+        "order",
+        "endings",
+        "reading",
+        "doctor",
+        "beside",
+        "sandbox",
+    },
 )
 # Two rooms of one floor of which the first lies under the second.
 UNDER = {
@@ -30,6 +42,9 @@ UNDER = {
     ("cells", "order"),
     ("order", "doctor"),
     ("endings", "doctor"),
+    ("cells", "reading"),
+    ("reading", "doctor"),
+    ("beside", "doctor"),
 }
 
 # What a kernel loads where a class is graded, and what must never lie there.

@@ -8,6 +8,7 @@ import time
 import types
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ from autograder.agent.limits import Limit, TimeUp, threads_of
 from autograder.agent.source import code_of, fingerprint, source_of, unwrapped
 from autograder.agent.tensors import changes, gradients, snapshot
 from autograder.agent.watch import WATCHES, gradient_pass, until_first_step
-from autograder.values import Foreign, Network, Ref, realize
-from autograder.wire import MAX_BITS, Channel, Closed, WireError, carried
+from autograder.values import Foreign, Ref, layers_of, realize
+from autograder.wire import MAX_BITS, MAX_BYTES, MAX_STRING, MAX_TEXT, Channel, Closed, WireError, carried
 
 NODES = 20_000
 DEPTH = 20
@@ -154,7 +155,12 @@ class Agent:
             module = self._objects[request["ref"]]
             if not isinstance(module, nn.Module):
                 raise TypeError(f"expected an nn.Module, got {type(module).__name__}")
-            return {"value": self._exported(self._state(module, request.get("parts")))[0]}
+            value, _ = self._exported(self._state(module, request.get("parts")))
+            if isinstance(value, Foreign):
+                raise ValueError(
+                    f"a {type(module).__name__} with too much in it to be looked at: {value.kind}"
+                )
+            return {"value": value}
 
         return self._guarded(request, looked)
 
@@ -244,14 +250,19 @@ class Agent:
         if depth > DEPTH or going.left < 0:
             raise _Over("deeply nested value")
         if kind in (torch.Tensor, nn.Parameter):
+            if not carried(value):
+                return Foreign(_oddly(value))
+            going.take(value.numel() * value.element_size(), 0)
             going.tensors.append(value)
-            return value.detach() if carried(value) else Foreign(_oddly(value))
+            return value.detach()
         if issubclass(kind, torch.Tensor):
             return Foreign(f"{kind.__module__}.{kind.__qualname__}")
         if issubclass(kind, nn.Module | type):
             return self._keep(value)
         if kind is int and value.bit_length() > MAX_BITS:
             return Foreign(f"int of {value.bit_length()} bits")
+        if kind is str:
+            going.take(0, min(len(value), MAX_STRING))
         if value is None or kind in (bool, int, float, str):
             return value
         if kind in (list, set, frozenset) or issubclass(kind, tuple | dict):
@@ -272,7 +283,10 @@ class Agent:
             plain = value.item()
             return plain if type(plain) in (bool, int, float, str) else Foreign(kind.__name__)
         if kind is np.ndarray:
-            return value if carried(value) else Foreign(f"array of {value.dtype}")
+            if not carried(value):
+                return Foreign(f"array of {value.dtype}")
+            going.take(value.size * value.itemsize, 0)
+            return value
         if kind is types.GeneratorType:
             return Foreign("generator")
         return self._keep(value)
@@ -283,7 +297,15 @@ class _Outgoing:
 
     def __init__(self) -> None:
         self.left = NODES
+        self.bytes, self.text = MAX_BYTES, MAX_TEXT
         self.tensors: list[torch.Tensor] = []
+
+    def take(self, size: int, characters: int) -> None:
+        """Have so many bytes of numbers and characters travel: what is met a thousand times is sent a thousand times."""
+        self.bytes -= size
+        self.text -= characters
+        if self.bytes < 0 or self.text < 0:
+            raise _Over("value too large to be sent")
 
 
 class _Over(Exception):
@@ -299,7 +321,7 @@ def _oddly(tensor: torch.Tensor) -> str:
 
 def _described(module: nn.Module) -> Any:
     try:
-        return Network.describe(module).layers
+        return layers_of(module)
     except ValueError:
         return None
 
@@ -314,7 +336,7 @@ _STATE: dict[str, Callable[[nn.Module], Any]] = {
     "parameters": lambda net: {name: p.detach() for name, p in net.named_parameters()},
     "shapes": lambda net: {name: tuple(p.shape) for name, p in net.named_parameters()},
     "buffers": lambda net: {name: b.detach() for name, b in net.named_buffers()},
-    "state": lambda net: [str(key) for key in net.state_dict()],
+    "state": lambda net: [str(key) for key in islice(net.state_dict(), NODES + 1)],
     "grads": lambda net: {n: None if p.grad is None else p.grad.detach() for n, p in net.named_parameters()},
     "requires_grad": lambda net: {name: p.requires_grad for name, p in net.named_parameters()},
     "storages": lambda net: {

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from autograder.values import Walk
+from autograder.wire import carried
 
 
 def gradients(
@@ -48,13 +49,18 @@ def snapshot(args: Any, kwargs: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for label, value in [*enumerate(args), *kwargs.items()]:
         for number, tensor in enumerate(tensors_in(value)):
-            found[f"{label}.{number}"] = (tensor, tensor.detach().clone())
+            found[f"{label}.{number}"] = (tensor, _copy(tensor))
         if isinstance(value, nn.Module):
             for name, tensor in value.state_dict().items():
-                found[f"{label}.{name}"] = (tensor, tensor.detach().clone())
+                found[f"{label}.{name}"] = (tensor, _copy(tensor))
             for path, m in value.named_modules():
                 found[f"{label}.{path}.training"] = (None, m.training)
     return found
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    # An argument may have been made larger than any memory, and is another than it was then without being read.
+    return tensor.detach().clone() if carried(tensor) else tensor.detach()
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ def build(root: Path | str, topics: Sequence[str] | None = None) -> list[Path]:
 
 def render(source: Source) -> Built:
     """Both notebooks of one lecture, as text, without writing anything."""
-    solution = nbformat.writes(_notebook(source)) + "\n"
+    solution = nbformat.writes(_notebook(source), allow_nan=False) + "\n"
     return Built(source, solution, released(solution, source.assignment, source.topic))
 
 

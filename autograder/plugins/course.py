@@ -34,6 +34,13 @@ def release_path(plugin: Any, resources: dict[str, Any]) -> Path:
     return Path(folder) / f"{here['notebook']}.ipynb"
 
 
+def folders_beside(plugin: Any, resources: dict[str, Any]) -> tuple[Path, Path]:
+    """Where a notebook was handed in, and where it was handed out: other files may lie beside it."""
+    course, here = course_of(plugin), resources["nbgrader"]
+    folder = course.format_path(course.submitted_directory, here["student"], here["assignment"])
+    return Path(folder), release_path(plugin, resources).parent
+
+
 def exam_path(plugin: Any, resources: dict[str, Any]) -> Path:
     """Where the exam of an assignment lies, beside the gradebook of a course directory."""
     return Path(course_of(plugin).root) / "exams" / f"{resources['nbgrader']['assignment']}.exam"

@@ -13,10 +13,11 @@ from nbconvert.exporters import NotebookExporter
 from nbconvert.exporters.exporter import ResourcesDict
 from nbgrader.converters.base import NbGraderException
 
-from autograder import doctor
+from autograder import beside, doctor
 from autograder.cells import KEY
+from autograder.plugins import timestamp
 from autograder.plugins.consent import Refused, walled
-from autograder.plugins.course import course_of, release_of
+from autograder.plugins.course import course_of, folders_beside, release_of
 
 
 class SubmissionExporter(NotebookExporter):
@@ -34,6 +35,7 @@ class SubmissionExporter(NotebookExporter):
         except Refused as refused:
             self.log.error(str(refused))
             raise NbGraderException(str(refused)) from None
+        timestamp.tolerate(self.parent)
         self._expect_everybody()
 
     def _expect_everybody(self) -> None:
@@ -62,13 +64,25 @@ class SubmissionExporter(NotebookExporter):
         report = doctor.Report()
         try:
             notebook = doctor.read(_handed_in(Path(filename), report), report)
-            resources[KEY] = {"doctor": report.sentences}
+            _tell_of_folder(Path(path), beside.look(*folders_beside(self, resources)), report)
+            resources[KEY] = {"doctor": report.sentences, "doubts": report.doubts}
         except doctor.Unreadable as error:
             self.log.warning("%s: %s", filename, error)
             notebook = release_of(self, resources)
             notebook.cells.insert(0, _explanation(str(error)))
             resources[KEY] = {"doctor": [str(error)], "unreadable": str(error)}
         return self.from_notebook_node(notebook, resources=resources, **kwargs)
+
+
+def _tell_of_folder(folder: Path, found: beside.Beside, report: doctor.Report) -> None:
+    """Say what became of the rest of a submission: its date, and the files beside the notebook."""
+    if timestamp.undated(folder):
+        report.note(
+            f"What {timestamp.NAME} holds is no date, or one to come: it counts as handed in without a date, and no "
+            "points are taken for being late."
+        )
+    for sentence in found.left_out:
+        report.doubt(sentence)
 
 
 def _handed_in(wanted: Path, report: doctor.Report) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nbformat import NotebookNode
@@ -14,7 +15,8 @@ from autograder.exercise import Verdict
 
 class Flag(NbGraderPreprocessor):
     """After ``SaveAutoGrades``: a verdict with flags, or none at all, is marked for manual grading, with the
-    reason as the comment on the learner's cell. So is a written question that was answered beside its cell."""
+    reason as the comment on the learner's cell; where the doctor had doubts, every verdict that is not full marks. So is
+    a written question that was answered beside its cell."""
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         return self.preprocess(nb, resources)  # not to be switched off
@@ -29,7 +31,7 @@ class Flag(NbGraderPreprocessor):
         with Gradebook(here["db_url"]) as gradebook:
             for grade_id in checks:
                 verdict = verdicts.get(grade_id)
-                reasons = ("no verdict was made",) if verdict is None else verdict.flags
+                reasons = _reasons(verdict, about(nb).get("doubts") or ())
                 if grade_id in asks and (verdict is None or not verdict.correct):
                     reasons = (*reasons, asks[grade_id])
                 if not reasons:
@@ -55,3 +57,10 @@ class Flag(NbGraderPreprocessor):
             comment.auto_comment = "For a person to look at: " + "; ".join(reasons)
         except MissingEntry:
             self.log.info("%s has no cell to comment on", grade_id)
+
+
+def _reasons(verdict: Verdict | None, doubts: Sequence[str]) -> tuple[str, ...]:
+    """Why a person should look at a verdict."""
+    if verdict is None:
+        return ("no verdict was made", *doubts)
+    return (*verdict.flags, *(doubts if verdict.points < verdict.max_points else ()))

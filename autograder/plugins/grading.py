@@ -45,6 +45,7 @@ class Task:
         notebook, release: as JSON.
         exam: the path of the exam's file, made there where there is none.
         exercises: that are graded.
+        folders: where it was handed in and handed out; other files may lie beside it there.
         walled: whether kernels stand behind walls.
         settings: of the :class:`~autograder.plugins.Judge`, by their names.
     """
@@ -54,6 +55,7 @@ class Task:
     exam: str
     exercises: list[str]
     walled: bool
+    folders: list[str]
     settings: dict[str, Any] = field(default_factory=dict)
 
 

@@ -22,13 +22,14 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import Execute
 from traitlets import Bool, Float, Integer
 
-from autograder import catalog
+from autograder import catalog, doctor
+from autograder.beside import Beside
 from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
-from autograder.plugins.course import exam_path, release_of
+from autograder.plugins.course import exam_path, folders_beside, release_of
 from autograder.plugins.deaths import Deaths
 from autograder.plugins.grading import GRADING, Blocked, Task
 from autograder.plugins.hearing import Hearing
@@ -109,6 +110,7 @@ class Judge(Consent, Execute):
                 str(exam_path(self, resources)),
                 sorted(set(map(exercise_of, filter(is_check, release.cells)))),
                 behind_walls,
+                list(map(str, folders_beside(self, resources))),
                 {name: getattr(self, name) for name in SETTINGS},
             )
             try:
@@ -130,14 +132,21 @@ class Judge(Consent, Execute):
                 self._settle(cell, verdicts, found[grade_id_of(cell)], "")
 
     def run(
-        self, nb: NotebookNode, release: NotebookNode, exams: Mapping[str, Exam], walled: bool, tell: Tell
+        self,
+        nb: NotebookNode,
+        release: NotebookNode,
+        exams: Mapping[str, Exam],
+        files: Beside,
+        walled: bool,
+        tell: Tell,
     ) -> None:
-        """Run a submission in this process, and write the verdicts into its checks; ``tell`` is told each, and that this
-        goes on."""
+        """Run a submission in this process, with the files that were handed in beside it, and write the verdicts into its
+        checks; ``tell`` is told each, and that this goes on."""
         self._walled, self._exams, self._tell = walled, exams, tell
         NotebookClient.__init__(self, nb)
         self._configure()
         with scratch() as place:
+            files.copy_into(place / "work")
             self._run_notebook(nb, release, place, {})
 
     def _configure(self) -> None:
@@ -312,7 +321,9 @@ class Judge(Consent, Execute):
         """Run ``source`` in the cell's place. Returns "" or why it did not run to its end."""
         shown = NotebookNode(cell, source=source, outputs=[])
         ended = run_sync(self._async_watch)(shown, index, seconds, done)
-        cell.outputs = [] if source != cell.source else [o for o in map(harmless, shown.outputs) if o]
+        # What a kernel sends need be no output, and no JSON.
+        kept = () if source != cell.source else doctor.outputs_in(shown.outputs)
+        cell.outputs = [output for output in map(harmless, kept) if output]
         self.nb.cells[index] = cell
         return ended
 

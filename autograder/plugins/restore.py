@@ -34,6 +34,7 @@ class RestoreRelease(NbGraderPreprocessor):
             self.log.info("doctor: %s", sentence)
         nb.metadata[KEY]["doctor"] = sentences
         nb.metadata[KEY]["asks"] = report.asks
+        nb.metadata[KEY]["doubts"] = list(dict.fromkeys([*said.get("doubts", ()), *report.doubts]))
         if "unreadable" in said:
             nb.metadata[KEY]["unreadable"] = said["unreadable"]
         return nb, resources

@@ -15,6 +15,7 @@ from typing import Any
 
 import nbformat
 
+from autograder import beside
 from autograder.plugins.course import exam_at
 from autograder.plugins.grading import Task
 from autograder.plugins.judge import Judge, Tell
@@ -46,7 +47,8 @@ def _work(task: Task, tell: Tell) -> None:
         return
     notebook = nbformat.reads(task.notebook, as_version=4)
     release = nbformat.reads(task.release, as_version=4)
-    judge.run(notebook, release, exams, task.walled, tell)
+    handed_in, handed_out = map(Path, task.folders)
+    judge.run(notebook, release, exams, beside.look(handed_in, handed_out), task.walled, tell)
     tell({"done": nbformat.writes(notebook)})
 
 

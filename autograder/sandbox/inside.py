@@ -85,7 +85,16 @@ def run(job: dict[str, Any]) -> None:
     os.environ.pop("JPY_PARENT_PID", None)
     sys.argv = job["argv"]
     os.chdir(job["folder"])
+    # Where IPython has it at home: what lies beside a notebook can be imported, and stands for no module of Python's.
+    sys.path.insert(_first_of_packages(), "")
     runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+
+
+def _first_of_packages() -> int:
+    names = [os.path.basename(entry) for entry in sys.path]
+    return next(
+        (at for at, name in enumerate(names) if name in ("site-packages", "dist-packages")), len(names)
+    )
 
 
 def copy(given: str, own: str) -> None:

@@ -236,6 +236,59 @@ def test_an_awkward_module_can_be_inspected_or_says_why_not(module):
         assert net.inspect()["kinds"]
 
 
+def _holding(**parts):
+    net = nn.Linear(2, 2)
+    for name, part in parts.items():
+        (net.register_parameter if isinstance(part, nn.Parameter) else net.register_buffer)(name, part)
+    return net
+
+
+def _expanded():
+    net = nn.Linear(2, 2)
+    net.weight = nn.Parameter(torch.zeros(1).expand(2**20, 2**20))
+    return net
+
+
+class Entries(nn.Module):
+    def state_dict(self, *args, **kwargs):
+        return dict.fromkeys(map(str, range(1_000_000)))
+
+
+HUGE = {
+    "a layer's weight of terabytes": _expanded,
+    "a parameter of terabytes": lambda: _holding(wide=nn.Parameter(torch.zeros(1).expand(2**40))),
+    "a buffer of terabytes": lambda: _holding(wide=torch.zeros(1).expand(2**20, 2**20)),
+    "a state of a million entries": Entries,
+    "names of a million characters": lambda: _holding(
+        **{"x" * 10**6 + str(n): torch.zeros(1) for n in range(40)}
+    ),
+    "one buffer many times": lambda: _holding(
+        **{f"b{n}": part for n, part in enumerate(torch.zeros(2**26).expand(99, -1))}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_huge_module_is_bounded_before_it_is_looked_at(served, name):
+    attempt = served(lambda big=True: HUGE[name]() if big else 7)
+    net = attempt.subject()()
+    start = time.monotonic()
+    for parts in [(), ("parameters", "buffers", "config")]:
+        with contextlib.suppress(Raised):
+            net.inspect(*parts)
+    assert time.monotonic() - start < 20
+    assert attempt.subject()(big=False) == 7
+
+
+def test_an_argument_made_larger_than_any_memory_has_changed():
+    def grow(x):
+        x.data = torch.zeros(1, dtype=x.dtype).expand(2**40)
+        return 1
+
+    reply = Agent({"f": grow}).answer(request(args=(torch.ones(2),), untouched=True))
+    assert reply["changed"] == ["0"]
+
+
 def test_a_module_without_end_is_timed_out():
     net = Attempt.local(lambda: Nameless(), "f", seconds=1.0).subject()()
     with pytest.raises(TimedOut):

@@ -14,7 +14,7 @@ from autograder.plugins import grading
 from autograder.plugins.grading import Blocked, Grading, Task
 
 NOTEBOOK = nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
-TASK = Task(NOTEBOOK, NOTEBOOK, "", [], True)
+TASK = Task(NOTEBOOK, NOTEBOOK, "", [], True, ["", ""])
 LOG = logging.getLogger("quiet")
 
 BEGINNING = """

@@ -233,7 +233,7 @@ CLASS = {
     loops: ("?", 3),
     edited_story: (3, 3),
     checks_deleted: (0, 0),
-    all_deleted: (0, 0),
+    all_deleted: ("?", "?"),
     early_connection: (0, 0),
 }
 
