@@ -19,6 +19,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from autograder import foresight
 from autograder.cells import ADDED, KEY, about, defines, exercise_of, grade_id_of, is_check, mapping, role_of
 
 AnyNotebook = Path | str | bytes | Mapping[str, Any]
@@ -402,6 +403,7 @@ def _restore(notebook: NotebookNode, release: NotebookNode, report: Report) -> N
     _put_back(notebook, release, report)
     _put_in_order(notebook, report)
     notebook.metadata[KEY] = NotebookNode(copy.deepcopy(about(release)))
+    report.findings += [Finding(level, says) for level, says in foresight.warnings(notebook.cells)]
 
 
 def _restore_ids(

@@ -20,10 +20,16 @@ FLOORS = (
     {"plugins", "learner", "lms"},
     {"oracle", "authoring", "report", "sample_class"},
     {"catalog", "feedback", "attempt", "agent"},
-    {"exercise", "draw", "values", "wire", "cells", "doctor", "sandbox"},
+    {"exercise", "draw", "values", "wire", "statements", "cells", "foresight", "doctor", "sandbox"},
 )
 # Two rooms of one floor of which the first lies under the second.
-UNDER = {("values", "wire"), ("agent", "attempt"), ("cells", "doctor")}
+UNDER = {
+    ("values", "wire"),
+    ("agent", "attempt"),
+    ("statements", "cells"),
+    ("cells", "foresight"),
+    ("foresight", "doctor"),
+}
 
 # What a kernel loads where a class is graded, and what must never lie there.
 KERNEL = (

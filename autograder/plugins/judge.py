@@ -23,15 +23,17 @@ from nbgrader.preprocessors import Execute
 from traitlets import Bool, Integer
 
 from autograder import catalog
-from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
+from autograder.cells import ADDED, KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
 from autograder.plugins.course import exam_of, release_of
 from autograder.plugins.hearing import Hearing
+from autograder.plugins.stops import Stop, line_of, named, stop, told
 from autograder.sandbox import SANDBOX
 from autograder.sandbox.kernel import ORACLE, environment, scratch
+from autograder.statements import after, assigned, mended, needed
 
 if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
@@ -39,13 +41,16 @@ if TYPE_CHECKING:
 OUTPUT_BYTES = 200_000
 MESSAGE_BYTES = 16 * 2**20
 ALLOWED = ("text/plain", "image/png", "image/jpeg")
+# The learner may have given `check` another meaning: an import statement asks no name of the notebook.
+CALL = "from autograder.learner import check as _check_of_the_course\n_check_of_the_course({!r})"
 
 
 class Judge(Consent, Execute):
     """In place of nbgrader's ``Execute``: runs what is judged, and has each exercise judged from outside.
 
-    Of story cells only what they define runs: imports, functions, classes, constants. A check cell's outputs
-    are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason.
+    Of story cells runs what they define, imports, functions, classes, constants, and what the learner's cells need
+    by name. Where a statement fails, those below it still run. A check cell's outputs are the oracle's verdict on its
+    exercise, made while that cell ran, or 0 points and a reason.
     """
 
     timeout = Integer(120, allow_none=True, help="Seconds that one cell may run.").tag(config=True)
@@ -68,6 +73,8 @@ class Judge(Consent, Execute):
         self._died = ""
         self._walled = True
         self._written: dict[int, int] = {}
+        self._error: Mapping[str, Any] | None = None
+        self._stops: list[Stop] = []
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         # `--no-execute` switches Execute off, and would leave the grade to outputs the student sent.
@@ -95,6 +102,8 @@ class Judge(Consent, Execute):
     def _configure(self) -> None:
         self.reset_execution_trackers()
         self._died, self._written = "", {}
+        self._error, self._stops = None, []
+        self.on_cell_error = self._keep_error
         self.allow_errors = True
         self.record_timing = False
         self.store_widget_state = False
@@ -110,7 +119,12 @@ class Judge(Consent, Execute):
     def _run_notebook(
         self, nb: NotebookNode, release: NotebookNode, place: Path, verdicts: dict[str, Verdict]
     ) -> None:
-        sources = {cell.id: cell.source for cell in filter(is_check, release.cells)}
+        sources = {
+            role: [c.source for c in nb.cells if role_of(c) == role] for role in ("story", "exercise", ADDED)
+        }
+        exercises = set(map(exercise_of, nb.cells))
+        wanted = needed(sources["story"], sources["exercise"] + sources[ADDED], exercises)
+        wanted &= assigned(sources["story"])
         address = place / ORACLE / "s"
         end = time.monotonic() + self.total_timeout
         with self._kernel(place, address):
@@ -118,12 +132,14 @@ class Judge(Consent, Execute):
                 if cell.cell_type != "code":
                     continue
                 if is_check(cell):
-                    verdict, reason = self._check(cell, index, sources, address, end)
+                    verdict, reason = self._check(cell, index, address, end)
+                    verdict = verdict and told(verdict, self._stops, nb.cells)
                     self._settle(cell, verdicts, verdict, reason)
                     continue
-                source = definitions(cell.source) if role_of(cell) == "story" else cell.source
-                if source.strip() and not self._died:
-                    self._run_cell(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
+                source = mended(cell.source)
+                if role_of(cell) == "story":
+                    source = definitions(source, wanted)
+                self._run_on(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
 
     @contextlib.contextmanager
     def _kernel(self, place: Path, address: Path) -> Iterator[None]:
@@ -155,9 +171,7 @@ class Judge(Consent, Execute):
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
 
-    def _check(
-        self, cell: NotebookNode, index: int, sources: dict[str, str], address: Path, end: float
-    ) -> tuple[Verdict | None, str]:
+    def _check(self, cell: NotebookNode, index: int, address: Path, end: float) -> tuple[Verdict | None, str]:
         """The oracle's verdict on one check cell, or None and why there is none."""
         from autograder.attempt import longest
 
@@ -168,12 +182,11 @@ class Judge(Consent, Execute):
             exercise = catalog.find(exercise_of(cell))
         except (KeyError, ValueError) as error:
             return None, f"unknown exercise: {error}"
-        source = sources.get(cell.id, f'check("{exercise.id}")')
         exam = self._exam(exercise)
         # The oracle counts the learner's processor time itself, and gives up a far side that is slow for ever.
         limit = min(longest(exam.seconds), left)
         with Hearing(exercise, address, exam) as hearing:
-            ended = self._run_cell(cell, index, source, limit, hearing.finished)
+            ended = self._run_cell(cell, index, CALL.format(exercise.id), limit, hearing.finished)
             hearing.conclude(self.patience)
         return hearing.verdict, hearing.trouble or ended or "its check never asked for a verdict"
 
@@ -205,13 +218,36 @@ class Judge(Consent, Execute):
 
     # --- one cell -----------------------------------------------------------------------------------------
 
+    def _run_on(self, cell: NotebookNode, index: int, source: str, seconds: float) -> None:
+        """Run ``source`` in the cell's place, and after a statement that fails those below it."""
+        end = time.monotonic() + seconds
+        left, outputs, late = source, [], False
+        while left.strip() and not self._died:
+            self._run_cell(cell, index, left, end - time.monotonic())
+            outputs += cell.outputs
+            if self._error is None or late:
+                break
+            line = line_of(self._error, left)
+            self._stops.append(stop(cell, left, named(self._error), line))
+            below = after(left, line) if line else definitions(left)
+            if time.monotonic() > end:
+                # The time is used up: what is only defined takes none.
+                late, end = True, time.monotonic() + self.patience
+                below = definitions(below)
+            left = "" if below == left else below
+        cell.outputs = outputs
+
+    def _keep_error(self, execute_reply: Mapping[str, Any], **_: Any) -> None:
+        self._error = execute_reply["content"]
+
     def _run_cell(
         self, cell: NotebookNode, index: int, source: str, seconds: float, done: threading.Event | None = None
     ) -> str:
         """Run ``source`` in the cell's place. Returns "" or why it did not run to its end."""
+        self._error = None
         shown = NotebookNode(cell, source=source, outputs=[])
         ended = run_sync(self._async_watch)(shown, index, seconds, done)
-        cell.outputs = [] if source != cell.source else [o for o in map(harmless, shown.outputs) if o]
+        cell.outputs = [] if role_of(cell) == "story" else [o for o in map(harmless, shown.outputs) if o]
         self.nb.cells[index] = cell
         return ended
 
