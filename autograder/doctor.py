@@ -2,7 +2,7 @@
 
 What belongs to the course (check cells, setup, points, cell roles, kernel) is put back from the release. What
 belongs to the learner, the source of exercise cells and of cells they added, is never changed. Everything
-done is said in plain sentences.
+done is said in plain sentences, and so is what of the learner's code will not run when it is graded.
 """
 
 from __future__ import annotations

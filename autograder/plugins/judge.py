@@ -42,7 +42,7 @@ OUTPUT_BYTES = 200_000
 MESSAGE_BYTES = 16 * 2**20
 ALLOWED = ("text/plain", "image/png", "image/jpeg")
 # The learner may have given `check` another meaning: an import statement asks no name of the notebook.
-CALL = "from autograder.learner import check as _check_of_the_course\n_check_of_the_course({!r})"
+CALL = "from autograder.learner import check as _graded_check\n_graded_check({!r})"
 
 
 class Judge(Consent, Execute):
