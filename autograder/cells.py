@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from autograder.statements import DEFINITIONS, IMPORTS, UNREADABLE, changed, made, only, parsed
 
 KEY = "coursekit"
 """Where the metadata of cells, notebooks and outputs holds what the course has to say of them."""
 
 ADDED = "added"
 """The role of a cell that is not the course's."""
-
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def about(thing: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,25 +72,20 @@ def defines(source: str, *, assigned: bool = True) -> set[str]:
     ``assigned`` counts ``batchnorm_forward = my_version`` too.
     """
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parsed(source)
+    except UNREADABLE:
         return set(re.findall(r"^(?:async\s+def|def|class)\s+(\w+)", source, re.MULTILINE))
-    names = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
+    names = {node.name for node in tree.body if isinstance(node, DEFINITIONS)}
     for node in tree.body if assigned else ():
         targets = node.targets if isinstance(node, ast.Assign) else []
         names |= {target.id for target in targets if isinstance(target, ast.Name)}
     return names
 
 
-def definitions(source: str) -> str:
-    """The imports, functions, classes and constants of a cell, each on its own: where one fails the others hold."""
-    try:
-        found = [node for node in ast.parse(source).body if _defines(node)]
-        failed = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Pass()])
-        parts = [ast.Try([node], [failed], [], []) for node in found]
-        return "\n\n".join(ast.unparse(ast.fix_missing_locations(part)) for part in parts)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
+def definitions(source: str, needed: Collection[str] = ()) -> str:
+    """The imports, functions, classes and constants of a cell, and every statement that makes or changes what is
+    ``needed``, each where it stands; the lines of the others hold nothing."""
+    return only(source, lambda node: _defines(node) or not (made(node) | changed(node)).isdisjoint(needed))
 
 
 def _defines(node: ast.stmt) -> bool:
@@ -101,4 +96,4 @@ def _defines(node: ast.stmt) -> bool:
         except (ValueError, TypeError):
             return False
         return all(isinstance(target, ast.Name) for target in targets)
-    return isinstance(node, (*_DEFINITIONS, ast.Import, ast.ImportFrom))
+    return isinstance(node, (*DEFINITIONS, *IMPORTS))

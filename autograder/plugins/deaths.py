@@ -26,6 +26,8 @@ class Deaths:
     """
 
     cells: Sequence[NotebookNode]
+    sources: Sequence[str]
+    """What of each cell runs."""
     reasons: list[str] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
     """Exercise → why it is not judged: its cell ended the kernel."""
@@ -58,12 +60,10 @@ class Deaths:
 
     def source(self, index: int) -> str:
         """What of a cell runs again."""
-        weakened, cell = self._weakened.get(index, 0), self.cells[index]
+        weakened, source = self._weakened.get(index, 0), self.sources[index]
         if weakened > 1:
             return ""
-        if weakened or self._ran[index] > LONG or role_of(cell) == "story":
-            return definitions(cell.source)
-        return cell.source
+        return definitions(source) if weakened or self._ran[index] > LONG else source
 
     def remarked(self, verdict: Verdict) -> Verdict:
         """A verdict behind a death: where points are missing a person is asked, for they may have gone with the kernel."""

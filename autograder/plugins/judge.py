@@ -24,7 +24,7 @@ from traitlets import Bool, Float, Integer
 
 from autograder import catalog, doctor
 from autograder.beside import Beside
-from autograder.cells import KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
+from autograder.cells import ADDED, KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
@@ -33,8 +33,10 @@ from autograder.plugins.course import exam_path, folders_beside, release_of
 from autograder.plugins.deaths import Deaths
 from autograder.plugins.grading import GRADING, Blocked, Task
 from autograder.plugins.hearing import Hearing
+from autograder.plugins.stops import Stop, line_of, named, stop, told
 from autograder.sandbox import SANDBOX
 from autograder.sandbox.kernel import ORACLE, environment, scratch
+from autograder.statements import after, assigned, mended, needed
 
 if TYPE_CHECKING:
     from autograder.oracle.exam import Exam
@@ -56,14 +58,16 @@ SETTINGS = (
 """What of its configuration a Judge takes along into the process that grades."""
 Tell = Callable[[dict[str, Any]], None]
 ALLOWED = ("text/plain", "image/png", "image/jpeg")
+# The learner may have given `check` another meaning: an import statement asks no name of the notebook.
+CALL = "from autograder.learner import check as _graded_check\n_graded_check({!r})"
 
 
 class Judge(Consent, Execute):
     """In place of nbgrader's ``Execute``: runs what is judged, and has each exercise judged from outside.
 
-    Of story cells only what they define runs: imports, functions, classes, constants. A check cell's outputs
-    are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason. Where a cell ends
-    its kernel, a new one goes on below it.
+    Of story cells runs what they define, imports, functions, classes, constants, and what the learner's cells need
+    by name. Where a statement fails, those below it still run; where a cell ends its kernel, a new one goes on below it.
+    A check cell's outputs are the oracle's verdict on its exercise, made while that cell ran, or 0 points and a reason.
     """
 
     timeout = Integer(120, allow_none=True, help="Seconds that one cell may run.").tag(config=True)
@@ -88,10 +92,12 @@ class Judge(Consent, Execute):
         super().__init__(**kwargs)
         self._exams: Mapping[str, Exam] = {}
         self._died = ""
-        self._deaths = Deaths(())
+        self._deaths = Deaths((), ())
         self._walled = True
         self._written: dict[int, int] = {}
         self._tell: Tell = lambda message: None
+        self._error: Mapping[str, Any] | None = None
+        self._stops: list[Stop] = []
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         # `--no-execute` switches Execute off, and would leave the grade to outputs the student sent.
@@ -152,7 +158,9 @@ class Judge(Consent, Execute):
     def _configure(self) -> None:
         self.reset_execution_trackers()
         self._died, self._written = "", {}
-        self._deaths = Deaths(())
+        self._deaths = Deaths((), ())
+        self._error, self._stops = None, []
+        self.on_cell_error = self._keep_error
         self.allow_errors = True
         self.record_timing = False
         self.store_widget_state = False
@@ -168,44 +176,48 @@ class Judge(Consent, Execute):
     def _run_notebook(
         self, nb: NotebookNode, release: NotebookNode, place: Path, verdicts: dict[str, Verdict]
     ) -> None:
-        sources = {cell.id: cell.source for cell in filter(is_check, release.cells)}
+        sources = {
+            role: [c.source for c in nb.cells if role_of(c) == role] for role in ("story", "exercise", ADDED)
+        }
+        exercises = set(map(exercise_of, nb.cells))
+        wanted = needed(sources["story"], sources["exercise"] + sources[ADDED], exercises)
+        wanted &= assigned(sources["story"])
         address = place / ORACLE / "s"
         end = time.monotonic() + self.total_timeout
-        self._deaths = Deaths(nb.cells)
+        self._deaths = Deaths(nb.cells, [self._source(cell, wanted) for cell in nb.cells])
         begin = 0
         while begin < len(nb.cells) and not self._deaths.too_many and time.monotonic() < end:
             self._died = ""
             with self._kernel(place, address):
                 if self._run_again(nb, begin, end):
-                    begin = self._run_on(nb, begin, sources, address, end, verdicts)
+                    begin = self._run_from(nb, begin, address, end, verdicts)
         for index in range(begin, len(nb.cells)):
             if is_check(nb.cells[index]):
-                self._settle(
-                    nb.cells[index], verdicts, *self._check(nb.cells[index], index, {}, address, end)
-                )
+                self._settle(nb.cells[index], verdicts, *self._check(nb.cells[index], index, address, end))
 
-    def _run_on(
-        self,
-        nb: NotebookNode,
-        begin: int,
-        sources: dict[str, str],
-        address: Path,
-        end: float,
-        verdicts: dict[str, Verdict],
+    def _source(self, cell: NotebookNode, wanted: set[str]) -> str:
+        """What of a cell runs: all that can be read, and of the lecture's story what others need."""
+        if cell.cell_type != "code" or is_check(cell):
+            return ""
+        source = mended(cell.source)
+        return definitions(source, wanted) if role_of(cell) == "story" else source
+
+    def _run_from(
+        self, nb: NotebookNode, begin: int, address: Path, end: float, verdicts: dict[str, Verdict]
     ) -> int:
         """Run the cells from ``begin`` on. Returns the number of the first that is left, behind one that ended the kernel."""
         lingers = self._deaths.expected
         for index in range(begin, len(nb.cells)):
-            cell = nb.cells[index]
-            source = definitions(cell.source) if role_of(cell) == "story" else cell.source
-            if cell.cell_type != "code" or not (is_check(cell) or source.strip()):
+            cell, source = nb.cells[index], self._deaths.sources[index]
+            if not (is_check(cell) or source.strip()):
                 continue
             start = time.monotonic()
             if is_check(cell):
-                verdict, reason = self._check(cell, index, sources, address, end)
+                verdict, reason = self._check(cell, index, address, end)
+                verdict = verdict and told(verdict, self._stops, nb.cells)
                 self._settle(cell, verdicts, verdict, reason)
             else:
-                self._run_cell(cell, index, source, min(self.timeout or 60, end - start))
+                self._run_on(cell, index, source, min(self.timeout or 60, end - start))
                 self._deaths.ran(index, time.monotonic() - start)
             if lingers and not self._died:
                 run_sync(self._async_linger)()
@@ -220,9 +232,9 @@ class Judge(Consent, Execute):
             cell, source = nb.cells[index], self._deaths.source(index)
             if not source.strip():
                 continue
-            outputs, count = cell.outputs, cell.execution_count
-            self._run_cell(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
-            cell.outputs, cell.execution_count = outputs, count
+            outputs, count, stops = cell.outputs, cell.execution_count, list(self._stops)
+            self._run_on(cell, index, source, min(self.timeout or 60, end - time.monotonic()))
+            cell.outputs, cell.execution_count, self._stops = outputs, count, stops
             if self._died:
                 self._deaths.died(index, self._died)
                 return False
@@ -262,9 +274,7 @@ class Judge(Consent, Execute):
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
 
-    def _check(
-        self, cell: NotebookNode, index: int, sources: dict[str, str], address: Path, end: float
-    ) -> tuple[Verdict | None, str]:
+    def _check(self, cell: NotebookNode, index: int, address: Path, end: float) -> tuple[Verdict | None, str]:
         """The oracle's verdict on one check cell, or None and why there is none."""
         from autograder.attempt import longest
 
@@ -277,12 +287,11 @@ class Judge(Consent, Execute):
             exercise = catalog.find(exercise_of(cell))
         except (KeyError, ValueError) as error:
             return None, f"unknown exercise: {error}"
-        source = sources.get(cell.id, f'check("{exercise.id}")')
         exam = self._exam(exercise)
         # The oracle counts the learner's processor time itself, and gives up a far side that is slow for ever.
         limit = min(longest(exam.seconds), left)
         with Hearing(exercise, address, exam) as hearing:
-            ended = self._run_cell(cell, index, source, limit, hearing.finished)
+            ended = self._run_cell(cell, index, CALL.format(exercise.id), limit, hearing.finished)
             hearing.conclude(self.patience)
         return hearing.verdict, hearing.trouble or ended or "its check never asked for a verdict"
 
@@ -315,14 +324,37 @@ class Judge(Consent, Execute):
 
     # --- one cell -----------------------------------------------------------------------------------------
 
+    def _run_on(self, cell: NotebookNode, index: int, source: str, seconds: float) -> None:
+        """Run ``source`` in the cell's place, and after a statement that fails those below it."""
+        end = time.monotonic() + seconds
+        left, outputs, late = source, [], False
+        while left.strip() and not self._died:
+            self._run_cell(cell, index, left, end - time.monotonic())
+            outputs += cell.outputs
+            if self._error is None or late:
+                break
+            line = line_of(self._error, left)
+            self._stops.append(stop(cell, left, named(self._error), line))
+            below = after(left, line) if line else definitions(left)
+            if time.monotonic() > end:
+                # The time is used up: what is only defined takes none.
+                late, end = True, time.monotonic() + self.patience
+                below = definitions(below)
+            left = "" if below == left else below
+        cell.outputs = outputs
+
+    def _keep_error(self, execute_reply: Mapping[str, Any], **_: Any) -> None:
+        self._error = execute_reply["content"]
+
     def _run_cell(
         self, cell: NotebookNode, index: int, source: str, seconds: float, done: threading.Event | None = None
     ) -> str:
         """Run ``source`` in the cell's place. Returns "" or why it did not run to its end."""
+        self._error = None
         shown = NotebookNode(cell, source=source, outputs=[])
         ended = run_sync(self._async_watch)(shown, index, seconds, done)
         # What a kernel sends need be no output, and no JSON.
-        kept = () if source != cell.source else doctor.outputs_in(shown.outputs)
+        kept = () if role_of(cell) == "story" else doctor.outputs_in(shown.outputs)
         cell.outputs = [output for output in map(harmless, kept) if output]
         self.nb.cells[index] = cell
         return ended
