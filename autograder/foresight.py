@@ -37,10 +37,13 @@ def warnings(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     wanted = needed(sources.values(), (), {exercise_of(cell) for _, cell in code} - {""})
     known = not any(_makes_names_unseen(source) for source in sources.values())
     above: set[str] = set()
+    readable = [source for source in sources.values() if not refused(source)]
     for number, cell in code:
         source = sources[number]
         if role_of(cell) in ("exercise", ADDED):
-            yield from _of_its_characters(number, cell["source"], source)
+            # Half of a function that was cut in two stands whole in the cell that joins them, and runs there.
+            if not refused(source) or not any(source.strip() in whole for whole in readable):
+                yield from _of_its_characters(number, cell["source"], source)
             yield from _of_its_surroundings(number, source, wanted)
             yield from _of_the_course(number, source, course)
             if known:
