@@ -12,6 +12,8 @@ c.GenerateAssignment.exporter_class = "autograder.plugins.ReleaseExporter"
 
 # A file that is no notebook is a row with its reason, not the end of the class.
 c.Autograde.exporter_class = "autograder.plugins.SubmissionExporter"
+# Everybody has a page, also who is called `smith [audit]`.
+c.GenerateFeedback.exporter_class = "autograder.plugins.FeedbackExporter"
 c.Autograde.sanitize_preprocessors = [
     "autograder.plugins.RestoreRelease",  # roles, points, check cells: from the release, never the submission
     "nbgrader.preprocessors.ClearOutput",

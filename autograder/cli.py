@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -370,17 +371,35 @@ def _assignment(lecture: str) -> str:
 
 
 def _release_of(notebook: Path) -> Path:
-    """The release of the submission's name, in lectures/ here or anywhere above the submission."""
-    import re
+    """The release of the lecture that a submission is of, by what it holds and whatever it is called: in lectures/ here,
+    anywhere above the submission, or where this package lies."""
+    import nbformat
 
-    name = re.sub(r"( ?\(\d+\)|[-_ ]copy\d*)+$", "", notebook.stem, flags=re.IGNORECASE)
-    for base in [Path.cwd(), *notebook.resolve().parents]:
-        found = [
-            p for p in sorted(base.glob(f"lectures/*/{name}.ipynb")) if p.resolve() != notebook.resolve()
-        ]
-        if found:
-            return found[0]
-    raise click.ClickException(f"no lecture {name}.ipynb was found under lectures/: name it with --release")
+    from autograder import doctor
+    from autograder.cells import about
+    from autograder.matching import shared
+
+    try:
+        handed_in = doctor.read(notebook)
+    except doctor.Unreadable as error:
+        raise click.ClickException(str(error)) from None
+    said = about(handed_in).get("assignment")
+    for base in [Path.cwd(), *notebook.resolve().parents, Path(__file__).parents[1]]:
+        paths = [p for p in sorted(base.glob("lectures/*/*.ipynb")) if p.resolve() != notebook.resolve()]
+        with contextlib.suppress(OSError, ValueError):
+            releases = {path: nbformat.read(path, 4) for path in paths}
+            found = {path: len(shared(handed_in, release)) for path, release in releases.items()}
+            best = max(
+                found,
+                key=lambda path: (found[path], about(releases[path]).get("assignment") == said),
+                default=None,
+            )
+            if best is not None and found[best]:
+                return best
+    raise click.ClickException(
+        f"{notebook.name} holds no exercise of a lecture that lies under lectures/ here or above it: name the lecture's "
+        "notebook as it was handed out with --release"
+    )
 
 
 if __name__ == "__main__":

@@ -82,3 +82,27 @@ def _similar(cell: Mapping[str, Any], original: Mapping[str, Any]) -> bool:
         and matcher.quick_ratio() >= SIMILAR
         and matcher.ratio() >= SIMILAR
     )
+
+
+def shared(notebook: Mapping[str, Any], release: Mapping[str, Any]) -> set[str]:
+    """The exercises of a release that a notebook has, whatever it is called and whatever its metadata lost."""
+    known = {cell["id"]: exercise_of(cell) for cell in release["cells"] if exercise_of(cell)}
+    names = set(known.values())
+    found: set[str] = set()
+    for cell in notebook["cells"]:
+        found |= {exercise_of(cell), known.get(str(cell.get("id")), ""), grade_id_of(cell)}
+        if cell["cell_type"] == "code":
+            found |= defines(cell["source"], assigned=False)
+    return found & names
+
+
+def worked_on(notebook: Mapping[str, Any], release: Mapping[str, Any]) -> set[str]:
+    """The exercises of a release whose cells are not as they were handed out."""
+    given = {cell["source"].strip() for cell in release["cells"]}
+    names = {exercise_of(cell) for cell in release["cells"]} - {""}
+    own = [
+        c["source"]
+        for c in notebook["cells"]
+        if c["cell_type"] == "code" and c["source"].strip() not in given
+    ]
+    return set().union(*(defines(source) for source in own)) & names

@@ -8,7 +8,8 @@ code: :class:`Flag` sees that no verdict was made, gives 0 and asks for a person
 from autograder.plugins.exporter import SubmissionExporter
 from autograder.plugins.flag import Flag
 from autograder.plugins.judge import Judge
+from autograder.plugins.pages import FeedbackExporter
 from autograder.plugins.release import ReleaseExporter
 from autograder.plugins.restore import RestoreRelease
 
-__all__ = ["Flag", "Judge", "ReleaseExporter", "RestoreRelease", "SubmissionExporter"]
+__all__ = ["FeedbackExporter", "Flag", "Judge", "ReleaseExporter", "RestoreRelease", "SubmissionExporter"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from autograder.cells import KEY
 from autograder.plugins import timestamp
 from autograder.plugins.consent import Refused, walled
 from autograder.plugins.course import course_of, folders_beside, release_of
+from autograder.plugins.submitted import chosen, unfollowed
 
 
 class SubmissionExporter(NotebookExporter):
@@ -36,6 +36,8 @@ class SubmissionExporter(NotebookExporter):
             self.log.error(str(refused))
             raise NbGraderException(str(refused)) from None
         timestamp.tolerate(self.parent)
+        if hasattr(self.parent, "init_assignment"):
+            unfollowed(self.parent)
         self._expect_everybody()
 
     def _expect_everybody(self) -> None:
@@ -63,7 +65,7 @@ class SubmissionExporter(NotebookExporter):
         resources["metadata"] = ResourcesDict(name=os.path.splitext(name)[0], path=path)
         report = doctor.Report()
         try:
-            notebook = doctor.read(_handed_in(Path(filename), report), report)
+            notebook = doctor.read(chosen(Path(filename), release_of(self, resources), report), report)
             _tell_of_folder(Path(path), beside.look(*folders_beside(self, resources)), report)
             resources[KEY] = {"doctor": report.sentences, "doubts": report.doubts}
         except doctor.Unreadable as error:
@@ -83,22 +85,6 @@ def _tell_of_folder(folder: Path, found: beside.Beside, report: doctor.Report) -
         )
     for sentence in found.left_out:
         report.doubt(sentence)
-
-
-def _handed_in(wanted: Path, report: doctor.Report) -> Path:
-    """The file itself, or the one that plainly is it under another name."""
-    if wanted.exists():
-        return wanted
-    others = sorted(path for path in wanted.parent.iterdir() if path.name != "timestamp.txt")
-    notebooks = [path for path in others if path.suffix == ".ipynb"]
-    word = re.compile(rf"(?<![a-z]){re.escape(wanted.stem)}(?![a-z])", re.IGNORECASE)
-    alike = [path for path in notebooks if word.search(path.stem)]
-    if len(alike or notebooks) == 1:
-        chosen = (alike or notebooks)[0]
-        report.repaired(f"The file was called {chosen.name}; it has been read as {wanted.name}.")
-        return chosen
-    there = ", ".join(path.name for path in others) or "nothing"
-    raise doctor.Unreadable(f"There is no {wanted.name} among what was handed in (there: {there}).")
 
 
 def _explanation(reason: str) -> nbformat.NotebookNode:
