@@ -221,7 +221,8 @@ def test_what_an_answer_changes_is_put_back(name):
     before = world()
     verdict = evaluate("batchnorm_forward", answer, seed=1)
     assert world() == before
-    assert verdict.correct or name == "no gradients"
+    # A profiler takes the place of the watch, and earns nothing.
+    assert verdict.correct or name in ("no gradients", "a profiler")
 
 
 @pytest.mark.parametrize("name", CHANGES)
