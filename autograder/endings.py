@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 _NAMES = {"exit", "quit"}
 """What IPython puts into every notebook."""
@@ -20,8 +21,13 @@ _SHELL = re.compile(r"^[ \t]*(?:!|%%?(?:sx|system|bash|sh)\b).*\b(?:kill|pkill|k
 _LINES = re.compile(r"^(?:exit|quit)\b(?:\s*\(.*\))?\s*;?\s*$", re.MULTILINE)
 
 
+_WORDS = re.compile("|".join(sorted({*_NAMES, *_ANYWHERE, *chain.from_iterable(_ATTRIBUTES.values())})))
+
+
 def ends_process(source: str) -> str:
     """What a cell would end its process by, as it is written there; "" where nothing is seen."""
+    if not _WORDS.search(source):
+        return ""
     if found := _SHELL.search(source):
         return found[0].strip()
     plain = re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)

@@ -12,9 +12,14 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from autograder.draw import Draw
+if TYPE_CHECKING:
+    from autograder.draw import Draw
+
+
+SCREEN = 40
+"""Lines that can be read without leafing: no more are shown of a case."""
 
 
 class Outcome(StrEnum):

@@ -18,8 +18,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from autograder.cells import KEY, about
-from autograder.exercise import Finding, Outcome, PropertyResult, Verdict
-from autograder.values import SCREEN
+from autograder.exercise import SCREEN, Finding, Outcome, PropertyResult, Verdict
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -133,7 +133,7 @@ def _made(source: str) -> set[str]:
     return {name for node in _statements(source) for name in _also_inside(node)}
 
 
-def _also_inside(node: ast.stmt) -> set[str]:
+def _also_inside(node: ast.stmt) -> frozenset[str]:
     """What a statement makes, also by a ``global`` in the functions it defines."""
     names = (name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names)
     return made(node) | set(names)

@@ -75,8 +75,9 @@ def _made(source: str, name: str, stub: str) -> str:
 
 def _binding(node: ast.stmt, name: str, stub: str) -> str:
     if isinstance(node, _Function | ast.ClassDef):
-        unfinished = ast.dump(node) == stub or _unfinished(node)
-        return ("stub" if unfinished else "defined") if node.name == name else ""
+        if node.name != name:
+            return ""
+        return "stub" if ast.dump(node) == stub or _unfinished(node) else "defined"
     if isinstance(node, ast.Import | ast.ImportFrom):
         names = {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         return "defined" if name in names else ""

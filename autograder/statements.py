@@ -9,6 +9,7 @@ import ast
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What parsing may raise on what somebody wrote into a cell."""
@@ -60,8 +61,13 @@ _MENDED = {
 # --- reading ----------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def parsed(source: str) -> ast.Module:
-    """The statements of a cell, magics and shell lines as the calls IPython makes of them. Raises :data:`UNREADABLE`."""
+    """The statements of a cell, magics and shell lines as the calls IPython makes of them. Raises :data:`UNREADABLE`.
+
+    A source is read once, and so is what its statements make, change and use: all cells of a class's notebooks are asked
+    about again for each exercise, and most of them are the lecture's own.
+    """
     try:
         return ast.parse(source)
     except UNREADABLE:
@@ -135,25 +141,27 @@ def refused(source: str) -> SyntaxError | None:
 # --- names ------------------------------------------------------------------------------------------------
 
 
-def made(node: ast.stmt) -> set[str]:
+@lru_cache(maxsize=16384)
+def made(node: ast.stmt) -> frozenset[str]:
     """The names that a statement binds in the notebook."""
     if isinstance(node, DEFINITIONS):
-        return {node.name}
+        return frozenset({node.name})
     if isinstance(node, IMPORTS):
-        return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        return frozenset(alias.asname or alias.name.partition(".")[0] for alias in node.names)
     names: set[str] = set()
     for inner in _outside_functions(node):
         if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
             names.add(inner.id)
         elif isinstance(inner, (*DEFINITIONS, *IMPORTS)):
             names |= made(inner)
-    return names
+    return frozenset(names)
 
 
-def changed(node: ast.stmt) -> set[str]:
+@lru_cache(maxsize=16384)
+def changed(node: ast.stmt) -> frozenset[str]:
     """The names whose objects a statement changes by what can be seen of it: ``a[0] = …``, ``a.b = …``, ``a.append(…)``."""
     if isinstance(node, (*DEFINITIONS, *IMPORTS)):
-        return set()
+        return frozenset()
     names: set[str] = set()
     for inner in _outside_functions(node):
         if isinstance(inner, ast.Attribute | ast.Subscript) and not isinstance(inner.ctx, ast.Load):
@@ -162,10 +170,11 @@ def changed(node: ast.stmt) -> set[str]:
             called := getattr(inner.value, "func", None), ast.Attribute
         ):
             names |= _root(called)
-    return names
+    return frozenset(names)
 
 
-def used(node: ast.stmt, *, at_once: bool = False) -> set[str]:
+@lru_cache(maxsize=16384)
+def used(node: ast.stmt, *, at_once: bool = False) -> frozenset[str]:
     """The names of the notebook that a statement reads, also later, when what it defines is called.
 
     ``at_once`` leaves those out that only the bodies of functions read.
@@ -173,8 +182,8 @@ def used(node: ast.stmt, *, at_once: bool = False) -> set[str]:
     try:
         code = compile(ast.Module([node], []), "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except UNREADABLE:
-        return set()
-    return set(_read(code, at_once))
+        return frozenset()
+    return frozenset(_read(code, at_once))
 
 
 def free(nodes: Iterable[ast.stmt]) -> set[str]:

@@ -23,8 +23,6 @@ WIDTH = 88
 """Characters that a line of shown numbers has at most."""
 ROWS = 6
 """Rows of numbers that have a line each."""
-SCREEN = 40
-"""Lines that can be read without leafing."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "Sequential": (),

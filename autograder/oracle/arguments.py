@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from autograder.exercise import Case, Exercise
-from autograder.values import SCREEN, Batches, Network, assigned, short
+from autograder.exercise import SCREEN, Case, Exercise
+from autograder.values import Batches, Network, assigned, short
 
 NUMBERS = 1000
 """So many numbers surely don't fit on a screen."""

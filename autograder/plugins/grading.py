@@ -27,6 +27,8 @@ from autograder.exercise import Verdict
 COMMAND = ("-m", "autograder.plugins.work")
 SILENT = 90.0
 """Seconds without a sign of life after which the process is ended. Starting a kernel may take 60 of them."""
+FAREWELL = 5.0
+"""Seconds in which the process, told that nothing is left to do, ends by itself."""
 
 
 class Blocked(RuntimeError):
@@ -80,7 +82,7 @@ class Grading:
                 raise
             except BaseException:
                 # Interrupted, it would go on with what nobody waits for.
-                self.end()
+                self.end(busy=True)
                 raise
 
     def _graded(self, task: Task, log: Any) -> tuple[NotebookNode, dict[str, Verdict]]:
@@ -138,11 +140,16 @@ class Grading:
             ).start()
         return self._process
 
-    def end(self) -> None:
-        """End the process, and all that it has started."""
+    def end(self, *, busy: bool = False) -> None:
+        """End the process, and all that it has started; at once where it is ``busy``."""
         process, self._process = self._process, None
         if process is None:
             return
+        if not busy and process.stdin is not None:
+            # Without anything to do it ends by itself, and leaves no folder behind.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                process.stdin.close()
+                process.wait(FAREWELL)
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -147,7 +147,7 @@ class Judge(Consent, Execute):
         tell: Tell,
     ) -> None:
         """Run a submission in this process, with the files that were handed in beside it, and write the verdicts into its
-        checks; ``tell`` is told each, and that this goes on."""
+        checks; ``tell`` is told each, and that this goes on, and at last the notebook."""
         self._walled, self._exams, self._tell = walled, exams, tell
         NotebookClient.__init__(self, nb)
         self._configure()
@@ -191,9 +191,14 @@ class Judge(Consent, Execute):
             with self._kernel(place, address):
                 if self._run_again(nb, begin, end):
                     begin = self._run_from(nb, begin, address, end, verdicts)
+                if begin == len(nb.cells):
+                    # Whoever waits for the notebook need not wait for its kernel's end.
+                    self._tell({"done": nbformat.writes(nb)})
+                    return
         for index in range(begin, len(nb.cells)):
             if is_check(nb.cells[index]):
                 self._settle(nb.cells[index], verdicts, *self._check(nb.cells[index], index, address, end))
+        self._tell({"done": nbformat.writes(nb)})
 
     def _source(self, cell: NotebookNode, wanted: set[str]) -> str:
         """What of a cell runs: all that can be read, and of the lecture's story what others need."""

@@ -36,8 +36,8 @@ def stop(cell: Mapping[str, Any], source: str, error: str, line: int) -> Stop:
         lost = defines(source) | set(re.findall(r"^(\w+)\s*=", source, re.MULTILINE))
         return Stop(role_of(cell), "a SyntaxError", why.lineno or line, frozenset(lost))
     failed = at(source, line)
-    lost = made(failed) | changed(failed) if failed else defines(source)
-    return Stop(role_of(cell), error, line, frozenset(lost))
+    gone = made(failed) | changed(failed) if failed else frozenset(defines(source))
+    return Stop(role_of(cell), error, line, gone)
 
 
 def named(reply: Mapping[str, Any]) -> str:

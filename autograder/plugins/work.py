@@ -9,20 +9,16 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
-from autograder import beside
-from autograder.plugins.course import exam_at
-from autograder.plugins.grading import Task
-from autograder.plugins.judge import Judge, Tell
-from autograder.sandbox import selftest
+from autograder import lean
 
 IDLE = 600.0
 """Seconds without a submission after which it ends by itself: formgrader's server lives on."""
+
+Tell = Callable[[dict[str, Any]], None]
 
 
 class Reporting(logging.Handler):
@@ -36,12 +32,31 @@ class Reporting(logging.Handler):
         self._tell({"log": [record.levelno, record.getMessage()]})
 
 
-def _work(task: Task, tell: Tell) -> None:
+def _begin(told: dict[str, Any]) -> None:
+    """Have the warm process import what it needs while this one does."""
+    if not told["walled"] or not told["settings"].get("warm"):
+        return
+    from autograder.sandbox.fork import warm_up
+    from autograder.sandbox.walls import data_of
+
+    warm_up(data_of(os.environ))
+
+
+def _work(told: dict[str, Any], tell: Tell) -> None:
+    import nbformat
+
+    from autograder import beside
+    from autograder.plugins.course import exam_at
+    from autograder.plugins.grading import Task
+    from autograder.plugins.judge import Judge
+    from autograder.sandbox import selftest
+
+    task = Task(**told)
     judge = Judge(**task.settings)
     try:
+        exams = exam_at(Path(task.exam), task.exercises, task.settings.get("seed"))
         if task.walled:
             selftest.recorded(Path(task.exam).with_suffix(".walls.json"), forked=judge.warm)
-        exams = exam_at(Path(task.exam), task.exercises, task.settings.get("seed"))
     except (ValueError, RuntimeError) as error:
         tell({"refused": str(error)})
         return
@@ -49,10 +64,9 @@ def _work(task: Task, tell: Tell) -> None:
     release = nbformat.reads(task.release, as_version=4)
     handed_in, handed_out = map(Path, task.folders)
     judge.run(notebook, release, exams, beside.look(handed_in, handed_out), task.walled, tell)
-    tell({"done": nbformat.writes(notebook)})
 
 
-def _tasks() -> Iterator[Task]:
+def _tasks() -> Iterator[dict[str, Any]]:
     stream = sys.stdin.buffer
     while True:
         if os.name == "posix" and not select.select([stream], [], [], IDLE)[0]:
@@ -60,7 +74,7 @@ def _tasks() -> Iterator[Task]:
         line = stream.readline()
         if not line:
             return
-        yield Task(**json.loads(line))
+        yield json.loads(line)
 
 
 def main() -> None:
@@ -84,8 +98,10 @@ def main() -> None:
     logger.addHandler(Reporting(tell))
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    for task in _tasks():
-        _work(task, tell)
+    lean.without_grammars()
+    for told in _tasks():
+        _begin(told)
+        _work(told, tell)
 
 
 if __name__ == "__main__":

@@ -79,12 +79,13 @@ class Forked:
 
 
 class Warm:
-    """A process of this grader's that has imported what kernels import, behind walls of its own.
+    """A process of this grader's that imports what kernels import, behind walls of its own.
 
-    Raises :class:`NoFork` where it cannot be had.
+    Raises :class:`NoFork` where it cannot be had, which :meth:`wait` is the first to know.
     """
 
     def __init__(self, data: Sequence[Path] = ()) -> None:
+        self._up = False
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -96,10 +97,19 @@ class Warm:
                     stderr=subprocess.PIPE,
                     pass_fds=[theirs.fileno()],
                 )
+        except OSError as error:
+            raise NoFork(f"the warm process could not be started ({error})") from error
+
+    def wait(self) -> None:
+        """Return once everything is imported."""
+        if self._up:
+            return
+        try:
             self._requests.settimeout(WARM_UP)
             said = self._requests.recv(500).decode(errors="replace")
         except OSError as error:
-            raise NoFork(f"the warm process could not be started ({error})") from error
+            self.end()
+            raise NoFork(f"the warm process was not ready in time ({error})") from error
         if said != "warm":
             self.end()
             complaint = (
@@ -107,6 +117,7 @@ class Warm:
             )
             raise NoFork(said or (complaint.splitlines() or ["the warm process ended at once"])[-1])
         self._requests.settimeout(ANSWER)
+        self._up = True
 
     @property
     def alive(self) -> bool:
@@ -171,18 +182,35 @@ def warm(data: Sequence[Path] = ()) -> Warm:
 
     Raises :class:`NoFork` where none can be had, which is tried once.
     """
-    known: dict[tuple[Path, ...], Warm | str] = _of_thread.__dict__.setdefault("known", {})
-    found = known.get(tuple(data))
+    try:
+        found = _started(data)
+        found.wait()
+    except NoFork as why:
+        _known()[tuple(data)] = str(why)
+        raise
+    return found
+
+
+def warm_up(data: Sequence[Path] = ()) -> None:
+    """Have the warm process start while this thread does something else."""
+    # Whoever asks for it is told what went wrong.
+    with contextlib.suppress(NoFork):
+        _started(data)
+
+
+def _started(data: Sequence[Path]) -> Warm:
+    found = _known().get(tuple(data))
     if isinstance(found, str):
         raise NoFork(found)
     if found is None or not found.alive:
-        try:
-            found = known[tuple(data)] = Warm(data)
-        except NoFork as why:
-            known[tuple(data)] = str(why)
-            raise
+        found = _known()[tuple(data)] = Warm(data)
         atexit.register(found.end)
     return found
+
+
+def _known() -> dict[tuple[Path, ...], Warm | str]:
+    known: dict[tuple[Path, ...], Warm | str] = _of_thread.__dict__.setdefault("known", {})
+    return known
 
 
 def _environment() -> dict[str, str]:

@@ -21,7 +21,7 @@ from autograder.sandbox.filter import NoFilter, program, system_call
 from autograder.sandbox.fork import NoFork, warm
 from autograder.sandbox.kernel import ORACLE, environment, scratch
 from autograder.sandbox.trial import PRISONER
-from autograder.sandbox.walls import Kernel, Limits, command, give, landlock_here
+from autograder.sandbox.walls import Kernel, Limits, command, data_of, give, landlock_here
 
 SECONDS = 60.0
 OUTSIDE = "outside-"
@@ -111,7 +111,7 @@ def _direct(kernel: Kernel, given: dict[str, str]) -> str:
 def _forked(kernel: Kernel, given: dict[str, str]) -> str:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         try:
-            process = warm().fork(kernel, given, out=out.fileno(), err=err.fileno())
+            process = warm(kernel.data).fork(kernel, given, out=out.fileno(), err=err.fileno())
         except NoFork as why:
             raise RuntimeError(str(why)) from why
         try:
@@ -144,7 +144,14 @@ def _kernel(place: Path, limits: Limits, tries: Sequence[Any], changed: dict[str
         filtered = program()
     except NoFilter:
         filtered = b""
-    given = {"user": user, "program": filtered, "landlock": landlock_here(), "limits": limits, **changed}
+    given = {
+        "user": user,
+        "program": filtered,
+        "landlock": landlock_here(),
+        "limits": limits,
+        "data": data_of(os.environ),
+        **changed,
+    }
     return Kernel(place, "autograder.sandbox.trial", [json.dumps(tries)], **given)
 
 
