@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autograder import lean
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,6 +35,7 @@ class OutputFile(click.Path):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Build the lectures, look after submissions, grade a class."""
+    lean.without_grammars()
     # nbgrader calls `alembic` by name; it lies beside this interpreter even where no environment is active.
     beside = str(Path(sys.executable).parent)
     if beside not in os.environ.get("PATH", "").split(os.pathsep):

@@ -21,6 +21,7 @@ FLOORS = (
     {"oracle", "authoring", "report", "sample_class"},
     {"catalog", "feedback", "attempt", "agent"},
     {
+        "lean",
         "exercise",
         "draw",
         "values",

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 import textwrap
 import time
 
@@ -121,3 +123,32 @@ def test_a_process_that_has_gone_for_want_of_work_is_started_anew(told):
     grader._process.kill()
     grader._process.wait()
     assert grader.graded(TASK, LOG)[0].cells
+
+
+def test_told_that_nothing_is_left_it_ends_by_itself(told, tmp_path):
+    mark = tmp_path / "ended"
+    grader = told(f"{TO_THE_END}open({str(mark)!r}, 'w').close()")
+    grader.graded(TASK, LOG)
+    grader.end()
+    assert mark.exists()
+
+
+def test_nobody_waits_for_torch_who_does_not_need_it():
+    """nbgrader's process judges nothing, and no command should take seconds to say how it is called."""
+    code = "import sys\nfrom autograder.plugins import {}\nimport autograder.cli\nprint('torch' in sys.modules)\n"
+    code += "print(autograder.check.__module__, 'hint' in dir(autograder))"
+    from autograder.plugins import __all__
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code.format(", ".join(__all__))], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split("\n")[:2] == ["False", "autograder.learner True"]
+
+
+@pytest.mark.parametrize("name", ["autograder.checks", "autograder.plugins.Judges"])
+def test_what_is_not_there_is_named(name):
+    import importlib
+
+    module, _, wanted = name.rpartition(".")
+    with pytest.raises(AttributeError, match=f"{module}.*{wanted}"):
+        getattr(importlib.import_module(module), wanted)

@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 
-from autograder.sandbox import SANDBOX, cgroup, machine, provisioner, selftest, walls, watch
+from autograder.sandbox import SANDBOX, cgroup, fork, machine, provisioner, selftest, walls, watch
 from autograder.sandbox.fork import Forked, NoFork, warm
 from autograder.sandbox.kernel import ORACLE, environment, scratch
 from autograder.sandbox.provisioner import SandboxProvisioner
@@ -266,6 +267,41 @@ def test_without_a_warm_process_a_kernel_is_started_directly(monkeypatch, caplog
         assert isinstance(manager.provisioner.process, subprocess.Popen)
         manager.shutdown_kernel(now=True)
     assert "there is none here" in caplog.text
+
+
+def test_a_warm_process_starts_while_others_work():
+    """In a thread, which has its own."""
+    made = []
+
+    def used():
+        fork.warm_up()
+        (ahead,) = fork._known().values()
+        fork.warm_up()
+        made.extend([ahead, warm()])
+        ahead.end()
+
+    thread = threading.Thread(target=used)
+    thread.start()
+    thread.join(120)
+    assert made[0] is made[1]
+
+
+def test_a_warm_process_that_cannot_be_had_is_asked_for_once(monkeypatch):
+    monkeypatch.setattr(fork, "warm_command", lambda *given: ["sh", "-c", "echo no such thing here >&2"])
+    said = []
+
+    def used():
+        fork.warm_up()
+        for _ in range(2):
+            with pytest.raises(NoFork, match="no such thing here") as why:
+                warm()
+            said.append(why)
+        fork.warm_up()
+
+    thread = threading.Thread(target=used)
+    thread.start()
+    thread.join(60)
+    assert len(said) == 2
 
 
 def test_a_warm_process_that_is_gone_is_started_anew():
