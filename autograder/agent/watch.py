@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import random
@@ -44,6 +45,11 @@ _PROCESSES = frozenset(["fork", "forkpty", "fork_exec", "posix_spawn", "posix_sp
 WATCHED = ("coursekit.", "torch.", "torchvision.", "scipy.", "skimage.", "sklearn.")
 
 
+@functools.cache
+def _name_of(operator: Any) -> str:
+    return str(operator).rpartition(".")[0]
+
+
 class _Operators(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -55,7 +61,7 @@ class _Operators(TorchDispatchMode):
         self._seen = seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._seen.add(str(func).rpartition(".")[0])
+        self._seen.add(_name_of(func))
         # One operator convolves both ways; the flag tells them apart.
         if func is torch.ops.aten.convolution.default and args[6]:
             self._seen.add("aten.convolution(transposed=True)")
@@ -116,31 +122,40 @@ def gradient_pass() -> Iterator[None]:
 def _watching(seen: set[str]) -> Iterator[None]:
     """Record library functions and operators that run, by name, into ``seen``."""
     known: set[types.CodeType] = set()
+    dull: set[str] = set()
 
     def called(frame: types.FrameType, function: Any) -> None:
         name = function.__name__
+        if name in dull:
+            return
         # The engine has no Python function of its own that every way to it passes through.
-        if name == "run_backward" and not _in_gradient_pass:
-            seen.add("torch.autograd.backward")
-        elif name in _OF_THE_WATCH and not _of_library(frame):
-            seen.add(UNWATCHED)
-        elif name in _PROCESSES or (name == "start_new_thread" and not _of_library(frame)):
+        if name == "run_backward":
+            if not _in_gradient_pass:
+                seen.add("torch.autograd.backward")
+        elif name in _OF_THE_WATCH or name == "start_new_thread":
+            if not _of_library(frame):
+                seen.add(UNWATCHED if name in _OF_THE_WATCH else ELSEWHERE)
+        elif name in _PROCESSES:
             seen.add(ELSEWHERE)
-        elif getattr(torch._C._VariableFunctions, name, None) == function:
+        elif (operator := getattr(torch._C._VariableFunctions, name, None)) is None:
+            dull.add(name)
+        elif operator == function:
             # Seen here as well, since operators can be hidden from a mode.
             seen.add(f"aten.{name}")
 
     def profile(frame: types.FrameType, event: str, arg: Any) -> None:
+        # This runs at each step of whatever is watched.
         if event == "c_call":
             called(frame, arg)
-        elif event == "call" and frame.f_code.co_filename == _DISPATCH and not _of_library(frame.f_back):
-            seen.add(UNWATCHED)
-        if event != "call" or frame.f_code in known or _in_gradient_pass:
-            return
-        known.add(frame.f_code)
-        module = _module_of(frame)
-        if module.startswith(WATCHED):
-            seen.add(f"{module}.{frame.f_code.co_qualname}")
+        elif event == "call" and (code := frame.f_code) not in known:
+            if code.co_filename == _DISPATCH:
+                if not _of_library(frame.f_back):
+                    seen.add(UNWATCHED)
+            elif not _in_gradient_pass:
+                known.add(code)
+                module = _module_of(frame)
+                if module.startswith(WATCHED):
+                    seen.add(f"{module}.{code.co_qualname}")
 
     old, threads = sys.getprofile(), threading.getprofile()
     with _Operators(seen):
