@@ -23,6 +23,7 @@ from nbformat import NotebookNode
 from autograder import catalog
 from autograder.cells import exercise_of, role_of
 from autograder.exercise import Code, Exercise, Training
+from autograder.statements import free, parsed
 
 WRITTEN = "I go by the last figure: what it shows is what the formula above it lets one expect."
 
@@ -75,8 +76,8 @@ class _Class:
         self.short = [e for e in self.exercises if not isinstance(e, Training)]
         solutions = {cell.id: cell.source for cell in solved.cells}
         self.solutions = {e.id: solutions[f"{e.id}-solution"] for e in self.exercises}
-        self.done = {e.id: self.solutions[e.id] for e in self.short}
         self.imported = {name for c in release.cells if role_of(c) == "setup" for name in _bound(c.source)}
+        self.done = {e.id: self.alone(e) for e in self.short}
 
     def ends(self) -> Iterator[Sample]:
         yield self.hand_in("solved", "every exercise right", self.solutions)
@@ -126,6 +127,12 @@ class _Class:
                 about[-1] = f"{exercise.id}: {wrong.name}"
                 answers[exercise.id] = self.cell(wrong.code)
         return self.hand_in(f"mix-{number}", "; ".join(about), answers)
+
+    def alone(self, exercise: Exercise) -> str:
+        """A right answer that calls none of the lecture's others, which may be wrong or missing in the same notebook."""
+        others = {e.id for e in self.exercises} - {exercise.id}
+        answers = (self.solutions[exercise.id], *(self.cell(variant.code) for variant in exercise.right))
+        return next(a for a in answers if others.isdisjoint(free(parsed(a).body)))
 
     def cell(self, code: Code) -> str:
         """An answer of the catalogue as a student would have typed it below the setup cell."""

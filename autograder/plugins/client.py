@@ -15,7 +15,7 @@ class PromptClient(AsyncKernelClient):
         """Return once the kernel has answered, and what it sends to all arrives here. Raises RuntimeError where it has
         ended or does not answer in ``timeout`` seconds."""
         end = time.monotonic() + (float("inf") if timeout is None else timeout)
-        patience = 0.02
+        patience = 0.005
         while not await self._answered(self.kernel_info(), patience):
             patience = min(2 * patience, 1.0)
             if not await self.is_alive():
