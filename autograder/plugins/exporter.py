@@ -17,6 +17,7 @@ from autograder.cells import KEY
 from autograder.plugins import timestamp
 from autograder.plugins.consent import Refused, walled
 from autograder.plugins.course import course_of, folders_beside, release_of
+from autograder.plugins.regrade import Regrade
 from autograder.plugins.submitted import chosen, unfollowed
 
 
@@ -35,9 +36,10 @@ class SubmissionExporter(NotebookExporter):
         except Refused as refused:
             self.log.error(str(refused))
             raise NbGraderException(str(refused)) from None
-        timestamp.tolerate(self.parent)
-        if hasattr(self.parent, "init_assignment"):
+        if hasattr(self.parent, "sanitize_preprocessors"):
+            Regrade(self.parent)
             unfollowed(self.parent)
+        timestamp.tolerate(self.parent)
         self._expect_everybody()
 
     def _expect_everybody(self) -> None:
