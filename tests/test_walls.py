@@ -34,6 +34,7 @@ FLOORS = (
         "foresight",
         "doctor",
         "beside",
+        "unfinished",
         "sandbox",
     },
 )
