@@ -35,6 +35,7 @@ FLOORS = (
         "doctor",
         "beside",
         "unfinished",
+        "named",
         "sandbox",
     },
 )

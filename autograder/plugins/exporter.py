@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from nbconvert.exporters import NotebookExporter
 from nbconvert.exporters.exporter import ResourcesDict
 from nbgrader.converters.base import NbGraderException
 
-from autograder import beside, doctor
+from autograder import beside, doctor, named
 from autograder.cells import KEY
 from autograder.plugins import timestamp
 from autograder.plugins.consent import Refused, walled
@@ -54,7 +53,7 @@ class SubmissionExporter(NotebookExporter):
         course = course_of(self)
         released = Path(course.format_path(course.release_directory, ".", course.assignment_id))
         names = [path.name for path in sorted(released.glob("*.ipynb"))]
-        for folder in glob.glob(converter._format_source(course.assignment_id, course.student_id)):
+        for folder in named.folders(converter):
             found = converter.assignments.setdefault(folder, [])
             here = {os.path.basename(path) for path in found}
             found += [os.path.join(folder, name) for name in names if name not in here]
