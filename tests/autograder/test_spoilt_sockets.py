@@ -143,12 +143,16 @@ WHILE_CHECKED = ("raw_bytes", "all_closed", "files_replaced", "signed_flood_for_
 
 def beside(source):
     """In the cell of an exercise, whose answer is right only where all of that was done."""
-    return f"{source}\nspoilt = True\n\ndef double(x):\n    return x + x if spoilt else None"
+    return f"{within('spoil()', source)}\n    return True\n\nspoilt = spoil()\n\ndef double(x):\n    return x + x if spoilt else None"
 
 
 def inside(source):
     """In the answer: it is spoilt while the oracle asks."""
-    return "def double(x):\n    " + source.strip().replace("\n", "\n    ") + "\n    return x + x"
+    return f"{within('double(x)', source)}\n    return x + x"
+
+
+def within(function, source):
+    return f"def {function}:\n    " + source.strip().replace("\n", "\n    ")
 
 
 ATTACKERS = {name: beside(source) for name, source in SPOILT.items()}
@@ -175,10 +179,10 @@ def graded(tmp_path_factory):
         yield root, took
 
 
-def said(root, student):
+def said(root, student, name="double"):
     with Gradebook(f"sqlite:///{root}/gradebook.db") as gradebook:
         return (
-            gradebook.find_comment("double-solution", "tiny", plugins.ASSIGNMENT, student).auto_comment or ""
+            gradebook.find_comment(f"{name}-solution", "tiny", plugins.ASSIGNMENT, student).auto_comment or ""
         )
 
 
@@ -198,7 +202,7 @@ def test_who_spoils_them_has_a_row_with_its_reason(graded, student):
     root = graded[0]
     found = plugins.grades(root, student)
     # What is done below in a new kernel is judged there.
-    assert found["triple"][:2] == (3, False)
+    assert found["triple"][:2] == (3, False), said(root, student, "triple")
     right, asked = (3, False), (0, True)
     may = {right} if student in TAKEN else {right, asked} if student in BY_CHANCE else {asked}
     if student.startswith("checked_"):
