@@ -2,6 +2,11 @@
 # that holds solutions/ and lectures/ and has the package installed there (with the `instructor` extra).
 c = get_config()  # noqa: F821 (nbgrader provides it)
 
+# `--student 'smith [audit]'` names one student, and so does formgrader's button.
+from autograder import named  # noqa: E402
+
+named.install()
+
 c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "lectures"
 # nbgrader hands every other file of an assignment's folder to students: texts and caches stay out.

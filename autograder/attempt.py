@@ -182,8 +182,16 @@ class Attempt:
         return cls(exchange, name, remote=True, seconds=seconds)
 
     def look(self) -> dict[str, Any]:
-        """What bears the name: ``kind`` (missing, class, callable, value), ``module``, ``bases``, ``source``."""
+        """What bears the name: ``kind`` (missing, class, callable, value), ``module``, ``bases``, ``source``.
+
+        Raises :class:`Gone` where nothing could be seen of it: then it is not the answer's fault.
+        """
         looked = self.exchange({"op": "look", "name": self.name})
+        if not isinstance(looked.get("kind"), str):
+            why = (
+                "its time was up" if looked.get("timed_out") else str(looked.get("broken", "no answer"))[:200]
+            )
+            raise Gone(f"{self.name} could not be looked at ({why})")
         texts = {k: v for k, v in looked.items() if isinstance(v, str)}
         bases = looked.get("bases")
         return texts | {"bases": [str(b) for b in bases] if isinstance(bases, list) else []}

@@ -191,8 +191,8 @@ def _tell(odd: reading.Oddities, report: Report) -> None:
         )
     for key in dict.fromkeys(odd.doubled):
         report.doubt(
-            f"The file holds {key!r} twice in one place, as after a merge, and only one of them could be read: open it, "
-            "see whether your work is all there, save it and hand it in again."
+            f"The file holds {key!r} twice in one place, as after a merge, and no editor shows both: open it, see whether "
+            "your work is all there, save it and hand it in again."
         )
 
 

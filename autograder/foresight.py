@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autograder.cells import ADDED, exercise_of, role_of
-from autograder.statements import IMPORTS, UNREADABLE, extent, made, mended, needed, parsed, refused, used
+from autograder.statements import (
+    IMPORTS,
+    UNREADABLE,
+    called,
+    deleted,
+    extent,
+    made,
+    made_by_functions,
+    mended,
+    needed,
+    parsed,
+    refused,
+    used,
+)
 
 _ANYWHERE = {
     *dir(builtins),
@@ -35,6 +48,7 @@ def warnings(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     course = {name for n, cell in code if role_of(cell) == "setup" for name in _imported_from_us(sources[n])}
     anywhere = {name for source in sources.values() for name in _made(source)}
     wanted = needed(sources.values(), (), {exercise_of(cell) for _, cell in code} - {""})
+    asking = _asking(sources.values())
     known = not any(_makes_names_unseen(source) for source in sources.values())
     above: set[str] = set()
     readable = [source for source in sources.values() if not refused(source)]
@@ -45,6 +59,8 @@ def warnings(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
             if not refused(source) or not any(source.strip() in whole for whole in readable):
                 yield from _of_its_characters(number, cell["source"], source)
             yield from _of_its_surroundings(number, source, wanted)
+            if "input" not in anywhere:
+                yield from _of_its_questions(number, source, asking, wanted)
             yield from _of_the_course(number, source, course)
             if known:
                 yield from _of_its_names(number, source, above, anywhere, wanted)
@@ -69,15 +85,7 @@ def _of_its_characters(number: int, source: str, better: str) -> Iterator[tuple[
 
 def _of_its_surroundings(number: int, source: str, wanted: set[str]) -> Iterator[tuple[str, str]]:
     for node in _statements(source):
-        lost = made(node) & wanted
-        so = f", and so will {', '.join(sorted(lost))}" if lost else "; the rest of the cell runs"
-        level = "problem" if lost else "note"
-        if "input" in used(node, at_once=True) and any(_calls(node, "input")):
-            yield (
-                level,
-                f"Cell {number}, line {node.lineno}: nobody is there to answer input() when a class is graded. This line "
-                f"will fail{so}. Write the value into the cell instead.",
-            )
+        level, so = _cost(node, wanted)
         for module in _imports(node):
             if any(module == name or module.startswith(f"{name}.") for name in _ELSEWHERE):
                 yield (
@@ -87,15 +95,77 @@ def _of_its_surroundings(number: int, source: str, wanted: set[str]) -> Iterator
                 )
 
 
+def _of_its_questions(
+    number: int, source: str, asking: set[str], wanted: set[str]
+) -> Iterator[tuple[str, str]]:
+    for node in _statements(source):
+        level, so = _cost(node, wanted)
+        if by := sorted(called(node, at_once=True) & asking):
+            calls = "" if "input" in by else f" {by[0]}() asks for it."
+            yield (
+                level,
+                f"Cell {number}, line {node.lineno}: nobody is there to answer input() when a class is graded.{calls} This "
+                f"line will fail{so}. Write the value into the cell instead.",
+            )
+        elif called(node) & asking:
+            yield (
+                level,
+                f"Cell {number}: what line {node.lineno} defines asks by input(), and nobody is there to answer when a class "
+                "is graded. It will fail when it is called.",
+            )
+
+
+def _asking(sources: Iterable[str]) -> set[str]:
+    """The functions that ask by ``input()``, themselves or through one that they call, and that one itself."""
+    nodes = [node for source in sources for node in _statements(source)]
+    functions = [
+        node
+        for node in nodes
+        if not isinstance(node, ast.ClassDef) and called(node) - called(node, at_once=True)
+    ]
+    asking: set[str] = {"input"}
+    before = 0
+    while before != len(asking):
+        before = len(asking)
+        for node in functions:
+            if (called(node) - called(node, at_once=True)) & asking:
+                asking |= made(node)
+    return asking
+
+
+def _cost(node: ast.stmt, wanted: set[str]) -> tuple[str, str]:
+    """How bad it is that a statement fails, and what fails with it."""
+    if lost := made(node) & wanted:
+        return "problem", f", and so will {', '.join(sorted(lost))}"
+    return "note", "; the rest of the cell runs"
+
+
 def _of_the_course(number: int, source: str, course: set[str]) -> Iterator[tuple[str, str]]:
     for node in _statements(source):
-        for name in sorted(made(node) & course):
-            if not isinstance(node, IMPORTS):
-                yield (
-                    "note",
-                    f"Cell {number}, line {node.lineno} gives the course's {name} another meaning, and {name}(…) no longer "
-                    "works below it. Grading does not ask it; use another name.",
-                )
+        gone = deleted(node) & course
+        other = ((made(node) | made_by_functions(node)) & course) - _imported_again(node) - gone
+        for name in sorted(gone | other):
+            does = (
+                f"deletes the course's {name}"
+                if name in gone
+                else f"gives the course's {name} another meaning"
+            )
+            yield (
+                "note",
+                f"Cell {number}, line {node.lineno} {does}, and {name}(…) no longer works below it. Grading does not ask it; "
+                "use another name.",
+            )
+
+
+def _imported_again(node: ast.stmt) -> set[str]:
+    """The names that a statement imports from the course under which the course has them."""
+    return {
+        (alias.asname or alias.name).partition(".")[0]
+        for inner in ast.walk(node)
+        if isinstance(inner, IMPORTS) and _is_ours(inner)
+        for alias in inner.names
+        if alias.asname in (None, alias.name)
+    }
 
 
 def _of_its_names(
@@ -140,9 +210,12 @@ def _also_inside(node: ast.stmt) -> frozenset[str]:
 
 
 def _imported_from_us(source: str) -> set[str]:
-    ours = ("autograder", "coursekit")
-    nodes = [n for n in _statements(source) if any(m.partition(".")[0] in ours for m in _imports(n))]
-    return {name for node in nodes for name in made(node)}
+    return {name for node in _statements(source) if _is_ours(node) for name in made(node)}
+
+
+def _is_ours(node: ast.stmt) -> bool:
+    """Whether a statement imports from the course's own packages."""
+    return any(module.partition(".")[0] in ("autograder", "coursekit") for module in _imports(node))
 
 
 def _imports(node: ast.stmt) -> list[str]:
@@ -151,12 +224,6 @@ def _imports(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
     return []
-
-
-def _calls(node: ast.stmt, name: str) -> Iterator[bool]:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == name:
-            yield True
 
 
 def _makes_names_unseen(source: str) -> bool:

@@ -19,13 +19,15 @@ from urllib.parse import unquote
 
 import nbformat
 
-from autograder.cells import about, grade_id_of
+from autograder.cells import KEY, about, grade_id_of
 
 OLD = (1, 2, 3)
 """Versions of the notebook format that nbformat still reads and converts."""
 
 _CONTENT = ("cells", "worksheets", "source", "input")
 """Keys under which a notebook holds what somebody wrote."""
+_TOLD = (*_CONTENT, "metadata", "outputs", "attachments", "nbgrader", KEY, "cell_type")
+"""Keys of which it is said where they stand twice."""
 
 _MIME = re.compile(r"[\w.+-]+/[\w.+-]+")
 
@@ -69,14 +71,32 @@ def loads(text: str) -> tuple[Any, Oddities]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for key, value in pairs:
-            if key in made and key in _CONTENT:
-                odd.doubled.append(key)
-                # Every editor shows the last; one that holds nothing must not hide the other.
-                value = max(value, made[key], key=_holds)
+            if key in made:
+                if key in _TOLD:
+                    odd.doubled.append(key)
+                value = _together(key, made[key], value)
             made[key] = value
         return made
 
     return json.loads(text, parse_constant=nothing, parse_float=number, object_pairs_hook=once), odd
+
+
+def _together(key: str, first: Any, last: Any) -> Any:
+    """What two values of one key hold: both where that can be. Every editor shows the last, but one that holds nothing
+    must not hide the other."""
+    if key in _CONTENT:
+        return max(last, first, key=_holds)
+    if isinstance(first, dict) and isinstance(last, dict):
+        for name, value in last.items():
+            first[name] = _together(name, first[name], value) if name in first else value
+        return first
+    if key == "outputs" and isinstance(first, list) and isinstance(last, list):
+        if first != last:
+            first += last
+        return first
+    if key == "cell_type":
+        return "code" if first == "code" else last
+    return max(last, first, key=lambda value: (isinstance(value, dict | list), bool(value)))
 
 
 def _holds(value: Any) -> tuple[bool, bool]:

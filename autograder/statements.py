@@ -16,6 +16,7 @@ UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 NOT_PYTHON = frozenset(
     [
@@ -152,9 +153,59 @@ def made(node: ast.stmt) -> frozenset[str]:
     for inner in _outside_functions(node):
         if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
             names.add(inner.id)
+        elif isinstance(inner, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
+            names.add((inner.rest if isinstance(inner, ast.MatchMapping) else inner.name) or "")
+        elif isinstance(inner, COMPREHENSIONS):
+            # All but what `:=` binds is its own.
+            names |= {one.target.id for one in ast.walk(inner) if isinstance(one, ast.NamedExpr)}
         elif isinstance(inner, (*DEFINITIONS, *IMPORTS)):
             names |= made(inner)
-    return frozenset(names)
+    return frozenset(names - {""})
+
+
+def deleted(node: ast.stmt) -> set[str]:
+    """The names that a statement takes from the notebook: by ``del``, or as the name of an error that it has caught."""
+    names: set[str] = set()
+    for inner in _outside_functions(node):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Del):
+            names.add(inner.id)
+        elif isinstance(inner, ast.ExceptHandler) and inner.name:
+            names.add(inner.name)
+    return names
+
+
+def made_by_functions(node: ast.stmt) -> set[str]:
+    """The names of the notebook that functions in a statement bind or delete once they are called, by ``global``."""
+    declared, bound = set(), set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Global):
+            declared |= set(inner.names)
+        elif isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
+            bound.add(inner.id)
+        elif isinstance(inner, (*DEFINITIONS, *IMPORTS)) and inner is not node:
+            bound |= made(inner)
+    return declared & bound
+
+
+def called(node: ast.AST, *, at_once: bool = False) -> set[str]:
+    """The names that a statement calls; ``at_once`` leaves those out that only functions call which it defines."""
+    names: set[str] = set()
+    left: list[ast.AST] = [node]
+    while left:
+        inner = left.pop()
+        if at_once and isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+            left += [*inner.decorator_list, inner.args]
+            continue
+        if at_once and isinstance(inner, ast.Lambda):
+            left.append(inner.args)
+            continue
+        if isinstance(inner, ast.Call):
+            if isinstance(inner.func, ast.Name):
+                names.add(inner.func.id)
+            elif isinstance(inner.func, ast.Lambda):
+                left.append(inner.func.body)
+        left += ast.iter_child_nodes(inner)
+    return names
 
 
 @lru_cache(maxsize=16384)
@@ -212,9 +263,7 @@ def _read(code: types.CodeType, at_once: bool) -> Iterator[str]:
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     """A statement and what is in it, but for what has names of its own."""
     yield node
-    if isinstance(
-        node, (*DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-    ):
+    if isinstance(node, (*DEFINITIONS, ast.Lambda, *COMPREHENSIONS)):
         return
     for inner in ast.iter_child_nodes(node):
         yield from _outside_functions(inner)

@@ -35,6 +35,8 @@ FLOORS = (
         "foresight",
         "doctor",
         "beside",
+        "unfinished",
+        "named",
         "sandbox",
     },
 )

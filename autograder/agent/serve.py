@@ -103,8 +103,12 @@ class Agent:
         except KeyError:
             return {"kind": "missing"}
         with Limit(LOOKING):
-            plain = unwrapped(found)
-            kind = "class" if inspect.isclass(plain) else "callable" if callable(plain) else "value"
+            try:
+                plain = unwrapped(found)
+                kind = "class" if inspect.isclass(plain) else "callable" if callable(plain) else "value"
+            except Exception:
+                # It does not let itself be asked, which no function and no class does.
+                return {"kind": "value", "type": type(found).__name__}
             bases = plain.__mro__ if inspect.isclass(plain) else ()
             code = code_of(plain)
             return {

@@ -56,7 +56,7 @@ def source_of(thing: Any) -> str:
         if code is None:
             return ""
         lines = linecache.getlines(code.co_filename)
-        tree = ast.parse("".join(lines))
+        tree = _tree("".join(lines))
         wanted = ast.ClassDef if inspect.isclass(thing) else (ast.FunctionDef, ast.AsyncFunctionDef)
         best = None
         for node in ast.walk(tree):
@@ -68,6 +68,14 @@ def source_of(thing: Any) -> str:
         return "" if best is None else ast.unparse(best)
     except (OSError, SyntaxError, ValueError, AttributeError, TypeError, RecursionError):
         return ""
+
+
+def _tree(text: str) -> ast.Module:
+    # Where two threads make trees at once, Python 3.11 mistakes the depth of one for the other's.
+    for _ in range(5):
+        with contextlib.suppress(SystemError):
+            return ast.parse(text)
+    return ast.parse(text)
 
 
 def code_of(thing: Any) -> types.CodeType | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from nbconvert.exporters import NotebookExporter
 from nbconvert.exporters.exporter import ResourcesDict
 from nbgrader.converters.base import NbGraderException
 
-from autograder import beside, doctor
+from autograder import beside, doctor, named
 from autograder.cells import KEY
 from autograder.plugins import timestamp
 from autograder.plugins.consent import Refused, walled
 from autograder.plugins.course import course_of, folders_beside, release_of
+from autograder.plugins.regrade import Regrade
 from autograder.plugins.submitted import chosen, unfollowed
 
 
@@ -35,9 +35,10 @@ class SubmissionExporter(NotebookExporter):
         except Refused as refused:
             self.log.error(str(refused))
             raise NbGraderException(str(refused)) from None
-        timestamp.tolerate(self.parent)
-        if hasattr(self.parent, "init_assignment"):
+        if hasattr(self.parent, "sanitize_preprocessors"):
+            Regrade(self.parent)
             unfollowed(self.parent)
+        timestamp.tolerate(self.parent)
         self._expect_everybody()
 
     def _expect_everybody(self) -> None:
@@ -52,7 +53,7 @@ class SubmissionExporter(NotebookExporter):
         course = course_of(self)
         released = Path(course.format_path(course.release_directory, ".", course.assignment_id))
         names = [path.name for path in sorted(released.glob("*.ipynb"))]
-        for folder in glob.glob(converter._format_source(course.assignment_id, course.student_id)):
+        for folder in named.folders(converter):
             found = converter.assignments.setdefault(folder, [])
             here = {os.path.basename(path) for path in found}
             found += [os.path.join(folder, name) for name in names if name not in here]

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbformat import NotebookNode
+from nbgrader import utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from autograder import unfinished
 from autograder.cells import KEY, about, grade_id_of, is_check, mapping, role_of
 from autograder.exercise import Verdict
 
@@ -16,7 +18,7 @@ from autograder.exercise import Verdict
 class Flag(NbGraderPreprocessor):
     """After ``SaveAutoGrades``: a verdict with flags, or none at all, is marked for manual grading, with the
     reason as the comment on the learner's cell; where the doctor had doubts, every verdict that is not full marks. So is
-    a written question that was answered beside its cell."""
+    a written question that was answered beside its cell. With that the grading is finished."""
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         return self.preprocess(nb, resources)  # not to be switched off
@@ -28,7 +30,9 @@ class Flag(NbGraderPreprocessor):
         asks = mapping(about(nb).get("asks"))
         checks = [grade_id_of(cell) for cell in nb.cells if is_check(cell)]
         written = [grade_id_of(cell) for cell in nb.cells if role_of(cell) == "written"]
+        saved = {grade_id_of(cell) for cell in nb.cells if utils.is_grade(cell)}
         with Gradebook(here["db_url"]) as gradebook:
+            unfinished.clear(gradebook.find_submission_notebook(*where), saved)
             for grade_id in checks:
                 verdict = verdicts.get(grade_id)
                 reasons = _reasons(verdict, about(nb).get("doubts") or ())

@@ -25,7 +25,7 @@ from traitlets import Bool, Float, Integer
 from autograder import catalog, doctor
 from autograder.beside import Beside
 from autograder.cells import ADDED, KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
-from autograder.exercise import Exercise, Verdict, without_verdict
+from autograder.exercise import Exercise, Outcome, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
@@ -298,7 +298,11 @@ class Judge(Consent, Execute):
         with Hearing(exercise, address, exam) as hearing:
             ended = self._run_cell(cell, index, CALL.format(exercise.id), limit, hearing.finished)
             hearing.conclude(self.patience)
-        return hearing.verdict, hearing.trouble or ended or "its check never asked for a verdict"
+        verdict = hearing.verdict
+        if self._died and (verdict is None or verdict.outcome is Outcome.NO_VERDICT):
+            # That the other side hung up is only how it looked from here.
+            return None, self._died
+        return verdict, hearing.trouble or ended or "its check never asked for a verdict"
 
     def _exam(self, exercise: Exercise) -> Exam:
         """The class's exam; of an exercise that its file lacks, what the same seed draws."""

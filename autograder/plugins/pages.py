@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from pathlib import Path
 from typing import Any
 
 from nbgrader.converters.generate_feedback import HTMLExporter
 
-from autograder.plugins.course import course_of
+from autograder import named
 
 
 class FeedbackExporter(HTMLExporter):
@@ -23,8 +22,7 @@ class FeedbackExporter(HTMLExporter):
         converter: Any = self.parent
         if not hasattr(converter, "assignments") or converter.coursedir.notebook_id != "*":
             return
-        course = course_of(self)
-        for folder in glob.glob(converter._format_source(course.assignment_id, course.student_id)):
+        for folder in named.folders(converter):
             names = sorted(path.name for path in Path(folder).glob("*.ipynb"))
             if names and not converter.assignments.get(folder):
                 converter.assignments[folder] = [os.path.join(folder, name) for name in names]

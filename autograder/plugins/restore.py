@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from autograder import doctor
@@ -26,7 +25,6 @@ class RestoreRelease(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         walled(self)
         release = release_of(self, resources)
-        forget_scores(resources["nbgrader"])
         said = resources.get(KEY) or {}
         nb, report = doctor.repair(nb, release)
         sentences = [*said.get("doctor", ()), *(report.sentences if "unreadable" not in said else ())]
@@ -38,20 +36,3 @@ class RestoreRelease(NbGraderPreprocessor):
         if "unreadable" in said:
             nb.metadata[KEY]["unreadable"] = said["unreadable"]
         return nb, resources
-
-
-def forget_scores(here: dict[str, str]) -> None:
-    """Drop the automatic scores of an earlier grading: whatever happens now, none of them may stay."""
-    with Gradebook(here["db_url"]) as gradebook:
-        try:
-            submission = gradebook.find_submission_notebook(
-                here["notebook"], here["assignment"], here["student"]
-            )
-        except MissingEntry:
-            return
-        for grade in submission.grades:
-            grade.auto_score = None
-            grade.needs_manual_grade = True
-        for comment in submission.comments:
-            comment.auto_comment = None
-        gradebook.db.commit()

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from autograder import unfinished
 from autograder.cells import KEY, grade_id_of, is_check
 from autograder.exercise import Outcome, Verdict
 from autograder.feedback import number, verdict_of
@@ -78,6 +79,9 @@ def _reasons(verdict: Verdict) -> tuple[str, ...]:
 
 
 _LARGEST_NOTEBOOK = 64 * 2**20
+BEGUN = (
+    "its grading was begun and has not come to its end: the points are those of an earlier one, or missing"
+)
 
 
 def collect(course_root: Path | str, assignment: str, *, db_url: str | None = None) -> list[Submission]:
@@ -92,7 +96,7 @@ def collect(course_root: Path | str, assignment: str, *, db_url: str | None = No
         if not (root / "gradebook.db").is_file():
             raise FileNotFoundError(f"{root / 'gradebook.db'}: no gradebook; has this course been graded?")
         db_url = f"sqlite:///{(root / 'gradebook.db').resolve()}"
-    maxima, students, grades = _gradebook(db_url, assignment)
+    maxima, students, grades, begun = _gradebook(db_url, assignment)
     handed_in = {p.parent.name for p in root.glob(f"submitted/*/{assignment}") if p.is_dir()}
     handed_in |= {student for student, _ in grades}
     rows = []
@@ -100,7 +104,7 @@ def collect(course_root: Path | str, assignment: str, *, db_url: str | None = No
         for notebook, maximum in maxima.items():
             row = Submission(student, assignment, notebook, 0.0, maximum, state=State.MISSING)
             if student in handed_in:
-                row = _read(root, row, grades.get((student, notebook), []))
+                row = _read(root, row, grades.get((student, notebook), []), (student, notebook) in begun)
             rows.append(row)
     return rows
 
@@ -120,8 +124,8 @@ class _Grade:
 
 def _gradebook(
     db_url: str, assignment: str
-) -> tuple[dict[str, float], set[str], dict[tuple[str, str], list[_Grade]]]:
-    """Maximal points by notebook, all students, and the grades by student and notebook."""
+) -> tuple[dict[str, float], set[str], dict[tuple[str, str], list[_Grade]], set[tuple[str, str]]]:
+    """Maximal points by notebook, all students, and by student and notebook the grades and those whose grading is unfinished."""
     from nbgrader import api
 
     grades: dict[tuple[str, str], list[_Grade]] = {}
@@ -157,10 +161,11 @@ def _gradebook(
                 here.append(
                     _Grade(cell, kind == "code", score or 0.0, auto, manual, bool(waits), penalty or 0.0)
                 )
-    return maxima, students, grades
+        begun = unfinished.marked(book, assignment)
+    return maxima, students, grades, begun
 
 
-def _read(root: Path, row: Submission, grades: Sequence[_Grade]) -> Submission:
+def _read(root: Path, row: Submission, grades: Sequence[_Grade], begun: bool) -> Submission:
     """A submission that was handed in: its points from the gradebook, the rest from its graded notebook."""
     score = sum(g.score for g in grades)
     penalty = min(max((g.penalty for g in grades), default=0.0), score)
@@ -172,6 +177,8 @@ def _read(root: Path, row: Submission, grades: Sequence[_Grade]) -> Submission:
         feedback=page if (root / page).is_file() else None,
         waiting=sum(g.waits and not g.by_machine for g in grades),
     )
+    if begun:
+        return replace(row, state=State.UNGRADED, notes=notes, concerns=[BEGUN])
     path = root / "autograded" / row.student / row.assignment / f"{row.notebook}.ipynb"
     if not path.is_file():
         return replace(

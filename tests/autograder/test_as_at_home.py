@@ -157,6 +157,8 @@ WARNINGS = {
     "fails_inside": ("note", "line 2 uses undefined"),
     "check_variable": ("note", "line 1 gives the course's check another meaning"),
     "check_function": ("note", "another meaning"),
+    "check_deleted": ("note", "line 1 deletes the course's check"),
+    "forgotten_calls": ("note", "gives the course's check another meaning"),
 }
 
 
@@ -166,6 +168,102 @@ def test_the_doctor_warns_before(course, student):  # noqa: F811
     notebook = solve(release(course), ANSWERS[student][0])
     found = doctor.examine(notebook, release(course)).findings
     assert [(f.level, says in f.says) for f in found if says in f.says] == [(level, True)]
+
+
+OTHER = "gives the course's check another meaning"
+REBOUND = {
+    "from operator import eq as check": OTHER,
+    "import math as check": OTHER,
+    "import check": OTHER,
+    "from autograder import hint as check": OTHER,
+    "for check in range(3):\n    pass": OTHER,
+    "with open(__file__) as check:\n    pass": OTHER,
+    "print(check := 3)": OTHER,
+    "print([check := n for n in range(3)])": OTHER,
+    "match {}:\n    case {**check}:\n        pass": OTHER,
+    "match 3:\n    case check:\n        pass": OTHER,
+    "match {}:\n    case {'a': [*check], **rest}:\n        pass": OTHER,
+    "check, other = 1, 2": OTHER,
+    "check += 1": OTHER,
+    "class check:\n    pass": OTHER,
+    "if True:\n    import math as check": OTHER,
+    "def set_up():\n    global check\n    check = 3": OTHER,
+    "def set_up():\n    global check\n    import math as check": OTHER,
+    "del check": "deletes the course's check",
+    "if True:\n    del values[0], check": "deletes the course's check",
+    "try:\n    pass\nexcept ValueError as check:\n    pass": "deletes the course's check",
+}
+
+
+def own(course, source):  # noqa: F811
+    """What the doctor says of a cell of the learner's own, beside nothing that it would say without."""
+    return doctor.examine(first(solve(release(course)), source), release(course)).findings
+
+
+@pytest.mark.parametrize("source", REBOUND)
+def test_the_doctor_sees_every_way_to_rebind_a_name_of_the_course(course, source):  # noqa: F811
+    source = "import autograder\nfrom autograder import example, hint\n\n" + source
+    assert [
+        f.level
+        for f in own(course, source)
+        if f", line 4 {REBOUND[source.partition(chr(10) * 2)[2]]}, and" in f.says
+    ] == ["note"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from autograder import check",
+        "from autograder import check as check, hint",
+        "try:\n    from autograder import check\nexcept ImportError:\n    pass",
+        "def f(check):\n    check = 3\n    return check",
+        "print([check for check in range(3)])",
+        "def f():\n    global check\n    return check",
+        "values.check = 3",
+        "f = lambda check: check",
+    ],
+)
+def test_what_rebinds_nothing_of_the_course_is_not_said_to(course, source):  # noqa: F811
+    assert not [f.says for f in own(course, source) if "the course's" in f.says]
+
+
+ASKED = "nobody is there to answer input() when a class is graded."
+DEFINES_ASKING = "asks by input(), and nobody is there to answer"
+ANSWER = "def double(x):\n    return n * x"
+QUESTIONS = {
+    "n = 1 + int(input('n? ').strip() or 2)\n" + ANSWER: [("problem", ASKED)],
+    "n = [int(input()) for k in range(3)][0]\n" + ANSWER: [("problem", ASKED)],
+    "n = (lambda: int(input()))()\n" + ANSWER: [("problem", ASKED)],
+    "def ask():\n    return int(input())\n\nn = ask()\n" + ANSWER: [("problem", "asks by"), ("problem", "ask() asks for it")],
+    "ask = lambda: int(input())\nn = ask()\n" + ANSWER: [("problem", "asks by"), ("problem", "ask() asks for it")],
+    "def ask():\n    return input()\n\ndef number():\n    return int(ask())\n\nprint(number())\n" + DOUBLE: [
+        ("note", "asks by"), ("note", "asks by"), ("note", "number() asks for it"),
+    ],
+    "def double(x):\n    return x * int(input())": [("problem", DEFINES_ASKING)],
+    "def ask():\n    return int(input())\n\ndef double(x):\n    return x * ask()": [
+        ("problem", DEFINES_ASKING), ("problem", DEFINES_ASKING),
+    ],
+    "def play():\n    return input('again? ')\n\n" + DOUBLE: [("note", DEFINES_ASKING)],
+    "class Game:\n    def play(self):\n        input()\n\n" + DOUBLE: [("note", DEFINES_ASKING)],
+    "if False:\n    name = input()\n" + DOUBLE: [("note", ASKED)],
+    "def input(text=''):\n    return '2'\n\nn = int(input())\n" + ANSWER: [],
+    "inputs = [1]\nprint(len(inputs))\n" + DOUBLE: [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", QUESTIONS)
+def test_the_doctor_sees_who_asks(course, source):  # noqa: F811
+    found = doctor.examine(solve(release(course), source), release(course)).findings
+    found = [f for f in found if "input()" in f.says]
+    assert [(f.level, says in f.says) for f, (_, says) in zip(found, QUESTIONS[source], strict=True)] == [
+        (level, True) for level, _ in QUESTIONS[source]
+    ]
+
+
+def test_who_calls_in_another_cell_what_asks_is_told_there(course):  # noqa: F811
+    notebook = solve(release(course), "n = ask()\n" + ANSWER)
+    found = doctor.examine(first(notebook, "def ask():\n    return int(input())"), release(course)).findings
+    assert [f.level for f in found if "ask() asks for it" in f.says] == ["problem"]
 
 
 @pytest.mark.parametrize("student", ["lecture_variable", "lecture_variable_as_default"])

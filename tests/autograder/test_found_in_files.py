@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -81,6 +82,50 @@ def doubled_source(notebook):
     return json.dumps(data).replace('"cell_type": "code"', '"source": [], "cell_type": "code"')
 
 
+def doubled_in_cells(notebook, key, *last):
+    """Every cell, or the code cells, with a second value under a key, the last of which is what Python's reader keeps."""
+    data = as_json(notebook)
+    for number, cell in enumerate(data["cells"]):
+        if key in cell:
+            cell[f"{key} again"] = last[number % len(last)]
+    return json.dumps(data).replace(f'"{key} again"', f'"{key}"')
+
+
+def doubled_metadata(notebook):
+    """As a merge of two versions leaves it, one of which Colab had stripped; the ids are gone, too."""
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"new-{number}"
+    return doubled_in_cells(notebook, "metadata", {}, {"collapsed": True}, None, {"nbgrader": {}})
+
+
+def doubled_outputs(notebook):
+    code(notebook, "exercise", "double").outputs = [nbformat.v4.new_output("stream", text="first")]
+    return doubled_in_cells(
+        notebook, "outputs", [{"output_type": "stream", "name": "stdout", "text": "last"}], []
+    )
+
+
+def doubled_kinds(notebook):
+    notebook.cells.insert(3, nbformat.v4.new_code_cell("def helper_of_mine(x):\n    return x + x"))
+    code(notebook, "exercise", "double").source = "def double(x):\n    return helper_of_mine(x)"
+    return doubled_in_cells(notebook, "cell_type", "markdown")
+
+
+def doubled_about_all(notebook):
+    return (
+        nbformat.writes(notebook).rstrip().rstrip("}")
+        + ', "metadata": {"title": "mine", "kernelspec": null}}'
+    )
+
+
+TWICE = {
+    "metadata": doubled_metadata,
+    "outputs": doubled_outputs,
+    "cell_type": doubled_kinds,
+    "attachments": lambda nb: doubled_in_cells(picture(nb, "![](attachment:a.png)", {"a.png": PICTURE}), "attachments", {}),
+}  # fmt: skip
+
+
 def with_numbers(notebook):
     notebook.metadata.loss = [float("nan"), float("inf")]
     code(notebook, "exercise", "double").outputs = [
@@ -121,6 +166,10 @@ HELPERS = {
 def hand_in(course, release):
     files(course, "third_format", old(solved(release), 3))
     files(course, "doubled", doubled(solved(release)))
+    for key, made in TWICE.items():
+        files(course, f"twice_{key}", made(solved(release)))
+        files(course, f"half_twice_{key}", made(solved(release, "def double(x):\n    return x - x")))
+    files(course, "twice_about_all", doubled_about_all(solved(release)))
     files(course, "another_file", nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")]))
     files(course, "numbers", with_numbers(solved(release)))
     shown = "from IPython.display import display\ndisplay({'text/plain': float('nan'), 'application/json': float('nan')}, raw=True)"
@@ -198,6 +247,8 @@ def said(root, student):
 RIGHT = [
     "third_format",
     "doubled",
+    *(f"twice_{key}" for key in TWICE),
+    "twice_about_all",
     "numbers",
     "noisy",
     "no_picture",
@@ -321,6 +372,59 @@ def test_keys_that_stand_twice_are_told(release):
     report = doctor.examine(doubled(solved(release)).encode(), release)
     assert report.needs_repair
     assert any("'cells' twice" in sentence for sentence in report.doubts)
+
+
+@pytest.mark.parametrize("key", [key for key in TWICE if key != "cell_type"])
+def test_where_points_are_lost_in_a_file_with_keys_that_stand_twice_a_person_is_asked(course, key):
+    assert found(course, f"half_twice_{key}")["double"] == (0, True)
+    assert found(course, f"half_twice_{key}")["triple"] == (3, False)
+    assert f"{key!r} twice" in said(course, f"half_twice_{key}")
+
+
+def test_of_keys_that_stand_twice_nothing_is_lost(release):
+    def outcome(text):
+        return doctor.repair(text.encode(), release)[0]
+
+    made = solved(release)
+    code(made, "exercise", "double").metadata.mine = {"one": 1}
+    again = {"other": 3, "mine": {"two": 2}}
+    cell = code(outcome(doubled_in_cells(made, "metadata", again)), "exercise", "double")
+    assert (cell.metadata.mine, cell.metadata.other) == ({"one": 1, "two": 2}, 3)
+    printed = code(outcome(doubled_outputs(solved(release))), "exercise", "double").outputs
+    assert ["".join(output.text) for output in printed] == ["first", "last"]
+    assert all(
+        c.outputs
+        for c in outcome(doubled_in_cells(solved(release), "outputs", [SAYS])).cells
+        if "outputs" in c
+    )
+    assert all(
+        c.outputs
+        for c in outcome(doubled_in_cells(with_output(release), "outputs", [])).cells
+        if "outputs" in c
+    )
+    assert outcome(doubled_about_all(solved(release))).metadata.title == "mine"
+    shown = doubled_in_cells(
+        picture(solved(release), "![](attachment:a.png)", {"a.png": PICTURE}), "attachments", {}, None
+    )
+    assert outcome(shown).cells[-1].attachments == {"a.png": PICTURE}
+
+
+SAYS = {"output_type": "stream", "name": "stdout", "text": "says"}
+
+
+def with_output(release):
+    notebook = copy.deepcopy(release)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [nbformat.from_dict(SAYS)]
+    return notebook
+
+
+def test_a_key_that_stands_a_hundred_thousand_times_costs_no_time():
+    start = time.monotonic()
+    for value in ("{}", "[1]", '{"a": {"b": []}}'):
+        reading.loads("{" + ", ".join([f'"outputs": {value}, "metadata": {value}'] * 100_000) + "}")
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e400"])

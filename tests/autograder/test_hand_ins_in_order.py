@@ -282,6 +282,7 @@ def test_who_did_not_answer_is_not_asked_about(graded):
 
 def test_what_a_death_cost_is_told(graded):
     assert "the kernel died (a cell asked for its end)" in comment(graded, "exercise_ends", "double-solution")
+    assert "the kernel died (the process ended" in comment(graded, "answer_ends", "double-solution")
     assert "graded in a new kernel" in comment(graded, "state_is_gone", "triple-solution")
     assert "defined again in cell" in comment(graded, "answered_twice", "double-solution")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from autograder.exercise import Case, Exercise, Forbidden, Hint, Misconception, Property, Variant
@@ -115,6 +118,33 @@ def write(root: Path, source: str = SOURCE, address: str = ADDRESS) -> Path:
     project = f'[project]\nname = "x"\n[project.urls]\nRepository = "{address}"\n'
     (root / "pyproject.toml").write_text(project, encoding="utf-8")
     return root
+
+
+CONFIG = """
+import sys
+import pytest
+
+sys.path.insert(0, {tests!r})
+import tiny_course
+
+tiny_course.use_catalog(pytest.MonkeyPatch())
+load_subconfig({config!r})
+c = get_config()
+c.Judge.patience = 2
+"""
+
+
+def nbgrader(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start stock nbgrader's own command in this course; what it says goes to ``nbgrader.log`` there."""
+    tests = Path(__file__).parent
+    config = CONFIG.format(tests=str(tests), config=str(tests.parents[1] / "nbgrader_config.py"))
+    (root / "nbgrader_config.py").write_text(config, encoding="utf-8")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with open(root / "nbgrader.log", "a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nbgrader", *arguments],
+            cwd=root, env={**os.environ, "PATH": path}, stdout=log, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
 
 
 def use_catalog(monkeypatch) -> None:

@@ -35,6 +35,14 @@ def test_an_observation_may_say_what_it_cannot_use(known):
     assert evaluate("small", lambda n: n + 0).correct
 
 
+@pytest.mark.parametrize("reply", [{"timed_out": True}, {"broken": "SystemError: so it is"}, {}, {"kind": 3}])
+def test_what_could_not_be_looked_at_has_no_verdict_and_is_for_a_person(reply):
+    attempt = Attempt(lambda request, limit: reply, "batchnorm_forward", remote=True, seconds=1.0)
+    verdict = evaluate("batchnorm_forward", attempt)
+    assert (verdict.outcome, verdict.points) == (Outcome.NO_VERDICT, 0)
+    assert "could not be looked at" in verdict.flags[0]
+
+
 # -- answers of any kind -------------------------------------------------------------------------------------
 
 
