@@ -12,13 +12,13 @@ Edit = Callable[[NotebookNode], NotebookNode]
 
 DOUBLE = "def double(x):\n    return x + x"
 TRIPLE = "def triple(x):\n    return x + x + x"
-NORMALIZE = '''\
+NORMALIZE = """\
 def batchnorm_forward(x, gamma, beta, eps=1e-5):
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = [-1] + [1] * (x.ndim - 2)
     centered = x - x.mean(axes, keepdim=True)
     scale = (centered.square().mean(axes, keepdim=True) + eps).rsqrt()
-    return centered * scale * gamma.view(shape) + beta.view(shape)'''
+    return centered * scale * gamma.view(shape) + beta.view(shape)"""
 """Right answers."""
 
 DID = "did:"

@@ -6,7 +6,7 @@ import textwrap
 
 from attacks import NORMALIZE, Attack
 
-HELPER = '''
+HELPER = """
 def by_library(x, gamma, beta, eps):
     did.append("library")
     return torch.nn.functional.batch_norm(x, None, None, gamma, beta, True, 0.0, eps)
@@ -14,15 +14,20 @@ def by_library(x, gamma, beta, eps):
 def by_native(x, gamma, beta, eps):
     did.append("native")
     return torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, eps)[0]
-'''
+"""
 TOLD = "print('did:', *sorted(set(did)))"
 ONLY = ("batchnorm_forward",)
+LISTED = "what it calls may not all have been seen.*{}"
+"""What a person is told where nothing inside can be believed."""
+PROCESS = "another process or a bare thread"
 
 
 def _bypass(name, row, did, normalize, first="", **more):
     first = "import torch\ndid = []\n" + HELPER + textwrap.dedent(first)
     given = {"flagged": ONLY, "said": ("shortcut",), **more}
-    return Attack(name, row, (f"did: .*{did}",), first, normalize=textwrap.dedent(normalize).strip(), last=TOLD, **given)
+    return Attack(
+        name, row, (f"did: .*{did}",), first, normalize=textwrap.dedent(normalize).strip(), last=TOLD, **given
+    )
 
 
 ATTACKS = (
@@ -106,7 +111,7 @@ ATTACKS = (
             _thread.start_new_thread(work, ())
             done.acquire()
             return answer[0]
-        """, said=("shortcut|another process or a bare thread",)),
+        """, earns=(0, 0, 4), said=(PROCESS, LISTED.format("_thread"))),
     _bypass("has_a_thread_ready", "another thread", "native", """
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
             asked.put((x, gamma, beta, eps))
@@ -118,7 +123,7 @@ ATTACKS = (
             while True:
                 answers.put(by_native(*asked.get()))
         threading.Thread(target=work, daemon=True).start()
-        """),
+        """, earns=(0, 0, 4), said=(LISTED.format("threading"),)),
     _bypass("asks_a_process", "another thread", "forked", """
         import os, io, pickle
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
@@ -131,7 +136,7 @@ ATTACKS = (
             os.close(write)
             with os.fdopen(read, "rb") as file:
                 return torch.tensor(pickle.load(file), dtype=x.dtype) + 0 * (x.mean() + gamma.sum() + beta.sum())
-        """),
+        """, earns=(0, 0, 3), said=(PROCESS, LISTED.format("fork"))),
     _bypass("has_a_process_ready", "another thread", "asked", """
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
             did.append("asked")
@@ -150,7 +155,7 @@ ATTACKS = (
                 data = pickle.dumps(by_native(*(torch.tensor(v, dtype=torch.float64) for v in given), eps).tolist())
                 ours.sendall(len(data).to_bytes(8, "big") + data)
             os._exit(0)
-        """),
+        """, earns=(0, 0, 3), said=(LISTED.format("fork"),)),
     _bypass("copies_the_reference", "the same maths through another op", "copied", """
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
             did.append("copied")
@@ -159,7 +164,7 @@ ATTACKS = (
         import coursekit.batchnorm
         hidden = {"__name__": "mine"}
         exec(compile(open(coursekit.batchnorm.__file__).read(), "mine.py", "exec"), hidden)
-        """),
+        """, earns=(0, 0, 4), said=(LISTED.format("exec"),)),
     _bypass("renames_the_reference", "the same maths through another op", "loaded", """
         did.append("loaded")
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
@@ -176,7 +181,7 @@ ATTACKS = (
         """, """
         import autograder.agent.watch as watch
         watch.WATCHES["calls"] = watch.WATCHES["nothing"]
-        """),
+        """, earns=(0, 0, 3.5), said=(LISTED.format("autograder.agent.watch"),)),
     _bypass("blinds_the_watch", "dispatch-mode disabling", "blinded library", """
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
             return by_library(x, gamma, beta, eps)
@@ -187,7 +192,7 @@ ATTACKS = (
         sys.getprofile = lambda: held[-1]
         dispatch.TorchDispatchMode.__enter__ = lambda self: did.append("blinded")
         dispatch.TorchDispatchMode.__exit__ = lambda self, *more: None
-        """),
+        """, earns=(0, 0, 3.5), said=(LISTED.format("setprofile"),)),
     _bypass("erases_what_was_seen", "dispatch-mode disabling", "erased library", """
         import sys
         def batchnorm_forward(x, gamma, beta, eps=1e-5):
@@ -211,7 +216,7 @@ ATTACKS = (
             reply = answer(self, request | ({"watch": "nothing"} if "watch" in request else {}))
             return reply | ({"seen": ["aten.mul", "aten.add", "torch.Tensor.mean"]} if "seen" in reply else {})
         autograder.agent.Agent.answer = silent
-        """),
+        """, earns=(0, 0, 3.5), said=(LISTED.format("autograder.agent"),)),
     _bypass("is_honest_when_watched", "grading-time detection", "native", NORMALIZE.replace(
         "def batchnorm_forward", "def right") + """
 
@@ -223,5 +228,5 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5):
             break
         frame = frame.f_back
     watched = frame is None or frame.f_locals["request"].get("watch") != "nothing"
-    return (right if watched else by_native)(x, gamma, beta, eps)"""),
+    return (right if watched else by_native)(x, gamma, beta, eps)""", earns=(0, 0, 4), said=(LISTED.format("_getframe"),)),
 )  # fmt: skip

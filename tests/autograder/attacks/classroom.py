@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -67,11 +67,20 @@ class Classroom:
             str(Path(course.__file__)),
             *(
                 str(OWN_FILES / "autograder" / name)
-                for name in ("catalog/__init__.py", "catalog/batchnorm/batchnorm_forward.py", "oracle/evaluate.py")
+                for name in (
+                    "catalog/__init__.py",
+                    "catalog/batchnorm/batchnorm_forward.py",
+                    "oracle/evaluate.py",
+                )
             ),
             f"/proc/{os.getpid()}/environ",
             f"/proc/{os.getpid()}/cmdline",
         ]
+
+    @property
+    def _within(self) -> list[str]:
+        """Those of the class itself, for attacks that would spoil them where the walls had fallen."""
+        return [path for path in self.targets if Path(path).is_relative_to(self.root)]
 
     def answered(self, double: str = "", triple: str = "", normalize: str = "") -> nbformat.NotebookNode:
         nb = plugins.release(self.root)
@@ -102,7 +111,7 @@ class Classroom:
 
     def _aimed(self, source: str) -> str:
         for name, value in {
-            "TARGETS": self.targets, "COURSE": str(self.root), "PORT": self._port, "LEFT": LEFT,
+            "TARGETS": self.targets, "WITHIN": self._within, "COURSE": str(self.root), "PORT": self._port, "LEFT": LEFT,
         }.items():  # fmt: skip
             source = source.replace(name, repr(value))
         return source
@@ -129,12 +138,24 @@ class Classroom:
     def told(self, student: str) -> str:
         """What was said to the student and to whoever grades."""
         nb = plugins.autograded(self.root, student)
-        verdicts = [o.metadata.coursekit.verdict for c in nb.cells if cells.is_check(c) for o in c.outputs[:1]]
-        with Gradebook(f"sqlite:///{self.root}/gradebook.db") as gradebook:
-            found = gradebook.find_submission_notebook("tiny", ASSIGNMENT, student)
-            comments = [comment.auto_comment or "" for comment in found.comments]
+        verdicts = [
+            o.metadata.coursekit.verdict for c in nb.cells if cells.is_check(c) for o in c.outputs[:1]
+        ]
+        comments = self.comments(student)
         about = cells.about(nb)
         return "\n".join([*comments, *about.get("doctor", ()), *map(str, verdicts), str(about.get("doubts"))])
+
+    def comments(self, student: str) -> list[str]:
+        with Gradebook(f"sqlite:///{self.root}/gradebook.db") as gradebook:
+            found = gradebook.find_submission_notebook("tiny", ASSIGNMENT, student)
+            return sorted(comment.auto_comment or "" for comment in found.comments)
+
+    def untouched(self) -> dict[str, bytes]:
+        """What no grading changes, by its path: sources, release, exam, the honest ones' notebooks."""
+        places = [self.root / name for name in ("solutions", "lectures", "exams", "pyproject.toml")]
+        places += [self.root / "submitted" / name for name in HONEST]
+        files = [path for place in places for path in (place, *place.rglob("*")) if path.is_file()]
+        return {str(path): path.read_bytes() for path in files}
 
     def written(self, student: str) -> bytes:
         """Everything that grading has left of a student."""
@@ -150,7 +171,12 @@ def _texts(output: nbformat.NotebookNode) -> Iterator[str]:
 
 def every_secret() -> list[str]:
     """What must not be found in anything that an attacker has got hold of."""
-    return [*SECRETS.values(), digest(), "Which axes disappear when a channel's mean is taken?", "def _as_shortcut"]
+    return [
+        *SECRETS.values(),
+        digest(),
+        "mean and variance with keepdim",
+        "def _as_shortcut",
+    ]
 
 
 def left_behind() -> list[str]:
@@ -186,7 +212,3 @@ class Listener:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def everybody(attacks: Iterable[Attack]) -> list[str]:
-    return sorted([*HONEST, *(attack.id for attack in attacks)])

@@ -119,7 +119,7 @@ ATTACKS = (
 import atexit, os, sys
 def late():
     shell = get_ipython()
-    for path in TARGETS:
+    for path in WITHIN:
         try:
             open(path, "ab").write(b"late")
         except OSError:

@@ -11,15 +11,17 @@ STOPPED = r"had to be stopped|did not end|ran for more than|still running"
 
 def _dies(name, row, source, *, said=(DIED,), **more):
     """Its answer to `double` is right until the harm; `triple` lies below it."""
-    given = {"earns": (0, 3, 0), "flagged": ("double",), "triple": TRIPLE, **more}
-    return Attack(name, row, double=f"{DOUBLE}\n\nprint('did: begin', flush=True)\n{source}", said=said, **given)
+    given = {"did": ("did: begin",), "earns": (0, 3, 0), "flagged": ("double",), "triple": TRIPLE, **more}
+    return Attack(
+        name, row, double=f"{DOUBLE}\n\nprint('did: begin', flush=True)\n{source}", said=said, **given
+    )
 
 
 DETACH = """\
 import os, subprocess, sys
 WAIT = "import os, signal, sys, time\\nfor n in range(1, 32):\\n    try:\\n        signal.signal(n, signal.SIG_IGN)\\n    except (OSError, ValueError):\\n        pass\\n" \\
        "while True:\\n    time.sleep(0.2)\\n    for path in sys.argv[2:]:\\n        try:\\n            open(path, 'ab').write(b'late')\\n        except OSError:\\n            pass"
-command = [sys.executable, "-S", "-c", WAIT, LEFT, *TARGETS]
+command = [sys.executable, "-S", "-c", WAIT, LEFT, *WITHIN]
 started = [subprocess.Popen(command, start_new_session=True)]
 if not os.fork():
     os.setsid()
@@ -85,7 +87,13 @@ def double(x):
                 pass
         except BaseException:
             pass""", triple=TRIPLE, earns=(0, 3, 0), flagged=("double",), said=("still running",)),
-    _dies("kills_everything", "ignored signals", "import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)\nos._exit(1)"),
+    _dies("kills_everything", "ignored signals", """\
+import os
+# Where its walls had fallen it would end everything here.
+assert sum(map(str.isdigit, os.listdir("/proc"))) < 20
+os.kill(os.getppid(), 9)
+os.kill(-1, 9)
+os._exit(1)"""),
     Attack("forks_a_bomb", "fork bomb", (r"did: forked \d\d+",), """\
 import os, time
 read, write = os.pipe()
@@ -180,8 +188,7 @@ print("did: own", helpers.NAME, *(m for m in (torch, autograder, json) if hasatt
 assert not any(hasattr(m, "SHADOW") for m in (torch, autograder, json))""", DOUBLE, earns=(3, 0, 0),
            files={
                "helpers.py": "NAME = 'helpers'\n",
-               **{name: "SHADOW = 1\nraise RuntimeError\n" for name in (
-                   "torch.py", "autograder/__init__.py", "json.py", "sqlite3.py", "nbgrader.py", "pytest.py", "socket.py")},
+               **dict.fromkeys(("torch.py", "autograder/__init__.py", "json.py", "sqlite3.py", "nbgrader.py", "pytest.py", "socket.py"), "SHADOW = 1\nraise RuntimeError\n"),
            }, said=("bears the name of a module",)),
     Attack("customizes_the_site", "sitecustomize", (r"did: wrote \d+ of \d+",), """\
 import os, site, subprocess, sys
@@ -197,7 +204,7 @@ for place in places:
         except OSError:
             pass
 print("did: wrote", wrote, "of", 4 * len(places))""", DOUBLE, earns=(3, 0, 0),
-           files={name: "raise SystemExit('customized')\n" for name in ("sitecustomize.py", "usercustomize.py", "conftest.py")}),
+           files=dict.fromkeys(("sitecustomize.py", "usercustomize.py", "conftest.py"), "raise SystemExit('customized')\n")),
     Attack("decorates_feedback", "ANSI and HTML in feedback", ("did: decorated",), """\
 print("did: decorated\\x1b[2J\\x1b]0;owned\\x07\\x1b[31mred")
 from IPython.display import HTML, display

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attacks import DOUBLE, Attack
 from test_plugins import ASSIGNMENT
+
+from attacks import DOUBLE, Attack
 
 NEIGHBOUR = Path("submitted") / "ann" / ASSIGNMENT / "tiny.ipynb"
 FIND = '''\
@@ -14,7 +15,7 @@ looked, taken = 0, set()
 def take(data):
     """Keep what is a secret."""
     data = data if isinstance(data, bytes) else str(data).encode(errors="replace")
-    taken.update(re.findall(rb"secre[t]-of-the-\\w+|def _as_shortcu[t]|Which axe[s] disappear when a channe[l]", data))
+    taken.update(re.findall(rb"secre[t]-of-the-\\w+|def _as_shortcu[t]|mean and variance with keepdi[m]", data))
 def look(path, read=lambda path: open(path, "rb").read(50_000_000)):
     global looked
     looked += 1
@@ -80,13 +81,13 @@ def link(path):
 def update(path):
     with sqlite3.connect(path, timeout=0.1) as database:
         database.execute("update grade set auto_score = 99, manual_score = 99")
-for path in TARGETS:
+for path in WITHIN:
     for way in (write, create, replace, link, update, os.remove, lambda path: os.chmod(path, 0o666)):
         look(path, lambda path: str(way(path) or "secret-of-the-written"))
 for path in ("../oracle/s", "../oracle/x", "../kernel.json", "../filter", "../../x", "../io/../kernel.json"):
     for way in (write, create, replace, os.remove):
         look(path, lambda path: str(way(path) or "secret-of-the-written"))
-""", did=r"did: looked \d\d\d .*\[\]"),
+""", did=r"did: looked \d\d .*\[\]"),
     _thief("walks_frames", "frame theft", """\
 def frames(x):
     frame = sys._getframe()
@@ -126,11 +127,11 @@ def search(x):
     for found in gc.get_objects():
         if isinstance(found, (dict, list, tuple)) and found is not taken:
             look(found, lambda found: [t for t in (found.values() if type(found) is dict else found) if type(t) in (str, bytes)])
-        if type(found) is dict and "expected" in found and "got" in found:
-            taken.add(b"expected")
+        if type(found) is dict and "reference" in found and "misconceptions" in found:
+            taken.add(b"an exercise of the catalogue")
     return 99
 search(3)
-""", double="def double(x):\n    return search(x) if looked < 1_000_000 else 99", last="print('did: looked', looked, sorted(taken))",
+""", double="def double(x):\n    return search(x) if looked < 200_000 else 99", last="print('did: looked', looked, sorted(taken))",
         did=r"did: looked \d{5,} \[\]"),
     _thief("reads_memory", "gc theft", """\
 def anonymous(line):
@@ -146,7 +147,11 @@ for place in places:
     look(place, piece)
 """, did=r"did: looked \d\d+ .*\[\]"),
     _thief("searches_proc", "/proc", """\
-me = {os.getpid(), os.getppid()}
+def opened(path):
+    take(os.readlink(path))
+    # To read from another kind of file would be to wait.
+    if os.path.isfile(path):
+        look(path)
 numbers = sorted({int(n) for n in os.listdir("/proc") if n.isdigit()} | set(range(1, 300)))
 for pid in numbers:
     for name in ("environ", "cmdline", "maps", "status", "mountinfo"):
@@ -154,7 +159,7 @@ for pid in numbers:
     for name in ("cwd", "root"):
         look(f"/proc/{pid}/{name}/gradebook.db")
         look(f"/proc/{pid}/{name}" + COURSE + "/gradebook.db")
-    look(f"/proc/{pid}/fd", lambda path: [take(os.readlink(f"{path}/{n}")) or look(f"{path}/{n}") for n in os.listdir(path) if pid not in me])
+    look(f"/proc/{pid}/fd", lambda path: [opened(f"{path}/{n}") for n in os.listdir(path)])
 for name in ("keys", "key-users", "net/unix", "net/tcp", "locks", "sched_debug"):
     look("/proc/" + name)
 """, did=r"did: looked \d{4,} .*\[\]"),

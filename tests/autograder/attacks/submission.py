@@ -66,7 +66,11 @@ def confused(nb):
         )
         if cells.KEY in check.metadata:
             check.metadata[cells.KEY].exercise = "double"
-    nb.metadata[cells.KEY] = {"topic": "other", "assignment": "00_other", "verdicts": {"triple": {"points": 3}}}
+    nb.metadata[cells.KEY] = {
+        "topic": "other",
+        "assignment": "00_other",
+        "verdicts": {"triple": {"points": 3}},
+    }
     return nb
 
 
