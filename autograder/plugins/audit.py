@@ -84,7 +84,7 @@ def _named(source: str) -> Iterator[tuple[str, str]]:
                 yield _WHAT[word], word
             elif word.startswith("autograder.") and word.split(".")[1] not in FOR_LEARNERS:
                 yield OWN, word
-        if isinstance(node, ast.Name) and node.id in _UNREAD:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in _UNREAD:
             yield "code that stands in no cell", node.id
 
 

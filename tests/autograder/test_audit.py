@@ -46,6 +46,7 @@ def test_it_is_seen_however_it_is_named(source, word):
         "net.eval()\nmodel = torch.compile(net)\npattern = re.compile('a')",
         "import os, torch.nn.functional as F\nassert torch.allclose(mine(x), F.batch_norm(x, None, None))",
         "!pip install torch\n%timeit f(3)\nfiles = !ls",
+        "__import__ = compile = None",
         "print('the fork in the road')",
         "def broken(:\n    threading",
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from attacks import DOUBLE, TRIPLE, Attack
 
 DIED = r"the kernel died"
+# What was printed a moment ago may go with its kernel.
+BEGIN = "import time\nprint('did: begin', flush=True)\ntime.sleep(0.4)"
 GONE = r"the other side went away"
 STOPPED = r"had to be stopped|did not end|ran for more than|still running"
 
@@ -12,9 +14,7 @@ STOPPED = r"had to be stopped|did not end|ran for more than|still running"
 def _dies(name, row, source, *, said=(DIED,), **more):
     """Its answer to `double` is right until the harm; `triple` lies below it."""
     given = {"did": ("did: begin",), "earns": (0, 3, 0), "flagged": ("double",), "triple": TRIPLE, **more}
-    return Attack(
-        name, row, double=f"{DOUBLE}\n\nprint('did: begin', flush=True)\n{source}", said=said, **given
-    )
+    return Attack(name, row, double=f"{DOUBLE}\n\n{BEGIN}\n{source}", said=said, **given)
 
 
 DETACH = """\
