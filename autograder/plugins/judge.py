@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,14 @@ from autograder.beside import Beside
 from autograder.cells import ADDED, KEY, about, definitions, exercise_of, grade_id_of, is_check, role_of
 from autograder.exercise import Exercise, Outcome, Verdict, without_verdict
 from autograder.feedback import nbgrader_outputs
+from autograder.plugins.audit import audit, audited
 from autograder.plugins.client import PromptClient
 from autograder.plugins.consent import Consent, walled
 from autograder.plugins.course import exam_path, folders_beside, release_of
 from autograder.plugins.deaths import Deaths
 from autograder.plugins.grading import GRADING, Blocked, Task
 from autograder.plugins.hearing import Hearing
+from autograder.plugins.outputs import harmless
 from autograder.plugins.stops import Stop, line_of, named, stop, told
 from autograder.sandbox import SANDBOX
 from autograder.sandbox.kernel import ORACLE, environment, scratch
@@ -57,7 +59,6 @@ SETTINGS = (
 )
 """What of its configuration a Judge takes along into the process that grades."""
 Tell = Callable[[dict[str, Any]], None]
-ALLOWED = ("text/plain", "image/png", "image/jpeg")
 # The learner may have given `check` another meaning: an import statement asks no name of the notebook.
 CALL = "from autograder.learner import check as _graded_check\n_graded_check({!r})"
 
@@ -98,6 +99,7 @@ class Judge(Consent, Execute):
         self._tell: Tell = lambda message: None
         self._error: Mapping[str, Any] | None = None
         self._stops: list[Stop] = []
+        self._hiding: Sequence[str] = ()
 
     def __call__(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         # `--no-execute` switches Execute off, and would leave the grade to outputs the student sent.
@@ -151,6 +153,7 @@ class Judge(Consent, Execute):
         self._walled, self._exams, self._tell = walled, exams, tell
         NotebookClient.__init__(self, nb)
         self._configure()
+        self._hiding = audit(nb.cells, release.cells, files.given.values())
         with scratch() as place:
             files.copy_into(place / "work")
             self._run_notebook(nb, release, place, {})
@@ -219,7 +222,7 @@ class Judge(Consent, Execute):
             start = time.monotonic()
             if is_check(cell):
                 verdict, reason = self._check(cell, index, address, end)
-                verdict = verdict and told(verdict, self._stops, nb.cells)
+                verdict = verdict and audited(told(verdict, self._stops, nb.cells), self._hiding)
                 self._settle(cell, verdicts, verdict, reason)
             else:
                 self._run_on(cell, index, source, min(self.timeout or 60, end - start))
@@ -448,12 +451,3 @@ class Judge(Consent, Execute):
         except Exception as error:
             self.log.debug("A message that could not be used: %s", error)
             return None
-
-
-def harmless(output: NotebookNode) -> NotebookNode | None:
-    """An output without the formats that run code where the feedback is read."""
-    if "data" in output:
-        output.data = NotebookNode({k: v for k, v in output.data.items() if k in ALLOWED})
-        output.metadata = NotebookNode()
-        return output if output.data else None
-    return output

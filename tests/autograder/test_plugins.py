@@ -45,8 +45,9 @@ def configuration(root: Path, **judge_traits):
     return config
 
 
-def run(converter, root: Path, *, force=False, **judge_traits):
+def run(converter, root: Path, *, force=False, student="*", **judge_traits):
     config = configuration(root, **judge_traits)
+    config.CourseDirectory.student_id = student
     course = CourseDirectory(config=config)
     tool = converter(coursedir=course, config=config, log=logging.getLogger("quiet"))
     tool.force = force
@@ -549,3 +550,10 @@ def test_outputs_that_run_code_are_dropped():
     script = nbformat.v4.new_output("display_data", {"text/html": "<script>", "text/plain": "x"})
     assert judge.harmless(script).data == {"text/plain": "x"}
     assert judge.harmless(nbformat.v4.new_output("display_data", {"text/html": "<script>"})) is None
+
+
+def test_outputs_keep_colors_and_steer_no_terminal():
+    said = nbformat.v4.new_output("stream", text="\x1b[31mred\x1b[0m\tx\n\x1b]0;title\x07\x1b[2J\x9b1m\x00")
+    assert judge.harmless(said).text == "\x1b[31mred\x1b[0m\tx\n]0;title[2J1m"
+    raised = nbformat.v4.new_output("error", ename="E", evalue="\x1bc", traceback=["\x1b[2Ja", "b"])
+    assert (judge.harmless(raised).evalue, judge.harmless(raised).traceback) == ("c", ["[2Ja", "b"])

@@ -147,25 +147,25 @@ def nbgrader(root: Path, *arguments: str) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def use_catalog(monkeypatch) -> None:
-    """Put this course's exercises in the catalogue's place."""
+def use_catalog(monkeypatch, course=sys.modules[__name__]) -> None:
+    """Put the exercises of this course, or of another module like this one, in the catalogue's place."""
     from autograder import catalog
     from autograder.plugins import grading
 
-    monkeypatch.setattr(catalog, "find", find, raising=False)
-    monkeypatch.setattr(catalog, "topic", topic, raising=False)
+    monkeypatch.setattr(catalog, "find", course.find, raising=False)
+    monkeypatch.setattr(catalog, "topic", course.topic, raising=False)
     # The process that grades is another one, which ends with this patch at the latest.
     here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); import tiny_course; tiny_course.grade()"
+    code = f"import sys; sys.path.insert(0, {here!r}); import {course.__name__} as course; course.grade()"
     grading.GRADING.end()
     monkeypatch.setattr(grading, "COMMAND", ("-c", code))
 
 
-def grade() -> None:
+def grade(course=sys.modules[__name__]) -> None:
     """Be the process that grades this course."""
     import pytest
 
     from autograder.plugins import work
 
-    use_catalog(pytest.MonkeyPatch())
+    use_catalog(pytest.MonkeyPatch(), course)
     work.main()
