@@ -33,11 +33,13 @@ class Trouble(Exception):
 
 @dataclass
 class Raised(Trouble):
-    """The learner's code raised: class names from the exception's own to the most general, message, own line."""
+    """The learner's code raised: class names from the exception's own to the most general, message, own line; and which
+    function of theirs that line stands in, where it is not the one that was asked for."""
 
     kinds: tuple[str, ...]
     message: str = ""
     line: str = ""
+    inside: str = ""
 
     def __str__(self) -> str:
         return f"{self.kinds[0]}: {self.message}" if self.message else self.kinds[0]
@@ -472,7 +474,8 @@ def _texts(found: Any) -> list[str]:
 def _as_raised(raised: Any) -> Trouble:
     try:
         kinds = tuple(str(k) for k in raised["kinds"]) or ("Exception",)
-        return Raised(kinds, str(raised["message"]), str(raised.get("line", "")))
+        inside = str(raised.get("inside", ""))[:100]
+        return Raised(kinds, str(raised["message"]), str(raised.get("line", "")), inside)
     except (KeyError, TypeError):
         return Gone("the answer is not one")
 

@@ -189,7 +189,7 @@ class Agent:
                 except BaseException as error:
                     if isinstance(error, KeyboardInterrupt) and not request.get("remote"):
                         raise
-                    reply = {"raised": _raised(error)}
+                    reply = {"raised": _raised(error, request.get("target", {}).get("name", ""))}
         except TimeUp:
             return {"timed_out": True, "seconds": time.thread_time() - start, "seen": sorted(seen)[:SEEN]}
         reply["seconds"] = time.thread_time() - start
@@ -363,21 +363,24 @@ def _compiled_late(target: Callable[..., Any], args: tuple[Any, ...], kwargs: di
         return target(*args, **kwargs)
 
 
-def _raised(error: BaseException) -> dict[str, Any]:
-    """An exception as data: its classes, its message, and the learner's own line that raised it."""
-    line, number = "", 0
+def _raised(error: BaseException, asked: str = "") -> dict[str, Any]:
+    """An exception as data: its classes, its message, the learner's own line that raised it, and what function that line
+    stands in where it is another one than was asked for."""
+    line, number, functions = "", 0, []
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if str(traceback.tb_frame.f_globals.get("__name__", "")).split(".")[0] not in ("autograder", "torch"):
             line = linecache.getline(code.co_filename, traceback.tb_lineno).strip() or line
             number = traceback.tb_lineno
+            functions.append(code.co_qualname.partition(".")[0])
         traceback = traceback.tb_next
     return {
         "kinds": [str(c.__name__)[:100] for c in type(error).__mro__ if c is not object][:20],
         "message": _message(error),
         "line": line[:300],
         "number": number,
+        "inside": "" if not functions or functions[-1] in (functions[0], asked) else functions[-1][:100],
     }
 
 

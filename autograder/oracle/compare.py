@@ -111,7 +111,8 @@ def _troubles(expected: Any, got: Any, where: str) -> Iterator[Mismatch]:
     elif isinstance(got, Raised) and _unwritten(got):
         # A stub refuses everything, also what is to be refused.
         shown = "" if expected is None or isinstance(expected, Trouble) else _shape(expected)
-        yield Mismatch(Outcome.NOT_ATTEMPTED, _at(got), where, shown, got.kinds[0], got.kinds[0])
+        outcome = Outcome.RAISED if got.inside else Outcome.NOT_ATTEMPTED
+        yield Mismatch(outcome, _at(got), where, shown, got.kinds[0], got.kinds[0])
     elif isinstance(got, Raised) and isinstance(expected, Raised):
         if expected.kinds[0] not in got.kinds:
             message = f"expected a {expected.kinds[0]}, got {got}"
@@ -135,6 +136,8 @@ def _unwritten(raised: Raised) -> bool:
 
 
 def _at(raised: Raised) -> str:
+    if raised.inside and _unwritten(raised):
+        return f"it calls {raised.inside}, which is not written yet: a {raised.kinds[0]}"
     return f"{raised} (in `{raised.line}`)" if raised.line else str(raised)
 
 

@@ -17,7 +17,6 @@ from autograder.catalog.convolutionalize.draws import (
     Size,
     awake,
     carried_flags,
-    converted,
     dense,
     expect_copies,
     flagged,
@@ -109,7 +108,7 @@ def _in_some_mode(d: Draw) -> Case:
 
 def _scores(subject: Subject, case: Case) -> Any:
     """The scores in eval mode, set here: that the mode carries over is another property's business."""
-    fcn = converted(subject, *case.args)
+    fcn = subject(*case.args)
     return _scores_of(fcn, case) if callable(fcn) else fcn
 
 
@@ -130,7 +129,7 @@ def _right(cnn: Network, input_size: Size, images: torch.Tensor) -> torch.Tensor
 
 
 def _scores_bare(subject: Subject, case: Case) -> Any:
-    fcn = converted(subject, *case.args)
+    fcn = subject(*case.args)
     if not callable(fcn):
         return fcn
     scores = _scores_of(fcn, case)
@@ -142,7 +141,7 @@ def _scores_bare(subject: Subject, case: Case) -> Any:
 
 
 def _scores_in_either_mode(subject: Subject, case: Case) -> Any:
-    fcn = converted(subject, *case.args)
+    fcn = subject(*case.args)
     if not callable(fcn):
         return fcn
     scores = _scores_of(fcn, case)
@@ -154,7 +153,7 @@ def _with_a_shared_relu(subject: Subject, case: Case) -> Any:
     """The same, of a CNN whose one ReLU stands at two places, as no description can have it."""
     cnn = subject.build(case.args[0])
     cnn.then("__setitem__", 5, cnn.do("get_submodule", "1"))
-    fcn = converted(subject, cnn, case.args[1])
+    fcn = subject(cnn, case.args[1])
     return _scores_of(fcn, case) if callable(fcn) else fcn
 
 
@@ -164,7 +163,7 @@ def _apart(subject: Subject, case: Case) -> Any:
     if frozen:
         cnn.do("get_submodule", "0").then("requires_grad_", False)
     before = cnn.inspect()
-    fcn = converted(subject, cnn, case.args[1])
+    fcn = subject(cnn, case.args[1])
     after = cnn.inspect()
     if not callable(fcn):
         return fcn
@@ -193,7 +192,7 @@ def _apart(subject: Subject, case: Case) -> Any:
 def _modes(subject: Subject, case: Case) -> Any:
     cnn = subject.build(case.args[0])
     before = cnn.inspect("training", "kinds")
-    fcn = converted(subject, cnn, case.args[1])
+    fcn = subject(cnn, case.args[1])
     after = cnn.inspect("training")
     if not callable(fcn):
         return fcn
@@ -204,7 +203,7 @@ def _modes(subject: Subject, case: Case) -> Any:
 
 
 def _dtypes(subject: Subject, case: Case) -> Any:
-    seen = converted(subject, *case.args).inspect("parameters")
+    seen = subject(*case.args).inspect("parameters")
     kinds = {str(p.dtype).removeprefix("torch.") for p in seen["parameters"].values()}
     return " and ".join(sorted(kinds))
 

@@ -224,28 +224,6 @@ def awake(cnn: nn.Sequential, images: torch.Tensor) -> nn.Sequential:
     return cnn
 
 
-def converted(subject: Subject, cnn: Network | Handle, input_size: Size) -> Any:
-    """The network that comes of a CNN. A function that only its helper's stub stops was attempted."""
-    try:
-        return subject(cnn, input_size)
-    except Raised as raised:
-        if raised.kinds[0] != "NotImplementedError" or not _written(subject):
-            raise
-    raise Odd(
-        "without dense layers your function runs to its end, and with one it meets a NotImplementedError: "
-        "what it calls for a dense layer, such as linear_to_conv, is not written yet"
-    )
-
-
-def _written(subject: Subject) -> bool:
-    """Whether it is no stub: it does something with a network that has no dense layer."""
-    try:
-        subject(Network.describe(nn.Sequential(nn.Conv2d(1, 2, 1)).eval()), (1, 1, 1))
-    except Raised as raised:
-        return raised.kinds[0] != "NotImplementedError"
-    return True
-
-
 def kind_of_network(made: Handle, seen: dict[str, Any]) -> str:
     """Its class; what can be walked through as an nn.Sequential, one of the learner's own too, is one."""
     kind = seen["kinds"].get("", "")

@@ -1,5 +1,6 @@
 """No answer gets more than it earned, breaks the check or changes the world."""
 
+import functools
 import itertools
 import os
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from entries import forward, right, small
 from torch import nn
 
-from autograder import catalog
+from autograder import catalog, feedback
 from autograder.attempt import Attempt, Odd
 from autograder.exercise import Case, Outcome, Property, Training
 from autograder.oracle import evaluate
@@ -453,3 +454,58 @@ def test_a_claim_of_form_counts_as_soon_as_its_substance_holds_for_one_input(kno
     assert evaluate("small", lambda n: n).points == 1  # right for 1
     assert evaluate("small", lambda n: n * n).points == 3
     assert evaluate("small", lambda n: n * float(n)).outcomes["whole"] is Outcome.WRONG_VALUES
+
+
+def unwritten(x):
+    raise NotImplementedError("later")
+
+
+def batchnorm_forward(x, gamma, beta, eps=1e-5):
+    raise NotImplementedError
+
+
+def passed_on(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Unwritten:
+    def __init__(self, x):
+        raise NotImplementedError
+
+    def made(self):
+        return 0
+
+
+def calls_a_stub(x, gamma, beta, eps=1e-5):
+    return unwritten(x)
+
+
+def calls_a_stub_class(x, gamma, beta, eps=1e-5):
+    return Unwritten(x).made()
+
+
+def with_a_stub_inside(x, gamma, beta, eps=1e-5):
+    def inner():
+        raise NotImplementedError
+
+    return inner()
+
+
+@pytest.mark.parametrize(
+    ("answer", "waits_for"), [(calls_a_stub, "unwritten"), (calls_a_stub_class, "Unwritten")]
+)
+def test_an_answer_that_only_waits_for_another_function_is_there(answer, waits_for):
+    verdict = evaluate("batchnorm_forward", {"batchnorm_forward": answer})
+    assert verdict.outcome is Outcome.RAISED
+    assert verdict.points == 0
+    assert f"it calls {waits_for}, which is not written yet" in verdict.results[0].message
+    assert "nothing to check" not in feedback.text(verdict)
+
+
+@pytest.mark.parametrize("answer", [batchnorm_forward, passed_on(batchnorm_forward), with_a_stub_inside])
+def test_a_stub_is_no_answer(answer):
+    assert evaluate("batchnorm_forward", {"batchnorm_forward": answer}).outcome is Outcome.NOT_ATTEMPTED

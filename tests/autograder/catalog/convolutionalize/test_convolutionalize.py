@@ -73,6 +73,7 @@ class TestConvolutionalize(Contract):
         verdict = evaluate("convolutionalize", converting(dense=unwritten))
         assert verdict.outcome is not Outcome.NOT_ATTEMPTED
         assert verdict.diagnosis == "helper_not_written"
+        assert "it calls unwritten, which is not written yet" in verdict.results[0].message
 
         def half_done(cnn, input_size):
             layers = list(cnn)
