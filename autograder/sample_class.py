@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 from autograder import catalog
 from autograder.cells import exercise_of, role_of
 from autograder.exercise import Code, Exercise, Training
-from autograder.statements import free, parsed
+from autograder.statements import free, made, parsed
 
 WRITTEN = "I go by the last figure: what it shows is what the formula above it lets one expect."
 
@@ -102,7 +102,7 @@ class _Class:
 
     def right(self) -> Iterator[Sample]:
         for number in range(max(len(e.right) for e in self.short)):
-            answers = {e.id: self.cell(e.right[number % len(e.right)].code) for e in self.short}
+            answers = {e.id: self.cell(e, e.right[number % len(e.right)].code) for e in self.short}
             yield self.hand_in(f"right-{number + 1}", "right answers written differently", answers)
 
     def mistaken(self) -> Iterator[Sample]:
@@ -111,7 +111,7 @@ class _Class:
         for kind, exercises in (("mistaken", self.short), ("trained", trained)):
             for number in range(max((len(e.misconceptions) for e in exercises), default=0)):
                 chosen = {e.id: e.misconceptions[number] for e in exercises if number < len(e.misconceptions)}
-                answers = {name: self.cell(m.code) for name, m in chosen.items()}
+                answers = {e.id: self.cell(e, chosen[e.id].code) for e in exercises if e.id in chosen}
                 about = "; ".join(f"{name}: {m.name}" for name, m in chosen.items())
                 yield self.hand_in(f"{kind}-{number + 1:02}", about, self.done | answers)
 
@@ -125,18 +125,23 @@ class _Class:
             elif kind == "wrong":
                 wrong = chance.choice(exercise.misconceptions)
                 about[-1] = f"{exercise.id}: {wrong.name}"
-                answers[exercise.id] = self.cell(wrong.code)
+                answers[exercise.id] = self.cell(exercise, wrong.code)
         return self.hand_in(f"mix-{number}", "; ".join(about), answers)
 
     def alone(self, exercise: Exercise) -> str:
-        """A right answer that calls none of the lecture's others, which may be wrong or missing in the same notebook."""
+        """A right answer that calls none of the lecture's others: they may be wrong or missing in the same notebook."""
+        answers = (self.solutions[exercise.id], *(self.cell(exercise, v.code) for v in exercise.right))
         others = {e.id for e in self.exercises} - {exercise.id}
-        answers = (self.solutions[exercise.id], *(self.cell(variant.code) for variant in exercise.right))
         return next(a for a in answers if others.isdisjoint(free(parsed(a).body)))
 
-    def cell(self, code: Code) -> str:
-        """An answer of the catalogue as a student would have typed it below the setup cell."""
-        return "\n".join([*code.imports(known=self.imported), "", "", code.body]).strip()
+    def cell(self, exercise: Exercise, code: Code) -> str:
+        """An answer of the catalogue as a student would have typed it below the setup cell. What it brings along under the
+        name of another exercise has a name of its own: it would be taken for the answer to that one."""
+        text = "\n".join([*code.imports(known=self.imported), "", "", code.body]).strip()
+        others = {e.id for e in self.exercises} - {exercise.id}
+        for name in others & {name for node in parsed(text).body for name in made(node)}:
+            text = re.sub(rf"\b{name}\b", f"Own{name}" if name[0].isupper() else f"own_{name}", text)
+        return text
 
     def hand_in(
         self,

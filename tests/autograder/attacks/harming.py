@@ -7,7 +7,7 @@ from attacks import DOUBLE, TRIPLE, Attack
 DIED = r"the kernel died"
 # What was printed a moment ago may go with its kernel.
 BEGIN = "import time\nprint('did: begin', flush=True)\ntime.sleep(0.4)"
-GONE = r"the other side went away"
+GONE = r"the kernel died"
 STOPPED = r"had to be stopped|did not end|ran for more than|still running"
 
 
@@ -181,7 +181,14 @@ def explode(*_):
                 setattr(module, name, lambda *a, **k: {"value": 6, "points": 3})
 threading.Timer(0.3, explode).start()
 signal.signal(signal.SIGUSR1, explode)""", "def double(x):\n    import time\n    time.sleep(0.5)\n    return 99",
-           last="import sys\nsys.setrecursionlimit(3000)\nprint('did:', *did)"),
+           last="""\
+import sys, time
+sys.setrecursionlimit(3000)
+for _ in range(100):
+    if len(did) > 1: break
+    time.sleep(0.1)
+sys.setrecursionlimit(3000)
+print("did:", *did)"""),
     Attack("shadows_modules", "shadow modules", ("did: own helpers",), """\
 import helpers, torch, autograder, json
 print("did: own", helpers.NAME, *(m for m in (torch, autograder, json) if hasattr(m, "SHADOW")))
