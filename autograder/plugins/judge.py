@@ -407,12 +407,18 @@ class Judge(Consent, Execute):
             self._died = self._death("the process ended while a cell ran")
             return self._died
         except zmq.Again:
-            self._died = "the kernel no longer takes what it is sent"
-            await self._async_kill()
-            return self._died
+            return await self._async_give_up("the kernel no longer takes what it is sent")
         except Exception as error:
-            self.log.warning("%s while running a cell: %s", type(error).__name__, error)
+            # Whether the cell ran is anybody's guess, and the next answer may be as bad.
+            return await self._async_give_up(
+                f"the kernel's answers cannot be read ({type(error).__name__}: {error})"[:300]
+            )
         return reason
+
+    async def _async_give_up(self, why: str) -> str:
+        self._died = why
+        await self._async_kill()
+        return why
 
     def _death(self, seen: str) -> str:
         reached = getattr(getattr(self.km, "provisioner", None), "reached", "")

@@ -94,6 +94,9 @@ def main() -> None:
             out.write(json.dumps(message).encode() + b"\n")
             out.flush()
 
+    # Of a task that was given up nobody asks for the end. Printed whenever such tasks are swept up, in the midst of a parse
+    # as well, its traceback is parsed too, which Python 3.11 then mistakes for a fault of the first.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logger = logging.getLogger("traitlets")
     logger.addHandler(Reporting(tell))
     logger.setLevel(logging.INFO)
