@@ -198,13 +198,14 @@ def test_honest_grades_do_not_change(graded, student):
 @pytest.mark.parametrize("student", ATTACKERS)
 def test_who_spoils_them_has_a_row_with_its_reason(graded, student):
     root = graded[0]
-    found = plugins.grades(root, student)
-    # What is done below in a new kernel is judged there.
-    assert found["triple"][:2] == (3, False), said(root, student, "triple")
-    right, asked = (3, False), (0, True)
-    may = {right} if student in TAKEN else {right, asked} if student in BY_CHANCE else {asked}
+    found = {name: grade[:2] for name, grade in plugins.grades(root, student).items()}
+    # What is done below in a new kernel is judged there; how it hides from the watch is told beside the points.
+    assert found["triple"][0] == 3, said(root, student, "triple")
+    may = {3} if student in TAKEN else {3, 0} if student in BY_CHANCE else {0}
     if student.startswith("checked_"):
         # The oracle has a socket of its own: what is right was seen to be.
-        may.add(right)
-    assert found["double"][:2] in may
-    assert bool(said(root, student)) == (found["double"][:2] == asked)
+        may.add(3)
+    points, asked = found["double"]
+    assert points in may
+    assert asked or points
+    assert bool(said(root, student)) == asked
