@@ -24,10 +24,9 @@ from nbgrader.converters import GenerateFeedback
 from autograder.plugins import grading
 from autograder.sandbox import machine
 
-pytestmark = [
-    pytest.mark.xdist_group("attack catalogue"),
-    pytest.mark.skipif(bool(machine.trouble()) and not os.environ.get("CI"), reason=machine.trouble()),
-]
+pytestmark = pytest.mark.skipif(
+    bool(machine.trouble()) and not os.environ.get("CI"), reason=machine.trouble()
+)
 
 ROWS = """
 cell-tag skip · test cell deleted, after an earlier good grade · duplicated ids · edited points · edited type ·
@@ -76,7 +75,13 @@ def classes(inside: bool = False) -> Iterator[tuple[Classroom, Listener]]:
             shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["outside", "inside"])
+def _places():
+    for name, inside in (("outside", False), ("inside", True)):
+        marks = [pytest.mark.xdist_group(f"attack catalogue, {name}")]
+        yield pytest.param(inside, marks=[*marks, *([pytest.mark.slow] * inside)], id=name)
+
+
+@pytest.fixture(scope="module", params=_places())
 def room(request):
     """A class that was graded: the honest ones alone, and then with everybody."""
     with classes(inside=request.param) as (found, listener):
@@ -163,6 +168,7 @@ def test_a_page_of_feedback_shows_and_runs_nothing_of_an_attack(room):
 THIEVES = ("reads_true_paths", "walks_up", "reads_environment", "searches_proc", "reaches_the_network")
 
 
+@pytest.mark.xdist_group("attack catalogue, the instruments")
 def test_without_walls_the_thieves_succeed():
     with classes() as (found, listener):
         found.grade()
@@ -180,6 +186,7 @@ def test_without_walls_the_thieves_succeed():
     assert reached > 0
 
 
+@pytest.mark.xdist_group("attack catalogue, the instruments")
 def test_a_process_that_is_left_behind_is_found():
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", LEFT]) as process:
         try:
