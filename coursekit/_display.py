@@ -1,4 +1,4 @@
-"""What is shown under a notebook cell, and whether anyone is there to see or click it."""
+"""What is shown under a notebook cell, and whether anyone is there to see it."""
 
 import sys
 from typing import Any
@@ -7,17 +7,6 @@ from typing import Any
 def in_notebook() -> bool:
     """Whether this runs in a kernel, whose front end can show HTML."""
     return getattr(_shell(), "kernel", None) is not None
-
-
-def can_click() -> bool:
-    """Whether a person sits at the notebook: a run without a front end does not offer to answer `input()`."""
-    if not in_notebook():
-        return False
-    try:
-        request = _shell().kernel.get_parent("shell")
-    except (AttributeError, TypeError, LookupError):
-        return True
-    return bool((request or {}).get("content", {}).get("allow_stdin", True))
 
 
 def emit(bundle: dict[str, Any], handle: Any = None) -> Any:

@@ -1,21 +1,19 @@
 """The first cell of every notebook, and the question before a surprising result."""
 
-import contextlib
 import hashlib
 import html
 import os
 import platform
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from coursekit import TOPICS, data, figures
+from coursekit import TOPICS, data, figures, quizzes
 from coursekit import _validate as validate
-from coursekit._display import can_click, emit
+from coursekit._display import emit
 
 
 class Lecture(NamedTuple):
@@ -101,77 +99,47 @@ def start(topic: str, seed: int = 0) -> Session:
     return session
 
 
-def predict(question: str, options: Sequence[str], answer: str, because: str) -> None:
+def predict(quiz: str, **numbers: int) -> None:
     """Let the reader commit to an answer before the result is seen, then say whether it holds and why.
 
-    In a notebook someone sits at, it is a choice with a button; in a run without a front end, and in a page made of
-    the notebook, the question with an answer that unfolds. Text between backticks is set as code.
+    Each option unfolds its reply. It is plain HTML: nothing has to run for it, so a saved notebook, a page made of it and
+    every front end show the same. Text between backticks is set as code, between stars emphasized.
 
     Args:
-        question: what will happen?
-        options: two or more possible answers, shown in an order that tells nothing: it follows from the question.
-        answer: the right one of `options`.
-        because: why it is right.
+        quiz: its name in `coursekit.quizzes`, where its text stands, out of the reader's sight.
+        numbers: of this run, for the places that the text has for them.
 
     Raises:
-        ValueError: fewer than two options, the same one twice, or an answer that is none of them.
+        ValueError: there is no such quiz, or it asks for other numbers.
     """
-    options = list(options)
-    if len(options) < 2 or len(set(options)) < len(options):
-        raise validate.refuse("options", "two or more different answers", options)
-    if answer not in options:
-        raise validate.refuse("answer", f"one of {options}", repr(answer))
-    options.sort(key=lambda option: hashlib.sha256(f"{question}{option}".encode()).digest())
-    bundle: dict[str, Any] = {
-        "text/html": _static(question, options, answer, because),
-        "text/plain": "\n".join([question, *(f"  ( ) {option}" for option in options)]),
-    }
-    if can_click():
-        with contextlib.suppress(ImportError):
-            widget = _quiz(question, options, answer, because)
-            view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-            bundle["application/vnd.jupyter.widget-view+json"] = view
-    emit(bundle)
-
-
-def _quiz(question: str, options: list[str], answer: str, because: str) -> Any:
-    import ipywidgets as widgets
-
-    wide = widgets.Layout(width="auto")
-    choice = widgets.RadioButtons(options=options, value=None, layout=wide)
-    commit = widgets.Button(description="Commit", disabled=True, tooltip="Commit to this answer")
-    verdict = widgets.HTML()
-
-    def chosen(change: dict) -> None:
-        commit.disabled = change["new"] is None
-
-    def committed(button: widgets.Button) -> None:
-        choice.disabled = commit.disabled = True
-        verdict.value = f'<div role="status">{_verdict(choice.value, answer, because)}</div>'
-
-    choice.observe(chosen, "value")
-    commit.on_click(committed)
-    title = widgets.HTML(f"<p><b>Predict, then run.</b> {_rich(question)}</p>")
-    return widgets.VBox([title, choice, commit, verdict], layout=wide)
-
-
-def _verdict(chosen: str, answer: str, because: str) -> str:
-    if chosen == answer:
-        return f"<b>✓ As you predicted.</b> {_rich(because)}"
-    return f"<b>✗ Not this time:</b> {_rich(answer)}. {_rich(because)}"
-
-
-def _static(question: str, options: list[str], answer: str, because: str) -> str:
-    items = "".join(f"<li>{_rich(option)}</li>" for option in options)
-    return (
-        f"<p><b>Predict, then run.</b> {_rich(question)}</p><ul>{items}</ul>"
-        f"<details><summary>Decide first, then unfold the answer</summary>"
-        f"<p><b>{_rich(answer)}.</b> {_rich(because)}</p></details>"
+    asked = quizzes.find(quiz)
+    try:
+        question, right, because = (
+            text.format(**numbers) for text in (asked.question, asked.right, asked.because)
+        )
+        replies = {option.format(**numbers): reply.format(**numbers) for option, reply in asked.wrong.items()}
+    except KeyError as error:
+        raise validate.refuse("numbers", f"those that {quiz} asks for, {error} too", list(numbers)) from None
+    shown = {option: f"<b>✗ Not this time.</b> {_rich(reply)}" for option, reply in replies.items()}
+    shown[right] = f"<b>✓ As you predicted.</b> {_rich(because)}"
+    # An order that tells nothing: it follows from the question.
+    options = sorted(shown, key=lambda option: hashlib.sha256(f"{question}{option}".encode()).digest())
+    folds = "".join(
+        f'<details><summary style="cursor: pointer">{_rich(option)}</summary>'
+        f'<p style="margin: 0.3em 0 0.8em 1.2em">{shown[option]}</p></details>'
+        for option in options
+    )
+    emit(
+        {
+            "text/html": f"<p><b>Predict, then run.</b> {_rich(question)} Choose one:</p>{folds}",
+            "text/plain": "\n".join([question, *(f"  ( ) {option}" for option in options)]),
+        }
     )
 
 
 def _rich(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
 
 
 def _device_words(device: torch.device) -> str:

@@ -99,13 +99,7 @@ print(f"all pixels: mean {pixels.mean():.2f}, standard deviation {pixels.std(cor
 #   $A = \begin{pmatrix} 1 & 0 \\ 0 & 100 \end{pmatrix}$, so $\kappa = 100$. Divide each by its own, and $\kappa = 1$ again.
 
 # %%
-predict(
-    "Gradient descent fits a line to the two samples, at the best rate. How many steps until the loss has fallen to a "
-    "millionth, with x = 9 and 11, and with x = −1 and 1?",
-    ["About as many", "A hundred times as many", "Tens of thousands against one"],
-    answer="Tens of thousands against one",
-    because="The number of steps grows like the condition number, and that is about 10,400 against 1.",
-)
+predict("line_through_two_samples")
 
 
 # %%
@@ -406,14 +400,7 @@ for name, scheme in schemes.items():
 # differs. Each way is tried at three learning rates, since a fair comparison lets each have its own.
 
 # %%
-predict(
-    "The pixels from 0 to 255 are 255 times as large as those from 0 to 1. To make the first layer's weights follow the same "
-    "path, its learning rate would have to be…",
-    ["the same", "255 times smaller", "255² = 65,025 times smaller"],
-    answer="255² = 65,025 times smaller",
-    because="The gradient in a weight grows by 255, for it contains the input; and the weight that does the same job is "
-    "255 times smaller. A step of the same relative size is 255 · 255 times smaller.",
-)
+predict("bytes_as_inputs")
 
 
 # %%
@@ -738,12 +725,7 @@ figures.show(
 # First, the price. The covariance has $D^2$ entries and its eigenvectors cost about $D^3$ operations.
 
 # %%
-predict(
-    "An ImageNet image has D = 3 · 224 · 224 = 150,528 numbers. How much memory does W need, in single precision?",
-    ["About 600 kilobytes", "About 600 megabytes", "About 90 gigabytes"],
-    answer="About 90 gigabytes",
-    because="150,528² entries of 4 bytes each are 90.6 · 10⁹ bytes.",
-)
+predict("memory_of_whitening")
 
 # %%
 for side in (16, 32, 64, 224):
@@ -1032,13 +1014,7 @@ for name, split in {
 # standardized".
 
 # %%
-predict(
-    "The validation images come from a darker camera. Who reports the highest accuracy?",
-    ["Training statistics", "Statistics of both together", "Each set by its own"],
-    answer="Each set by its own",
-    because="The whole validation set's mean and spread tell how dark the camera is, and that undoes the darkness. A program that "
-    "gets one image at a time will not know them.",
-)
+predict("darker_camera")
 
 # %%
 tints = {
@@ -1080,13 +1056,7 @@ print(
 # features that differ most between the two "classes", and classify by the nearer mean of the training part.
 
 # %%
-predict(
-    "The labels are coin flips. What does validation report if the 30 features are chosen on all 80 images?",
-    ["About 50 %", "About 55 %", "About 70 % or more"],
-    answer="About 70 % or more",
-    because="Among thousands of features, some agree with the coin flips of the validation images by chance, and the choice "
-    "has seen which.",
-)
+predict("coin_flips")
 
 # %%
 draw = torch.Generator().manual_seed(0)

@@ -279,18 +279,7 @@ def show_signal(kind: str, alt: str) -> None:
     figures.show(fig, alt=alt)
 
 
-predict(
-    "The gain is ½: every weight is half as large as it should be. Batch normalization stands after each dense layer. "
-    "What becomes of the activations in layer 20?",
-    [
-        "About a millionth of what they should be",
-        "Half of what they should be",
-        "Exactly as if the gain were 1",
-    ],
-    answer="Exactly as if the gain were 1",
-    because="Half the weights give half of x, half of μ and half of σ: the quotient (x − μ)/σ stays what it was, but "
-    "for the little that eps changes.",
-)
+predict("half_the_gain")
 
 # %%
 show_signal(
@@ -375,14 +364,7 @@ show_signal(
 # first is that the noise exists, and that it shrinks with the batch size.
 
 # %%
-predict(
-    "The same image stands in many random batches of N images. Its normalized activations scatter from batch to batch. "
-    "From N = 16 to N = 64, what happens to the scatter?",
-    ["It stays the same", "It falls to about half", "It falls to about a quarter"],
-    answer="It falls to about half",
-    because="The mean of N images scatters about like 1/√N, and √(64/16) = 2. Exactly, it is √(N − 1)/N, since one of the N "
-    "is the image itself and does not change.",
-)
+predict("scatter_of_a_batch")
 
 # %%
 pool = standardize(train.images[mixed[:300]])
@@ -670,13 +652,7 @@ for steps, lr in ((course.scaled(90, fast=3), 0.05), (course.scaled(30, fast=2),
 # One line is missing in a program that uses our trained network: `model.eval()`. Nothing crashes, nothing warns.
 
 # %%
-predict(
-    "We leave the network in training mode and classify the validation set, 50 images at a time, in the order of the "
-    "folder: all images of the first class, then all of the second, and so on. How many will be right?",
-    ["About as many as in eval mode", "A little fewer, by some percent", "Far fewer: the accuracy collapses"],
-    answer="Far fewer: the accuracy collapses",
-    because="Normalizing a batch takes out what its images have in common. In a batch of one class, that is the class.",
-)
+predict("one_class_a_batch")
 
 
 # %%
@@ -873,13 +849,7 @@ def batchnorm_backward(
 # ### Who feels the loss of one image?
 
 # %%
-predict(
-    "Six gray images form a batch of one channel. The loss is the sum of the outputs of the first image. Which pixels get "
-    "a gradient from `batchnorm_backward`?",
-    ["Those of the first image", "Those of the first image; the others' is tiny", "Those of all six images"],
-    answer="Those of all six images",
-    because="All of them take part in μ and σ. To make the first image brighter than the mean, darken the others.",
-)
+predict("loss_of_one_image")
 
 # %%
 six = standardize(train.images[mixed[:6]]).mean(1, keepdim=True).cpu()
@@ -1001,13 +971,7 @@ print(
 )
 
 # %%
-predict(
-    "How long does the folded network take, compared with one of the same convolutions that never had batch "
-    "normalization?",
-    ["Clearly longer", "The same", "Clearly shorter"],
-    answer="The same",
-    because="After folding, the two consist of the same layers; they differ in their numbers only.",
-)
+predict("folded_network")
 
 
 # %%
@@ -1192,13 +1156,7 @@ def group_norm(x: Tensor, num_groups: int, gamma: Tensor, beta: Tensor, eps: flo
 # it is, too dark, and with a warm tint. The channels are red, green and blue.
 
 # %%
-predict(
-    "Which of the methods gives back three pictures that can no longer be told apart?",
-    ["Batch norm", "Layer norm", "Instance norm"],
-    answer="Instance norm",
-    because="Darkening and tinting multiply each channel of an image by a number, and instance norm divides each channel "
-    "of each image by its own spread. Layer norm has one spread for all three colors, so the tint stays.",
-)
+predict("three_pictures")
 
 # %%
 photo = photographs.load("cat")[:, :300, 75:375].float() / 255
@@ -1328,14 +1286,7 @@ for name, norm in {"batch norm": nn.BatchNorm2d, "group norm": GroupNorm}.items(
 # all. A curve that ends in a cross has left the numbers that a computer can hold.
 
 # %%
-predict(
-    "In how many of the nine panels will the network *without* batch normalization clearly learn, so that its loss falls "
-    "well below guessing, 2.3?",
-    ["In most of them", "In about half", "In very few"],
-    answer="In very few",
-    because="Eight layers that each lose or gain a factor of three leave no usable signal, and no learning rate repairs that; "
-    "from He's initialization it depends on the learning rate.",
-)
+predict("nine_panels")
 
 
 # %%

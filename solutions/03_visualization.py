@@ -125,14 +125,7 @@ print(f"best of 100 000 random neighborhoods of this norm: {(others @ w).max():.
 # cat, cut from the photograph in gray, and use it as the filter of a convolution. Where will the response be largest?
 
 # %%
-predict(
-    "The filter is the eye on the left of the picture, cut out of the photograph as it is (gray, values from 0 to 1). "
-    "Where in this photograph is the response of the convolution largest?",
-    ["At the eye it was cut from", "At the other eye", "At the brightest part of the picture"],
-    answer="At the brightest part of the picture",
-    because="All weights and all pixels are positive, so a bright neighborhood of any pattern gives a larger sum than a "
-    "darker one of the right pattern. The norm wins over the angle.",
-)
+predict("eye_as_filter")
 
 # %%
 gray = photograph("cat", 150).mean(0).cpu()  # (150, 226)
@@ -363,18 +356,7 @@ else:
 # times as large: weights $(0.3, 1)$. Three sets of weights, and one function.
 
 # %%
-predict(
-    "We shuffle the 32 channels of the first layer and multiply each by a random factor, and undo both in the weights "
-    "of the second layer. How far do the ten logits of the network move?",
-    [
-        "Not at all, but for rounding",
-        "A little: the class stays the same",
-        "Much: nearly all weights have changed",
-    ],
-    answer="Not at all, but for rounding",
-    because="It is the same function, written with other numbers. Whatever you read off the deeper weights has to "
-    "survive this.",
-)
+predict("shuffled_channels")
 
 # %%
 draw = torch.Generator().manual_seed(1)
@@ -531,14 +513,7 @@ for layer in RELUS:
 # Your function runs the network in the mode it finds. Here that was eval mode. And if it had been training mode?
 
 # %%
-predict(
-    "We capture the activations of ten photographs, one by one, from a copy of the network in training mode, and "
-    "switch the copy back to eval mode. Are its probabilities for our three images still the same?",
-    ["Yes, to the last digit", "No: its running averages have moved", "It raises an error"],
-    answer="No: its running averages have moved",
-    because="Each forward pass in training mode pulls every running mean and variance a tenth of the way towards that "
-    "image. The weights are untouched, and the answers differ all the same.",
-)
+predict("moved_averages")
 
 # %%
 careless = copy.deepcopy(net).train()
@@ -731,14 +706,7 @@ def maximize_activation(
 # standard deviation: a good place to start from, and the right unit for the step size.
 
 # %%
-predict(
-    "We climb from noise towards one unit of the first layer, 64 steps, 7×7 pixels. How large will the cosine of the "
-    "result with the filter be, which we do not show to the function?",
-    ["About 0: it starts from noise", "About 0.5", "More than 0.99"],
-    answer="More than 0.99",
-    because="The unit is linear, so its gradient is the filter, at every step. The noise of the start remains, and is "
-    "small beside 64 steps.",
-)
+predict("cosine_after_64_steps")
 
 # %%
 body = net[1:]  # the network without its standardization; the layers keep their names
@@ -818,14 +786,7 @@ size = tuple(pool.shape[2:])
 real = excitation(LAYER, CHANNEL, (pool.to(course.device) - pixel_mean) / pixel_std)
 
 # %%
-predict(
-    "Which excites this unit of the last convolution more: the best of all these real images, or the image after 64 "
-    "steps of plain ascent, without any regularization?",
-    ["The best real image", "They are about equal", "The made image, several times as much"],
-    answer="The made image, several times as much",
-    because="The ascent uses every pixel for this one purpose. That is its strength and its weakness: no real image is "
-    "like this.",
-)
+predict("best_image_or_ascent")
 
 # %%
 recipes = {"plain": {}, "l2 and tv": {"l2": 0.1, "tv": 10.0}}
@@ -904,18 +865,7 @@ figures.show(
 # Nothing stops us from asking for a class: layer `scores`, channel 3 is the logit of *cat*.
 
 # %%
-predict(
-    "We maximize the logit of the class cat from noise. How certain will the network be that the result is a cat, and "
-    "will you see one?",
-    [
-        "Nearly certain, and you see a cat",
-        "Nearly certain, and you see no cat",
-        "Undecided, since there is no cat",
-    ],
-    answer="Nearly certain, and you see no cat",
-    because="The logit only has to be large. The network averages over the map at the end, so each place may show its "
-    "own parts that speak for a cat, and no whole animal is needed.",
-)
+predict("an_image_of_a_cat")
 
 # %%
 images, titles = [], []
@@ -1092,14 +1042,7 @@ def receptive_field(layers: list[tuple[int, int, int, int]]) -> tuple[int, int, 
 # gradient of its output with respect to the image, and look where it is not zero.
 
 # %%
-predict(
-    "Our network has one 7×7 convolution, six 3×3 convolutions and three 2×2 pools. How wide is the field of a unit of "
-    "the last convolution?",
-    ["22 pixels", "32 pixels, a whole CIFAR-10 image", "70 pixels"],
-    answer="70 pixels",
-    because="Adding up the kernels alone would give 1 + 6 + 6·2 + 3 = 22. But after three pools a step in the map is 8 "
-    "pixels in the image, so the last two convolutions add 16 each.",
-)
+predict("field_of_the_last_convolution")
 
 
 # %%
@@ -1274,14 +1217,7 @@ def top_patches(
 # ### Made and found, side by side
 
 # %%
-predict(
-    "Beside the images made by ascent we put the patches of real images that excite the same unit most. For which "
-    "layers will the two look alike?",
-    ["For the first layers, less so in the last one", "For all of them", "For the last one only"],
-    answer="For the first layers, less so in the last one",
-    because="Stripes and colors are in every image. What a deep unit likes best may not exist in our small collection; "
-    "the best it can find is then a distant relative.",
-)
+predict("ascent_beside_patches")
 
 # %%
 SHOWN = {"relu1": (0, 28), "bn2_2": (8, 56), "bn3_2": (16, 112), "bn4_2": (0, 5)}

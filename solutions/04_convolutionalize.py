@@ -418,17 +418,7 @@ figures.show(
 # So the photograph has to be **scaled** until a window holds most of the cat.
 
 # %%
-predict(
-    "The cat's head fills a photograph of 300×451 pixels. At which scale will nearly every window say cat?",
-    [
-        "At full size: more pixels say more",
-        "At about a sixth: a window then holds most of the head",
-        "At any: a cat is a cat",
-    ],
-    answer="At about a sixth: a window then holds most of the head",
-    because="The network knows cats that fill 32×32 pixels. At full size a window holds a piece of fur, an eye or a whisker, and for these it never "
-    "learned a name. Some it takes for a cat all the same.",
-)
+predict("scale_of_the_cat")
 
 # %%
 own = convolutionalize(pretrained("cifar10"), (3, 32, 32)).to(course.device)
@@ -499,15 +489,7 @@ def sliding_window(cnn: nn.Module, image: Tensor, window: int, stride: int) -> T
 # ### Equal, and how much cheaper
 
 # %%
-predict(
-    f"Windows of {WINDOW}×{WINDOW} pixels, one every 8 pixels: far from the border, each pixel is in "
-    f"{(WINDOW // 8) ** 2} of them. How many times as long does the wasteful way take?",
-    ["About as long: the sums are the same", "Between three and a hundred times", "Over 1000 times"],
-    answer="Between three and a hundred times",
-    because=f"In multiplications it is about ten times. The first layer computes a pixel again for every "
-    f"window that it is in, up to {(WINDOW // 8) ** 2}. Deeper layers share less, and the dense layers nothing: every cell "
-    "needs its own. The rest is the price of many small calls instead of one large one, and depends on your machine.",
-)
+predict("wasteful_windows", window=WINDOW, inside=(WINDOW // 8) ** 2)
 
 
 # %%

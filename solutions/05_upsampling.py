@@ -240,14 +240,7 @@ def shift_and_stitch(net: nn.Module, image: Tensor, factor: int) -> Tensor:
 # with it. Each further shift adds one pixel to each block. After 64, none is guessed any more.
 
 # %%
-predict(
-    "The coarse map, painted in blocks, had about three quarters of the pixels right. The stitched map asks the same "
-    "network at every pixel. How far does the accuracy rise?",
-    ["To nearly 100 %", "By a few percent at most", "Not at all: the weights are the same"],
-    answer="By a few percent at most",
-    because="The blocks disappear, but near a border every window still holds two textures, and the network has to choose "
-    "one. Asking it more often does not make it look more closely.",
-)
+predict("asked_at_every_pixel")
 
 # %%
 dense = shift_and_stitch(net, x, 8).cpu()
@@ -344,13 +337,7 @@ def atrous(net: nn.Sequential) -> nn.Sequential:
 # ### The same numbers, computed once
 
 # %%
-predict(
-    "Sixty-four coarse passes, or one pass of the dilated network. Which takes longer, and by how much?",
-    ["About equally long", "The 64 passes, 64 times as long", "The 64 passes, some ten times as long"],
-    answer="The 64 passes, some ten times as long",
-    because="The 64 passes repeat the first convolution 64 times, the second 16 times, the third 4 times. Only the last "
-    "layer is computed equally often by both.",
-)
+predict("passes_or_dilated")
 
 
 # %%
@@ -529,18 +516,7 @@ with torch.no_grad():
     ]  # field 5: cell (0, 0) is pixel (2, 2)
 
 # %%
-predict(
-    "Field 24 against field 5, pixel by pixel on the mosaic. Which one is right more often far inside a texture, and how does "
-    "it change towards a border?",
-    [
-        "Field 24, and it loses most near a border",
-        "Field 5, everywhere",
-        "Both are about equal inside, field 5 wins near a border",
-    ],
-    answer="Field 24, and it loses most near a border",
-    because="Five pixels are too few to tell gravel from grass, wherever they lie. Twenty-four are enough inside a texture; "
-    "near a border they hold two of them.",
-)
+predict("fields_of_24_and_5")
 
 # %%
 flat = torch.nn.functional.pad(labels[None, None].float(), (1, 1, 1, 1), mode="replicate")
@@ -852,14 +828,7 @@ figures.show(
 # if $y = M^\top v$, a gradient $g$ in $y$ becomes $M g$ in $v$.
 
 # %%
-predict(
-    "A convolution with stride 2 shrinks a signal, the transposed convolution with the same kernel enlarges it again. Does it "
-    "give the signal back?",
-    ["Yes: one undoes the other", "No: at best its size comes back"],
-    answer="No: at best its size comes back",
-    because="For an orthogonal matrix the transpose is the inverse, and a convolution is not orthogonal. With f = (1, 2, 3), "
-    "MᵀM has 14 on its diagonal and 3 beside it.",
-)
+predict("there_and_back")
 
 # %%
 matrix = transposed_conv_matrix(f, 4, stride=2)
@@ -968,17 +937,7 @@ def conv_transpose2d(
 # last zeros, followed by `F.conv2d`. Is it really the same?
 
 # %%
-predict(
-    "After the zero insertion we forget to turn the kernel. What becomes of the result?",
-    [
-        "It has another size",
-        "The size is right, the numbers are wrong",
-        "Nothing: a convolution does not care",
-    ],
-    answer="The size is right, the numbers are wrong",
-    because="Written, the kernel appears as it is; read, it appears mirrored. Only a kernel that is its own mirror image, as "
-    "the bilinear one, hides the mistake.",
-)
+predict("kernel_not_turned")
 
 
 # %%
@@ -1138,14 +1097,7 @@ figures.show(
 # nothing. The stitched map cost 64 passes of the network, the dilated one about as much as seven of them.
 
 # %%
-predict(
-    "Bilinear upsampling of the coarse map against the dense map, where every pixel has been computed. Which labels more "
-    "pixels right?",
-    ["The dense map, clearly", "The coarse map, interpolated, clearly", "They are about equal"],
-    answer="They are about equal",
-    because="Both know only what windows of 24 pixels tell. The interpolated map averages neighboring cells, which smooths its "
-    "outlines; the dense map has more detail, and much of it is noise.",
-)
+predict("bilinear_or_dense")
 
 # %%
 smooth = conv_transpose2d(coarse, bilinear_kernel(len(NAMES), 8), stride=8, padding=4)
@@ -1265,13 +1217,7 @@ print(
 # that makes 4, 2, 2 or 1 products per pixel. $k = 4$: two taps each, four products for every pixel.
 
 # %%
-predict(
-    "A transposed convolution with stride 2 lays kernels of ones onto a map of ones. For which sizes is the result constant "
-    "(away from the border)?",
-    ["For odd sizes: they have a middle", "For even sizes: the stride divides them", "For none"],
-    answer="For even sizes: the stride divides them",
-    because="Then every output is reached by equally many taps, k/s along each axis.",
-)
+predict("ones_on_ones")
 
 # %%
 sizes = (2, 3, 4, 5)

@@ -293,18 +293,7 @@ def pixel_cross_entropy(
 # label of its center. In double precision, so that rounding hides nothing.
 
 # %%
-predict(
-    "The image has 1 156 patches. They are put through the network as a batch, and the loss is averaged over them. How do the "
-    "gradients of the weights compare with those of the whole image?",
-    [
-        "They are the same numbers",
-        "They point the same way, but are larger",
-        "They differ: patches see no context",
-    ],
-    answer="They are the same numbers",
-    because="Each cell of the map is computed from its patch and from nothing else, and the loss is the same mean of the same "
-    "numbers. Sums may be taken in any order.",
-)
+predict("patches_or_image")
 
 
 # %%
@@ -459,18 +448,7 @@ def median_frequency_weights(
 # A very small network with stride 8, trained for a moment without weights and with them.
 
 # %%
-predict(
-    "The second network is trained with your weights. Compared with the first, how many of all pixels does it get right, and "
-    "how many of the rare classes' pixels?",
-    [
-        "More of both",
-        "Fewer of all pixels, more of the rare ones",
-        "More of all pixels, fewer of the rare ones",
-    ],
-    answer="Fewer of all pixels, more of the rare ones",
-    because="With weights, a missed pixel of a rare class costs as much as many missed pixels of a common one. The network says "
-    "rare classes more readily, also where they are not.",
-)
+predict("with_weights")
 
 # %%
 weights = median_frequency_weights(train.labels, L)
@@ -717,13 +695,7 @@ def segmentation_scores(matrix: Tensor) -> dict:
 # A "network" that calls every pixel by the most common class, scored four ways, beside the two small networks from above.
 
 # %%
-predict(
-    "One answer for every pixel: the most common class. Which of the four scores punishes this most?",
-    ["Pixel accuracy", "Mean accuracy", "Mean IU", "Frequency-weighted IU"],
-    answer="Mean IU",
-    because="All classes but one have an intersection of 0, and each class counts alike. Mean accuracy comes next: it "
-    "forgives the common class what it has taken from the others. The other two count pixels, and most are of that class.",
-)
+predict("one_answer_for_all")
 
 # %%
 NAMES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
@@ -805,13 +777,7 @@ print(
 # pixels of another class or of void, and **inside** an object or the ground; and the IU of thin things.
 
 # %%
-predict(
-    "From FCN-32s to FCN-8s, where do more wrong pixels disappear, counted in pixels?",
-    ["Near outlines", "Inside, away from outlines", "About as many here as there"],
-    answer="Near outlines",
-    because="Inside a large region the coarse scores of several cells agree, and finer ones change little. Near an outline one cell has to "
-    "answer for two classes. Some disappear inside, too: of objects smaller than a cell, which FCN-32s cannot say at all.",
-)
+predict("where_skips_repair")
 
 # %%
 with torch.no_grad():
@@ -952,18 +918,7 @@ def train_fcn(dataset: Dataset, generator: torch.Generator) -> nn.Module:
 # as large, objects and all.
 
 # %%
-predict(
-    "Images of 128×256 for a network that has learned from scenes of 64×64. In which are more objects found, going by "
-    "mean IU?",
-    [
-        "In eight new scenes side by side",
-        "In the large scene: more pixels show each object",
-        "In both alike: the network takes images of any size",
-    ],
-    answer="In eight new scenes side by side",
-    because="It takes images of any size, and no objects of any size. It has learned what fits into 64 pixels: in the "
-    "middle of a disc four times as large no outline is near.",
-)
+predict("larger_scenes")
 
 # %%
 segmenter = train_fcn(Scenes(course.scaled(340, fast=8), 64), torch.Generator().manual_seed(0))

@@ -142,17 +142,7 @@ figures.show(
 # more than 0.5. So $F_1 = 2 \cdot 6 / (8 + 10) = 0.67$: four cells of ten are gone, for two lines.
 
 # %%
-predict(
-    "You paint over the lines between touching cells, everything else stays perfect. What happens to the share of right "
-    "pixels and to F1?",
-    [
-        "Pixels 95 % or more, F1 below 0.5",
-        "Pixels 95 % or more, F1 about 0.9",
-        "Both fall to about 0.7",
-    ],
-    answer="Pixels 95 % or more, F1 below 0.5",
-    because="The lines are few pixels, and each of them holds two cells apart.",
-)
+predict("lines_painted_over")
 
 # %%
 kernel = torch.ones(1, 1, 3, 3)
@@ -548,13 +538,7 @@ print(
 # its windows stand still. What about a U-Net?
 
 # %%
-predict(
-    "A U-Net of depth 2. The image is shifted by 1 pixel, or by 4. Is its map shifted, with the same numbers?",
-    ["By 4 yes, by 1 no", "In both cases", "In neither"],
-    answer="By 4 yes, by 1 no",
-    because="The second pooling has a stride of 4 pixels of the image. A shift by 4 brings all windows back onto the same pixels; a shift by 1 "
-    "makes other pairs of pixels compete.",
-)
+predict("shifted_image")
 
 # %%
 torch.manual_seed(0)
@@ -669,13 +653,7 @@ figures.show(
 # 84.
 
 # %%
-predict(
-    "U-Nets of depth 1, 2 and 3, tiles of 84 pixels. For which is the tiled map equal to the map of one pass?",
-    ["All three", "Depths 1 and 2", "None: the tiles end at different pixels"],
-    answer="Depths 1 and 2",
-    because="The tiles begin at multiples of 84. The pooling windows of one pass begin at multiples of 2, 4 or 8; 84 is divisible by 2 and 4 and "
-    "not by 8. With depth 3 every second row and column of tiles is pooled in other windows.",
-)
+predict("depths_and_tiles")
 
 # %%
 image = scene[:, :252, :252].double()
@@ -1064,17 +1042,7 @@ without = learn(small, 0.0, steps=course.scaled(180, fast=3))
 # The two losses at the end do not tell which network is better: without the border term there is less to pay for.
 
 # %%
-predict(
-    "On new images, compare the share of right pixels and F1 of the two networks.",
-    [
-        "Pixels within ten points of each other, F1 several times higher with the border term",
-        "Both a little higher with the border term",
-        "Both about equal: the lines are learned anyway",
-    ],
-    answer="Pixels within ten points of each other, F1 several times higher with the border term",
-    because="The lines are few pixels. Without the border term the loss hardly loses anything by painting them over, and every "
-    "line that is missing joins two cells.",
-)
+predict("with_the_border_term")
 
 # %%
 new = [dict(item, image=item["image"] / 255) for item in Cells(course.scaled(6, fast=2), 252, seed=99)]

@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 from autograder import catalog
 from autograder.authoring.build import render, repository
 from autograder.authoring.prose import reads_well
+from autograder.authoring.quizzes import quiz_problems, quiz_warnings
 from autograder.authoring.source import BEGIN, END, RELEASES, SOURCES, AuthoringError, Source, sources
 from autograder.cells import exercise_of, role_of
 
@@ -41,6 +42,7 @@ def check(root: Path | str, topics: Sequence[str] | None = None) -> list[str]:
         lecture = nbformat.reads(built.lecture, as_version=4)
         problems += _catalogue_covered(source, lecture)
         problems += reads_well(source, solution, lecture)
+        problems += quiz_problems(source.lecture.relative_to(source.root).as_posix(), lecture)
         problems += leaks(root, solution)
     if topics is None:
         problems += _strays(root, found)
@@ -55,10 +57,11 @@ def warnings(root: Path | str) -> list[str]:
     except AuthoringError:
         return []  # a problem, where there is a lecture
     if PLACEHOLDER not in address.split("/"):
-        return []
+        return quiz_warnings()
     return [
+        *quiz_warnings(),
         f"pyproject.toml: Repository is still the placeholder {address}; the badges and Colab's install line lead "
-        "nowhere until it is set and `autograder build` has run"
+        "nowhere until it is set and `autograder build` has run",
     ]
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from autograder import authoring
 from autograder.cli import main
+from coursekit import quizzes
 
 
 @pytest.fixture
@@ -183,6 +184,12 @@ def test_a_solution_pasted_into_a_story_cell_is_a_leak(course):
         ("values\n\n# %% exercise", "figures.show(values)\n\n# %% exercise", "without alt="),
         ("values\n\n# %% exercise", "values = (\n\n# %% exercise", "does not compile"),
         ("# Predict what", "# ![](x.png) Predict what", "no alt text"),
+        ("values\n\n# %% exercise", 'predict("none")\n\n# %% exercise', "'none', which is no quiz"),
+        (
+            "# Predict what",
+            "# All of them take part in μ and σ. To make the first image brighter than the mean, darken the others. Predict",
+            "holds what the quiz 'loss_of_one_image' says",
+        ),
         ('# %% exercise="triple"', "# %%", "neither an exercise nor a written question"),
     ],
 )
@@ -283,3 +290,17 @@ def test_the_build_command(tmp_path, monkeypatch):
     wrong = run(main, ["build", "nothing", *root])
     assert wrong.exit_code == 1
     assert "no lecture called 'nothing'" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("right", "told"), [("a right option that says a lot more", True), ("a right option", False)]
+)
+def test_a_quiz_that_gives_itself_away_is_told(course, monkeypatch, right, told):
+    quiz = quizzes.Quiz("?", right, "so", {"a wrong one": "no", "another one": "no"})
+    monkeypatch.setattr("autograder.authoring.quizzes.all_of_them", lambda: {"long": quiz})
+    authoring.build(course)
+    assert any("'long' is the longest" in warning for warning in authoring.warnings(course)) is told
+
+
+def test_no_quiz_of_the_course_gives_itself_away():
+    assert not any("quiz" in warning for warning in authoring.warnings(Path(__file__).parents[2]))

@@ -63,6 +63,7 @@ from coursekit.preprocessing import (
     streaming_statistics,
     zca_whiten,
 )
+from coursekit.quizzes import Quiz
 from coursekit.training import Descent, Task, Validation, fit, one_cycle
 from coursekit.unet import (
     DoubleConv,
@@ -499,8 +500,10 @@ CASES = {
     "series": (lambda: curves({}, "x", "y"), "series must be", "none"),
     "overlay": (lambda: overlay_labels(x[0], maps[:2]), "labels must be", "(2, 5)"),
     "topic": (lambda: start("08_gan"), "topic must be one of 01_preprocessing", "'08_gan'"),
-    "one option": (lambda: predict("?", ["a"], "a", "b"), "options must be", "['a']"),
-    "no answer": (lambda: predict("?", ["a", "b"], "c", "d"), "answer must be", "'c'"),
+    "quiz": (lambda: predict("gain"), "name must be one of line_through", "'gain'"),
+    "one option": (lambda: Quiz("?", "a", "b", {}), "wrong must be", "[]"),
+    "the same option": (lambda: Quiz("?", "a", "b", {"a": "c"}), "wrong must be", "['a']"),
+    "numbers": (lambda: predict("wasteful_windows", window=3), "numbers must be", "['window']"),
     "epochs": (lambda: fit(net, None), "epochs or steps must be", "None"),
 }  # fmt: skip
 
