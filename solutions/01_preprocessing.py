@@ -249,8 +249,8 @@ for name, images in {
     )
 
 # %% [markdown]
-# A factor of about two, for three numbers subtracted. Deep networks multiply such factors from layer to layer; that is
-# where lecture 2 goes on.
+# A factor of about two, for three numbers subtracted. What becomes of the size of numbers from layer to layer is where
+# lecture 2 goes on.
 #
 # ## Three conventions
 #
@@ -570,8 +570,8 @@ print(
 # ## PCA and whitening
 #
 # Dividing by standard deviations makes each input as wide as the others. It leaves them correlated, and neighboring pixels are
-# as correlated as anything in this world. **Principal component analysis** (PCA) finds the directions in which the data
-# vary independently of each other: the eigenvectors of the covariance matrix,
+# as correlated as anything in this world. **Principal component analysis** (PCA) finds directions along which the data
+# are *uncorrelated*, which is less than independent: the eigenvectors of the covariance matrix,
 #
 # $$\Sigma = \frac1N \sum_n (x_n - \mu)(x_n - \mu)^\top = U\,S\,U^\top,$$
 #

@@ -259,9 +259,6 @@ figures.show(
 print(f"painted in blocks {score(as_blocks):.1%}, stitched {score(dense):.1%}")
 
 # %% [markdown]
-# A demo will stand here in a later version: it steps through the shifts one by one and shows the windows behind each
-# cell. The four pictures above are its first, fourth, sixteenth and last step.
-#
 # The stitched map is as good as this network gets, pixel by pixel, and it took 64 passes. Its outlines are still wrong by
 # some pixels. Keep that in mind: **density is not precision**.
 #
@@ -739,8 +736,8 @@ for name, restored in back.items():
 # %% [markdown]
 # The last two rows of numbers are the fair comparison: both maps hold the same values among the same number of zeros. In
 # place they agree with the edges nearly three times as well as two pixels beside it. Nearest neighbor scores highest,
-# since it leaves no gaps. But look at the pictures: it has the right strength everywhere and no outline, unpooling has gaps and
-# every dot *exactly in place*. $y$ says what, the switches say where. A decoder with unpooling (Noh et al. 2015; SegNet)
+# since it leaves no gaps. But look at the pictures: all sixteen pixels are as strong as the strongest was, and no outline is left;
+# unpooling has gaps and every dot *exactly in place*. $y$ says what, the switches say where. A decoder with unpooling (Noh et al. 2015; SegNet)
 # gets its where for one integer per cell, with no weights to learn; the convolutions behind it fill the gaps.
 #
 # ## Transposed convolution, first in one dimension
@@ -1278,8 +1275,8 @@ figures.show(
 )
 
 # %% [markdown]
-# So the advice holds, and only partly. A size that the stride divides makes the *number* of products even: the
-# unevenness falls by more than half. It does not make the *weights* even, and a random 4×4 kernel still draws a grid. Only
+# So the advice holds, and only partly. A size that the stride divides makes the *number* of products uniform: the
+# unevenness falls by more than half. It does not make the *weights* so, and a random 4×4 kernel still draws a grid. Only
 # nearest neighbor followed by a convolution, and the bilinear kernel, leave a constant image constant.
 #
 # Training can repair the weights, where the loss sees the pattern. Look at the layers we trained above, and at one with
@@ -1300,9 +1297,9 @@ with torch.no_grad():
         )
 
 # %% [markdown]
-# After training, all three are even, $k = 3$ too: the loss punished the grid directly. But its error stays higher, at
+# After training, all three are uniform, $k = 3$ too: the loss punished the grid directly. But its error stays higher, at
 # about what fixed bilinear interpolation reaches: with one tap for the even outputs and two for the odd ones (padding 1
-# has moved them by one), evenness leaves it little to choose. In a large network, whose loss looks at the pixels less
+# has moved them by one), being uniform leaves it little to choose. In a large network, whose loss looks at the pixels less
 # directly, the pattern often survives.
 #
 # One more place to look: the *gradient* of a strided convolution is a transposed convolution. A 3×3 convolution with

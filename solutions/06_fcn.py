@@ -607,9 +607,7 @@ figures.show(
 
 # %% [markdown]
 # Each spot reaches over its own cell into the neighbors, so that neighboring cells blend into each other. The sum of a few such spots is all
-# that FCN-32s can draw. An outline finer than about 16 pixels is beyond it, whatever it has learned.
-#
-# A demo will stand here in a later version: it switches the skips on and off on a trained network.
+# that FCN-32s can draw: on the way from one cell to the next its answer changes at most once between any two classes.
 #
 # ## How a segmentation is scored
 #

@@ -988,8 +988,6 @@ figures.show(
 )
 
 # %% [markdown]
-# A demo will stand here in a later version: paint cells and watch the map change with $w_0$ and $\sigma$.
-#
 # ## Touching cells, with and without it
 #
 # Now the experiment. Two small U-Nets of 8 channels and depth 2 learn from the same 100 images in the same order,
