@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,8 @@ def nbgrader(root: Path, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "nbgrader", *arguments],
             cwd=root, env={**os.environ, "PATH": path}, stdout=log, stderr=subprocess.STDOUT, text=True,
+            # What runs in the background is deaf to interrupts, and so is what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
 

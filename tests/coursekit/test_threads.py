@@ -35,9 +35,10 @@ def seen_by_torch(program, **own):
     "program",
     [
         "import coursekit.unet",
-        "import autograder",
-        "import autograder.cli",
-        "import autograder.plugins.judge",
+        "from autograder import check",
+        "import autograder, torch",
+        "import autograder.cli, torch",
+        "import autograder.plugins.judge, torch",
         "import runpy; runpy.run_module('benchmarks', run_name='__main__')",
         "import tests.conftest, torch",
     ],

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from autograder import catalog
-from autograder.exercise import Case, Training
+from autograder.exercise import SCREEN, Case, Training
 from autograder.oracle import arguments
 from autograder.oracle.exam import Exam
-from autograder.values import SCREEN, Generator, Network, realize
+from autograder.values import Generator, Network, realize
 
 # Fields of displacements show on maps of some size alone.
 LARGE = {"elastic_deformation"}
