@@ -47,11 +47,15 @@ def exam_path(plugin: Any, resources: dict[str, Any]) -> Path:
 
 
 def exam_at(path: Path, exercises: Iterable[str], seed: int | None) -> Mapping[str, Exam]:
-    """The exam that the class sits: the one that lies there, or else a new one. Raises ValueError for a file that is none."""
+    """The exam that the class sits: the one that lies there, or else a new one; of an assignment without exercises there is
+    none. Raises ValueError for a file that is no exam."""
     from autograder.oracle import exam_file
 
     if not path.exists():
-        exam_file.shared(path, [catalog.find(name) for name in exercises if _is_known(name)], seed)
+        known = [catalog.find(name) for name in exercises if _is_known(name)]
+        if not known:
+            return {}
+        exam_file.shared(path, known, seed)
     return _read(path, path.stat().st_mtime_ns)
 
 

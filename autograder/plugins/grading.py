@@ -123,11 +123,12 @@ class Grading:
         raise Blocked("no process to grade in could be started", {})
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+        command = [sys.executable, *COMMAND]
+        if self._process is None or self._process.poll() is not None or self._process.args != command:
             self.end()
             self._heard = queue.Queue()
             self._process = subprocess.Popen(
-                [sys.executable, *COMMAND],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

@@ -125,6 +125,15 @@ def test_a_process_that_has_gone_for_want_of_work_is_started_anew(told):
     assert grader.graded(TASK, LOG)[0].cells
 
 
+def test_where_another_command_is_meant_the_process_is_another(told, monkeypatch):
+    grader = told(TO_THE_END)
+    grader.graded(TASK, LOG)
+    refusing = 'for line in sys.stdin:\n    tell({"refused": "another one"})\n'
+    monkeypatch.setattr(grading, "COMMAND", ("-c", BEGINNING + refusing))
+    with pytest.raises(ValueError, match="another one"):
+        grader.graded(TASK, LOG)
+
+
 def test_told_that_nothing_is_left_it_ends_by_itself(told, tmp_path):
     mark = tmp_path / "ended"
     grader = told(f"{TO_THE_END}open({str(mark)!r}, 'w').close()")

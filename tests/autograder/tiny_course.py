@@ -157,7 +157,7 @@ def use_catalog(monkeypatch, course=sys.modules[__name__]) -> None:
 
     monkeypatch.setattr(catalog, "find", course.find, raising=False)
     monkeypatch.setattr(catalog, "topic", course.topic, raising=False)
-    # The process that grades is another one, which ends with this patch at the latest.
+    # The process that grades is another one, as long as this patch stands.
     here = str(Path(__file__).parent)
     code = f"import sys; sys.path.insert(0, {here!r}); import {course.__name__} as course; course.grade()"
     grading.GRADING.end()

@@ -17,6 +17,7 @@ from autograder.cli import main
 from autograder.exercise import Training
 from autograder.oracle import evaluate, exam_file
 from autograder.oracle.exam_file import WrongExam
+from autograder.plugins.course import exam_at
 
 
 def some():
@@ -162,3 +163,11 @@ def test_an_exam_is_drawn_and_shown_by_commands(path):
     assert run(main, ["exam", "show", str(path), "nonsense"]).exit_code == 1
     path.write_bytes(b"x")
     assert "is no exam" in run(main, ["exam", "show", str(path)]).output
+
+
+def test_an_assignment_without_exercises_has_no_exam(tmp_path):
+    path = tmp_path / "homework.exam"
+    assert exam_at(path, ["an essay"], None) == {}
+    assert not path.exists()
+    assert exam_at(path, ["batchnorm_forward"], 3)["batchnorm_forward"].seed == 3
+    assert set(exam_at(path, [], None)) == {"batchnorm_forward"}
