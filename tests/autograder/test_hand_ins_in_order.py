@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-import os
-import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 import test_plugins as plugins
-import tiny_course
 from nbconvert.filters import markdown2html
 from nbgrader.api import Gradebook
-from nbgrader.converters import Autograde, GenerateAssignment
+from nbgrader.converters import Autograde
 
-from autograder import authoring, cells, doctor, order
+from autograder import cells, doctor, order
 from autograder.endings import ends_process
 from autograder.plugins import deaths
 
@@ -240,12 +236,7 @@ CLASS = {
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        tiny_course.use_catalog(patch)
-        root = tiny_course.write(tmp_path_factory.mktemp("course"))
-        authoring.build(root)
-        plugins.run(GenerateAssignment, root, force=True)
+    with plugins.released(tmp_path_factory.mktemp("course")) as root:
         yield root
 
 

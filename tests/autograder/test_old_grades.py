@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import test_plugins as plugins
 import tiny_course
 from nbgrader.api import Gradebook
-from nbgrader.converters import Autograde, GenerateAssignment
+from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.preprocessors import AssignLatePenalties, SaveAutoGrades
 
-from autograder import authoring, report, unfinished
+from autograder import report, unfinished
 from autograder.plugins import Flag, Judge
 from autograder.report import State
 
@@ -28,12 +25,7 @@ pytestmark = pytest.mark.xdist_group("old grades")
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        tiny_course.use_catalog(patch)
-        root = tiny_course.write(tmp_path_factory.mktemp("course"))
-        authoring.build(root)
-        plugins.run(GenerateAssignment, root, force=True)
+    with plugins.released(tmp_path_factory.mktemp("course")) as root:
         yield root
 
 

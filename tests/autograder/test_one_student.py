@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import test_plugins as plugins
 import tiny_course
 from nbgrader.api import Gradebook
 from nbgrader.apps.api import NbGraderAPI
-from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
+from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.converters.base import NbGraderException
-
-from autograder import authoring
 
 ASSIGNMENT = plugins.ASSIGNMENT
 PATTERNS = {
@@ -31,12 +25,7 @@ pytestmark = pytest.mark.xdist_group("one student")
 
 @pytest.fixture(scope="module")
 def handed_in(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        tiny_course.use_catalog(patch)
-        root = tiny_course.write(tmp_path_factory.mktemp("course"))
-        authoring.build(root)
-        plugins.run(GenerateAssignment, root, force=True)
+    with plugins.released(tmp_path_factory.mktemp("course")) as root:
         for student in {*PATTERNS, *(other for others in PATTERNS.values() for other in others)}:
             plugins.submit(root, student, plugins.solve(plugins.release(root)))
         yield root

@@ -5,6 +5,7 @@ The kernels are real and so is the oracle; the course is one small lecture.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
@@ -247,6 +248,18 @@ def course(tmp_path_factory):
         tiny_course.use_catalog(patch)
         root = tmp_path_factory.mktemp("course")
         tiny_course.write(root)
+        authoring.build(root)
+        run(GenerateAssignment, root, force=True)
+        yield root
+
+
+@contextlib.contextmanager
+def released(folder):
+    """The tiny course in a folder, its one assignment handed out; for a module's tests to hand in to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        tiny_course.use_catalog(patch)
+        root = tiny_course.write(folder)
         authoring.build(root)
         run(GenerateAssignment, root, force=True)
         yield root

@@ -199,7 +199,7 @@ for address in (("127.0.0.1", PORT), ("localhost", PORT), ("0.0.0.0", PORT), ("1
     look(address, reach)
 look("udp", lambda _: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("8.8.8.8", 53)) and "secret-of-the-network")
 look("url", lambda _: urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=1) and "secret-of-the-network")
-for name in ("pypi.org", "github.com"):
+for name in ("example.org", "example.com"):
     look(name, lambda name: socket.getaddrinfo(name, 80) and "secret-of-the-network")
 """, did=r"did: looked \d .*\[\]"),
 )  # fmt: skip
