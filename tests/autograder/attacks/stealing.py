@@ -195,11 +195,11 @@ import socket, urllib.request
 def reach(address):
     with socket.create_connection(address, timeout=1):
         return "secret-of-the-network"
-for address in (("127.0.0.1", PORT), ("localhost", PORT), ("0.0.0.0", PORT), ("1.1.1.1", 80), ("169.254.169.254", 80)):
+for address in (("127.0.0.1", PORT), ("localhost", PORT), ("0.0.0.0", PORT), ("192.0.2.1", 80), ("198.51.100.1", 80)):
     look(address, reach)
-look("udp", lambda _: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("8.8.8.8", 53)) and "secret-of-the-network")
+look("udp", lambda _: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("203.0.113.1", 53)) and "secret-of-the-network")
 look("url", lambda _: urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=1) and "secret-of-the-network")
-for name in ("example.org", "example.com"):
+for name in ("example.invalid", "course.invalid"):
     look(name, lambda name: socket.getaddrinfo(name, 80) and "secret-of-the-network")
 """, did=r"did: looked \d .*\[\]"),
 )  # fmt: skip
